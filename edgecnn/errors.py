@@ -1,0 +1,43 @@
+"""The errors a user can meet, and the exit status each one means.
+
+    EdgecnnError
+    ├── InputError               exit status 2: what was given is wrong
+    │   └── UnsupportedError     ... or is something this target or graph cannot express
+    └── MissingDependencyError   exit status 3: an optional library or tool is not installed
+
+A message is one line: what was got, what is allowed, what to do. A failed check is not an error: it is
+a result, reported as such (exit status 1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgecnnError(Exception):
+    """Base of every error raised on purpose; the command line prints its message and nothing else."""
+
+    exit_status = 2
+
+
+class InputError(EdgecnnError):
+    """The input is wrong: a file, a folder, an option, a shape, a value."""
+
+
+class UnsupportedError(InputError):
+    """The input is well formed, but holds something that is not supported; the message lists what is."""
+
+
+class MissingDependencyError(EdgecnnError):
+    """An optional library or tool is missing; the message is the command that installs it."""
+
+    exit_status = 3
+
+
+def unknown(kind: str, got: str, allowed: Iterable[str]) -> str:
+    """One line for an unknown name: what was got, the nearest allowed name, and all allowed names."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(got, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {kind} {got!r}{hint}; allowed: {', '.join(names)}"

@@ -1,0 +1,98 @@
+"""How an image file becomes the network's input: resize, crop, normalise. One definition, carried by every artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError, unknown
+
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Preprocessing of one RGB image.
+
+    Steps, in order: resize, centre crop, ``(pixel - mean) / std`` per channel, pixels in 0..255.
+
+    Attributes:
+        resize: ``(height, width)`` in pixels; a single ``(side,)`` resizes the shorter side and keeps the
+            aspect ratio; ``None`` leaves the image as it is.
+        crop: ``(height, width)`` of the centre crop after resizing, or ``None``.
+        interpolation: one of ``INTERPOLATIONS`` (Pillow's filters; they antialias when shrinking).
+        mean: per RGB channel, in pixel units (0..255).
+        std: per RGB channel, in pixel units, above 0.
+
+    Raises:
+        InputError: a value is outside what is allowed.
+    """
+
+    resize: tuple[int, int] | tuple[int] | None
+    crop: tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop"):
+            size = getattr(self, name)
+            if size is not None and (len(size) not in (1, 2) or min(size) < 1):
+                raise InputError(f"preprocess {name}={size}: sizes are HEIGHTxWIDTH in pixels, at least 1")
+        if self.crop is not None and len(self.crop) != 2:
+            raise InputError(f"preprocess crop={self.crop}: give HEIGHTxWIDTH, for example 224x224")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(unknown("interpolation", self.interpolation, INTERPOLATIONS))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not np.all(np.isfinite(values)):
+                raise InputError(f"preprocess {name}={values}: give three finite numbers (R, G, B) in 0..255 units")
+        if min(self.std) <= 0:
+            raise InputError(f"preprocess std={self.std}: every value must be above 0")
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 pixels, NHWC or HWC, RGB, to the float32 network input of the same layout."""
+        scale = (1.0 / np.asarray(self.std, np.float64)).astype(np.float32)
+        shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
+        return pixels.astype(np.float32) * scale + shift
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; ``from_json`` reads it back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
+        """The inverse of ``to_json``."""
+        unexpected = set(fields) - set(cls.__dataclass_fields__)
+        if unexpected or "resize" not in fields:
+            raise InputError(f"preprocess record has keys {sorted(fields)}; expected {sorted(cls.__dataclass_fields__)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+    def override(self, text: str) -> Preprocess:
+        """A copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
+        changes: dict[str, Any] = {}
+        for item in filter(None, text.split(",")):
+            key, found, value = item.partition("=")
+            if not found or key not in self.__dataclass_fields__:
+                raise InputError(f"--preprocess {item!r}: expected KEY=VALUE with KEY one of {', '.join(self.__dataclass_fields__)}")
+            changes[key] = _parse(key, value)
+        return replace(self, **changes)
+
+
+def _parse(key: str, value: str) -> Any:
+    if key == "interpolation":
+        return value
+    if key in ("resize", "crop") and value == "none":
+        return None
+    try:
+        if key in ("resize", "crop"):
+            return tuple(int(v) for v in value.split("x"))
+        numbers = tuple(float(v) for v in value.split("/"))
+    except ValueError:
+        form = "HEIGHTxWIDTH or none" if key in ("resize", "crop") else "R/G/B or one number"
+        raise InputError(f"--preprocess {key}={value}: expected {form}") from None
+    return numbers * 3 if len(numbers) == 1 else numbers
