@@ -69,8 +69,10 @@ class Preprocess:
         """The inverse of ``to_json``."""
         unexpected = set(fields) - set(cls.__dataclass_fields__)
         if unexpected or "resize" not in fields:
-            raise InputError(f"preprocess record has keys {sorted(fields)}; expected {sorted(cls.__dataclass_fields__)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            allowed = sorted(cls.__dataclass_fields__)
+            raise InputError(f"preprocess record has keys {sorted(fields)}; allowed: {allowed}, and resize is needed")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
 
     def override(self, text: str) -> Preprocess:
         """A copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
@@ -78,7 +80,8 @@ class Preprocess:
         for item in filter(None, text.split(",")):
             key, found, value = item.partition("=")
             if not found or key not in self.__dataclass_fields__:
-                raise InputError(f"--preprocess {item!r}: expected KEY=VALUE with KEY one of {', '.join(self.__dataclass_fields__)}")
+                allowed = ", ".join(self.__dataclass_fields__)
+                raise InputError(f"--preprocess {item!r}: expected KEY=VALUE with KEY one of {allowed}")
             changes[key] = _parse(key, value)
         return replace(self, **changes)
 

@@ -1,0 +1,238 @@
+"""Artifacts and their manifests: where converters and targets meet. Knows no file format and no runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+from edgecnn.graph.ir import Metadata, QParams
+from edgecnn.preprocess import Preprocess
+
+PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """The artifact's input or output as its file has it.
+
+    Attributes:
+        name: the tensor's name inside the file.
+        shape: with batch 1, in ``layout``.
+        layout: ``NHWC``, ``NCHW`` or ``NC``.
+        dtype: numpy name: ``float32``, ``int8``, ``uint8`` or ``int16``.
+        scale: real = scale * (integer - zero_point); ``None`` for float32.
+        zero_point: as above.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: str
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def encode(self, real: NDArray[np.float32]) -> NDArray[Any]:
+        """Real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
+        values = np.ascontiguousarray(real.transpose(0, 3, 1, 2)) if self.layout == "NCHW" else real
+        if self.scale is None or self.zero_point is None:
+            return values
+        limits = np.iinfo(self.dtype)
+        integers = np.rint(values / np.float32(self.scale)) + self.zero_point
+        return np.clip(integers, limits.min, limits.max).astype(self.dtype)
+
+    def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """What the file returns, to real NHWC (or NC) values."""
+        values = raw.transpose(0, 2, 3, 1) if self.layout == "NCHW" else raw
+        if self.scale is None or self.zero_point is None:
+            return values.astype(np.float32)
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emission:
+    """What a converter returns, still in memory.
+
+    Attributes:
+        target: the format's name, a row of the converters' registry.
+        precision: one of ``PRECISIONS``.
+        files: suffix to content; the main file first (``.tflite``; ``.xml`` then ``.bin``).
+        input: the one input.
+        output: the one output.
+        float_ops: ops of an integer artifact that stay float, as ``op name``; empty unless the recipe says so.
+    """
+
+    target: str
+    precision: str
+    files: Mapping[str, bytes]
+    input: Port
+    output: Port
+    float_ops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The record beside an artifact, ``NAME.<target>.json``.
+
+    Attributes:
+        target: format of the artifact.
+        precision: one of ``PRECISIONS``.
+        files: file name to ``{"sha256", "size_bytes"}``; the main file first.
+        input: how to feed it.
+        output: how to read it.
+        metadata: model, preprocessing, labels, weights digest, quantization (recipe, calibration digest, seed).
+        versions: library versions that made the artifact.
+        figures: one report entry per device it was checked on.
+    """
+
+    target: str
+    precision: str
+    files: Mapping[str, Mapping[str, Any]]
+    input: Port
+    output: Port
+    metadata: Metadata
+    versions: Mapping[str, str] = field(default_factory=dict)
+    figures: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; ``from_json`` reads it back."""
+        return {**asdict(self), "metadata": metadata_to_json(self.metadata), "figures": list(self.figures)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Manifest:
+        """The inverse of ``to_json``.
+
+        Raises:
+            InputError: a key is missing or not known.
+        """
+        try:
+            ports = {k: Port(**{**fields[k], "shape": tuple(fields[k]["shape"])}) for k in ("input", "output")}
+            metadata = metadata_from_json(fields["metadata"])
+            return cls(**{**fields, **ports, "metadata": metadata, "figures": tuple(fields["figures"])})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"manifest has a wrong or missing key ({error}); export the artifact again") from None
+
+
+def metadata_to_json(metadata: Metadata) -> dict[str, Any]:
+    """Metadata as JSON values."""
+    fields = asdict(metadata)
+    fields["preprocess"] = metadata.preprocess.to_json() if metadata.preprocess else None
+    return fields
+
+
+def metadata_from_json(fields: Mapping[str, Any]) -> Metadata:
+    """The inverse of ``metadata_to_json``."""
+    values = dict(fields)
+    if values.get("preprocess") is not None:
+        values["preprocess"] = Preprocess.from_json(values["preprocess"])
+    if values.get("labels") is not None:
+        values["labels"] = tuple(values["labels"])
+    try:
+        return Metadata(**values)
+    except TypeError as error:
+        raise InputError(f"metadata record: {error}") from None
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
+
+    Raises:
+        InputError: the place cannot be written; names the path and the reason.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """``write_atomic`` of indented JSON; key order is kept, so equal content gives equal bytes."""
+    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def manifest_path(artifact: Path, target: str) -> Path:
+    """``OUT/NAME.<target>.json`` of ``OUT/NAME.<suffix>``."""
+    return artifact.with_name(f"{artifact.stem}.{target}.json")
+
+
+def write_artifact(
+    directory: Path, name: str, emission: Emission, metadata: Metadata, versions: Mapping[str, str]
+) -> Path:
+    """Write an emission's files and its manifest; return the main file's path.
+
+    A kill at any moment leaves the old artifact, the new one, or none: what would no longer match (the old manifest;
+    the old main file of a pair) goes first, the main file comes last of the files, and the manifest after it.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    (suffix, main), *others = emission.files.items()
+    path = directory / f"{name}{suffix}"
+    record = manifest_path(path, emission.target)
+    try:
+        for stale in (record, *([path] if others else [])):
+            stale.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot replace {path}: {error.strerror}; choose another place with -o") from None
+    for other, data in others:
+        write_atomic(directory / f"{name}{other}", data)
+    write_atomic(path, main)
+    manifest = Manifest(
+        target=emission.target,
+        precision=emission.precision,
+        files={f"{name}{s}": {"sha256": sha256(d), "size_bytes": len(d)} for s, d in emission.files.items()},
+        input=emission.input,
+        output=emission.output,
+        metadata=metadata,
+        versions=versions,
+    )
+    write_json(record, manifest.to_json())
+    return path
+
+
+def read_manifest(artifact: Path, target: str) -> Manifest | None:
+    """The manifest beside an artifact, checked against the files' hashes; ``None`` where there is none.
+
+    Raises:
+        InputError: the manifest is not JSON, lacks a key, or a file's hash differs from it.
+    """
+    record = manifest_path(artifact, target)
+    if not record.exists():
+        return None
+    try:
+        fields = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{record} is not a readable manifest ({error}); export the artifact again") from None
+    manifest = Manifest.from_json(fields)
+    for file, facts in manifest.files.items():
+        place = artifact.with_name(file)
+        if not place.exists():
+            raise InputError(f"{place} is missing; {record.name} names it. Export the artifact again")
+        if sha256(place.read_bytes()) != facts["sha256"]:
+            raise InputError(f"{place} is not the file that {record.name} describes (sha256 differs); export it again")
+    return manifest

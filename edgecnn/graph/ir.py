@@ -1,0 +1,227 @@
+"""The graph: nodes of a small closed op set over named tensors. Knows no runtime, no file format, no torch.
+
+Conventions, everywhere:
+
+- Activations are NHWC (or NC after the spatial dimensions are gone). Dimension 0 is the batch; it is 1 in the
+  graph, and an interpreter takes any batch.
+- Convolution weights are OHWI: ``(out_channels, kernel_h, kernel_w, in_channels / groups)``; fully connected weights
+  are ``(out_features, in_features)``. The quantization axis of a weight or bias is therefore always 0.
+- A constant is a tensor with a ``value``; a quantized constant has ``integers`` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+from edgecnn.preprocess import Preprocess
+
+Attr = int | float | bool | str | tuple[int, ...]
+INTEGER_TYPES = ("int8", "int16", "int32", "int64")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QParams:
+    """Quantization parameters: ``real = scale * (integer - zero_point)``.
+
+    Attributes:
+        scale: float32, shape ``(1,)`` per tensor or ``(channels,)``; finite and above 0.
+        zero_point: int64, the shape of ``scale``.
+        dtype: the integer type, one of ``INTEGER_TYPES``.
+        axis: the channel dimension, or ``None`` for per tensor.
+
+    Source of the scheme: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", eq. 1; LiteRT 8-bit quantization specification.
+    """
+
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int64]
+    dtype: str
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", np.atleast_1d(np.asarray(self.scale, np.float32)))
+        object.__setattr__(self, "zero_point", np.atleast_1d(np.asarray(self.zero_point, np.int64)))
+        if self.dtype not in INTEGER_TYPES:
+            raise InputError(f"quantized type {self.dtype!r}; allowed: {', '.join(INTEGER_TYPES)}")
+        if self.scale.ndim != 1 or self.scale.shape != self.zero_point.shape:
+            raise InputError(f"scale {self.scale.shape} and zero point {self.zero_point.shape} must be equal vectors")
+        if self.axis is None and self.scale.size != 1:
+            raise InputError(f"{self.scale.size} scales without a channel axis; per-tensor parameters have one")
+        if not np.all(np.isfinite(self.scale)) or np.any(self.scale <= 0):
+            raise InputError("a quantization scale is not a finite number above 0")
+        low, high = self.limits
+        if np.any(self.zero_point < low) or np.any(self.zero_point > high):
+            raise InputError(f"a zero point is outside {self.dtype}'s [{low}, {high}]")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest integer of the type."""
+        info = np.iinfo(self.dtype)
+        return int(info.min), int(info.max)
+
+    def _along(self, values: NDArray[Any], ndim: int) -> NDArray[Any]:
+        shape = [1] * ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        return values.reshape(shape) if ndim else values.reshape(())
+
+    def quantize(self, real: NDArray[Any]) -> NDArray[Any]:
+        """Nearest integers (ties to even), clipped to the type's range."""
+        scaled = np.rint(real.astype(np.float64) / self._along(self.scale.astype(np.float64), real.ndim))
+        shifted = scaled + self._along(self.zero_point, real.ndim)
+        clipped: NDArray[Any] = np.clip(shifted, *self.limits).astype(self.dtype)
+        return clipped
+
+    def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
+        """Real values of integers, float32."""
+        centred = integers.astype(np.int64) - self._along(self.zero_point, integers.ndim)
+        real: NDArray[np.float32] = (centred * self._along(self.scale.astype(np.float64), integers.ndim)).astype(
+            np.float32
+        )
+        return real
+
+    def same_as(self, other: QParams | None) -> bool:
+        """Whether both describe exactly the same grid."""
+        return (
+            other is not None
+            and self.dtype == other.dtype
+            and self.axis == other.axis
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero_point, other.zero_point)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tensor:
+    """One tensor of a graph.
+
+    Attributes:
+        name: unique in the graph.
+        shape: see the module's conventions; batch 1.
+        value: float32 constant, or ``None`` for an activation.
+        quant: how the tensor is quantized, or ``None`` where it is float.
+        integers: the constant on the grid of ``quant``; given exactly when both ``value`` and ``quant`` are.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    value: NDArray[np.float32] | None = None
+    quant: QParams | None = None
+    integers: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if any(d < 1 for d in self.shape):
+            raise InputError(f"tensor {self.name!r} has shape {self.shape}; every dimension must be at least 1")
+        if self.value is not None and self.value.shape != self.shape:
+            raise InputError(f"tensor {self.name!r} has shape {self.shape} but its value has {self.value.shape}")
+        if (self.integers is not None) != (self.value is not None and self.quant is not None):
+            raise InputError(f"tensor {self.name!r}: a constant has integers exactly when it is quantized")
+        if self.integers is not None and self.quant is not None:
+            if self.integers.shape != self.shape or self.integers.dtype != np.dtype(self.quant.dtype):
+                raise InputError(f"tensor {self.name!r}: integers must be {self.quant.dtype} of shape {self.shape}")
+            if self.quant.axis is not None and self.quant.scale.size != self.shape[self.quant.axis]:
+                raise InputError(f"tensor {self.name!r}: {self.quant.scale.size} scales for {self.shape}")
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the tensor is known before the graph runs."""
+        return self.value is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One operation. ``attrs`` holds every attribute of the op's row in ``graph/ops.py``, defaults filled in.
+
+    Attributes:
+        op: a name in ``ops.OPS``.
+        inputs: tensor names, in the order of the op's row.
+        output: the one tensor it makes; a node has its output's name.
+        source: the module path it came from (``features.3.conv``), for messages.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What travels with the network through every format.
+
+    Attributes:
+        model: the name the user asked for.
+        preprocess: how an image becomes the input, or ``None`` when unknown.
+        labels: class names, one per logit, or ``None``.
+        label_offset: data class ``k`` is logit ``k + label_offset`` (1 for a head with a background class in front).
+        weights_sha256: digest of the weight file, or ``None`` for random weights.
+        quantization: recipe, calibration digest and seed, as JSON values; ``None`` for a float graph.
+    """
+
+    model: str = ""
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+    label_offset: int = 0
+    weights_sha256: str | None = None
+    quantization: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """Nodes in execution order. Immutable: a pass returns another graph.
+
+    Raises:
+        InputError: a node uses a tensor before it is made, an unknown op, or shapes that do not fit; the
+            message names the node.
+    """
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metadata: Metadata = field(default_factory=Metadata)
+
+    def __post_init__(self) -> None:
+        from edgecnn.graph.ops import check_graph  # the op table describes nodes, so it imports this module
+
+        check_graph(self)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name."""
+        return self.tensors[name]
+
+    def consumers(self, name: str) -> list[Node]:
+        """Nodes that read the tensor, in order."""
+        return [n for n in self.nodes if name in n.inputs]
+
+    def producer(self, name: str) -> Node | None:
+        """The node that makes the tensor, or ``None`` for an input or a constant."""
+        return next((n for n in self.nodes if n.output == name), None)
+
+    def activations(self) -> list[Tensor]:
+        """Graph inputs, then every node's output, in execution order."""
+        return [self.tensors[n] for n in (*self.inputs, *(node.output for node in self.nodes))]
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``w8`` (weights only), ``int8`` or ``int16x8``: read off the tensors."""
+        types = {t.quant.dtype for t in self.activations() if t.quant is not None}
+        if "int16" in types:
+            return "int16x8"
+        if types:
+            return "int8"
+        return "w8" if any(t.quant is not None for t in self.tensors.values()) else "fp32"
+
+    def with_tensors(self, *changed: Tensor) -> Graph:
+        """A copy in which the given tensors replace those of the same name."""
+        return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})

@@ -1,0 +1,238 @@
+"""The op table: one row per op. Whatever is not here is not in a graph.
+
+A new op is one row here, one torch kernel (``graph/interpreter.py``), one integer kernel (``quant/reference.py``) and
+one row per converter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.graph.ir import Attr, Graph, Node
+
+Shape = tuple[int, ...]
+Attrs = Mapping[str, Attr]
+ACTIVATIONS = ("none", "relu", "relu6")
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpSpec:
+    """One op.
+
+    Attributes:
+        inputs: names of the inputs, in order; a trailing ``?`` marks an optional one, ``*`` any number.
+        attrs: attribute name to default; ``REQUIRED`` has none.
+        shape: output shape from input shapes and attributes.
+        scale: how the output is quantized: ``own`` (calibrated), ``same`` (shares the input's parameters, so
+            the op only moves or compares integers) or ``fixed`` (scale 1/256, zero point -128).
+            Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications".
+        macs: multiply-accumulates from input shapes and the output shape; biases and elementwise ops count 0.
+    """
+
+    inputs: tuple[str, ...]
+    shape: Callable[[list[Shape], Attrs], Shape]
+    attrs: Mapping[str, object]
+    scale: str = "own"
+    macs: Callable[[list[Shape], Shape], int] = lambda inputs, output: 0
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """TensorFlow ``SAME`` padding (before, after) of one dimension; the odd pixel goes after.
+
+    Source: TensorFlow API documentation of ``tf.nn.convolution``, "Notes on padding".
+    """
+    total = max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def _window(size: int, pad: int, kernel: int, stride: int, dilation: int) -> int:
+    return (size + pad - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _spatial(x: Shape, kernel: tuple[int, int], a: Attrs) -> tuple[int, int]:
+    top, bottom, left, right = _ints(a["padding"])
+    (sh, sw), (dh, dw) = _ints(a["stride"]), _ints(a.get("dilation", (1, 1)))
+    return _window(x[1], top + bottom, kernel[0], sh, dh), _window(x[2], left + right, kernel[1], sw, dw)
+
+
+def _ints(value: Attr) -> tuple[int, ...]:
+    assert isinstance(value, tuple)
+    return value
+
+
+def _need(ok: bool, message: str) -> None:
+    if not ok:
+        raise InputError(message)
+
+
+def _conv_shape(s: list[Shape], a: Attrs) -> Shape:
+    x, w = s[0], s[1]
+    groups = a["groups"]
+    assert isinstance(groups, int)
+    _need(len(x) == 4 and len(w) == 4, f"input must be NHWC and weight OHWI, got {x} and {w}")
+    _need(x[3] == w[3] * groups and w[0] % groups == 0, f"{groups} groups, weight {w} and {x[3]} channels do not fit")
+    _need(len(s) < 3 or s[2] == (w[0],), f"bias must be ({w[0]},)")
+    return (x[0], *_spatial(x, (w[1], w[2]), a), w[0])
+
+
+def _linear_shape(s: list[Shape], a: Attrs) -> Shape:
+    x, w = s[0], s[1]
+    _need(len(x) == 2 and len(w) == 2 and x[1] == w[1], f"input {x} and weight {w} do not fit")
+    _need(len(s) < 3 or s[2] == (w[0],), f"bias must be ({w[0]},)")
+    return (x[0], w[0])
+
+
+def _broadcast_shape(s: list[Shape], a: Attrs) -> Shape:
+    rank = max(len(x) for x in s)
+    padded = [(1,) * (rank - len(x)) + x for x in s]
+    for dims in zip(*padded, strict=True):
+        _need(len({d for d in dims if d != 1}) <= 1, f"shapes {s[0]} and {s[1]} do not broadcast")
+    return tuple(max(dims) for dims in zip(*padded, strict=True))
+
+
+def _pool_shape(s: list[Shape], a: Attrs) -> Shape:
+    x = s[0]
+    _need(len(x) == 4, f"input must be NHWC, got {x}")
+    kernel = _ints(a["kernel"])
+    return (x[0], *_spatial(x, (kernel[0], kernel[1]), a), x[3])
+
+
+def _mean_shape(s: list[Shape], a: Attrs) -> Shape:
+    x = s[0]
+    _need(len(x) == 4, f"input must be NHWC, got {x}")
+    return (x[0], 1, 1, x[3]) if a["keepdims"] else (x[0], x[3])
+
+
+def _concat_shape(s: list[Shape], a: Attrs) -> Shape:
+    axis = a["axis"]
+    assert isinstance(axis, int)
+    _need(1 <= axis < len(s[0]), f"axis {axis} of {s[0]}; the batch cannot be concatenated")
+    rest = {(*x[:axis], *x[axis + 1 :]) for x in s}
+    _need(len(rest) == 1, f"shapes {s} differ outside axis {axis}")
+    return (*s[0][:axis], sum(x[axis] for x in s), *s[0][axis + 1 :])
+
+
+def _pad_shape(s: list[Shape], a: Attrs) -> Shape:
+    top, bottom, left, right = _ints(a["padding"])
+    n, h, w, c = s[0]
+    return (n, h + top + bottom, w + left + right, c)
+
+
+def _reshape_shape(s: list[Shape], a: Attrs) -> Shape:
+    shape = _ints(a["shape"])
+    _need(shape[0] == s[0][0] and math.prod(shape) == math.prod(s[0]), f"cannot reshape {s[0]} to {shape}")
+    return shape
+
+
+def _same_shape(s: list[Shape], a: Attrs) -> Shape:
+    return s[0]
+
+
+def _weight_macs(inputs: list[Shape], output: Shape) -> int:
+    return math.prod(output) * math.prod(inputs[1][1:])
+
+
+_ACTIVATION = {"activation": "none"}
+_PLACE = {"stride": (1, 1), "padding": (0, 0, 0, 0)}  # padding: top, bottom, left, right
+
+OPS: Mapping[str, OpSpec] = {
+    "conv2d": OpSpec(
+        inputs=("x", "weight", "bias?"),
+        attrs={**_PLACE, "dilation": (1, 1), "groups": 1, **_ACTIVATION},
+        shape=_conv_shape,
+        macs=_weight_macs,
+    ),
+    "fully_connected": OpSpec(
+        inputs=("x", "weight", "bias?"), attrs=_ACTIVATION, shape=_linear_shape, macs=_weight_macs
+    ),
+    "add": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape),
+    "mul": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape),
+    "max_pool2d": OpSpec(inputs=("x",), attrs={"kernel": REQUIRED, **_PLACE}, shape=_pool_shape, scale="same"),
+    # The average is over the pixels inside the image: padding is not counted.
+    "avg_pool2d": OpSpec(inputs=("x",), attrs={"kernel": REQUIRED, **_PLACE}, shape=_pool_shape, scale="same"),
+    "mean": OpSpec(inputs=("x",), attrs={"keepdims": False}, shape=_mean_shape),  # over height and width
+    "concat": OpSpec(inputs=("x*",), attrs={"axis": REQUIRED}, shape=_concat_shape, scale="same"),
+    "pad": OpSpec(inputs=("x",), attrs={"padding": REQUIRED}, shape=_pad_shape, scale="same"),  # zeros; NHWC only
+    "reshape": OpSpec(inputs=("x",), attrs={"shape": REQUIRED}, shape=_reshape_shape, scale="same"),
+    "relu": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
+    "relu6": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
+    "hard_swish": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),  # x * relu6(x + 3) / 6
+    "sigmoid": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),
+    "softmax": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),  # over the last dimension
+}
+
+
+def make_node(op: str, inputs: tuple[str, ...], output: str, source: str = "", **attrs: Attr) -> Node:
+    """A node with the defaults of the op's row filled in.
+
+    Raises:
+        UnsupportedError: no such op.
+        InputError: an attribute is missing or not the op's.
+    """
+    spec = _spec(op)
+    extra = set(attrs) - set(spec.attrs)
+    if extra:
+        raise InputError(unknown(f"attribute of {op}", min(extra), spec.attrs))
+    filled: dict[str, Attr] = {}
+    for name, default in spec.attrs.items():
+        value = attrs.get(name, default)
+        if value is REQUIRED:
+            raise InputError(f"op {op} needs the attribute {name!r}")
+        filled[name] = value  # type: ignore[assignment]  # the table's defaults are attribute values
+    return Node(op=op, inputs=inputs, output=output, attrs=filled, source=source)
+
+
+def output_shape(node: Node, inputs: list[Shape]) -> Shape:
+    """The shape of a node's output.
+
+    Raises:
+        InputError: the input shapes do not fit the op; the message names the node.
+    """
+    try:
+        shape = _spec(node.op).shape(inputs, node.attrs)
+    except InputError as error:
+        raise InputError(f"{node.op} {node.output!r} ({node.source or 'no source'}): {error}") from None
+    if any(d < 1 for d in shape):
+        where = f"{node.op} {node.output!r} ({node.source or 'no source'})"
+        raise InputError(f"{where}: input {inputs[0]} is too small, output would be {shape}")
+    return shape
+
+
+def macs(graph: Graph, node: Node) -> int:
+    """Multiply-accumulates of one node for one image."""
+    return _spec(node.op).macs([graph.tensors[i].shape for i in node.inputs], graph.tensors[node.output].shape)
+
+
+def check_graph(graph: Graph) -> None:
+    """Postcondition of every pass: ops known, attributes complete, tensors defined before use, shapes consistent.
+
+    Raises:
+        InputError: the first thing that does not hold; the message names the node.
+    """
+    missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
+    _need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
+    known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
+    for node in graph.nodes:
+        spec = _spec(node.op)
+        _need(set(node.attrs) == set(spec.attrs), f"{node.op} {node.output!r} has attributes {sorted(node.attrs)}")
+        activation = node.attrs.get("activation", "none")
+        _need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
+        late = [i for i in node.inputs if i not in known]
+        _need(not late, f"{node.op} {node.output!r} reads {late} before anything makes it")
+        _need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
+        shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
+        got = graph.tensors[node.output].shape
+        _need(shape == got, f"{node.op} {node.output!r} makes {shape} but its tensor is {got}")
+        known.add(node.output)
+    _need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")
+
+
+def _spec(op: str) -> OpSpec:
+    if op not in OPS:
+        raise UnsupportedError(unknown("op", op, OPS))
+    return OPS[op]
