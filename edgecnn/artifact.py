@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.ir import Metadata, QParams
-from edgecnn.preprocess import Preprocess
+from edgecnn.files import sha256, write_atomic, write_json
+from edgecnn.graph.ir import Metadata
 
 PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
 
@@ -48,7 +45,8 @@ class Port:
             return values
         limits = np.iinfo(self.dtype)
         integers = np.rint(values / np.float32(self.scale)) + self.zero_point
-        return np.clip(integers, limits.min, limits.max).astype(self.dtype)
+        clipped: NDArray[Any] = np.clip(integers, limits.min, limits.max).astype(self.dtype)
+        return clipped
 
     def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
         """What the file returns, to real NHWC (or NC) values."""
@@ -105,7 +103,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; ``from_json`` reads it back."""
-        return {**asdict(self), "metadata": metadata_to_json(self.metadata), "figures": list(self.figures)}
+        return {**asdict(self), "metadata": self.metadata.to_json(), "figures": list(self.figures)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Manifest:
@@ -116,63 +114,10 @@ class Manifest:
         """
         try:
             ports = {k: Port(**{**fields[k], "shape": tuple(fields[k]["shape"])}) for k in ("input", "output")}
-            metadata = metadata_from_json(fields["metadata"])
+            metadata = Metadata.from_json(fields["metadata"])
             return cls(**{**fields, **ports, "metadata": metadata, "figures": tuple(fields["figures"])})
         except (KeyError, TypeError) as error:
             raise InputError(f"manifest has a wrong or missing key ({error}); export the artifact again") from None
-
-
-def metadata_to_json(metadata: Metadata) -> dict[str, Any]:
-    """Metadata as JSON values."""
-    fields = asdict(metadata)
-    fields["preprocess"] = metadata.preprocess.to_json() if metadata.preprocess else None
-    return fields
-
-
-def metadata_from_json(fields: Mapping[str, Any]) -> Metadata:
-    """The inverse of ``metadata_to_json``."""
-    values = dict(fields)
-    if values.get("preprocess") is not None:
-        values["preprocess"] = Preprocess.from_json(values["preprocess"])
-    if values.get("labels") is not None:
-        values["labels"] = tuple(values["labels"])
-    try:
-        return Metadata(**values)
-    except TypeError as error:
-        raise InputError(f"metadata record: {error}") from None
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
-
-    Raises:
-        InputError: the place cannot be written; names the path and the reason.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """``write_atomic`` of indented JSON; key order is kept, so equal content gives equal bytes."""
-    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def manifest_path(artifact: Path, target: str) -> Path:

@@ -12,7 +12,7 @@ Conventions, everywhere:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -171,6 +171,27 @@ class Metadata:
     label_offset: int = 0
     weights_sha256: str | None = None
     quantization: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; ``from_json`` reads them back."""
+        return {**asdict(self), "preprocess": self.preprocess.to_json() if self.preprocess else None}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Metadata:
+        """The inverse of ``to_json``.
+
+        Raises:
+            InputError: a key is not known, or the preprocessing is not valid.
+        """
+        values = dict(fields)
+        if values.get("preprocess") is not None:
+            values["preprocess"] = Preprocess.from_json(values["preprocess"])
+        if values.get("labels") is not None:
+            values["labels"] = tuple(values["labels"])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"metadata record: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import metadata_from_json, metadata_to_json, write_atomic
 from edgecnn.errors import InputError
-from edgecnn.graph.ir import Graph, QParams, Tensor
+from edgecnn.files import write_atomic
+from edgecnn.graph.ir import Graph, Metadata, QParams, Tensor
 from edgecnn.graph.ops import make_node
 
 FORMAT = 1
@@ -51,7 +51,7 @@ def save(graph: Graph, path: Path) -> None:
             for n in graph.nodes
         ],
         "tensors": tensors,
-        "metadata": metadata_to_json(graph.metadata),
+        "metadata": graph.metadata.to_json(),
     }
     write_atomic(path, to_bytes(arrays, metadata={"edgecnn": json.dumps(structure, sort_keys=True)}))
 
@@ -102,5 +102,5 @@ def _graph(structure: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Graph:
         tensors=tensors,
         inputs=tuple(structure["inputs"]),
         outputs=tuple(structure["outputs"]),
-        metadata=metadata_from_json(structure["metadata"]),
+        metadata=Metadata.from_json(structure["metadata"]),
     )

@@ -1,0 +1,44 @@
+# make demo    set up and run the main job on the embedded default
+# make test    set up and pass the tests (quick ones; `make test-slow` has the rest)
+# make lint    style, types, and the direction of imports
+# make wheel   build the wheel, install it in a clean environment, run edgecnn from outside the repository
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-slow lint wheel clean
+
+demo: $(VENV)/.user
+	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
+	    --weights demo --calibration demo --data demo --max-drop 1 --min-agreement 97 -o out/demo
+
+test: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/.dev
+	sh tests/wheel.sh $(abspath $(BIN))/python
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[tflite]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
