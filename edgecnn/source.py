@@ -1,0 +1,126 @@
+"""MODEL, as a user names it, to a float graph: a registered name, ``package.module:factory``, or a ``.edgecnn`` file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecnn.errors import InputError
+from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the user says about the model.
+
+    Attributes:
+        model: a registered name, ``package.module:factory``, or the path of a ``.edgecnn`` file.
+        weights: a file, ``demo``, ``random``, or ``None``: the demo weights where there are any; a factory's own.
+        padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
+        preprocess: ``KEY=VALUE,…`` over what the weights say.
+        label_offset: over what the weights say.
+        seed: of random weights.
+    """
+
+    model: str
+    weights: str | None = None
+    padding: str | None = None
+    preprocess: str | None = None
+    label_offset: int | None = None
+    seed: int = 0
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model is a ``.edgecnn`` file."""
+        return self.model.endswith(".edgecnn")
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether the model is the user's own ``package.module:factory``."""
+        return ":" in self.model and not self.is_file
+
+    @property
+    def name(self) -> str:
+        """The name of the artifacts: the model's, the factory's, or the file's."""
+        return Path(self.model).stem if self.is_file else self.model.rpartition(":")[2]
+
+
+def load_graph(source: Source) -> Graph:
+    """The graph of a model: captured, or read from a ``.edgecnn`` file (which may be quantized).
+
+    Raises:
+        InputError: see ``edgecnn.models`` and ``edgecnn.graph.capture``.
+    """
+    if source.is_file:
+        return _read(source)
+    module, size, metadata = _factory(source) if source.is_factory else _registered(source)
+    from edgecnn.graph.capture import capture
+
+    return capture(module, (3, *size), _override(source, metadata))
+
+
+def _read(source: Source) -> Graph:
+    from edgecnn.graph.serialize import load
+
+    given = [f"--{k}" for k in ("weights", "padding") if getattr(source, k) is not None]
+    if given:
+        raise InputError(f"{' and '.join(given)} cannot change {source.model}: it holds its weights already")
+    graph = load(Path(source.model))
+    return replace(graph, metadata=_override(source, graph.metadata))
+
+
+def _registered(source: Source) -> tuple[nn.Module, tuple[int, int], Metadata]:
+    from edgecnn import models
+
+    spec = models.resolve(source.model)
+    if source.padding is not None:
+        spec = replace(spec, padding=source.padding)
+    if source.weights in (None, "demo"):
+        module, weights = models.demo_weights(spec)
+    elif source.weights == "random":
+        module, weights = models.random_weights(spec, source.seed)
+    else:
+        module, weights = models.load_weights(spec, Path(source.weights), padding=source.padding)
+    size = (weights.spec.resolution, weights.spec.resolution)
+    return module, size, Metadata(
+        model=source.name,
+        preprocess=weights.preprocess,
+        labels=weights.labels,
+        label_offset=weights.label_offset,
+        weights_sha256=weights.digest,
+    )
+
+
+def _factory(source: Source) -> tuple[nn.Module, tuple[int, int], Metadata]:
+    from edgecnn import models
+
+    if source.weights in ("demo", "random"):
+        raise InputError(f"--weights {source.weights} is for registered models; {source.model} brings its own, or a FILE")
+    needed = "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed"
+    if source.preprocess is None or not {"mean", "std"} <= {i.partition("=")[0] for i in source.preprocess.split(",")}:
+        raise InputError(f"{source.model} does not say how images become its input; {needed}")
+    size = input_size(Preprocess(resize=None).override(source.preprocess))
+    if size is None:
+        raise InputError(f"--preprocess {source.preprocess} does not fix the input size; {needed}")
+    module, digest = models.load_factory(source.model, Path(source.weights) if source.weights else None)
+    return module, size, Metadata(model=source.name, preprocess=Preprocess(resize=size), weights_sha256=digest)
+
+
+def input_size(preprocess: Preprocess) -> tuple[int, int] | None:
+    """Height and width that the preprocessing leaves, or ``None`` where it depends on the image."""
+    size = preprocess.crop or preprocess.resize
+    return (size[0], size[1]) if size is not None and len(size) == 2 else None
+
+
+def _override(source: Source, metadata: Metadata) -> Metadata:
+    if source.preprocess is not None:
+        preprocess = (metadata.preprocess or Preprocess(resize=None)).override(source.preprocess)
+        metadata = replace(metadata, preprocess=preprocess)
+    if source.label_offset is not None:
+        metadata = replace(metadata, label_offset=source.label_offset)
+    return metadata
