@@ -1,0 +1,246 @@
+"""The report: one entry per artifact and device, its figures, and the checks made of them. Knows no runtime."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecnn.errors import InputError
+from edgecnn.files import write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STEPS = ("capture", "calibrate", "quantize", "convert", "validate")
+SQNR_CEILING_DB = 300.0
+"""Reported where artifact and reference are equal: JSON has no infinity, and arrays that differ stay below it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """An artifact's classes beside the labels and beside fp32's, on the same images. An absent figure is ``None``.
+
+    Attributes:
+        n: images.
+        fp32_top1: percent of images whose label is the fp32 reference's first class.
+        top1: the same of the artifact.
+        drop: ``fp32_top1 - top1``, in points.
+        drop_ci95: 95 % confidence interval on the drop, ``(low, high)`` in points; it uses the pairing of the images.
+        fp32_top5: percent of images whose label is among the fp32 reference's first five classes.
+        top5: the same of the artifact.
+        agreement: percent of images on which artifact and fp32 pick the same class.
+        sqnr_db: signal to quantization noise over all logits, in dB; at most ``SQNR_CEILING_DB``.
+    """
+
+    n: int = 0
+    fp32_top1: float | None = None
+    top1: float | None = None
+    drop: float | None = None
+    drop_ci95: tuple[float, float] | None = None
+    fp32_top5: float | None = None
+    top5: float | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Time of one inference at batch 1.
+
+    Attributes:
+        median_ms: in milliseconds.
+        p90_ms: nine of ten inferences are at most this long, in milliseconds.
+        threads: the runtime's threads.
+        instructions: counted on an emulated device, else ``None``.
+        runs: how many inferences were timed, after the warm-up.
+    """
+
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    threads: int | None = None
+    instructions: int | None = None
+    runs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far the artifact's output integers are from the integer oracle's, in steps of the output's grid (LSB)."""
+
+    max_lsb: int | None = None
+    mean_lsb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A named figure with a limit. A figure that is missing or not finite fails: nothing passes unmeasured.
+
+    Attributes:
+        name: of the figure, as the report has it (``drop``).
+        value: the figure, or ``None`` where there is none.
+        limit: the largest (``bound`` ``max``) or smallest (``min``) value that passes.
+        unit: of both.
+        bound: ``max`` or ``min``.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    unit: str
+    bound: str
+
+    def __post_init__(self) -> None:
+        if self.bound not in ("max", "min"):
+            raise InputError(f"check {self.name!r} has bound {self.bound!r}; allowed: max, min")
+        if not math.isfinite(self.limit):
+            raise InputError(f"the limit of {self.name} is {self.limit}; give a finite number of {self.unit}")
+        if self.value is not None and not math.isfinite(self.value):
+            object.__setattr__(self, "value", None)
+
+    @classmethod
+    def at_most(cls, name: str, value: float | None, limit: float, unit: str) -> Check:
+        """Passes where ``value <= limit``."""
+        return cls(name=name, value=value, limit=limit, unit=unit, bound="max")
+
+    @classmethod
+    def at_least(cls, name: str, value: float | None, limit: float, unit: str) -> Check:
+        """Passes where ``value >= limit``."""
+        return cls(name=name, value=value, limit=limit, unit=unit, bound="min")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is there and within the limit."""
+        if self.value is None:
+            return False
+        return self.value <= self.limit if self.bound == "max" else self.value >= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return {**asdict(self), "passed": self.passed}
+
+    def __str__(self) -> str:
+        value = "not measured" if self.value is None else f"{self.value:.4g} {self.unit}"
+        return f"{self.name}: {value}, limit at {'most' if self.bound == 'max' else 'least'} {self.limit:g} {self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportEntry:
+    """What was found about one artifact on one device.
+
+    Attributes:
+        model: the model's name.
+        target: format of the artifact.
+        device: where it ran, or ``None`` where it was written and not run.
+        artifact: path of its main file.
+        size_bytes: of all its files.
+        precision: one of ``artifact.PRECISIONS``.
+        accuracy: on labelled images.
+        latency: of one inference.
+        parity: with the integer oracle.
+        checks: the limits that were given, and whether they hold.
+        seconds: step to seconds spent; the steps are ``STEPS``.
+        float_ops: ops of an integer artifact that compute in float.
+        findings: warnings about this artifact, one line each.
+    """
+
+    model: str
+    target: str
+    device: str | None
+    artifact: str
+    size_bytes: int
+    precision: str
+    accuracy: Accuracy = Accuracy()
+    latency: Latency = Latency()
+    parity: Parity = Parity()
+    checks: tuple[Check, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    float_ops: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; every key is there, an absent figure is null."""
+        return {
+            **asdict(self),
+            "checks": [check.to_json() for check in self.checks],
+            "seconds": {step: self.seconds.get(step) for step in STEPS},
+        }
+
+
+def to_json(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
+    """The whole report, ready for ``json.dumps``: what ``report.json`` holds and ``--json`` prints."""
+    return [entry.to_json() for entry in entries]
+
+
+def write(entries: Sequence[ReportEntry], path: Path) -> None:
+    """Write ``report.json``, whole or not at all.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    write_json(path, to_json(entries))
+
+
+def exit_status(entries: Sequence[ReportEntry]) -> int:
+    """0 when every check of every entry passed, else 1."""
+    return 0 if all(check.passed for entry in entries for check in entry.checks) else 1
+
+
+def render(entries: Sequence[ReportEntry]) -> None:
+    """Print the report to stderr for a person: one table, then the failed checks and the findings, a line each."""
+    from rich.console import Console
+
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False)
+    console.print(_table(entries))
+    for entry in entries:
+        place = f"{entry.artifact} on {entry.device}" if entry.device else entry.artifact
+        for check in entry.checks:
+            if not check.passed:
+                console.print(f"FAILED  {place}: {check}", style="bold red", markup=False, soft_wrap=True)
+        for finding in entry.findings:
+            console.print(f"note    {place}: {finding}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _table(entries: Sequence[ReportEntry]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for heading in ("model", "target", "device"):
+        table.add_column(heading)
+    for heading in ("MB", "images", "top-1 % (fp32)", "drop [95 %]", "agree %", "SQNR dB", "ms (p90)", "LSB", "checks"):
+        table.add_column(Text(heading), justify="right")
+    for entry in entries:
+        table.add_row(*map(Text, _cells(entry)))
+    return table
+
+
+def _cells(entry: ReportEntry) -> tuple[str, ...]:
+    accuracy, latency, failed = entry.accuracy, entry.latency, sum(not check.passed for check in entry.checks)
+    drop, interval = _number(accuracy.drop, "+.2f"), accuracy.drop_ci95
+    equal = accuracy.sqnr_db is not None and accuracy.sqnr_db >= SQNR_CEILING_DB
+    return (
+        entry.model,
+        f"{entry.target} {entry.precision}",
+        entry.device or "-",
+        f"{entry.size_bytes / 1e6:.2f}",
+        str(accuracy.n) if accuracy.n else "-",
+        _pair(accuracy.top1, accuracy.fp32_top1),
+        f"{drop} [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else drop,
+        _number(accuracy.agreement, ".2f"),
+        "equal" if equal else _number(accuracy.sqnr_db, ".1f"),
+        _pair(latency.median_ms, latency.p90_ms),
+        _number(entry.parity.max_lsb, "d"),
+        "-" if not entry.checks else f"{failed} failed" if failed else "passed",
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _pair(first: float | None, second: float | None) -> str:
+    both = _number(first, ".2f")
+    return both if second is None else f"{both} ({second:.2f})"

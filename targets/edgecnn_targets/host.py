@@ -1,0 +1,21 @@
+"""Devices of kind ``host``: the runtime is a library in this process."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from edgecnn_targets.devices import Device
+from edgecnn_targets.registry import Runtime
+from edgecnn_targets.session import Session
+
+
+def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> Session:
+    """Open an artifact in this process."""
+    session: Session = import_module(runtime.module).open_session(artifact, threads=threads, kernels=kernels)
+    return session
+
+
+def missing(device: Device, runtime: Runtime) -> str | None:
+    """The command that installs what this device lacks to run that target, or ``None`` when it is ready."""
+    return runtime.missing()

@@ -1,0 +1,160 @@
+"""LiteRT (the TensorFlow Lite runtime) on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets.session import Op
+
+RESOLVERS = {"xnnpack": "BUILTIN", "reference": "BUILTIN_REF", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
+"""Kernels to LiteRT's op resolver: XNNPACK (what an application gets by default), the bit-exact reference kernels,
+and LiteRT's own optimised kernels."""
+
+
+class LiteRtSession:
+    """An open ``.tflite`` file; see ``Session``.
+
+    Args:
+        path: the file.
+        threads: of the runtime.
+        kernels: a key of ``RESOLVERS``.
+
+    Raises:
+        InputError: the file is missing, is not a TFLite file, or does not take one image and return one tensor.
+        UnsupportedError: XNNPACK was asked for and runs none of its ops.
+        MissingDependencyError: LiteRT is not installed.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str = "xnnpack") -> None:
+        if kernels not in RESOLVERS:
+            raise InputError(unknown("kernels", kernels, RESOLVERS))
+        self.threads = threads
+        self._interpreter = _open(path, threads, RESOLVERS[kernels])
+        self.input, self._feed = _port(path, "input", self._interpreter.get_input_details())
+        self.output, self._fetch = _port(path, "output", self._interpreter.get_output_details())
+        self.ops = _ops(self._interpreter, delegated=kernels == "xnnpack")
+        outside = tuple(op for op in self.ops if not op.as_asked)
+        if len(outside) == len(self.ops):
+            raise UnsupportedError(f"{path}: XNNPACK runs none of its {len(self.ops)} ops on this machine")
+        names = ", ".join(map(str, outside))
+        self.findings = (f"XNNPACK leaves {len(outside)} of {len(self.ops)} ops out: {names}",) if outside else ()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.run``."""
+        expected = self.input.shape[1:]
+        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
+            got = f"{batch.dtype} {batch.shape[1:]}"
+            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
+        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
+        for index in range(len(batch)):
+            self._interpreter.set_tensor(self._feed, batch[index : index + 1])
+            self._interpreter.invoke()
+            results[index : index + 1] = self._interpreter.get_tensor(self._fetch)
+        return results
+
+
+def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> LiteRtSession:
+    """``LiteRtSession``; XNNPACK unless other kernels are named."""
+    return LiteRtSession(path, threads=threads, kernels=kernels or "xnnpack")
+
+
+def _open(path: Path, threads: int, resolver: str) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError:
+        raise MissingDependencyError("running a .tflite file needs LiteRT: pip install 'edgecnn[tflite]'") from None
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the .tflite file that `edgecnn export` wrote")
+    try:
+        with _without_info():
+            interpreter = Interpreter(
+                str(path), num_threads=threads, experimental_op_resolver_type=OpResolverType[resolver]
+            )
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a TFLite file that LiteRT can run ({reason}); export it again") from None
+    return interpreter
+
+
+@contextmanager
+def _without_info() -> Iterator[None]:
+    """Keep LiteRT's ``INFO:`` lines, which no setting turns off, from file descriptor 2; the other lines pass."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            captured.seek(0)
+            os.write(2, b"".join(line for line in captured if not line.startswith(b"INFO:")))
+
+
+def _port(path: Path, side: str, details: list[dict[str, Any]]) -> tuple[Port, int]:
+    """The one input or output, and its tensor's index."""
+    if len(details) != 1:
+        raise UnsupportedError(f"{path} has {len(details)} {side}s; one image in and one tensor out is supported")
+    detail = details[0]
+    shape = tuple(int(d) for d in detail["shape"])
+    layouts = {2: "NC", 4: "NHWC"}
+    if len(shape) not in layouts or shape[0] != 1:
+        raise UnsupportedError(f"{path}: {side} shape {shape}; supported: (1, height, width, channels), (1, classes)")
+    parameters = detail["quantization_parameters"]
+    port = Port(
+        name=detail["name"],
+        shape=shape,
+        layout=layouts[len(shape)],
+        dtype=np.dtype(detail["dtype"]).name,
+        scale=float(parameters["scales"][0]) if len(parameters["scales"]) else None,
+        zero_point=int(parameters["zero_points"][0]) if len(parameters["zero_points"]) else None,
+    )
+    return port, int(detail["index"])
+
+
+def _ops(interpreter: Any, *, delegated: bool) -> tuple[Op, ...]:
+    """LiteRT lists the file's ops first and then, for each partition it handed to XNNPACK, an op named DELEGATE."""
+    nodes = interpreter._get_ops_details()
+    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    maker = {int(out): node["index"] for node in nodes if node["op_name"] != "DELEGATE" for out in node["outputs"]}
+    inside: set[int] = set()
+    for partition in (node for node in nodes if node["op_name"] == "DELEGATE"):
+        stop = set(map(int, partition["inputs"]))
+        pending = [maker[int(out)] for out in partition["outputs"]]
+        while pending:
+            index = pending.pop()
+            inside.add(index)
+            made = (maker.get(int(i)) for i in nodes[index]["inputs"] if int(i) not in stop)
+            pending.extend(m for m in made if m is not None and m not in inside)
+    edges = {detail["index"] for detail in (*interpreter.get_input_details(), *interpreter.get_output_details())}
+    return tuple(
+        Op(
+            kind=node["op_name"],
+            name=names.get(int(node["outputs"][0]), ""),
+            as_asked=not delegated or node["index"] in inside,
+            is_float=_is_float(node, edges),
+        )
+        for node in nodes
+        if node["op_name"] != "DELEGATE"
+    )
+
+
+def _is_float(node: dict[str, Any], edges: set[int]) -> bool:
+    """Whether an op computes in float. Conversion of the network's own input or output to its type does not count."""
+    types = [*node["operand_types"], *node["result_types"]]
+    if node["op_name"] in ("QUANTIZE", "DEQUANTIZE") and edges & {int(node["inputs"][0]), int(node["outputs"][0])}:
+        return False
+    return any(np.issubdtype(t, np.floating) for t in types)

@@ -1,0 +1,64 @@
+"""What a runtime gives: a session, that is one open artifact on one device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operation of an open artifact, as the runtime sees it.
+
+    Attributes:
+        kind: the format's name of the op, ``CONV_2D``.
+        name: of the tensor it makes.
+        as_asked: whether the kernels that were asked for run it, and no others took its place.
+        is_float: whether it computes in floating point.
+    """
+
+    kind: str
+    name: str
+    as_asked: bool
+    is_float: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class Session(Protocol):
+    """One open artifact. The ports are read from the artifact itself, so a file without a manifest runs too."""
+
+    @property
+    def input(self) -> Port:
+        """How to feed it."""
+
+    @property
+    def output(self) -> Port:
+        """How to read it."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of the runtime."""
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """Its operations, in execution order."""
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What a user should know about how it runs here, one line each."""
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Execute.
+
+        Args:
+            batch: ``(n, ...)`` in the input port's dtype and layout; every image is its own inference.
+
+        Returns:
+            ``(n, ...)`` in the output port's dtype and layout.
+        """
