@@ -1,0 +1,59 @@
+"""The oracle: a full int8 graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
+
+It knows no converter and no runtime; every runtime is compared with it. Sources are named function by function in
+``fixed_point.py`` and ``kernels.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError, unknown
+from edgecnn.graph.contract import check_int8
+from edgecnn.graph.ir import Graph
+from edgecnn.quant.reference.kernels import KERNELS, Call
+
+
+def run(graph: Graph, x: NDArray[np.int8], *, keep: Collection[str] = ()) -> dict[str, NDArray[np.int8]]:
+    """Integers of the graph's outputs, and of the activations named in ``keep``.
+
+    Args:
+        graph: full int8, by the numerics contract; one input.
+        x: the input's integers, NHWC (or NC), any batch.
+        keep: further activations to return. The others are freed after their last reader.
+
+    Returns:
+        Tensor name to int8 integers.
+
+    Raises:
+        InputError: the graph breaks the contract, the input does not fit, or ``keep`` names no activation.
+    """
+    check_int8(graph)
+    (name,) = graph.inputs
+    wanted = graph.tensors[name].shape[1:]
+    if x.dtype != np.int8 or x.shape[1:] != wanted:
+        raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes int8 of shape (batch, *{wanted})")
+    made = [t.name for t in graph.activations()]
+    strange = set(keep) - set(made)
+    if strange:
+        raise InputError(unknown("activation", min(strange), made))
+    needed = {*graph.outputs, *keep}
+    last = {source: i for i, node in enumerate(graph.nodes) for source in node.inputs}
+    values: dict[str, NDArray[Any]] = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
+    values[name] = x
+    for i, node in enumerate(graph.nodes):
+        call = Call(
+            attrs=node.attrs,
+            inputs=[graph.tensors[source] for source in node.inputs],
+            output=graph.tensors[node.output],
+            values=[values[source] for source in node.inputs],
+        )
+        values[node.output] = KERNELS[node.op](call)
+        for source in node.inputs:
+            if last[source] == i and source not in needed:
+                values.pop(source, None)
+    return {key: values[key] for key in made if key in needed}

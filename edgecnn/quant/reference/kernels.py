@@ -1,0 +1,313 @@
+"""One integer kernel per op, bit-exact with LiteRT's reference kernels. int8 NHWC (or NC) in, int8 out.
+
+Names in docstrings are LiteRT's source files under ``kernels`` (``*.cc``) and ``kernels/internal/reference`` (``*.h``).
+Where LiteRT computes a multiplier in float32, so does this: the last bit of it decides roundings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import QParams, Tensor
+from edgecnn.quant.reference import fixed_point as fp
+
+Int8 = NDArray[np.int8]
+LOW, HIGH = -128, 127
+CHUNK = 2**16  # accumulators rescaled at a time: small enough for the cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One node to run: attributes, the tensors' descriptions, and the integers of its inputs."""
+
+    attrs: Mapping[str, Any]
+    inputs: list[Tensor]
+    output: Tensor
+    values: list[NDArray[Any]]
+
+    def scale(self, k: int) -> np.float32:
+        """Scale of input ``k``; of the output for -1."""
+        return np.float32(_quant(self.output if k < 0 else self.inputs[k]).scale[0])
+
+    def zero(self, k: int) -> int:
+        """Zero point of input ``k``; of the output for -1."""
+        return int(_quant(self.output if k < 0 else self.inputs[k]).zero_point[0])
+
+    def limits(self, activation: str) -> tuple[int, int]:
+        """Output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
+        low, high = LOW, HIGH
+        if activation in ("relu", "relu6"):
+            low = max(low, self.zero(-1))
+        if activation == "relu6":
+            high = min(high, self.zero(-1) + int(fp.round_away(np.float32(6) / self.scale(-1))))
+        return low, high
+
+
+def _quant(tensor: Tensor) -> QParams:
+    assert tensor.quant is not None
+    return tensor.quant
+
+
+def _real(x: np.float32) -> np.float64:
+    return np.float64(x)
+
+
+# --- convolutions: conv.h, depthwise_conv.h, fully_connected.h under integer_ops ---
+
+
+def conv2d(c: Call) -> Int8:
+    """``ConvPerChannel`` and ``DepthwiseConvPerChannel``: exact sums, one multiplier per channel."""
+    weight = c.values[1]
+    top, bottom, left, right = c.attrs["padding"]
+    centred = c.values[0].astype(_exact_type(weight)) - c.zero(0)
+    padded = np.pad(centred, ((0, 0), (top, bottom), (left, right), (0, 0))) if any(c.attrs["padding"]) else centred
+    sums = _convolve(padded, weight.astype(padded.dtype), c.attrs["stride"], c.attrs["dilation"], c.attrs["groups"])
+    return _rescaled(c, sums)
+
+
+def fully_connected(c: Call) -> Int8:
+    """``FullyConnectedPerChannel``; with a single output channel LiteRT takes its per-tensor way, in float32."""
+    weight = c.values[1]
+    centred = c.values[0].astype(_exact_type(weight)) - c.zero(0)
+    return _rescaled(c, centred @ weight.astype(centred.dtype).T, float_product=weight.shape[0] == 1)
+
+
+def _exact_type(weight: NDArray[Any]) -> type[np.floating[Any]]:
+    """A float type in which no sum of products can round: every partial sum stays below its 2**24 or 2**53."""
+    largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1).max() * (HIGH - LOW)
+    return np.float32 if largest <= 2**24 else np.float64
+
+
+def _convolve(
+    x: NDArray[Any], weight: NDArray[Any], stride: tuple[int, int], dilation: tuple[int, int], groups: int
+) -> NDArray[Any]:
+    """One shifted slice of the padded input per kernel tap, summed. OHWI weights, NHWC in and out."""
+    channels, kernel_h, kernel_w, depth = weight.shape
+    height = (x.shape[1] - dilation[0] * (kernel_h - 1) - 1) // stride[0] + 1
+    width = (x.shape[2] - dilation[1] * (kernel_w - 1) - 1) // stride[1] + 1
+    sums = np.zeros((x.shape[0], height, width, channels), x.dtype)
+    scratch = np.empty_like(sums)
+    per_group = channels // groups
+    for ky, kx in product(range(kernel_h), range(kernel_w)):
+        rows = slice(ky * dilation[0], ky * dilation[0] + (height - 1) * stride[0] + 1, stride[0])
+        columns = slice(kx * dilation[1], kx * dilation[1] + (width - 1) * stride[1] + 1, stride[1])
+        patch, tap = x[:, rows, columns], weight[:, ky, kx]
+        if depth == 1 and groups == x.shape[3]:
+            patch = patch if per_group == 1 else np.repeat(patch, per_group, axis=3)
+            sums += np.multiply(patch, tap[:, 0], out=scratch)
+            continue
+        for g in range(groups):
+            source = patch[..., g * depth : (g + 1) * depth].reshape(-1, depth)
+            made = source @ tap[g * per_group : (g + 1) * per_group].T
+            sums[..., g * per_group : (g + 1) * per_group] += made.reshape(*sums.shape[:3], per_group)
+    return sums
+
+
+def _rescaled(c: Call, sums: NDArray[Any], float_product: bool = False) -> Int8:
+    """Sums plus bias to the output's grid (multipliers: ``PopulateConvolutionQuantizationParams``)."""
+    weight_scale = _quant(c.inputs[1]).scale
+    scale = _real(c.scale(0)) * weight_scale.astype(np.float64)
+    if float_product:  # GetQuantizedConvolutionMultipler
+        scale = (c.scale(0) * weight_scale).astype(np.float64)
+    multiplier, shift = fp.quantize_multiplier(scale / _real(c.scale(-1)))
+    bias = c.values[2].astype(np.int64) if len(c.values) > 2 else np.zeros(len(multiplier), np.int64)
+    return _requantized(c, sums, lambda part: fp.multiply(part.astype(np.int64) + bias, multiplier, shift))
+
+
+def _requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], fp.Integers]) -> Int8:
+    """``to_grid`` of rows of channels, a chunk at a time, plus the zero point, clipped to the activation."""
+    low, high = c.limits(c.attrs.get("activation", "none"))
+    rows = sums.reshape(-1, sums.shape[-1])
+    out = np.empty(rows.shape, np.int8)
+    step = max(1, CHUNK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        part = to_grid(rows[start : start + step])
+        part += c.zero(-1)
+        out[start : start + step] = np.clip(part, low, high, out=part)
+    return out.reshape(sums.shape)
+
+
+# --- arithmetic: add.cc, mul.cc, reduce.cc ---
+
+
+def add(c: Call) -> Int8:
+    """``AddElementwise``: both inputs times 2**20 on twice the larger scale, added, brought to the output's scale."""
+    twice = 2 * _real(max(c.scale(0), c.scale(1)))
+    every = np.arange(LOW, HIGH + 1, dtype=np.int64)
+    scaled = []
+    for k in (0, 1):  # one table of 256 entries each
+        multiplier, shift = fp.quantize_multiplier(_real(c.scale(k)) / twice)
+        table = fp.multiply((every - c.zero(k)) << 20, multiplier, shift)
+        scaled.append(table[c.values[k].astype(np.int16) - LOW])
+    multiplier, shift = fp.quantize_multiplier(twice / (2.0**20 * _real(c.scale(-1))))
+    return _requantized(c, scaled[0] + scaled[1], lambda part: fp.multiply(part, multiplier, shift))
+
+
+def mul(c: Call) -> Int8:
+    """``MulElementwise``: the product of the centred integers, one multiplier."""
+    multiplier, shift = fp.quantize_multiplier(np.float64(c.scale(0) * c.scale(1) / c.scale(-1)))
+    product_ = (c.values[0].astype(np.int32) - c.zero(0)) * (c.values[1].astype(np.int32) - c.zero(1))
+    return _requantized(c, product_, lambda part: fp.multiply(part.astype(np.int64), multiplier, shift))
+
+
+def mean(c: Call) -> Int8:
+    """``QuantizedMeanOrSum``: 1 / count goes into the multiplier, truncated, with as many bits as keep it in 31."""
+    x = c.values[0]
+    count = x.shape[1] * x.shape[2]
+    multiplier, shift = fp.quantize_multiplier(_real(c.scale(0)) / _real(c.scale(-1)))
+    bits = min(count.bit_length() - 1, 32, 31 + int(shift))
+    multiplier, shift = (multiplier << bits) // count, shift - bits
+    sums = x.sum(axis=(1, 2), dtype=np.int64, keepdims=bool(c.attrs["keepdims"])) - c.zero(0) * count
+    return _requantized(c, sums, lambda part: fp.multiply(part, multiplier, shift))
+
+
+# --- ops that keep their input's grid ---
+
+
+def max_pool2d(c: Call) -> Int8:
+    """``MaxPool``: over the pixels inside the image."""
+    return _pooled(c, np.maximum, np.int8, LOW).astype(np.int8)
+
+
+def avg_pool2d(c: Call) -> Int8:
+    """``AveragePool``: integers as they are (zero point included), over the pixels inside, halves away from zero."""
+    sums = _pooled(c, np.add, np.int32, 0)
+    inside = np.ones((1, *c.inputs[0].shape[1:3], 1), np.int8)
+    count = _pooled(Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[inside]), np.add, np.int32, 0)
+    nearest: NDArray[Any] = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
+    return nearest.astype(np.int8)
+
+
+def _pooled(c: Call, combine: np.ufunc, dtype: type[np.integer[Any]], outside: int) -> NDArray[Any]:
+    (kh, kw), (sh, sw) = c.attrs["kernel"], c.attrs["stride"]
+    top, bottom, left, right = c.attrs["padding"]
+    borders = ((0, 0), (top, bottom), (left, right), (0, 0))
+    x = np.pad(c.values[0].astype(dtype), borders, constant_values=outside)
+    _, height, width, _ = c.output.shape
+    out = np.full((x.shape[0], height, width, x.shape[3]), outside, dtype)
+    for ky, kx in product(range(kh), range(kw)):
+        patch = x[:, ky : ky + (height - 1) * sh + 1 : sh, kx : kx + (width - 1) * sw + 1 : sw]
+        combine(out, patch, out=out)
+    return out
+
+
+def concat(c: Call) -> Int8:
+    """The integers side by side: all on one grid."""
+    return np.concatenate(c.values, axis=c.attrs["axis"])
+
+
+def pad(c: Call) -> Int8:
+    """Zeros, which are the zero point."""
+    top, bottom, left, right = c.attrs["padding"]
+    return np.pad(c.values[0], ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=c.zero(0))
+
+
+def reshape(c: Call) -> Int8:
+    """Any batch."""
+    return c.values[0].reshape(-1, *c.attrs["shape"][1:])
+
+
+# --- ops of one input: 256 integers in, so a table of 256 integers out ---
+
+
+def _by_table(function: Callable[[Call, fp.Integers], NDArray[Any]]) -> Callable[[Call], Int8]:
+    def kernel(c: Call) -> Int8:
+        every = np.arange(LOW, HIGH + 1, dtype=np.int64)
+        table: Int8 = np.clip(function(c, every - c.zero(0)) + c.zero(-1), LOW, HIGH).astype(np.int8)
+        return table[c.values[0].astype(np.int16) - LOW]
+
+    kernel.__doc__ = function.__doc__
+    return kernel
+
+
+def _relu(activation: str) -> Callable[[Call], Int8]:
+    def kernel(c: Call, centred: fp.Integers) -> fp.Integers:
+        """``QuantizedReluX``: rescaled, then clipped like a fused activation."""
+        multiplier, shift = fp.quantize_multiplier(np.float64(c.scale(0) / c.scale(-1)))
+        low, high = c.limits(activation)
+        return np.clip(fp.multiply(centred, multiplier, shift), low - c.zero(-1), high - c.zero(-1))
+
+    return _by_table(kernel)
+
+
+@_by_table
+def sigmoid(c: Call, centred: fp.Integers) -> NDArray[Any]:
+    """``SigmoidPrepare``: the table in float32."""
+    real = c.scale(0) * centred.astype(np.float32)
+    return fp.round_away(np.float32(1) / (np.float32(1) + np.exp(-real)) * (np.float32(1) / c.scale(-1)))
+
+
+@_by_table
+def hard_swish(c: Call, centred: fp.Integers) -> fp.Integers:
+    """``HardSwishPrepare`` and hard_swish.h, in 16 bits: input * 128, times (x + 3) / 6 held in [0, 1] as Q0.15."""
+    fine = np.float32(1 / 128) * c.scale(0)
+    to_output, output_shift = fp.quantize_multiplier(np.float64(fine / c.scale(-1)))
+    to_third, third_shift = fp.quantize_multiplier(np.float64(fine / np.float32(3 / 32768)))
+    x = centred << 7
+    on_output = _high_mul16(x, _top16(to_output))
+    third = x  # becomes x / 3, saturated to [-1, 1], in Q0.15
+    if third_shift > 0:
+        third = _saturate16(third << (third_shift - 1))
+    third = _high_mul16(third, _top16(to_third))
+    if third_shift > 0:
+        third = _saturate16(third << 1)
+    if third_shift < 0:
+        third = fp.divide_by_power(third, -third_shift)
+    gate = (third + (1 << 15)) >> 1
+    # SaturatingDoublingHighMul truncates towards zero
+    gated = np.sign(gate * on_output) * (np.abs(gate * on_output) >> 15)
+    return fp.divide_by_power(gated, -output_shift)
+
+
+def _top16(multiplier: fp.Integers) -> fp.Integers:
+    """``DownScaleInt32ToInt16Multiplier``."""
+    top: fp.Integers = np.minimum((multiplier + (1 << 15)) >> 16, 2**15 - 1)
+    return top
+
+
+def _high_mul16(a: fp.Integers, b: fp.Integers) -> fp.Integers:
+    return _saturate16((a * b + (1 << 14)) >> 15)
+
+
+def _saturate16(x: fp.Integers) -> fp.Integers:
+    clipped: fp.Integers = np.clip(x, -(2**15), 2**15 - 1)
+    return clipped
+
+
+def softmax(c: Call) -> Int8:
+    """softmax.h: differences to the row's maximum in Q5.26, sums of exponentials in Q12.19, one reciprocal per row."""
+    multiplier, shift = fp.quantize_multiplier(min(_real(c.scale(0)) * 2.0**26, 2.0**31 - 1))
+    below = c.values[0].astype(np.int64)
+    below -= below.max(axis=-1, keepdims=True)
+    counted = below >= -((31 << 26) >> int(shift))  # further below, the difference has no Q5.26
+    powers = fp.exp_on_negative_values(fp.high_mul(np.where(counted, below, 0) << shift, multiplier))
+    powers = np.where(counted, powers, 0)
+    total = fp.divide_by_power(powers, 12).sum(axis=-1, keepdims=True)
+    inverse, over = fp.reciprocal(total, 12)
+    share = fp.divide_by_power(fp.high_mul(powers, inverse), over + 31 - 8)
+    return np.clip(share + LOW, LOW, HIGH).astype(np.int8)
+
+
+KERNELS: Mapping[str, Callable[[Call], Int8]] = {
+    "conv2d": conv2d,
+    "fully_connected": fully_connected,
+    "add": add,
+    "mul": mul,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "mean": mean,
+    "concat": concat,
+    "pad": pad,
+    "reshape": reshape,
+    "relu": _relu("relu"),
+    "relu6": _relu("relu6"),
+    "hard_swish": hard_swish,
+    "sigmoid": sigmoid,
+    "softmax": softmax,
+}
