@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.files import sha256, write_atomic, write_json
 from edgecnn.graph.ir import Metadata
 
 PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
+LAYOUTS = {"NHWC": 4, "NCHW": 4, "NC": 2}
+INTEGER_PORTS = ("int8", "uint8", "int16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,9 @@ class Port:
         dtype: numpy name: ``float32``, ``int8``, ``uint8`` or ``int16``.
         scale: real = scale * (integer - zero_point); ``None`` for float32.
         zero_point: as above.
+
+    Raises:
+        InputError: a value is outside what is allowed, or they do not fit together.
     """
 
     name: str
@@ -37,6 +43,17 @@ class Port:
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS or len(self.shape) != LAYOUTS[self.layout]:
+            raise InputError(f"port {self.name!r} has shape {self.shape} in {self.layout!r}; allowed: {LAYOUTS}")
+        if self.dtype not in ("float32", *INTEGER_PORTS):
+            raise InputError(unknown("port type", self.dtype, ("float32", *INTEGER_PORTS)))
+        given = (self.scale is not None, self.zero_point is not None)
+        if given != (self.dtype in INTEGER_PORTS,) * 2:
+            raise InputError(f"port {self.name!r} is {self.dtype}: integers have scale and zero point, float32 neither")
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+            raise InputError(f"port {self.name!r} has scale {self.scale}; it must be a finite number above 0")
 
     def encode(self, real: NDArray[np.float32]) -> NDArray[Any]:
         """Real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
@@ -90,6 +107,9 @@ class Manifest:
         metadata: model, preprocessing, labels, weights digest, quantization (recipe, calibration digest, seed).
         versions: library versions that made the artifact.
         figures: one report entry per device it was checked on.
+
+    Raises:
+        InputError: the precision is unknown, or a file's record is not its plain name, hash and size.
     """
 
     target: str
@@ -100,6 +120,13 @@ class Manifest:
     metadata: Metadata
     versions: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        for name, facts in self.files.items():
+            if name in ("", "..") or Path(name).name != name or set(facts) != {"sha256", "size_bytes"}:
+                raise InputError(f"manifest: file {name!r} needs a plain name and exactly sha256 and size_bytes")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; ``from_json`` reads it back."""
@@ -116,8 +143,8 @@ class Manifest:
             ports = {k: Port(**{**fields[k], "shape": tuple(fields[k]["shape"])}) for k in ("input", "output")}
             metadata = Metadata.from_json(fields["metadata"])
             return cls(**{**fields, **ports, "metadata": metadata, "figures": tuple(fields["figures"])})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"manifest has a wrong or missing key ({error}); export the artifact again") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"a key is wrong or missing: {error!r}") from None
 
 
 def manifest_path(artifact: Path, target: str) -> Path:
@@ -164,20 +191,25 @@ def read_manifest(artifact: Path, target: str) -> Manifest | None:
     """The manifest beside an artifact, checked against the files' hashes; ``None`` where there is none.
 
     Raises:
-        InputError: the manifest is not JSON, lacks a key, or a file's hash differs from it.
+        InputError: the manifest is not JSON or lacks a key, describes another artifact, or a file is missing or its
+            hash differs.
     """
     record = manifest_path(artifact, target)
     if not record.exists():
         return None
     try:
-        fields = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = Manifest.from_json(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, InputError) as error:
         raise InputError(f"{record} is not a readable manifest ({error}); export the artifact again") from None
-    manifest = Manifest.from_json(fields)
-    for file, facts in manifest.files.items():
-        place = artifact.with_name(file)
-        if not place.exists():
-            raise InputError(f"{place} is missing; {record.name} names it. Export the artifact again")
-        if sha256(place.read_bytes()) != facts["sha256"]:
+    if manifest.target != target or artifact.name not in manifest.files:
+        described = f"{', '.join(manifest.files)} ({manifest.target})"
+        raise InputError(f"{record} describes {described}, not {artifact.name} ({target}); export the artifact again")
+    for name, facts in manifest.files.items():
+        place = artifact.with_name(name)
+        try:
+            digest = sha256(place.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {place}, which {record.name} names ({error}); export it again") from None
+        if digest != facts["sha256"]:
             raise InputError(f"{place} is not the file that {record.name} describes (sha256 differs); export it again")
     return manifest

@@ -1,0 +1,89 @@
+"""Tiny .tflite files, written with the runtime's own schema so that these tests need no converter of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CLASSES = 5
+IMAGE = (2, 2, 3)
+SCALES = {"input": 0.02, "flat": 0.02, "weight": 0.01, "logits": 0.05, "softmax": 1 / 256}
+
+
+def tiny_tflite(ops: Sequence[str], *, integer: bool) -> bytes:
+    """A chain of ``reshape``, ``linear`` and ``softmax`` on a ``(1, 2, 2, 3)`` image."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = {"reshape": "RESHAPE", "linear": "FULLY_CONNECTED", "softmax": "SOFTMAX"}
+    tensors: list[schema.TensorT] = []
+    buffers = [schema.BufferT()]
+
+    def tensor(name: str, shape: Sequence[int], value: np.ndarray | None = None, zero_point: int = 0) -> int:
+        made = schema.TensorT()
+        made.name, made.shape, made.buffer = name, list(shape), 0
+        made.type = schema.TensorType.INT8 if integer else schema.TensorType.FLOAT32
+        if integer and name in SCALES:
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale, made.quantization.zeroPoint = [SCALES[name]], [zero_point]
+        if value is not None:
+            if value.dtype == np.int32:
+                made.type = schema.TensorType.INT32
+            buffers.append(schema.BufferT())
+            buffers[-1].data = np.frombuffer(value.tobytes(), np.uint8)
+            made.buffer = len(buffers) - 1
+        tensors.append(made)
+        return len(tensors) - 1
+
+    operators = []
+    current = first = tensor("input", (1, *IMAGE), zero_point=3)
+    for op in ops:
+        operator, inputs = schema.OperatorT(), [current]
+        operator.opcodeIndex = list(kinds).index(op)
+        if op == "reshape":
+            inputs.append(tensor("shape", (2,), np.array([1, 12], np.int32)))
+            current = tensor("flat", (1, 12), zero_point=3)
+        elif op == "linear":
+            weight = np.random.default_rng(0).integers(-127, 128, (CLASSES, 12)).astype(np.int8)
+            inputs.append(tensor("weight", weight.shape, weight if integer else weight.astype(np.float32) * 0.01))
+            operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+            operator.builtinOptions = schema.FullyConnectedOptionsT()
+            current = tensor("logits", (1, CLASSES), zero_point=-4)
+        else:
+            operator.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
+            operator.builtinOptions = schema.SoftmaxOptionsT()
+            operator.builtinOptions.beta = 1.0
+            current = tensor("softmax", tensors[current].shape, zero_point=-128)
+        operator.inputs, operator.outputs = inputs, [current]
+        operators.append(operator)
+
+    graph = schema.SubGraphT()
+    graph.tensors, graph.operators, graph.inputs, graph.outputs = tensors, operators, [first], [current]
+    model = schema.ModelT()
+    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], buffers, []
+    for kind in kinds.values():
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+        code.version = {"FULLY_CONNECTED": 4, "SOFTMAX": 2, "RESHAPE": 1}[kind] if integer else 1
+        model.operatorCodes.append(code)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+Tflite = Callable[..., Path]
+
+
+@pytest.fixture
+def tflite(tmp_path: Path) -> Tflite:
+    """Writes a tiny network: ``tflite("reshape", "linear", integer=True)`` is the path of its file."""
+
+    def write(*ops: str, integer: bool) -> Path:
+        path = tmp_path / f"{'_'.join(ops)}_{'int8' if integer else 'fp32'}.tflite"
+        path.write_bytes(tiny_tflite(ops, integer=integer))
+        return path
+
+    return write

@@ -1,0 +1,120 @@
+"""The driver: real images in, figures out, whatever the artifact's layout and types."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgecnn.artifact import Port
+from edgecnn.errors import InputError
+from edgecnn_targets.evaluate import Batch, evaluate, fixed_input, latency, logits
+from edgecnn_targets.litert import open_session
+
+OUTPUT = Port(name="y", shape=(1, 3), layout="NC", dtype="float32")
+PORTS = {
+    "float NHWC": Port(name="x", shape=(1, 2, 4, 3), layout="NHWC", dtype="float32"),
+    "float NCHW": Port(name="x", shape=(1, 3, 2, 4), layout="NCHW", dtype="float32"),
+    "int8 NHWC": Port(name="x", shape=(1, 2, 4, 3), layout="NHWC", dtype="int8", scale=1 / 32, zero_point=0),
+    "uint8 NCHW": Port(name="x", shape=(1, 3, 2, 4), layout="NCHW", dtype="uint8", scale=1 / 32, zero_point=128),
+    "int16 NHWC": Port(name="x", shape=(1, 2, 4, 3), layout="NHWC", dtype="int16", scale=1 / 8192, zero_point=0),
+}
+
+
+@dataclasses.dataclass
+class ChannelMeans:
+    """A network whose logits are the channels' means."""
+
+    input: Port
+    output: Port = OUTPUT
+    threads: int = 1
+    ops: tuple = ()
+    findings: tuple = ()
+    fed: int = 0
+
+    def run(self, batch):
+        assert batch.dtype == self.input.dtype
+        assert batch.shape[1:] == self.input.shape[1:]
+        self.fed += len(batch)
+        means = self.input.decode(batch).mean(axis=(1, 2))
+        if self.output.scale is None:
+            return means
+        return np.rint(means / self.output.scale + self.output.zero_point).astype(self.output.dtype)
+
+
+def pictures(n):
+    rng = np.random.default_rng(0)
+    inputs = np.clip(rng.normal(0, 1, (n, 2, 4, 3)), -3, 3).astype(np.float32)
+    means = inputs.mean(axis=(1, 2))
+    return inputs, means.argmax(axis=1), means
+
+
+@pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
+def test_every_layout_and_type_gives_the_same_figures(port):
+    inputs, labels, reference = pictures(24)
+    batches = [Batch(inputs[i : i + 5], labels[i : i + 5], reference[i : i + 5]) for i in range(0, 24, 5)]
+    found = evaluate(ChannelMeans(port), iter(batches))
+    assert found.n == 24
+    assert found.fp32_top1 == 100
+    assert found.agreement >= 95
+    assert found.sqnr_db > 30
+
+
+def test_integer_outputs_are_decoded():
+    output = Port(name="y", shape=(1, 3), layout="NC", dtype="int8", scale=0.02, zero_point=-5)
+    inputs, _, means = pictures(4)
+    got = logits(ChannelMeans(PORTS["float NHWC"], output), inputs)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, means, atol=0.0101)
+
+
+def test_images_of_another_size_say_what_the_artifact_takes():
+    with pytest.raises(InputError, match=r"takes images of \(2, 4, 3\) \(NHWC\), the preprocessing makes \(4, 2, 3\)"):
+        logits(ChannelMeans(PORTS["float NCHW"]), np.zeros((1, 4, 2, 3), np.float32))
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(InputError, match="no images to check on"):
+        evaluate(ChannelMeans(PORTS["float NHWC"]), iter(()))
+
+
+def test_batches_are_consumed_one_at_a_time():
+    session, held = ChannelMeans(PORTS["float NHWC"]), []
+
+    def stream():
+        inputs, labels, reference = pictures(8)
+        for i in range(8):
+            held.append(session.fed)
+            yield Batch(inputs[i : i + 1], labels[i : i + 1], reference[i : i + 1])
+
+    evaluate(session, stream())
+    assert held == list(range(8))
+
+
+@pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
+def test_latency_times_the_runs_after_the_warm_up(port):
+    session = ChannelMeans(port)
+    found = latency(session, runs=50, warmup=3)
+    assert session.fed == 53
+    assert (found.threads, found.runs, found.instructions) == (1, 50, None)
+    assert 0 < found.median_ms <= found.p90_ms
+    assert np.array_equal(fixed_input(session), fixed_input(session))
+
+
+@pytest.mark.parametrize(("runs", "warmup"), [(49, 5), (50, 0)])
+def test_latency_over_too_few_runs_is_refused(runs, warmup):
+    with pytest.raises(InputError, match="at least 50 after at least 1"):
+        latency(ChannelMeans(PORTS["float NHWC"]), runs=runs, warmup=warmup)
+
+
+@pytest.mark.parametrize("integer", [True, False], ids=["int8", "fp32"])
+def test_a_real_artifact_agrees_with_itself_in_float(tflite, integer):
+    inputs = np.random.default_rng(2).normal(0, 1, (40, 2, 2, 3)).astype(np.float32)
+    reference = logits(open_session(tflite("reshape", "linear", integer=False)), inputs)
+    session = open_session(tflite("reshape", "linear", integer=integer))
+    found = evaluate(session, [Batch(inputs, reference.argmax(axis=1), reference)])
+    assert found.fp32_top1 == 100
+    assert found.agreement == found.top1 == 100 - found.drop
+    assert found.sqnr_db > 20
+    assert latency(session).median_ms > 0

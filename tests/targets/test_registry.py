@@ -1,0 +1,77 @@
+"""Devices, kinds and runtimes: every row is whole, and a wrong name says what is right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from edgecnn.errors import InputError, UnsupportedError
+from edgecnn_targets.devices import Device, device, devices, select
+from edgecnn_targets.registry import KINDS, RUNTIMES, Runtime, missing, open_session, runtime, runtime_of
+
+
+@pytest.mark.parametrize("row", RUNTIMES.values(), ids=RUNTIMES)
+def test_every_runtime_opens_sessions_and_has_its_own_suffix(row):
+    assert row.suffix.startswith(".")
+    assert [r.target for r in RUNTIMES.values() if r.suffix == row.suffix] == [row.target]
+    assert callable(import_module(row.module).open_session)
+    assert runtime(row.target) is row
+    assert runtime_of(Path(f"a/mobilenet_v1_0.75_224{row.suffix}")) is row
+
+
+@pytest.mark.parametrize("row", devices(), ids=lambda row: row.name)
+def test_every_device_is_of_a_known_kind_and_takes_known_targets(row):
+    module = import_module(KINDS[row.kind])
+    assert callable(module.open_session)
+    assert set(row.targets) <= set(RUNTIMES)
+    assert row.targets
+    assert row.description
+    assert device(row.name) == row
+
+
+def test_a_device_listed_twice_runs_once():
+    assert [row.name for row in select(["host", "host"])] == ["host"]
+
+
+def test_typos_get_a_suggestion():
+    with pytest.raises(InputError, match="unknown device 'hots' \\(did you mean 'host'\\?\\); allowed: host"):
+        device("hots")
+    with pytest.raises(InputError, match="unknown target 'tflit' \\(did you mean 'tflite'\\?\\)"):
+        runtime("tflit")
+
+
+@pytest.mark.parametrize("name", ["model.pb", "model", "model.edgecnn", "model.tflite.json"])
+def test_a_wrong_suffix_lists_the_right_ones(name):
+    with pytest.raises(InputError, match=rf"{name} is no artifact, by its suffix; allowed: \.tflite"):
+        runtime_of(Path(name))
+
+
+def test_the_host_is_ready_where_the_library_is_and_says_the_command_where_not():
+    assert missing(device("host"), "tflite") is None
+    absent = Runtime(target="x", suffix=".x", description="", module="none", library="no_such_library", extra="x")
+    assert absent.missing() == "pip install 'edgecnn[x]'"
+
+
+def test_a_device_refuses_a_target_that_it_does_not_take(tmp_path):
+    npu = Device(name="npu", kind="host", description="takes another format", targets=("onnx",))
+    with pytest.raises(UnsupportedError, match="device 'npu' does not run tflite artifacts; it takes: onnx"):
+        open_session(npu, tmp_path / "m.tflite")
+
+
+def test_a_session_opens_by_device_with_its_threads_and_kernels(tflite):
+    session = open_session(device("host"), tflite("reshape", "linear", integer=True), threads=2, kernels="reference")
+    assert session.threads == 2
+
+
+def test_listing_targets_and_devices_imports_no_runtime():
+    script = (
+        "import sys; from edgecnn_targets import registry, devices; "
+        "[registry.missing(d, t) for d in devices.devices() for t in d.targets]; "
+        "print([m for m in ('ai_edge_litert', 'torch', 'tensorflow', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
