@@ -10,23 +10,30 @@ import pytest
 
 CLASSES = 5
 IMAGE = (2, 2, 3)
-SCALES = {"input": 0.02, "flat": 0.02, "weight": 0.01, "logits": 0.05, "softmax": 1 / 256}
+KINDS = {
+    "reshape": "RESHAPE",
+    "linear": "FULLY_CONNECTED",
+    "softmax": "SOFTMAX",
+    "quantize": "QUANTIZE",
+    "dequantize": "DEQUANTIZE",
+}
+SCALES = {"input": 0.02, "quantized": 0.02, "flat": 0.02, "weight": 0.01, "logits": 0.05, "softmax": 1 / 256}
 
 
 def tiny_tflite(ops: Sequence[str], *, integer: bool) -> bytes:
-    """A chain of ``reshape``, ``linear`` and ``softmax`` on a ``(1, 2, 2, 3)`` image."""
+    """A chain of the ops of ``KINDS`` on a ``(1, 2, 2, 3)`` image; ``quantize`` in front makes the input float."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    kinds = {"reshape": "RESHAPE", "linear": "FULLY_CONNECTED", "softmax": "SOFTMAX"}
     tensors: list[schema.TensorT] = []
     buffers = [schema.BufferT()]
 
     def tensor(name: str, shape: Sequence[int], value: np.ndarray | None = None, zero_point: int = 0) -> int:
         made = schema.TensorT()
         made.name, made.shape, made.buffer = name, list(shape), 0
-        made.type = schema.TensorType.INT8 if integer else schema.TensorType.FLOAT32
-        if integer and name in SCALES:
+        quantized = integer and name in SCALES
+        made.type = schema.TensorType.INT8 if quantized else schema.TensorType.FLOAT32
+        if quantized:
             made.quantization = schema.QuantizationParametersT()
             made.quantization.scale, made.quantization.zeroPoint = [SCALES[name]], [zero_point]
         if value is not None:
@@ -39,10 +46,10 @@ def tiny_tflite(ops: Sequence[str], *, integer: bool) -> bytes:
         return len(tensors) - 1
 
     operators = []
-    current = first = tensor("input", (1, *IMAGE), zero_point=3)
+    current = first = tensor("real" if ops[0] == "quantize" else "input", (1, *IMAGE), zero_point=3)
     for op in ops:
         operator, inputs = schema.OperatorT(), [current]
-        operator.opcodeIndex = list(kinds).index(op)
+        operator.opcodeIndex = list(KINDS).index(op)
         if op == "reshape":
             inputs.append(tensor("shape", (2,), np.array([1, 12], np.int32)))
             current = tensor("flat", (1, 12), zero_point=3)
@@ -52,11 +59,16 @@ def tiny_tflite(ops: Sequence[str], *, integer: bool) -> bytes:
             operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
             operator.builtinOptions = schema.FullyConnectedOptionsT()
             current = tensor("logits", (1, CLASSES), zero_point=-4)
+        elif op == "quantize":
+            current = tensor("quantized", (1, *IMAGE), zero_point=3)
+        elif op == "dequantize":
+            current = tensor("result", tensors[current].shape)
         else:
             operator.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
             operator.builtinOptions = schema.SoftmaxOptionsT()
             operator.builtinOptions.beta = 1.0
-            current = tensor("softmax", tensors[current].shape, zero_point=-128)
+            name = "softmax" if tensors[current].type == schema.TensorType.INT8 else "probabilities"
+            current = tensor(name, tensors[current].shape, zero_point=-128)
         operator.inputs, operator.outputs = inputs, [current]
         operators.append(operator)
 
@@ -64,10 +76,10 @@ def tiny_tflite(ops: Sequence[str], *, integer: bool) -> bytes:
     graph.tensors, graph.operators, graph.inputs, graph.outputs = tensors, operators, [first], [current]
     model = schema.ModelT()
     model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], buffers, []
-    for kind in kinds.values():
+    for kind in KINDS.values():
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
-        code.version = {"FULLY_CONNECTED": 4, "SOFTMAX": 2, "RESHAPE": 1}[kind] if integer else 1
+        code.version = {"FULLY_CONNECTED": 4, "SOFTMAX": 2, "DEQUANTIZE": 2}.get(kind, 1) if integer else 1
         model.operatorCodes.append(code)
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -100,6 +101,16 @@ def test_latency_times_the_runs_after_the_warm_up(port):
     assert (found.threads, found.runs, found.instructions) == (1, 50, None)
     assert 0 < found.median_ms <= found.p90_ms
     assert np.array_equal(fixed_input(session), fixed_input(session))
+
+
+def test_the_warm_up_is_not_counted():
+    class ColdStart(ChannelMeans):
+        def run(self, batch):
+            if self.fed < 30:
+                time.sleep(0.01)
+            return super().run(batch)
+
+    assert latency(ColdStart(PORTS["float NHWC"]), runs=50, warmup=30).p90_ms < 10
 
 
 @pytest.mark.parametrize(("runs", "warmup"), [(49, 5), (50, 0)])

@@ -40,6 +40,20 @@ def test_ports_and_ops_are_read_from_the_file(tflite, kernels, integer):
     assert session.findings == ()
 
 
+def test_float_input_and_output_of_an_integer_network_are_no_float_ops(tflite):
+    session = open_session(tflite("quantize", *NETWORK, "dequantize", integer=True))
+    assert (session.input.dtype, session.output.dtype) == ("float32", "float32")
+    assert [op.kind for op in session.ops if op.is_float] == []
+    inner = open_session(tflite(*NETWORK, integer=True))
+    batch = inner.input.decode(images(20, "int8"))
+    np.testing.assert_allclose(session.run(batch), inner.output.decode(inner.run(inner.input.encode(batch))), atol=1e-6)
+
+
+def test_a_conversion_to_float_inside_an_integer_network_is_a_float_op(tflite):
+    session = open_session(tflite(*NETWORK, "dequantize", "softmax", integer=True), kernels="reference")
+    assert [str(op) for op in session.ops if op.is_float] == ["DEQUANTIZE result", "SOFTMAX probabilities"]
+
+
 def test_float_network_computes_its_linear_layer(tflite):
     session = open_session(tflite(*NETWORK, integer=False))
     weight = np.random.default_rng(0).integers(-127, 128, (5, 12)).astype(np.float32) * np.float32(0.01)
