@@ -1,7 +1,7 @@
 """Integer arithmetic as LiteRT's reference kernels do it (x86 build: double rounding). Arrays of any shape.
 
 Sources: Jacob et al. 2018, section 2.2 and appendix B; LiteRT ``kernels/internal/quantization_util.cc`` and
-``kernels/internal/common.cc``; gemmlowp ``fixedpoint/fixedpoint.h``. Docstrings name the function that each one follows.
+``kernels/internal/common.cc``; gemmlowp ``fixedpoint/fixedpoint.h``. Docstrings name the function followed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def exp_on_negative_values(x: Integers) -> Integers:
 
 
 def _constant(real: float) -> int:
-    return round(float(real) * 2**Q31)
+    return int(np.rint(real * 2.0**Q31))
 
 
 def reciprocal(x: Integers, integer_bits: int) -> tuple[Integers, Integers]:

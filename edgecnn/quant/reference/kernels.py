@@ -239,7 +239,7 @@ def _relu(activation: str) -> Callable[[Call], Int8]:
 @_by_table
 def sigmoid(c: Call, centred: fp.Integers) -> NDArray[Any]:
     """``SigmoidPrepare``: the table in float32."""
-    real = c.scale(0) * centred.astype(np.float32)
+    real = np.maximum(c.scale(0) * centred.astype(np.float32), np.float32(-80))  # below, exp overflows: 0 either way
     return fp.round_away(np.float32(1) / (np.float32(1) + np.exp(-real)) * (np.float32(1) / c.scale(-1)))
 
 

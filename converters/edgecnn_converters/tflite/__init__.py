@@ -1,0 +1,113 @@
+"""TFLite: a direct flatbuffer writer. ``convert`` writes, ``reader`` reads back; no TensorFlow, no torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from edgecnn.artifact import Emission
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.graph.contract import check_int8
+from edgecnn.graph.ir import Graph, Node
+from edgecnn_converters.tflite.reader import METADATA, ports
+from edgecnn_converters.tflite.rows import ROWS, Emitter, placement, scale_ratio
+
+FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
+IO = ("int8", "uint8", "float32")
+MIN_RUNTIME = "min_runtime_version"
+MIN_RUNTIME_BYTES = 16
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def convert(graph: Graph, *, precision: str, io: str = "int8") -> Emission:
+    """Write a graph as ``.tflite``. The same graph gives the same bytes.
+
+    Args:
+        graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
+        precision: ``fp32``, ``fp16``, ``w8`` or ``int8``.
+        io: type of the input and output of an int8 file. ``uint8`` and ``float32`` cost one operator at each end.
+
+    Raises:
+        InputError: the graph is not of that precision, or breaks the numerics contract; the message names the node.
+        UnsupportedError: the graph holds what a TFLite file or its kernels cannot express; all of it is listed.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    _check_request(graph, precision, io)
+    faults = unsupported(graph, precision)
+    if faults:
+        raise UnsupportedError("TFLite cannot hold " + "; ".join(f"{node}: {reason}" for node, reason in faults))
+    emitter = Emitter(graph, precision)
+    (input_name,), (output_name,) = graph.inputs, graph.outputs
+    outer = emitter.integer and io != "int8"
+    source = _outer_input(emitter, io) if outer else emitter.activation(input_name)
+    for node in graph:
+        ROWS[node.op](emitter, node)
+    result = _outer_output(emitter, io) if outer else emitter.activation(output_name)
+    fields = {"precision": precision, **graph.metadata.to_json()}
+    emitter.model.metadata(METADATA, json.dumps(fields, sort_keys=True, allow_nan=False).encode())
+    newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
+    emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
+    data = emitter.model.finish({"input": source}, {"logits": result}, f"edgecnn {graph.metadata.model}".strip())
+    ends = ports(data)
+    return Emission(
+        target="tflite",
+        precision=precision,
+        files={".tflite": data},
+        input=ends[0],
+        output=ends[1],
+    )
+
+
+def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
+    """What of the graph TFLite cannot express: (node, reason), in order. Empty when all of it can be written."""
+    return [(node.output, reason) for node in graph if (reason := _obstacle(graph, node, precision))]
+
+
+def _obstacle(graph: Graph, node: Node, precision: str) -> str | None:
+    a: Any = node.attrs
+    if node.op not in ROWS:
+        return f"no row for the op {node.op}; rows: {', '.join(sorted(ROWS))}"
+    if node.op == "avg_pool2d" and not isinstance(placement(graph, node, a["kernel"]), str):
+        return f"average pooling with padding {a['padding']}; allowed: none, or TensorFlow's SAME"
+    if precision == "fp16" and node.op in ("conv2d", "fully_connected"):
+        weight = graph.tensors[node.inputs[1]]
+        if weight.value is not None and np.abs(weight.value).max() > FLOAT16_MAX:
+            return f"weight {weight.name!r} is larger than float16's {FLOAT16_MAX:g}; use fp32"
+    if precision == "int8" and node.op == "hard_swish" and scale_ratio(graph, node) >= 128:
+        return "int8 hard_swish needs an output scale above 1/128 of its input's"
+    return None
+
+
+def _check_request(graph: Graph, precision: str, io: str) -> None:
+    if precision == "int16x8":
+        raise UnsupportedError("TFLite in int16x8 is not written yet; allowed: fp32, fp16, w8, int8")
+    if precision not in FROM:
+        raise InputError(unknown("precision", precision, FROM))
+    if io not in IO:
+        raise InputError(unknown("input and output type", io, IO))
+    if graph.precision != FROM[precision]:
+        raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
+    if precision != "int8" and io == "uint8":
+        raise InputError(f"input and output of a {precision} file are float32; uint8 is for int8 files")
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        got = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        raise UnsupportedError(f"the graph has {got}; one of each can be written")
+    if precision == "int8":
+        check_int8(graph)
+
+
+def _outer_input(e: Emitter, io: str) -> int:
+    tensor = e.graph.tensors[e.graph.inputs[0]]
+    source = e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, tensor.quant if io == "uint8" else None)
+    e.operator("QUANTIZE", None, [source], e.activation(tensor.name), e.schema.QuantizeOptionsT())
+    return source
+
+
+def _outer_output(e: Emitter, io: str) -> int:
+    tensor = e.graph.tensors[e.graph.outputs[0]]
+    result = e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, tensor.quant if io == "uint8" else None)
+    options = e.schema.QuantizeOptionsT() if io == "uint8" else e.schema.DequantizeOptionsT()
+    e.operator("QUANTIZE" if io == "uint8" else "DEQUANTIZE", None, [e.activation(tensor.name)], result, options)
+    return result

@@ -1,0 +1,151 @@
+"""A TFLite flatbuffer in the making: one subgraph's tensors, operators and buffers, and the bytes in the end.
+
+Written with the object API of the schema that ships in ai-edge-litert; no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import MissingDependencyError
+from edgecnn.graph.ir import QParams
+
+SCHEMA_VERSION = 3
+IDENTIFIER = b"TFL3"
+ALIGNMENT = 16  # bytes; the schema's force_align of Buffer.data, which the Python object API does not keep
+
+
+def load_schema() -> ModuleType:
+    """The generated schema.
+
+    Raises:
+        MissingDependencyError: ai-edge-litert or flatbuffers is not installed.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError:
+        raise MissingDependencyError("TFLite files need ai-edge-litert: pip install 'edgecnn[tflite]'") from None
+    module: ModuleType = schema_py_generated
+    return module
+
+
+class ModelWriter:
+    """Tensors are made first and named by their index; an operator's code is registered on first use."""
+
+    def __init__(self) -> None:
+        self.schema: Any = load_schema()
+        self._subgraph = self.schema.SubGraphT(tensors=[], operators=[], name="main")
+        self._buffers: list[bytes] = [b""]  # buffer 0 is the empty one, by convention
+        self._codes: dict[tuple[int, int], int] = {}
+        self._metadata: list[Any] = []
+
+    def tensor(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        quant: QParams | None = None,
+        data: NDArray[Any] | None = None,
+    ) -> int:
+        """A new tensor; with ``data``, a constant.
+
+        Args:
+            dtype: as it is stored; ``uint8`` is the int8 grid of ``quant``, 128 higher.
+            quant: its axis is the one in the tensor as it is stored.
+        """
+        made = self.schema.TensorT(
+            name=name,
+            shape=np.array(shape, np.int32),
+            type=getattr(self.schema.TensorType, dtype.upper()),
+            buffer=0 if data is None else self._buffer(np.ascontiguousarray(data).tobytes()),
+            quantization=None if quant is None else self._quantization(quant, 128 if dtype == "uint8" else 0),
+            hasRank=True,
+        )
+        self._subgraph.tensors.append(made)
+        return len(self._subgraph.tensors) - 1
+
+    def operator(
+        self, builtin: str, version: int, inputs: Sequence[int], output: int, options: Any | None = None
+    ) -> None:
+        """A new operator. ``builtin``: ``CONV_2D`` and so on; ``options``: the schema's object, or ``None``."""
+        code = getattr(self.schema.BuiltinOperator, builtin)
+        kind = 0 if options is None else getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        self._subgraph.operators.append(
+            self.schema.OperatorT(
+                opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
+                inputs=np.array(inputs, np.int32),
+                outputs=np.array([output], np.int32),
+                builtinOptionsType=kind,
+                builtinOptions=options,
+            )
+        )
+
+    def metadata(self, name: str, data: bytes) -> None:
+        """A named blob beside the subgraph."""
+        self._metadata.append(self.schema.MetadataT(name=name, buffer=self._buffer(data)))
+
+    def finish(self, inputs: Mapping[str, int], outputs: Mapping[str, int], description: str) -> bytes:
+        """The file. ``inputs`` and ``outputs``: names in the signature to tensors."""
+        import flatbuffers  # type: ignore[import-untyped]
+
+        self._subgraph.inputs = np.array(list(inputs.values()), np.int32)
+        self._subgraph.outputs = np.array(list(outputs.values()), np.int32)
+        signature = self.schema.SignatureDefT(
+            signatureKey="serving_default",
+            inputs=[self.schema.TensorMapT(name=n, tensorIndex=i) for n, i in inputs.items()],
+            outputs=[self.schema.TensorMapT(name=n, tensorIndex=i) for n, i in outputs.items()],
+        )
+        model = self.schema.ModelT(
+            version=SCHEMA_VERSION,
+            description=description,
+            operatorCodes=[
+                self.schema.OperatorCodeT(
+                    deprecatedBuiltinCode=min(code, self.schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES),
+                    builtinCode=code,
+                    version=version,
+                )
+                for code, version in self._codes
+            ],
+            subgraphs=[self._subgraph],
+            buffers=[_AlignedBuffer(self.schema, data) for data in self._buffers],
+            metadata=self._metadata,
+            signatureDefs=[signature],
+        )
+        builder = flatbuffers.Builder(sum(map(len, self._buffers)) + (1 << 16))
+        builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _buffer(self, data: bytes) -> int:
+        self._buffers.append(data)
+        return len(self._buffers) - 1
+
+    def _quantization(self, quant: QParams, offset: int) -> Any:
+        return self.schema.QuantizationParametersT(
+            scale=quant.scale, zeroPoint=quant.zero_point + offset, quantizedDimension=quant.axis or 0
+        )
+
+
+class _AlignedBuffer:
+    """A ``Buffer`` whose data starts on a multiple of ``ALIGNMENT`` in the file."""
+
+    def __init__(self, schema: Any, data: bytes) -> None:
+        self._schema = schema
+        self._data = data
+
+    def Pack(self, builder: Any) -> int:  # the object API's name
+        vector = None
+        if self._data:
+            builder.StartVector(1, len(self._data), ALIGNMENT)
+            builder.head -= len(self._data)
+            builder.Bytes[builder.head : builder.head + len(self._data)] = self._data
+            vector = builder.EndVector()
+        self._schema.BufferStart(builder)
+        if vector is not None:
+            self._schema.BufferAddData(builder, vector)
+        offset: int = self._schema.BufferEnd(builder)
+        return offset

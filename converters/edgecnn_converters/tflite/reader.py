@@ -1,0 +1,221 @@
+"""Reads ``.tflite`` files, ours and others': for inspection, for comparison, and for what a runtime must be fed."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import InputError
+from edgecnn.graph.ir import INTEGER_TYPES, QParams
+from edgecnn_converters.tflite.model import IDENTIFIER, load_schema
+
+METADATA = "edgecnn"  # name of the JSON that our writer puts in the file
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+OF_1HWO_AS_OHWI = (3, 1, 2, 0)
+# What flatbuffers' accessors raise where an offset leads out of the file or to something else; none of it is ours.
+MALFORMED = (struct.error, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TfliteTensor:
+    """One tensor as the file has it.
+
+    Attributes:
+        dtype: numpy's name of the type.
+        scale, zero_point: of the quantization, or ``None``.
+        axis: of the scales; ``None`` where there is one scale (a file does not tell one channel from per tensor).
+        data: a constant's values, or ``None``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: NDArray[np.float32] | None = None
+    zero_point: NDArray[np.int64] | None = None
+    axis: int | None = None
+    data: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfliteOp:
+    """One operator.
+
+    Attributes:
+        name: the schema's, such as ``CONV_2D``; ``CUSTOM:name`` for a custom one.
+        version: of the operator.
+        inputs: tensor indices; -1 for an optional input that is not given.
+        outputs: tensor indices.
+        options: the builtin options' fields.
+    """
+
+    name: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TfliteModel:
+    """The first subgraph of a file.
+
+    Attributes:
+        inputs, outputs: tensor indices.
+        metadata: the JSON that edgecnn wrote (``precision`` beside the fields of ``graph.ir.Metadata``), or ``None``.
+        min_runtime: the oldest runtime that can run it, such as ``2.17.0``, or ``None``.
+        signature: names of inputs and outputs to tensor indices; empty without a signature.
+    """
+
+    tensors: tuple[TfliteTensor, ...]
+    ops: tuple[TfliteOp, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    metadata: Mapping[str, Any] | None
+    min_runtime: str | None
+    signature: Mapping[str, int]
+
+
+def read(data: bytes) -> TfliteModel:
+    """Everything in a ``.tflite`` file that edgecnn knows of.
+
+    Raises:
+        InputError: not a TFLite file, or a truncated or corrupt one.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    schema = load_schema()
+    if data[4:8] != IDENTIFIER:
+        raise InputError("not a TFLite file: the identifier TFL3 is missing; give a .tflite file")
+    try:
+        return _model(schema, schema.ModelT.InitFromPackedBuf(data))
+    except MALFORMED as error:
+        raise InputError(f"the TFLite file is truncated or corrupt ({error!r}); export it again") from None
+
+
+def _model(schema: Any, model: Any) -> TfliteModel:
+    graph = model.subgraphs[0]
+    blobs = {
+        str(_text(m.name)): np.asarray(model.buffers[m.buffer].data).tobytes()
+        for m in model.metadata or []
+        if model.buffers[m.buffer].data is not None
+    }
+    own = json.loads(blobs[METADATA]) if METADATA in blobs else None
+    runtime = blobs.get("min_runtime_version", b"").rstrip(b"\0").decode()
+    maps = [t for s in (model.signatureDefs or [])[:1] for t in (*(s.inputs or ()), *(s.outputs or ()))]
+    read_model = TfliteModel(
+        tensors=tuple(_tensor(schema, model, t) for t in graph.tensors),
+        ops=tuple(_op(schema, model, o) for o in graph.operators),
+        inputs=_indices(graph.inputs),
+        outputs=_indices(graph.outputs),
+        metadata=own,
+        min_runtime=runtime or None,
+        signature={_text(t.name): int(t.tensorIndex) for t in maps},
+    )
+    used = [*read_model.inputs, *read_model.outputs, *(i for o in read_model.ops for i in (*o.inputs, *o.outputs))]
+    if any(not -1 <= i < len(read_model.tensors) for i in used):
+        raise IndexError("an operator reads a tensor that is not there")
+    return read_model
+
+
+def _tensor(schema: Any, model: Any, tensor: Any) -> TfliteTensor:
+    dtype = _names(schema.TensorType)[tensor.type].lower()
+    shape = tuple(int(d) for d in np.asarray(tensor.shape if tensor.shape is not None else ()))
+    raw = model.buffers[tensor.buffer].data
+    constant = None
+    if raw is not None and len(raw) and dtype in np.sctypeDict:
+        constant = np.frombuffer(np.asarray(raw).tobytes(), dtype).reshape(shape)
+    q = tensor.quantization
+    quantized = q is not None and q.scale is not None and len(q.scale) > 0
+    scale = np.asarray(q.scale, np.float32) if quantized else None
+    return TfliteTensor(
+        name=_text(tensor.name),
+        shape=shape,
+        dtype=dtype,
+        scale=scale,
+        zero_point=np.asarray(q.zeroPoint, np.int64) if quantized else None,
+        axis=int(q.quantizedDimension) if scale is not None and scale.size > 1 else None,
+        data=constant,
+    )
+
+
+def _op(schema: Any, model: Any, op: Any) -> TfliteOp:
+    code = model.operatorCodes[op.opcodeIndex]
+    name = _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    fields = vars(op.builtinOptions) if op.builtinOptions is not None else {}
+    return TfliteOp(
+        name=f"CUSTOM:{_text(code.customCode)}" if name == "CUSTOM" else name,
+        version=int(code.version),
+        inputs=_indices(op.inputs),
+        outputs=_indices(op.outputs),
+        options={k: v for k, v in fields.items() if v is not None},
+    )
+
+
+def _names(kind: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(kind).items() if isinstance(value, int)}
+
+
+def _text(raw: Any) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
+
+
+def _indices(values: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.asarray(values if values is not None else ()))
+
+
+def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
+    """The quantized tensors in the graph's own form: what every format's reader returns, so that they can be compared.
+
+    Returns:
+        Graph tensor name to (parameters, integers or ``None`` for an activation). Weights are OHWI with the channels on
+        axis 0. What the writer added (outer input and output, paddings) is not in it.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    model = read(data)
+    weighted = [op for op in model.ops if op.name in WEIGHTED]
+    stored = {op.outputs[0]: op.inputs[0] for op in model.ops if op.name == "DEQUANTIZE"}  # weight-only files
+    per_channel = {stored.get(i, i) for op in weighted for i in op.inputs[1:]}
+    depthwise = {stored.get(op.inputs[1], op.inputs[1]) for op in weighted if op.name == "DEPTHWISE_CONV_2D"}
+    found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
+    for index, tensor in enumerate(model.tensors):
+        if tensor.scale is None or tensor.zero_point is None or tensor.dtype not in INTEGER_TYPES or "/" in tensor.name:
+            continue
+        values, axis = tensor.data, 0 if index in per_channel else tensor.axis
+        if index in depthwise and values is not None:
+            values = np.ascontiguousarray(values.transpose(OF_1HWO_AS_OHWI))
+        quant = QParams(scale=tensor.scale, zero_point=tensor.zero_point, dtype=tensor.dtype, axis=axis)
+        found[tensor.name] = (quant, values)
+    return found
+
+
+def ports(data: bytes) -> tuple[Port, Port]:
+    """How to feed the file and how to read its output.
+
+    Raises:
+        InputError: as ``read``; or the file has not one image in and one tensor out.
+    """
+    model = read(data)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        got = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
+        raise InputError(f"the TFLite file has {got}; edgecnn runs files with one of each")
+    source, result = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
+    return _port(source), _port(result)
+
+
+def _port(tensor: TfliteTensor) -> Port:
+    return Port(
+        name=tensor.name,
+        shape=tensor.shape,
+        layout="NHWC" if len(tensor.shape) == 4 else "NC",
+        dtype=tensor.dtype,
+        scale=None if tensor.scale is None else float(tensor.scale[0]),
+        zero_point=None if tensor.zero_point is None else int(tensor.zero_point[0]),
+    )

@@ -1,0 +1,316 @@
+"""One row per op: how a graph node becomes TFLite operators. A row writes the node's operators and makes its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ops import same_padding
+from edgecnn_converters.tflite.model import ModelWriter
+
+# Operator versions, and the first runtime that has each: (operator, variant) -> (version, runtime).
+# Source: LiteRT ``tools/versioning/op_version.cc`` and ``runtime_version.cc``. Per-channel weights in FULLY_CONNECTED
+# have no version of their own in int8; the runtime is that of the hybrid one (version 12).
+VERSIONS: Mapping[tuple[str, str], tuple[int, str]] = {
+    ("CONV_2D", "float"): (1, "1.5.0"),
+    ("CONV_2D", "int8"): (3, "1.14.0"),
+    ("CONV_2D", "grouped"): (6, "2.9.0"),
+    ("DEPTHWISE_CONV_2D", "float"): (1, "1.5.0"),
+    ("DEPTHWISE_CONV_2D", "dilated"): (2, "1.12.0"),
+    ("DEPTHWISE_CONV_2D", "int8"): (3, "1.14.0"),
+    ("FULLY_CONNECTED", "float"): (1, "1.5.0"),
+    ("FULLY_CONNECTED", "int8"): (4, "2.17.0"),
+    ("ADD", "float"): (1, "1.5.0"),
+    ("ADD", "int8"): (2, "1.14.0"),
+    ("MUL", "float"): (1, "1.5.0"),
+    ("MUL", "int8"): (2, "1.14.0"),
+    ("MUL", "int8 enlarging"): (3, "1.15.0"),
+    ("MAX_POOL_2D", "float"): (1, "1.5.0"),
+    ("MAX_POOL_2D", "int8"): (2, "1.14.0"),
+    ("AVERAGE_POOL_2D", "float"): (1, "1.5.0"),
+    ("AVERAGE_POOL_2D", "int8"): (2, "1.14.0"),
+    ("MEAN", "float"): (1, "1.6.0"),
+    ("MEAN", "int8"): (2, "1.14.0"),
+    ("CONCATENATION", "float"): (1, "1.5.0"),
+    ("CONCATENATION", "int8"): (2, "1.14.0"),
+    ("PAD", "float"): (1, "1.5.0"),
+    ("PAD", "int8"): (2, "1.14.0"),
+    ("PADV2", "float"): (1, "1.9.0"),
+    ("PADV2", "int8"): (2, "1.14.0"),
+    ("RESHAPE", "float"): (1, "1.5.0"),
+    ("RESHAPE", "int8"): (1, "1.5.0"),
+    ("RELU", "float"): (1, "1.5.0"),
+    ("RELU", "int8"): (2, "2.1.0"),
+    ("RELU6", "float"): (1, "1.5.0"),
+    ("RELU6", "int8"): (2, "1.14.0"),
+    ("HARD_SWISH", "float"): (1, "1.15.0"),
+    ("HARD_SWISH", "int8"): (1, "1.15.0"),
+    ("LOGISTIC", "float"): (1, "1.14.0"),
+    ("LOGISTIC", "int8"): (2, "1.14.0"),
+    ("SOFTMAX", "float"): (1, "1.5.0"),
+    ("SOFTMAX", "int8"): (2, "1.14.0"),
+    ("QUANTIZE", "int8"): (1, "1.14.0"),
+    ("DEQUANTIZE", "int8"): (2, "1.14.0"),
+    ("DEQUANTIZE", "float16"): (3, "1.15.0"),
+    ("DEQUANTIZE", "int8 per channel"): (5, "2.7.0"),
+}
+FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
+OHWI_TO_1HWO = (3, 1, 2, 0)  # a depthwise weight is OHW1
+
+
+class Emitter:
+    """Writes a graph's nodes into a model; keeps which graph tensor became which TFLite tensor."""
+
+    def __init__(self, graph: Graph, precision: str) -> None:
+        self.graph = graph
+        self.precision = precision
+        self.model = ModelWriter()
+        self.schema = self.model.schema
+        self.runtimes: set[str] = set()
+        self._made: dict[str, int] = {}
+        self.activation(graph.inputs[0])
+
+    @property
+    def integer(self) -> bool:
+        """Whether activations are integers."""
+        return self.precision == "int8"
+
+    def activation(self, name: str) -> int:
+        """The activation's TFLite tensor, made when asked for first."""
+        if name not in self._made:
+            tensor = self.graph.tensors[name]
+            dtype = tensor.quant.dtype if tensor.quant is not None else "float32"
+            self._made[name] = self.model.tensor(name, tensor.shape, dtype, tensor.quant)
+        return self._made[name]
+
+    def operand(self, name: str) -> int:
+        """An activation or a constant that an op takes as it is."""
+        return self.constant(name) if self.graph.tensors[name].is_constant else self.activation(name)
+
+    def constant(self, name: str, axes: tuple[int, ...] | None = None) -> int:
+        """A constant in the file's precision, transposed by ``axes``.
+
+        fp16 and w8 store what is more than a vector as float16 or int8 behind a DEQUANTIZE: the operator that reads
+        it is then a float one. (An int8 weight straight into a float operator would be LiteRT's hybrid kernel, which
+        quantizes the activations too, so not weight-only.) XNNPACK undoes both when it loads the file.
+        """
+        if name in self._made:
+            return self._made[name]
+        tensor = self.graph.tensors[name]
+        assert tensor.value is not None
+        shape = tensor.shape if axes is None else tuple(tensor.shape[a] for a in axes)
+        quant, stored, dtype = tensor.quant, tensor.value, "float32"
+        if tensor.integers is not None and quant is not None and (self.integer or quant.dtype == "int8"):
+            stored, dtype, quant = tensor.integers, quant.dtype, _transposed(quant, axes)
+        else:
+            quant = None
+            if self.precision == "fp16" and tensor.value.ndim > 1:
+                stored, dtype = tensor.value.astype(np.float16), "float16"
+        data = stored if axes is None else stored.transpose(axes)
+        index = self.model.tensor(name, shape, dtype, quant, data)
+        if dtype != "float32" and not self.integer:
+            source, index = index, self.model.tensor(f"{name}/dequantized", shape, "float32")
+            variant = "float16" if quant is None else "int8" if quant.axis is None else "int8 per channel"
+            self.operator("DEQUANTIZE", variant, [source], index, self.schema.DequantizeOptionsT())
+        self._made[name] = index
+        return index
+
+    def bias(self, node: Node) -> int:
+        """The bias of a conv2d or fully_connected; zeros where it has none, for LiteRT's int8 kernels need one."""
+        if len(node.inputs) > 2:
+            return self.constant(node.inputs[2])
+        x, weight = (self.graph.tensors[i] for i in node.inputs[:2])
+        zeros = np.zeros(weight.shape[0], np.int32 if self.integer else np.float32)
+        quant = None
+        if self.integer:
+            scale = _quant(x).scale * _quant(weight).scale
+            quant = QParams(scale=scale, zero_point=np.zeros(len(scale), np.int64), dtype="int32", axis=0)
+        return self.model.tensor(f"{node.output}/bias", zeros.shape, str(zeros.dtype), quant, zeros)
+
+    def parameters(self, name: str, values: Any) -> int:
+        """A small int32 constant: axes, paddings, a shape."""
+        data: NDArray[np.int32] = np.array(values, np.int32)
+        return self.model.tensor(name, data.shape, "int32", data=data)
+
+    def operator(
+        self, builtin: str, variant: str | None, inputs: list[int], output: int, options: Any | None = None
+    ) -> None:
+        """One operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the file's precision."""
+        version, runtime = VERSIONS[builtin, variant or ("int8" if self.integer else "float")]
+        self.runtimes.add(runtime)
+        self.model.operator(builtin, version, inputs, output, options)
+
+    def fused(self, node: Node) -> int:
+        """The schema's code of the node's activation."""
+        code: int = getattr(self.schema.ActivationFunctionType, FUSED[str(node.attrs["activation"])])
+        return code
+
+    def placed(self, node: Node, kernel: tuple[int, int], lowest: bool = False) -> tuple[int, int]:
+        """The node's first input and the schema's padding code; a PAD goes between where TensorFlow has no word for it.
+
+        Args:
+            lowest: what lies outside is below every pixel (max pooling), not zero.
+        """
+        source = self.operand(node.inputs[0])
+        x, padding = self.graph.tensors[node.inputs[0]], placement(self.graph, node, kernel)
+        if isinstance(padding, str):
+            return source, getattr(self.schema.Padding, padding)
+        top, bottom, left, right = padding
+        shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
+        padded = self.model.tensor(f"{node.output}/padded", shape, "int8" if self.integer else "float32", x.quant)
+        amounts = self.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], [0, 0]])
+        zero_is_lowest = x.quant is not None and x.quant.zero_point[0] == x.quant.limits[0]
+        if lowest and not zero_is_lowest:
+            value = np.array([-128], np.int8) if self.integer else np.array([np.finfo(np.float32).min])
+            dtype = "int8" if self.integer else "float32"
+            outside = self.model.tensor(f"{node.output}/outside", (1,), dtype, x.quant, value.astype(dtype))
+            self.operator("PADV2", None, [source, amounts, outside], padded, self.schema.PadV2OptionsT())
+        else:
+            self.operator("PAD", None, [source, amounts], padded, self.schema.PadOptionsT())
+        return padded, self.schema.Padding.VALID
+
+
+def _transposed(quant: QParams, axes: tuple[int, ...] | None) -> QParams:
+    if axes is None or quant.axis is None:
+        return quant
+    return QParams(scale=quant.scale, zero_point=quant.zero_point, dtype=quant.dtype, axis=axes.index(quant.axis))
+
+
+def placement(graph: Graph, node: Node, kernel: tuple[int, int]) -> str | tuple[int, int, int, int]:
+    """``SAME`` or ``VALID`` where that is the node's padding; otherwise the padding that its windows really read."""
+    a: Mapping[str, Any] = node.attrs
+    x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
+    same: list[int] = []
+    read: list[int] = []
+    for k in (0, 1):
+        before, after = a["padding"][2 * k : 2 * k + 2]
+        size, stride, dilation = x.shape[1 + k], a["stride"][k], a.get("dilation", (1, 1))[k]
+        reach = (output.shape[1 + k] - 1) * stride + (kernel[k] - 1) * dilation + 1  # of the last window's end
+        read += [before, min(after, max(0, reach - size - before))]
+        same += same_padding(size, kernel[k], stride, dilation)
+    if not any(read):
+        return "VALID"
+    return "SAME" if read == same else (read[0], read[1], read[2], read[3])
+
+
+def is_depthwise(graph: Graph, node: Node) -> bool:
+    """Whether a conv2d has one group per input channel (and more than one channel)."""
+    return node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1
+
+
+def _conv2d(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
+    weight = e.graph.tensors[node.inputs[1]]
+    source, padding = e.placed(node, (weight.shape[1], weight.shape[2]))
+    depthwise = is_depthwise(e.graph, node)
+    options = e.schema.DepthwiseConv2DOptionsT() if depthwise else e.schema.Conv2DOptionsT()
+    options.padding, options.fusedActivationFunction = padding, e.fused(node)
+    options.strideH, options.strideW = a["stride"]
+    options.dilationHFactor, options.dilationWFactor = a["dilation"]
+    if depthwise:
+        options.depthMultiplier = weight.shape[0] // a["groups"]
+        variant = "dilated" if a["dilation"] != (1, 1) and not e.integer else None
+        filters = e.constant(weight.name, OHWI_TO_1HWO)
+    else:
+        variant = "grouped" if a["groups"] > 1 else None
+        filters = e.constant(weight.name)
+    inputs = [source, filters, e.bias(node)]
+    e.operator("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", variant, inputs, e.activation(node.output), options)
+
+
+def _fully_connected(e: Emitter, node: Node) -> None:
+    options = e.schema.FullyConnectedOptionsT(fusedActivationFunction=e.fused(node))
+    inputs = [e.operand(node.inputs[0]), e.constant(node.inputs[1]), e.bias(node)]
+    e.operator("FULLY_CONNECTED", None, inputs, e.activation(node.output), options)
+
+
+def _add(e: Emitter, node: Node) -> None:
+    options = e.schema.AddOptionsT(fusedActivationFunction=e.fused(node))
+    e.operator("ADD", None, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
+
+
+def _mul(e: Emitter, node: Node) -> None:
+    options = e.schema.MulOptionsT(fusedActivationFunction=e.fused(node))
+    enlarging = e.integer and scale_ratio(e.graph, node) >= 1
+    variant = "int8 enlarging" if enlarging else None
+    e.operator("MUL", variant, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
+
+
+def scale_ratio(graph: Graph, node: Node) -> float:
+    """The product of the inputs' scales over the output's."""
+    scales = [float(_quant(graph.tensors[n]).scale[0]) for n in (*node.inputs, node.output)]
+    return float(np.prod(scales[:-1]) / scales[-1])
+
+
+def _quant(tensor: Tensor) -> QParams:
+    assert tensor.quant is not None
+    return tensor.quant
+
+
+def _pool(builtin: str) -> Callable[[Emitter, Node], None]:
+    def row(e: Emitter, node: Node) -> None:
+        a: Mapping[str, Any] = node.attrs
+        source, padding = e.placed(node, a["kernel"], lowest=builtin == "MAX_POOL_2D")
+        options = e.schema.Pool2DOptionsT(padding=padding)
+        options.strideH, options.strideW = a["stride"]
+        options.filterHeight, options.filterWidth = a["kernel"]
+        e.operator(builtin, None, [source], e.activation(node.output), options)
+
+    return row
+
+
+def _mean(e: Emitter, node: Node) -> None:
+    options = e.schema.ReducerOptionsT(keepDims=bool(node.attrs["keepdims"]))
+    axes = e.parameters(f"{node.output}/axes", [1, 2])
+    e.operator("MEAN", None, [e.operand(node.inputs[0]), axes], e.activation(node.output), options)
+
+
+def _concat(e: Emitter, node: Node) -> None:
+    options = e.schema.ConcatenationOptionsT(axis=node.attrs["axis"])
+    e.operator("CONCATENATION", None, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
+
+
+def _pad(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
+    top, bottom, left, right = a["padding"]
+    amounts = e.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], [0, 0]])
+    inputs = [e.operand(node.inputs[0]), amounts]
+    e.operator("PAD", None, inputs, e.activation(node.output), e.schema.PadOptionsT())
+
+
+def _reshape(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
+    shape = np.array([-1, *a["shape"][1:]], np.int32)  # any batch
+    inputs = [e.operand(node.inputs[0]), e.parameters(f"{node.output}/shape", shape)]
+    e.operator("RESHAPE", None, inputs, e.activation(node.output), e.schema.ReshapeOptionsT(newShape=shape))
+
+
+def _unary(builtin: str) -> Callable[[Emitter, Node], None]:
+    def row(e: Emitter, node: Node) -> None:
+        options = e.schema.SoftmaxOptionsT(beta=1.0) if builtin == "SOFTMAX" else None
+        e.operator(builtin, None, [e.operand(node.inputs[0])], e.activation(node.output), options)
+
+    return row
+
+
+ROWS: Mapping[str, Callable[[Emitter, Node], None]] = {
+    "conv2d": _conv2d,
+    "fully_connected": _fully_connected,
+    "add": _add,
+    "mul": _mul,
+    "max_pool2d": _pool("MAX_POOL_2D"),
+    "avg_pool2d": _pool("AVERAGE_POOL_2D"),
+    "mean": _mean,
+    "concat": _concat,
+    "pad": _pad,
+    "reshape": _reshape,
+    "relu": _unary("RELU"),
+    "relu6": _unary("RELU6"),
+    "hard_swish": _unary("HARD_SWISH"),
+    "sigmoid": _unary("LOGISTIC"),
+    "softmax": _unary("SOFTMAX"),
+}
