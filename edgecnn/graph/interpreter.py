@@ -1,0 +1,133 @@
+"""The graph in torch: the float reference, and what calibration watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from edgecnn.graph.ir import Graph, Node
+
+Observer = Callable[[str, torch.Tensor], torch.Tensor | None]
+Kernel = Callable[[Mapping[str, Any], list[torch.Tensor]], torch.Tensor]
+
+
+class TorchGraph:
+    """A graph ready to run in torch. Constants are laid out once; an activation is freed after its last reader.
+
+    Args:
+        graph: float, or quantized: then its float values are used, unless ``integers``.
+        integers: use the integers' real values for constants that have integers.
+    """
+
+    def __init__(self, graph: Graph, *, integers: bool = False) -> None:
+        self.graph = graph
+        self._constants: dict[str, torch.Tensor] = {}
+        for t in graph.tensors.values():
+            if t.value is None:
+                continue
+            real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
+            tensor = torch.from_numpy(real)
+            if len(t.shape) == 4:  # OHWI is OIHW with channels last: a view, no copy
+                tensor = tensor.permute(0, 3, 1, 2)
+            self._constants[t.name] = tensor
+        last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
+        self._expired = [[n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))]
+
+    @torch.inference_mode()
+    def __call__(self, x: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
+        """Run a batch.
+
+        Args:
+            x: (N, H, W, C) float32.
+            observe: called with every activation (the input first); what it returns, if anything, takes its place.
+
+        Returns:
+            The output: (N, classes), or (N, H, W, C).
+        """
+        (input_name,), (output_name,) = self.graph.inputs, self.graph.outputs
+        values = {input_name: self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)}
+        for node, expired in zip(self.graph.nodes, self._expired, strict=True):
+            arguments = [values[i] if i in values else self._constants[i] for i in node.inputs]
+            values[node.output] = self._observed(observe, node.output, run_node(node, arguments))
+            for name in expired:
+                values.pop(name, None)
+        out = values[output_name]
+        return out.permute(0, 2, 3, 1) if out.ndim == 4 else out
+
+    @staticmethod
+    def _observed(observe: Observer | None, name: str, value: torch.Tensor) -> torch.Tensor:
+        replaced = observe(name, value) if observe is not None else None
+        return value if replaced is None else replaced
+
+
+def run_node(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
+    """One op on NCHW (channels-last in memory) or NC tensors; convolution weights OIHW."""
+    out = KERNELS[node.op](node.attrs, arguments)
+    match node.attrs.get("activation", "none"):
+        case "relu":
+            return out.relu_()
+        case "relu6":
+            return F.hardtanh_(out, 0.0, 6.0)
+    return out
+
+
+def _padded(x: torch.Tensor, padding: tuple[int, int, int, int], fill: float = 0.0) -> torch.Tensor:
+    top, bottom, left, right = padding
+    return F.pad(x, (left, right, top, bottom), value=fill) if any(padding) else x
+
+
+def _conv(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    top, bottom, left, right = a["padding"]
+    source, inside = x[0], (top, left)
+    if top != bottom or left != right:
+        source, inside = _padded(source, a["padding"]), (0, 0)
+    return F.conv2d(source, x[1], x[2] if len(x) > 2 else None, a["stride"], inside, a["dilation"], a["groups"])
+
+
+def _max_pool(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    return F.max_pool2d(_padded(x[0], a["padding"], float("-inf")), a["kernel"], a["stride"])
+
+
+def _avg_pool(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    total = F.avg_pool2d(_padded(x[0], a["padding"]), a["kernel"], a["stride"])
+    if not any(a["padding"]):
+        return total
+    inside = F.avg_pool2d(_padded(torch.ones_like(x[0][:1, :1]), a["padding"]), a["kernel"], a["stride"])
+    return total / inside
+
+
+def _mean(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    return x[0].mean(dim=(2, 3), keepdim=a["keepdims"])
+
+
+def _concat(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    axis = {1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"]
+    return torch.cat(x, dim=axis)
+
+
+def _reshape(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    nhwc = x[0].permute(0, 2, 3, 1) if x[0].ndim == 4 else x[0]
+    out = nhwc.reshape(x[0].shape[0], *a["shape"][1:])
+    return out.permute(0, 3, 1, 2) if out.ndim == 4 else out
+
+
+KERNELS: Mapping[str, Kernel] = {
+    "conv2d": _conv,
+    "fully_connected": lambda a, x: F.linear(x[0], x[1], x[2] if len(x) > 2 else None),
+    "add": lambda a, x: x[0] + x[1],
+    "mul": lambda a, x: x[0] * x[1],
+    "max_pool2d": _max_pool,
+    "avg_pool2d": _avg_pool,
+    "mean": _mean,
+    "concat": _concat,
+    "pad": lambda a, x: _padded(x[0], a["padding"]),
+    "reshape": _reshape,
+    "relu": lambda a, x: x[0].relu(),
+    "relu6": lambda a, x: F.hardtanh(x[0], 0.0, 6.0),
+    "hard_swish": lambda a, x: F.hardswish(x[0]),
+    "sigmoid": lambda a, x: x[0].sigmoid(),
+    "softmax": lambda a, x: x[0].softmax(-1),
+}

@@ -1,0 +1,145 @@
+"""Passes over float graphs: graph in, graph out, the same function computed by fewer nodes.
+
+Every pass needs a valid graph and leaves one (``Graph`` checks itself when it is made).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from edgecnn.graph.ir import Attr, Graph, Node, Tensor
+
+FUSABLE = ("conv2d", "fully_connected", "add", "mul")
+
+
+def simplify(graph: Graph) -> Graph:
+    """All passes, in the order they need."""
+    for run in (flatten_mean, pointwise_to_linear, fuse_padding, fuse_activations, drop_dead):
+        graph = run(graph)
+    return graph
+
+
+def _only_consumer(graph: Graph, name: str) -> Node | None:
+    """The one node that reads a tensor, or ``None`` if there are others or it is an output."""
+    readers = graph.consumers(name)
+    return readers[0] if len(readers) == 1 and name not in graph.outputs else None
+
+
+def _merge(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:
+    """Replace ``first`` and its only consumer ``second`` by ``merged``, which has the second's output."""
+    nodes = tuple(merged if n is second else n for n in graph.nodes if n is not first)
+    tensors = {k: t for k, t in graph.tensors.items() if k != first.output}
+    return replace(graph, nodes=nodes, tensors=tensors)
+
+
+def _attrs(node: Node, **changed: Attr) -> dict[str, Attr]:
+    return {**node.attrs, **changed}
+
+
+def _each_pair(graph: Graph, rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Graph:
+    """Apply ``rewrite(graph, first, second)`` to every producer and its only consumer, until none changes."""
+    done = False
+    while not done:
+        done = True
+        for node in graph.nodes:
+            second = _only_consumer(graph, node.output)
+            changed = rewrite(graph, node, second) if second is not None else None
+            if changed is not None:
+                graph, done = changed, False
+                break
+    return graph
+
+
+def fuse_activations(graph: Graph) -> Graph:
+    """A relu or relu6 becomes the ``activation`` of the node whose output only it reads."""
+
+    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
+        if first.op not in FUSABLE or second.op not in ("relu", "relu6") or first.attrs["activation"] != "none":
+            return None
+        # The fused tensor keeps the producer's name: it is the layer that people know.
+        fused = replace(first, attrs=_attrs(first, activation=second.op))
+        nodes = tuple(fused if n is first else _renamed(n, second.output, first.output) for n in g.nodes if n is not second)
+        outputs = tuple(first.output if o == second.output else o for o in g.outputs)
+        return replace(g, nodes=nodes, outputs=outputs, tensors={k: t for k, t in g.tensors.items() if k != second.output})
+
+    return _each_pair(graph, rewrite)
+
+
+def _renamed(node: Node, old: str, new: str) -> Node:
+    return replace(node, inputs=tuple(new if i == old else i for i in node.inputs)) if old in node.inputs else node
+
+
+def fuse_padding(graph: Graph) -> Graph:
+    """A zero ``pad`` becomes part of the padding of the convolution that alone reads it."""
+
+    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
+        if first.op != "pad" or second.op != "conv2d" or second.inputs[0] != first.output:
+            return None
+        outer, inner = first.attrs["padding"], second.attrs["padding"]
+        assert isinstance(outer, tuple)
+        assert isinstance(inner, tuple)
+        total = tuple(a + b for a, b in zip(outer, inner, strict=True))
+        merged = replace(second, inputs=(first.inputs[0], *second.inputs[1:]), attrs=_attrs(second, padding=total))
+        return _merge(g, first, second, merged)
+
+    return _each_pair(graph, rewrite)
+
+
+def flatten_mean(graph: Graph) -> Graph:
+    """Global average pooling followed by a flatten is a mean that drops the dimensions itself."""
+
+    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
+        if first.op != "mean" or not first.attrs["keepdims"] or second.op != "reshape":
+            return None
+        if len(g.tensors[second.output].shape) != 2:
+            return None
+        return _merge(g, first, second, replace(first, output=second.output, attrs=_attrs(first, keepdims=False)))
+
+    return _each_pair(graph, rewrite)
+
+
+def pointwise_to_linear(graph: Graph) -> Graph:
+    """Global average pooling, a 1x1 convolution head and a flatten are a mean and a fully connected layer."""
+
+    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
+        last = _only_consumer(g, second.output)
+        if first.op != "mean" or second.op != "conv2d" or last is None or last.op != "reshape":
+            return None
+        weight = g.tensors[second.inputs[1]]
+        plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and not any(second.attrs["padding"])  # type: ignore[arg-type]
+        if not plain or weight.value is None or len(g.tensors[last.output].shape) != 2:
+            return None
+        flat = weight.value.reshape(weight.shape[0], weight.shape[3])
+        mean = replace(first, attrs=_attrs(first, keepdims=False))
+        linear = Node(
+            op="fully_connected",
+            inputs=second.inputs,
+            output=last.output,
+            attrs={"activation": second.attrs["activation"]},
+            source=second.source,
+        )
+        tensors = {k: t for k, t in g.tensors.items() if k != second.output}
+        tensors[weight.name] = Tensor(name=weight.name, shape=flat.shape, value=np.ascontiguousarray(flat))
+        shape = g.tensors[first.output].shape
+        tensors[first.output] = Tensor(name=first.output, shape=(shape[0], shape[-1]))
+        swap = {first.output: mean, second.output: linear}
+        nodes = tuple(swap.get(n.output, n) for n in g.nodes if n is not last)
+        return replace(g, nodes=nodes, tensors=tensors)
+
+    return _each_pair(graph, rewrite)
+
+
+def drop_dead(graph: Graph) -> Graph:
+    """Nodes and constants that no output depends on are gone."""
+    needed = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.output in needed:
+            kept.append(node)
+            needed.update(node.inputs)
+    needed.update(graph.inputs)
+    tensors = {k: t for k, t in graph.tensors.items() if k in needed}
+    return replace(graph, nodes=tuple(reversed(kept)), tensors=tensors)

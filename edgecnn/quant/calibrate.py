@@ -1,0 +1,117 @@
+"""Calibration: the float graph runs over images, and the range of every activation is kept, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Graph
+
+SAMPLES_PER_BATCH = 1024
+CHUNKS = 96  # at most this many batches' samples are kept per tensor; older ones are thinned evenly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What calibration saw of one activation.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        samples: some of the values, evenly over the batches, float32 ``(n,)``.
+    """
+
+    low: float
+    high: float
+    samples: NDArray[np.float32]
+
+
+class _Watch:
+    """Running range and bounded sample of one activation."""
+
+    def __init__(self) -> None:
+        self.low, self.high = float("inf"), float("-inf")
+        self.chunks: list[torch.Tensor] = []
+        self.every, self.seen = 1, 0
+
+    def see(self, values: torch.Tensor, generator: torch.Generator) -> None:
+        low, high = torch.aminmax(values)
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        if self.seen % self.every == 0:
+            if len(self.chunks) == CHUNKS:
+                self.chunks, self.every = self.chunks[::2], self.every * 2
+            if self.seen % self.every == 0:
+                self.chunks.append(values[torch.randint(values.numel(), (SAMPLES_PER_BATCH,), generator=generator)])
+        self.seen += 1
+
+
+def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], seed: int = 0) -> Mapping[str, Range]:
+    """The range of every activation over the batches.
+
+    Args:
+        graph: float.
+        batches: (N, H, W, C) float32 network inputs, streamed once; memory does not grow with their number.
+        seed: of the sample that ``mse`` ranges look at.
+
+    Raises:
+        InputError: no images, or an activation that is NaN or infinite; names the layer.
+    """
+    run = TorchGraph(graph)
+    watches = {t.name: _Watch() for t in graph.activations()}
+    generator = torch.Generator().manual_seed(seed)
+
+    def observe(name: str, value: torch.Tensor) -> None:
+        flat = (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).reshape(-1)
+        watches[name].see(flat, generator)
+
+    count = 0
+    for batch in batches:
+        run(torch.from_numpy(batch), observe)
+        count += len(batch)
+    if count == 0:
+        raise InputError("there are no calibration images; give a folder with some")
+    for name, watch in watches.items():
+        if not np.isfinite([watch.low, watch.high]).all():
+            raise InputError(f"activation {name!r} is not finite on the calibration images; check weights and preprocessing")
+    return {
+        name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()
+    }
+
+
+def mse_range(seen: Range) -> tuple[float, float]:
+    """The sub-range whose 8-bit grid has the least squared error on the samples.
+
+    First both ends shrink together, then each alone. Source: the MSE criterion of Krishnamoorthi 2018 and of
+    Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1.
+    """
+    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+    if high <= low:
+        return low, high
+    x = torch.from_numpy(seen.samples)
+    shares = torch.linspace(1.0, 0.3, 36)
+
+    def best(lows: torch.Tensor, highs: torch.Tensor) -> tuple[float, float]:
+        errors = [_squared_error(x, float(a), float(b)) for a, b in zip(lows, highs, strict=True)]
+        k = int(np.argmin(errors))
+        return float(lows[k]), float(highs[k])
+
+    low, high = best(low * shares, high * shares)
+    fine = torch.linspace(1.15, 0.7, 19)
+    if low < 0:
+        low, high = best((low * fine).clamp(min=seen.low), torch.full_like(fine, high))
+    if high > 0:
+        low, high = best(torch.full_like(fine, low), (high * fine).clamp(max=max(seen.high, 0.0)))
+    return low, high
+
+
+def _squared_error(x: torch.Tensor, low: float, high: float) -> float:
+    scale = max((high - low) / 255, 1e-30)
+    zero = round(-128 - low / scale)
+    real = (torch.clamp(torch.round(x / scale) + zero, -128, 127) - zero) * scale
+    return float(torch.mean((real - x) ** 2))

@@ -1,0 +1,84 @@
+"""Schemes: from ranges to quantization parameters, by the numerics contract.
+
+Source: LiteRT 8-bit quantization specification; Jacob et al. 2018, section 3; Krishnamoorthi 2018, section 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import QParams, Tensor
+
+WEIGHT_LIMIT = 127  # weights stay in [-127, 127]
+BIAS_LIMIT = 2**30  # half of int32: the other half is headroom for the accumulated products
+FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
+
+
+def activation_qparams(low: float, high: float) -> QParams:
+    """int8, per tensor, affine, over [low, high] widened to hold 0, which is exactly an integer.
+
+    A range of no width (a tensor that is always zero) gets scale 1.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / 255)
+    if scale < np.finfo(np.float32).tiny:
+        return QParams(scale=np.array([1.0]), zero_point=np.array([0]), dtype="int8")
+    zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
+    return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype="int8")
+
+
+def weight_scales(weight: NDArray[np.float32], method: str) -> NDArray[np.float32]:
+    """One scale per output channel (axis 0): the largest magnitude over 127, or the one of least squared error.
+
+    ``mse`` tries clipping at 60 to 100 % of the largest magnitude. A channel of zeros gets the largest scale of the others.
+    """
+    flat = weight.reshape(weight.shape[0], -1)
+    peak = np.abs(flat).max(axis=1)
+    scale = peak / WEIGHT_LIMIT
+    scale = np.where(scale > 0, scale, scale.max() if scale.max() > 0 else 1.0).astype(np.float32)
+    if method == "minmax":
+        return scale
+    best, best_error = scale.copy(), np.full(len(scale), np.inf)
+    for share in np.linspace(1.0, 0.6, 41):
+        trial = (scale * np.float32(share)).astype(np.float32)
+        rounded = np.clip(np.rint(flat / trial[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT) * trial[:, None]
+        error = np.square(flat - rounded).sum(axis=1)
+        better = error < best_error
+        best[better], best_error[better] = trial[better], error[better]
+    return best
+
+
+def quantize_weight(tensor: Tensor, scales: NDArray[np.float32]) -> Tensor:
+    """The tensor with int8 integers, nearest, per output channel, symmetric, in [-127, 127]."""
+    assert tensor.value is not None
+    quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
+    wide = tensor.value.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (tensor.value.ndim - 1))
+    integers = np.clip(np.rint(wide), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return Tensor(name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers)
+
+
+def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``s_in * s_w[c]``, rounded once to float32, as LiteRT checks it."""
+    product: NDArray[np.float32] = (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
+    return product
+
+
+def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArray[Any]) -> Tensor:
+    """The tensor with int32 integers of the corrected bias; its float value stays what it was."""
+    quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int32", axis=0)
+    integers = np.rint(corrected.astype(np.float64) / scales.astype(np.float64)).astype(np.int64)
+    return Tensor(
+        name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers.astype(np.int32)
+    )
+
+
+def widened_for_bias(
+    scales: NDArray[np.float32], input_scale: NDArray[np.float32], bias: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Weight scales, made larger where the bias would not fit in half of int32 at ``s_in * s_w``."""
+    needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale[0]))
+    widened: NDArray[np.float32] = np.maximum(scales, needed).astype(np.float32)
+    return widened

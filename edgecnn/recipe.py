@@ -1,0 +1,61 @@
+"""Recipes: the whole list of quantization steps and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgecnn.errors import InputError, unknown
+
+RANGES = ("mse", "minmax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a float graph becomes a quantized one.
+
+    Attributes:
+        name: under which it is known.
+        activation_range: ``minmax`` covers all that calibration saw; ``mse`` clips where that lowers the squared error.
+        weight_range: the same choice for each output channel of the weights.
+        bias_correction: correct each bias by the mean error that quantization causes at its layer's output.
+        correction_images: calibration images that the correction looks at.
+    """
+
+    name: str
+    activation_range: str = "mse"
+    weight_range: str = "mse"
+    bias_correction: bool = True
+    correction_images: int = 32
+
+    def __post_init__(self) -> None:
+        for key in ("activation_range", "weight_range"):
+            if getattr(self, key) not in RANGES:
+                raise InputError(unknown(key, str(getattr(self, key)), RANGES))
+        if self.correction_images < 1:
+            raise InputError(f"correction_images {self.correction_images}: at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, for manifests."""
+        return asdict(self)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    r.name: r
+    for r in (
+        Recipe(name="default"),
+        Recipe(name="minmax", activation_range="minmax", weight_range="minmax", bias_correction=False),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """A named recipe.
+
+    Raises:
+        InputError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise InputError(unknown("recipe", name, RECIPES))
+    return RECIPES[name]
