@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
 
+VERSION = 1  # of the drawing: another one gives other pixels
 SIZE = 96  # pixels, both sides
 SPLITS = {"train": 0, "val": 1, "test": 2, "calibration": 3}
 TEST_IMAGES = 2000
@@ -199,23 +200,36 @@ def images(split: str, indices: Iterable[int], seed: int = 0) -> tuple[NDArray[n
     """
     if split not in SPLITS:
         raise InputError(unknown("demo split", split, SPLITS))
-    drawn = [_draw(np.random.Generator(np.random.Philox(key=[seed * len(SPLITS) + SPLITS[split], i]))) for i in indices]
+    drawn = [_draw(_rng(split, i, seed)) for i in indices]
     pixels = np.stack([p for p, _ in drawn]) if drawn else np.zeros((0, SIZE, SIZE, 3), np.uint8)
     return pixels, np.array([label for _, label in drawn], np.int64)
+
+
+def labels(split: str, indices: Iterable[int], seed: int = 0) -> NDArray[np.int64]:
+    """The class indices of ``images``, without drawing them."""
+    return np.array([_label(_rng(split, i, seed)) for i in indices], np.int64)
+
+
+def _rng(split: str, index: int, seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed * len(SPLITS) + SPLITS[split], index]))
+
+
+def _label(rng: np.random.Generator) -> int:
+    return int(rng.integers(len(SIGNS)))
 
 
 def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(rng.random())
 
-    label = int(rng.integers(len(SIGNS)))
+    label = _label(rng)
     sign = SIGNS[label]
     axis = (np.arange(SIZE, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / SIZE) - np.float32(1)
     px, py = np.meshgrid(axis, axis)
 
     picture = _background(rng, px, py)
     # Where a pixel lies on the sign: the inverse of scale, rotation, shear and perspective.
-    scale = uniform(0.26, 0.8)
+    scale = uniform(0.2, 0.75)
     cx, cy = uniform(-1, 1) * (0.95 - scale), uniform(-1, 1) * (0.95 - scale)
     half = uniform(-0.13, 0.13)  # tangent of half the angle, so that sine and cosine need no maths library
     cos, sin = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
@@ -235,7 +249,7 @@ def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
         for c in range(3):
             picture[c] += (np.float32(colour[c]) - picture[c]) * mask * np.float32(strength)
 
-    fade = uniform(0.0, 0.35)  # old paint is pale
+    fade = uniform(0.0, 0.5)  # old paint is pale
     grey = uniform(0.4, 0.8)
 
     def worn(colour: Colour) -> Colour:
@@ -295,7 +309,7 @@ def _occlude(
     rng: np.random.Generator, x: Plane, y: Plane, paint: Callable[..., None], cover: Callable[[Plane], Plane]
 ) -> None:
     """Branches, stickers and dirt over the sign."""
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 5))):
         ax, ay, bx, by, shade = (float(v) for v in rng.random(5))
         colour = (0.1 + 0.4 * shade, 0.15 + 0.45 * float(rng.random()), 0.08 + 0.3 * float(rng.random()))
         if rng.random() < 0.6:
@@ -308,7 +322,7 @@ def _occlude(
 def _photograph(rng: np.random.Generator, planes: list[Plane], px: Plane, py: Plane) -> NDArray[np.uint8]:
     """Light, shadow, haze, blur, noise, 8 bits."""
     exposure, lx, ly = (float(v) for v in rng.random(3))
-    light = np.float32(0.35 + 0.85 * exposure) * (
+    light = np.float32(0.3 + 0.9 * exposure) * (
         np.float32(1) + np.float32(0.7 * (lx - 0.5)) * px + np.float32(0.7 * (ly - 0.5)) * py
     )
     if rng.random() < 0.35:  # the edge of a shadow
@@ -322,7 +336,7 @@ def _photograph(rng: np.random.Generator, planes: list[Plane], px: Plane, py: Pl
         for _ in range(int(rng.integers(0, 5))):
             before, after = np.roll(image, 1, axis), np.roll(image, -1, axis)
             image = (before + image + image + after) * np.float32(0.25)
-    grain = np.float32(0.02 + 0.09 * float(rng.random()) ** 2)
+    grain = np.float32(0.02 + 0.12 * float(rng.random()) ** 2)
     image = image + (rng.random(image.shape, np.float32) + rng.random(image.shape, np.float32) - np.float32(1)) * (
         grain * np.float32(2)
     )

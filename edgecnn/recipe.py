@@ -25,7 +25,7 @@ class Recipe:
 
     name: str
     activation_range: str = "mse"
-    weight_range: str = "mse"
+    weight_range: str = "minmax"
     bias_correction: bool = True
     correction_images: int = 32
 

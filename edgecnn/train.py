@@ -154,9 +154,9 @@ def train(config: TrainConfig) -> TrainResult:
 def _open(config: TrainConfig, resolution: int) -> tuple[TrainingImages, TrainingImages]:
     if config.data == "demo":
         return DemoImages("train", config.images, resolution), DemoImages("val", config.val_images, resolution)
-    from edgecnn.data import open_folder_for_training
+    from edgecnn.data import open_training_folder
 
-    return open_folder_for_training(Path(config.data), default_preprocess(resolution), config.seed)
+    return open_training_folder(Path(config.data), default_preprocess(resolution), config.seed)
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -37,12 +38,14 @@ class _Watch:
 
     def __init__(self) -> None:
         self.low, self.high = float("inf"), float("-inf")
+        self.finite = True
         self.chunks: list[torch.Tensor] = []
         self.every, self.seen = 1, 0
 
     def see(self, values: torch.Tensor, generator: torch.Generator) -> None:
-        low, high = torch.aminmax(values)
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        low, high = (float(v) for v in torch.aminmax(values))  # NaN where one of the values is
+        self.finite = self.finite and math.isfinite(low) and math.isfinite(high)
+        self.low, self.high = min(self.low, low), max(self.high, high)
         if self.seen % self.every == 0:
             if len(self.chunks) == CHUNKS:
                 self.chunks, self.every = self.chunks[::2], self.every * 2
@@ -77,7 +80,7 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], seed: int = 
     if count == 0:
         raise InputError("there are no calibration images; give a folder with some")
     for name, watch in watches.items():
-        if not np.isfinite([watch.low, watch.high]).all():
+        if not watch.finite:
             raise InputError(f"activation {name!r} is not finite on the calibration images; check weights and preprocessing")
     return {
         name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()
