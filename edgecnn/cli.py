@@ -66,7 +66,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     export.add_argument("--recipe", default="default", metavar="NAME", help="a named recipe")
     export.add_argument(
-        "--io", default="int8", choices=["int8", "uint8", "float32"], help="type of an int8 artifact's input and output"
+        "--io", choices=["int8", "uint8", "float32"], help="type of an int8 artifact's input and output"
     )
     export.add_argument(
         "--padding",
@@ -88,6 +88,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     inspect.add_argument(
         "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
     )
+    inspect.add_argument("--weights", metavar="FILE|demo|random", default="random", help="default random: shapes only")
     inspect.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
     inspect.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -133,7 +134,26 @@ def _add_checking(parser: argparse.ArgumentParser, *, data_required: bool = Fals
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    """Options of ``edgecnn train``; their defaults are those of ``TrainConfig``."""
+    """Options of ``edgecnn train``; what is not given is as ``TrainConfig`` says."""
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="weights to write, .safetensors"
+    )
+    for name, kind, text in (
+        ("epochs", _positive, "passes over the training images (default 30)"),
+        ("batch", _positive, "images per step (default 64)"),
+        ("lr", float, "peak learning rate (default 0.003)"),
+        ("weight-decay", float, "of AdamW (default 0.05)"),
+        ("warmup", float, "share of the steps in which the learning rate rises (default 0.05)"),
+        ("label-smoothing", float, "default 0.1"),
+        ("ema", float, "decay of the averaged weights, which are what is kept (default 0.998)"),
+        ("shift", float, "largest random shift, as a share of the side (default 0.08)"),
+        ("images", _positive, "training images of the demo data (default 16000)"),
+        ("val-images", _positive, "held-out images of the demo data (default 1000)"),
+        ("seed", int, "of every random choice (default 0)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, metavar="N" if kind is not float else "X", help=text)
+    parser.add_argument("--flip", action="store_true", help="mirror images at random; not for signs or letters")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _positive(text: str) -> int:

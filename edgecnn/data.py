@@ -102,10 +102,8 @@ def open_images(
 
 def _choose(count: int, limit: int | None, shuffle: int | None) -> NDArray[np.int64]:
     """Indices: evenly spaced where there are more than ``limit``, for class folders follow each other."""
-    if limit is not None and limit < count:
-        chosen = (np.arange(limit) * count) // limit
-    else:
-        chosen = np.arange(count)
+    wanted = count if limit is None else min(limit, count)
+    chosen = np.arange(wanted) * count // wanted
     return chosen if shuffle is None else np.random.default_rng(shuffle).permutation(chosen)
 
 
@@ -160,16 +158,22 @@ def _table(root: Path) -> tuple[list[Path], Labels]:
                 raise InputError(f"{path} has columns {', '.join(columns) or 'none'}; it needs file,class_index")
             for number, row in enumerate(reader, start=2):
                 if not (row["file"] and (row["class_index"] or "").strip().isdecimal()):
-                    raise InputError(f"{path} line {number}: {row['file']!r},{row['class_index']!r}; needs file,class_index")
+                    raise InputError(
+                        f"{path} line {number}: {row['file']!r},{row['class_index']!r}; needs file,class_index"
+                    )
                 files.append(root / "images" / row["file"])
                 labels.append(int(row["class_index"]))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path} ({error}); it must be UTF-8 text with the columns file,class_index") from None
+        raise InputError(
+            f"cannot read {path} ({error}); it must be UTF-8 text with the columns file,class_index"
+        ) from None
     if not files:
         raise InputError(f"{path} lists no images; each line is file,class_index")
     missing = [f.name for f in files if not f.is_file()]
     if missing:
-        raise InputError(f"{path} lists {len(missing)} images that are not in {root / 'images'}, the first {missing[0]!r}")
+        raise InputError(
+            f"{path} lists {len(missing)} images that are not in {root / 'images'}, the first {missing[0]!r}"
+        )
     return files, np.array(labels, np.int64)
 
 
@@ -191,15 +195,15 @@ def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, off
         worst = int(images.labels.max())
         if not 0 <= worst + offset < outputs:
             raise InputError(
-                f"{images.name} has class {worst}, logit {worst + offset} with --label-offset {offset}, but the network "
-                f"has {outputs} outputs; give data of this model's classes, or the offset that its head has"
+                f"{images.name} has class {worst}, logit {worst + offset} with --label-offset {offset}, but the "
+                f"network has {outputs} outputs; give data of this model's classes, or the offset that its head has"
             )
         return np.arange(worst + 1)
     if labels is not None:
         strange = sorted(set(names) - set(labels))
         if strange:
-            allowed = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
-            raise InputError(f"{images.name} has unknown class {strange[0]!r} ({len(strange)} such); allowed: {allowed}")
+            shown = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
+            raise InputError(f"{images.name} has unknown class {strange[0]!r} ({len(strange)} such); allowed: {shown}")
         return np.array([labels.index(name) for name in names], np.int64)
     if len(names) != outputs - offset:
         raise InputError(
@@ -297,7 +301,9 @@ class _FolderImages:
         if pixels:
             yield np.stack(pixels), self._labels_of(kept)
         if len(self.bad) == len(self.files):
-            raise InputError(f"none of the {len(self.files)} images in {self.name} can be read, the first {self.bad[0]}")
+            raise InputError(
+                f"none of the {len(self.files)} images in {self.name} can be read, the first {self.bad[0]}"
+            )
         lines = "".join(f"{name} {hashes[name]}\n" for name in sorted(hashes))
         self.digest = hashlib.sha256(lines.encode()).hexdigest()
 

@@ -1,8 +1,8 @@
 """The embedded data set: road signs drawn by code, the same bytes on every machine.
 
-Image ``i`` of a split depends on ``(seed, split, i)`` alone (Philox counter-based random numbers). Pixels come from signed
-distance functions with only the operations that IEEE 754 rounds exactly (+ - * / sqrt), so no maths library can change
-them. It is made to be hard enough that a good small network stays below 97 % and a bad quantizer shows.
+Image ``i`` of a split depends on ``(seed, split, i)`` alone (Philox counter-based random numbers). Pixels come from
+signed distance functions with only the operations that IEEE 754 rounds exactly (+ - * / sqrt), so no maths library can
+change them. It is made to be hard enough that a good small network stays below 97 % and a bad quantizer shows.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ def _letter_p(x: Plane, y: Plane) -> Plane:
 
 
 def _walker(x: Plane, y: Plane) -> Plane:
-    body = _strokes((0, -0.18, 0, 0.14), (0, 0.14, -0.22, 0.55), (0, 0.14, 0.22, 0.55), (-0.26, 0.08, 0.26, -0.14), r=0.09)
+    body = _strokes(
+        (0, -0.18, 0, 0.14), (0, 0.14, -0.22, 0.55), (0, 0.14, 0.22, 0.55), (-0.26, 0.08, 0.26, -0.14), r=0.09
+    )
     return np.minimum(_disc(x, y, 0, -0.42, 0.15), body(x, y))
 
 

@@ -43,3 +43,16 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """``write_atomic`` of indented JSON; key order is kept, so equal content gives equal bytes."""
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def require_writable(directory: Path) -> None:
+    """Nothing, where files can be written in a directory (which may not be there yet).
+
+    Raises:
+        InputError: they cannot; names what is in the way.
+    """
+    place = directory
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {directory}: {place} is not a writable directory; choose another with -o")

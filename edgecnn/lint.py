@@ -38,23 +38,26 @@ class CalibrationLint:
             return ()
         found = []
         if self._count < FEW:
-            found.append(f"only {self._count} calibration images; ranges from fewer than {FEW} are unreliable, give 100 or more")
+            found.append(
+                f"only {self._count} calibration images; ranges from fewer than {FEW} are unreliable, give 100 or more"
+            )
         smooth = float(np.median(np.concatenate(self._smoothness)))
         deviation = max(self._squares / self._pixels - (self._sum / self._pixels) ** 2, 0.0) ** 0.5
         if deviation < CONTRAST:
             found.append(
                 f"calibration images use only levels {self._low} to {self._high} of 0..255 (standard deviation "
-                f"{deviation:.1f}): they look blank, or normalised before they were saved, and would be normalised twice"
+                f"{deviation:.1f}): they look blank, or were normalised before they were saved, "
+                f"and would be normalised twice"
             )
         elif smooth < SMOOTH:
             found.append(
-                f"calibration images look like noise: neighbouring pixels correlate by {smooth:.2f}, photographs by more "
-                "than 0.8; ranges from noise do not fit real images"
+                f"calibration images look like noise: neighbouring pixels correlate by {smooth:.2f}, photographs by "
+                "more than 0.8; ranges from noise do not fit real images"
             )
         if max(preprocess.std) < UNIT and max(preprocess.mean) < UNIT and max(preprocess.mean) > 0:
             found.append(
-                f"preprocessing mean {preprocess.mean} and std {preprocess.std} look like fractions, but are in levels of "
-                "0..255: the network would see values in the hundreds; multiply both by 255"
+                f"preprocessing mean {preprocess.mean} and std {preprocess.std} look like fractions, but are in levels "
+                "of 0..255: the network would see values in the hundreds; multiply both by 255"
             )
         return tuple(found)
 

@@ -2,55 +2,322 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata as packages
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Manifest, manifest_path, read_manifest, write_artifact
-from edgecnn.errors import InputError
-from edgecnn.files import write_json
-from edgecnn.graph.ir import Graph
+from edgecnn.artifact import manifest_path, read_manifest, write_artifact
+from edgecnn.checking import Checking, Reference, Subject, check, float_reference, session_reference
+from edgecnn.data import Images, open_images
+from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.files import require_writable, write_json
+from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.serialize import load, save
+from edgecnn.lint import CalibrationLint
 from edgecnn.progress import Stopwatch, track
-from edgecnn.report import Check, ReportEntry
-from edgecnn.source import Source, load_graph
+from edgecnn.recipe import recipe as named_recipe
+from edgecnn.report import ReportEntry
+from edgecnn.source import Source, load_graph, with_overrides
+from edgecnn_converters.registry import CONVERTERS, converter
+from edgecnn_targets.devices import device
+from edgecnn_targets.registry import open_session, runtime, runtime_of
 
-if TYPE_CHECKING:
-    from edgecnn.data import ImageSource
-
-CALIBRATION_BATCH = 8
-VALIDATION_BATCH = 10
-PARITY_IMAGES = 16
-LIBRARIES = ("edgecnn", "numpy", "torch", "ai-edge-litert", "flatbuffers", "pillow")
+CALIBRATION_BATCH = 8  # images in memory at a time
+LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
+PRECISIONS = {"none": "fp32", "fp16": "fp16", "w8": "w8", "int8": "int8", "int16x8": "int16x8"}  # of --quantize
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a user demands; ``None`` demands nothing.
+class Export:
+    """What to export.
 
     Attributes:
-        max_drop: fp32 top-1 minus artifact top-1, in points.
-        min_agreement: images on which artifact and fp32 pick the same class, in percent.
-        max_latency_ms: median of one inference, in milliseconds.
+        source: the model.
+        target: a format, or ``all``.
+        quantize: a key of ``PRECISIONS``.
+        output: the directory.
+        checking: how to check what comes out.
+        calibration: a folder of images, or ``demo``; needed for int8.
+        calibration_images: at most so many.
+        recipe: a named recipe.
+        io: type of an int8 artifact's input and output.
+        skip_bad_images: leave unreadable calibration images out.
+        seed: of every random choice.
     """
 
-    max_drop: float | None = None
-    min_agreement: float | None = None
-    max_latency_ms: float | None = None
+    source: Source
+    target: str
+    quantize: str
+    output: Path
+    checking: Checking
+    calibration: str | None = None
+    calibration_images: int = 300
+    recipe: str = "default"
+    io: str | None = None
+    skip_bad_images: bool = False
+    seed: int = 0
+
+    @property
+    def targets(self) -> list[str]:
+        """The formats, each once."""
+        return list(CONVERTERS) if self.target == "all" else [self.target]
+
+    @property
+    def precision(self) -> str:
+        """One of ``artifact.PRECISIONS``."""
+        return PRECISIONS[self.quantize]
+
+
+def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
+    """Capture, quantize, convert, write, check; writes the artifacts, ``NAME.edgecnn`` and ``report.json``.
+
+    Everything that can be wrong with the request is found before work starts.
+
+    Raises:
+        InputError: the request, a file or an image is wrong.
+        MissingDependencyError: a target or a device lacks a library.
+    """
+    _check_request(request)
+    images = request.checking.open_images()
+    calibration_images = _calibration_images(request)
+    with watch.step("capture") as notes:
+        loaded = load_graph(request.source)
+        notes.append(f"{len(loaded.nodes)} ops, {_megabytes(_weight_bytes(loaded))} of weights")
+    graph, findings = _quantized(request, loaded, calibration_images, watch)
+    subjects = _emit(request, loaded, graph, watch)
+    if request.checking.runs_anything:
+        with watch.step("validate") as notes:
+            oracle = graph if graph.precision == "int8" else None
+            reference = float_reference(graph) if images is not None else None
+            entries = check(subjects, request.checking, images, reference=reference, oracle=oracle)
+            notes.append(f"{entries[0].accuracy.n} images" if images is not None else "latency only")
+    else:
+        entries = [_unchecked(subject) for subject in subjects]
+    entries = [replace(e, seconds=dict(watch.seconds), findings=(*findings, *e.findings)) for e in entries]
+    for subject in subjects:
+        _add_figures(subject, entries)
+    write_json(request.output / "report.json", [entry.to_json() for entry in entries])
+    return entries
+
+
+def _check_request(request: Export) -> None:
+    for target in request.targets:
+        converter(target).require(request.precision)
+        command = runtime(target).missing()
+        if command is not None:
+            raise MissingDependencyError(f"target {target} needs a library that is not installed: {command}")
+    if request.io is not None and request.precision != "int8":
+        raise InputError(f"--io {request.io} is for --quantize int8; {request.quantize} has float32 input and output")
+    if request.precision != "int8" and request.calibration is not None:
+        raise InputError(f"--calibration is for --quantize int8; {request.quantize} needs none")
+    if request.precision == "int8" and request.calibration is None and not request.source.is_file:
+        raise InputError("int8 needs calibration images: pass --calibration DIR (some 300 typical images) or demo")
+    named_recipe(request.recipe)
+    if request.checking.runs_anything:
+        request.checking.places(request.targets)
+    require_writable(request.output)
+
+
+def _calibration_images(request: Export) -> Images | None:
+    if request.calibration is None:
+        return None
+    return open_images(
+        request.calibration,
+        demo_split="calibration",
+        labelled=False,
+        limit=request.calibration_images,
+        shuffle=request.seed,
+        skip_bad=request.skip_bad_images,
+    )
+
+
+def _quantized(
+    request: Export, loaded: Graph, images: Images | None, watch: Stopwatch
+) -> tuple[Graph, tuple[str, ...]]:
+    """The graph in the precision asked for, and what was odd about the calibration set."""
+    if request.precision == "int8" and images is None:
+        if loaded.precision != "int8":
+            raise InputError(f"{request.source.model} is {loaded.precision}, not int8 yet; pass --calibration DIR")
+        return loaded, ()
+    graph, recipe = loaded.as_float(), named_recipe(request.recipe)
+    if request.precision in ("fp32", "fp16"):
+        return graph, ()
+    from edgecnn.quant import calibrate, ptq
+
+    record: dict[str, Any] = {"recipe": recipe.to_json()}
+    findings: tuple[str, ...] = ()
+    if request.precision == "w8":
+        with watch.step("quantize"):
+            graph = ptq.quantize_weights(graph, recipe)
+    else:
+        assert images is not None
+        with watch.step("calibrate") as notes:
+            lint = CalibrationLint()
+            stream = _calibration_stream(images, loaded.metadata, lint)
+            seen = calibrate.calibrate(graph, stream, keep=ptq.images_needed(recipe), seed=request.seed)
+            notes.append(f"{len(images) - len(images.bad)} images")
+        with watch.step("quantize") as notes:
+            graph = ptq.quantize(graph, seen, recipe)
+            notes.append(f"recipe {recipe.name}")
+        assert loaded.metadata.preprocess is not None
+        findings = lint.findings(loaded.metadata.preprocess)
+        if images.bad:
+            findings = (f"{len(images.bad)} unreadable calibration images were left out", *findings)
+        used = {"images": len(images) - len(images.bad), "sha256": images.digest}
+        record |= {"calibration": used, "seed": request.seed}
+    for finding in findings:
+        watch.say(f"warning: {finding}")
+    return replace(graph, metadata=replace(graph.metadata, quantization=record)), findings
+
+
+def _calibration_stream(images: Images, metadata: Metadata, lint: CalibrationLint) -> Iterator[NDArray[np.float32]]:
+    preprocess = metadata.preprocess
+    if preprocess is None:
+        raise InputError(
+            f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
+        )
+    count = math.ceil(len(images) / CALIBRATION_BATCH)
+    for pixels, _ in track(images.batches(preprocess, CALIBRATION_BATCH), "calibrate", count):
+        lint.update(pixels)
+        yield preprocess.normalise(pixels)
+
+
+def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> list[Subject]:
+    name, subjects = request.source.name, []
+    with watch.step("convert") as notes:
+        io = {"io": request.io} if request.io is not None else {}
+        emissions = [converter(t).convert(graph, precision=request.precision, **io) for t in request.targets]
+        kept = request.output / f"{name}.edgecnn"
+        if not (request.source.is_file and kept.exists() and kept.samefile(request.source.model)):
+            save(graph, kept)
+        for emission in emissions:
+            path = write_artifact(request.output, name, emission, graph.metadata, _versions())
+            size = sum(map(len, emission.files.values()))
+            subjects.append(
+                Subject(
+                    path=path,
+                    target=emission.target,
+                    precision=emission.precision,
+                    size_bytes=size,
+                    metadata=graph.metadata,
+                )
+            )
+            notes.append(f"{path} {_megabytes(size)}")
+    return subjects
+
+
+def _versions() -> Mapping[str, str]:
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = packages.version(library)
+        except packages.PackageNotFoundError:
+            continue
+    return found
+
+
+def _unchecked(subject: Subject) -> ReportEntry:
+    return ReportEntry(
+        model=subject.metadata.model,
+        target=subject.target,
+        device=None,
+        artifact=str(subject.path),
+        size_bytes=subject.size_bytes,
+        precision=subject.precision,
+    )
+
+
+def _add_figures(subject: Subject, entries: Sequence[ReportEntry]) -> None:
+    manifest = read_manifest(subject.path, subject.target)
+    assert manifest is not None
+    mine = tuple(entry.to_json() for entry in entries if entry.artifact == str(subject.path))
+    write_json(manifest_path(subject.path, subject.target), replace(manifest, figures=mine).to_json())
+
+
+def _weight_bytes(graph: Graph) -> int:
+    return sum(t.value.nbytes for t in graph.tensors.values() if t.value is not None)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checking:
-    """On what, where and against which limits an artifact is checked."""
+class Validate:
+    """What to validate.
 
-    data: str | None
-    limit: int | None = None
-    skip_bad_images: bool = False
-    devices: tuple[str, ...] = ("host",)
-    threads: int = 1
-    limits: Limits = Limits()
-    seed: int = 0
+    Attributes:
+        artifact: its main file.
+        checking: how; its ``data`` is given.
+        reference: an ``.edgecnn`` file, a float artifact or ``none``; ``None`` is ``NAME.edgecnn`` beside the artifact.
+        preprocess: ``KEY=VALUE,…`` over what the artifact says.
+        label_offset: over what the artifact says.
+    """
+
+    artifact: Path
+    checking: Checking
+    reference: str | None = None
+    preprocess: str | None = None
+    label_offset: int | None = None
+
+
+def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
+    """Run an artifact over labelled images and compare it with its fp32 reference and the integer oracle.
+
+    Raises:
+        InputError: the artifact, its manifest, the reference or the data is wrong.
+        MissingDependencyError: a device lacks a library.
+    """
+    path = request.artifact
+    row = runtime_of(path)
+    if not path.is_file():
+        raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
+    request.checking.places([row.target])
+    manifest = read_manifest(path, row.target)
+    precision, embedded = converter(row.target).describe(path.read_bytes())
+    metadata = manifest.metadata if manifest is not None else embedded or Metadata(model=path.stem)
+    metadata = with_overrides(metadata, request.preprocess, request.label_offset)
+    images = request.checking.open_images()
+    reference, oracle, findings = _reference(request, metadata, precision)
+    size = sum(int(f["size_bytes"]) for f in manifest.files.values()) if manifest is not None else path.stat().st_size
+    subject = Subject(path=path, target=row.target, precision=precision, size_bytes=size, metadata=metadata)
+    with watch.step("validate") as notes:
+        entries = check([subject], request.checking, images, reference=reference, oracle=oracle)
+        notes.append(f"{entries[0].accuracy.n} images")
+    return [replace(e, seconds=dict(watch.seconds), findings=(*findings, *e.findings)) for e in entries]
+
+
+def _reference(
+    request: Validate, metadata: Metadata, precision: str
+) -> tuple[Reference | None, Graph | None, tuple[str, ...]]:
+    """fp32, the integer oracle, and what to tell the user about them."""
+    comparing = request.checking.limits.comparing
+    beside = request.artifact.with_suffix(".edgecnn")
+    given = request.reference
+    if given == "none" or (given is None and not beside.exists()):
+        if comparing:
+            missing = "--reference none was given" if given else f"there is no {beside}"
+            raise InputError(
+                f"{' and '.join(comparing)} needs the fp32 reference, but {missing}; pass --reference ARTIFACT"
+            )
+        said = () if given else (f"not compared with fp32: there is no {beside.name} beside it; see --reference",)
+        return None, None, said
+    path = beside if given is None else Path(given)
+    if path.suffix != ".edgecnn":
+        return session_reference(open_session(device("host"), path, threads=1)), None, ()
+    graph = load(path)
+    theirs = graph.metadata
+    if given is None and metadata.weights_sha256 is not None and theirs.weights_sha256 != metadata.weights_sha256:
+        raise InputError(f"{path} holds other weights than {request.artifact}; export again, or pass --reference")
+    same = metadata.quantization is not None and theirs.quantization == metadata.quantization
+    oracle = graph if precision == graph.precision == "int8" and same else None
+    if precision == "int8" and oracle is None:
+        said = (f"not compared with the integer oracle: {path.name} is of another quantization",)
+        return float_reference(graph), None, said
+    return float_reference(graph), oracle, ()

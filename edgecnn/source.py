@@ -1,4 +1,4 @@
-"""MODEL, as a user names it, to a float graph: a registered name, ``package.module:factory``, or a ``.edgecnn`` file."""
+"""MODEL, as a user names it, to a graph: a registered name, ``package.module:factory``, or a ``.edgecnn`` file."""
 
 from __future__ import annotations
 
@@ -50,6 +50,16 @@ class Source:
         return Path(self.model).stem if self.is_file else self.model.rpartition(":")[2]
 
 
+def with_overrides(metadata: Metadata, preprocess: str | None, label_offset: int | None) -> Metadata:
+    """The metadata, with what the user gave in place of what the weights or the file say."""
+    if preprocess is not None:
+        changed = (metadata.preprocess or Preprocess(resize=None)).override(preprocess)
+        metadata = replace(metadata, preprocess=changed)
+    if label_offset is not None:
+        metadata = replace(metadata, label_offset=label_offset)
+    return metadata
+
+
 def load_graph(source: Source) -> Graph:
     """The graph of a model: captured, or read from a ``.edgecnn`` file (which may be quantized).
 
@@ -61,7 +71,7 @@ def load_graph(source: Source) -> Graph:
     module, size, metadata = _factory(source) if source.is_factory else _registered(source)
     from edgecnn.graph.capture import capture
 
-    return capture(module, (3, *size), _override(source, metadata))
+    return capture(module, (3, *size), with_overrides(metadata, source.preprocess, source.label_offset))
 
 
 def _read(source: Source) -> Graph:
@@ -71,43 +81,49 @@ def _read(source: Source) -> Graph:
     if given:
         raise InputError(f"{' and '.join(given)} cannot change {source.model}: it holds its weights already")
     graph = load(Path(source.model))
-    return replace(graph, metadata=_override(source, graph.metadata))
+    return replace(graph, metadata=with_overrides(graph.metadata, source.preprocess, source.label_offset))
 
 
 def _registered(source: Source) -> tuple[nn.Module, tuple[int, int], Metadata]:
-    from edgecnn import models
+    from edgecnn.models import checkpoint, resolve
 
-    spec = models.resolve(source.model)
+    spec = resolve(source.model)
     if source.padding is not None:
         spec = replace(spec, padding=source.padding)
     if source.weights in (None, "demo"):
-        module, weights = models.demo_weights(spec)
+        module, weights = checkpoint.demo_weights(spec)
     elif source.weights == "random":
-        module, weights = models.random_weights(spec, source.seed)
+        module, weights = checkpoint.random_weights(spec, source.seed)
     else:
-        module, weights = models.load_weights(spec, Path(source.weights), padding=source.padding)
+        module, weights = checkpoint.load_weights(spec, Path(source.weights), padding=source.padding)
     size = (weights.spec.resolution, weights.spec.resolution)
-    return module, size, Metadata(
-        model=source.name,
-        preprocess=weights.preprocess,
-        labels=weights.labels,
-        label_offset=weights.label_offset,
-        weights_sha256=weights.digest,
+    return (
+        module,
+        size,
+        Metadata(
+            model=source.name,
+            preprocess=weights.preprocess,
+            labels=weights.labels,
+            label_offset=weights.label_offset,
+            weights_sha256=weights.digest,
+        ),
     )
 
 
 def _factory(source: Source) -> tuple[nn.Module, tuple[int, int], Metadata]:
-    from edgecnn import models
+    from edgecnn.models.checkpoint import load_factory
 
     if source.weights in ("demo", "random"):
-        raise InputError(f"--weights {source.weights} is for registered models; {source.model} brings its own, or a FILE")
+        raise InputError(
+            f"--weights {source.weights} is for registered models; {source.model} brings its own, or a FILE"
+        )
     needed = "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed"
     if source.preprocess is None or not {"mean", "std"} <= {i.partition("=")[0] for i in source.preprocess.split(",")}:
         raise InputError(f"{source.model} does not say how images become its input; {needed}")
     size = input_size(Preprocess(resize=None).override(source.preprocess))
     if size is None:
         raise InputError(f"--preprocess {source.preprocess} does not fix the input size; {needed}")
-    module, digest = models.load_factory(source.model, Path(source.weights) if source.weights else None)
+    module, digest = load_factory(source.model, Path(source.weights) if source.weights else None)
     return module, size, Metadata(model=source.name, preprocess=Preprocess(resize=size), weights_sha256=digest)
 
 
@@ -115,12 +131,3 @@ def input_size(preprocess: Preprocess) -> tuple[int, int] | None:
     """Height and width that the preprocessing leaves, or ``None`` where it depends on the image."""
     size = preprocess.crop or preprocess.resize
     return (size[0], size[1]) if size is not None and len(size) == 2 else None
-
-
-def _override(source: Source, metadata: Metadata) -> Metadata:
-    if source.preprocess is not None:
-        preprocess = (metadata.preprocess or Preprocess(resize=None)).override(source.preprocess)
-        metadata = replace(metadata, preprocess=preprocess)
-    if source.label_offset is not None:
-        metadata = replace(metadata, label_offset=source.label_offset)
-    return metadata

@@ -1,6 +1,6 @@
 """Training: a plain loop (AdamW, cosine schedule, label smoothing, EMA) that resumes to the same result.
 
-Everything random in an epoch comes from ``(seed, epoch)``, so a run that was stopped and resumed equals one that was not.
+Everything random in an epoch comes from ``(seed, epoch)``: a run that was stopped and resumed equals one that was not.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class TrainConfig:
         for name in ("epochs", "batch", "images", "val_images"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
-        for name, low, high in (("lr", 0, 10), ("weight_decay", 0, 10), ("label_smoothing", 0, 0.9), ("ema", 0, 0.99999),
-                                ("warmup", 0, 0.9), ("shift", 0, 0.4)):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: allowed {low} to {high}")
+        largest = {"lr": 10, "weight_decay": 10, "label_smoothing": 0.9, "ema": 0.99999, "warmup": 0.9, "shift": 0.4}
+        for name, high in largest.items():
+            if not 0 <= getattr(self, name) <= high:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: allowed 0 to {high}")
         if self.output.suffix != ".safetensors":
             raise InputError(f"-o {self.output}: weights are written as .safetensors")
 
@@ -89,8 +89,13 @@ class TrainResult:
 class TrainingImages(Protocol):
     """Images by index, decoded to the model's resolution."""
 
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """One class index per image."""
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(N, H, W, 3) uint8 of the images at ``indices``."""
@@ -134,8 +139,7 @@ def train(config: TrainConfig) -> TrainResult:
     spec = replace(spec, num_classes=len(training.classes))
     preprocess = default_preprocess(spec.resolution)
     torch.manual_seed(config.seed)
-    model = build(spec).to(memory_format=torch.channels_last)
-    average = build(spec).to(memory_format=torch.channels_last)
+    model, average = _channels_last(build(spec)), _channels_last(build(spec))
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr)
     first = _resume(config, model, average, optimizer)
@@ -149,6 +153,10 @@ def train(config: TrainConfig) -> TrainResult:
         _checkpoint(config, epoch + 1, model, average, optimizer)
     save_weights(average, spec, config.output, preprocess=preprocess, labels=training.classes)
     return TrainResult(weights=config.output, val_top1=top1, seconds=time.perf_counter() - start)
+
+
+def _channels_last(model: Classifier) -> Classifier:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 
 
 def _open(config: TrainConfig, resolution: int) -> tuple[TrainingImages, TrainingImages]:
@@ -285,5 +293,9 @@ def _resume(config: TrainConfig, model: nn.Module, average: nn.Module, optimizer
 
 def _log(config: TrainConfig, row: dict[str, Any]) -> None:
     path = _beside(config, ".metrics.jsonl")
-    kept = [line for line in path.read_text().splitlines() if json.loads(line)["epoch"] < row["epoch"]] if path.exists() else []
+    kept = (
+        [line for line in path.read_text().splitlines() if json.loads(line)["epoch"] < row["epoch"]]
+        if path.exists()
+        else []
+    )
     write_atomic(path, ("\n".join([*kept, json.dumps(row)]) + "\n").encode())

@@ -1,25 +1,69 @@
-"""One line per converter. Each module has ``convert(graph, *, precision, io) -> Emission``; it is imported on use."""
+"""One row per converter. Its module is imported on use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
 from edgecnn.artifact import Emission
-from edgecnn.errors import InputError, unknown
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.graph.ir import Metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converter:
+    """What writes and reads one format.
+
+    Attributes:
+        target: the format.
+        module: has ``convert(graph, *, precision, io) -> Emission`` and
+            ``describe(data) -> (precision, Metadata or None)``, which reads a file back.
+        precisions: what it writes, of ``artifact.PRECISIONS``.
+    """
+
+    target: str
+    module: str
+    precisions: tuple[str, ...]
+
+    @property
+    def convert(self) -> Callable[..., Emission]:
+        """The module's ``convert``."""
+        function: Callable[..., Emission] = import_module(self.module).convert
+        return function
+
+    @property
+    def describe(self) -> Callable[[bytes], tuple[str, Metadata | None]]:
+        """The module's ``describe``."""
+        function: Callable[[bytes], tuple[str, Metadata | None]] = import_module(self.module).describe
+        return function
+
+    def require(self, precision: str) -> None:
+        """Nothing, where the converter writes that precision.
+
+        Raises:
+            UnsupportedError: it does not; lists what it writes.
+        """
+        if precision not in self.precisions:
+            raise UnsupportedError(
+                f"{self.target} is not written in {precision}; it takes: {', '.join(self.precisions)}"
+            )
+
 
 CONVERTERS = {
-    "tflite": "edgecnn_converters.tflite",
+    row.target: row
+    for row in (
+        Converter(target="tflite", module="edgecnn_converters.tflite", precisions=("fp32", "fp16", "w8", "int8")),
+    )
 }
 
 
-def converter(target: str) -> Callable[..., Emission]:
-    """The ``convert`` function of a target.
+def converter(target: str) -> Converter:
+    """The converter of a target.
 
     Raises:
         InputError: no such target.
     """
     if target not in CONVERTERS:
         raise InputError(unknown("target", target, CONVERTERS))
-    function: Callable[..., Emission] = import_module(CONVERTERS[target]).convert
-    return function
+    return CONVERTERS[target]

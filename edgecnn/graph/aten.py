@@ -73,7 +73,15 @@ def _linear(b: Builder, node: fx.Node) -> Value:
 def _batch_norm(b: Builder, node: fx.Node) -> Value:
     """Folded into the convolution or linear layer before it, or a 1x1 depthwise convolution. In float64."""
     x, weight, bias, mean, var, training, _, eps = _args(
-        node, input=None, weight=None, bias=None, running_mean=None, running_var=None, training=False, momentum=0.1, eps=1e-5
+        node,
+        input=None,
+        weight=None,
+        bias=None,
+        running_mean=None,
+        running_var=None,
+        training=False,
+        momentum=0.1,
+        eps=1e-5,
     )
     if training or mean is None or var is None:
         raise UnsupportedError("batch norm without running statistics")
@@ -175,7 +183,14 @@ def _max_pool(b: Builder, node: fx.Node) -> Value:
 
 def _avg_pool(b: Builder, node: fx.Node) -> Value:
     x, kernel, stride, padding, ceil, count_padding, divisor = _args(
-        node, input=None, kernel_size=1, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+        node,
+        input=None,
+        kernel_size=1,
+        stride=None,
+        padding=0,
+        ceil_mode=False,
+        count_include_pad=True,
+        divisor_override=None,
     )
     value = b.value(x)
     if divisor is not None or (ceil and count_padding and _pair(padding) != (0, 0)):
@@ -240,7 +255,9 @@ def _pad(b: Builder, node: fx.Node) -> Value:
     _image(b, value)
     widths = [int(w) for w in widths]
     if mode != "constant" or fill not in (None, 0) or len(widths) > 4 or min(widths) < 0:
-        raise UnsupportedError(f"padding {widths} of mode {mode!r}, value {fill}; zeros around height and width are supported")
+        raise UnsupportedError(
+            f"padding {widths} of mode {mode!r}, value {fill}; zeros around height and width are supported"
+        )
     left, right, top, bottom = [*widths, 0, 0][:4]
     return b.add("pad", value, padding=(top, bottom, left, right))
 

@@ -82,7 +82,9 @@ class Builder:
         self.tensors[name] = Tensor(name=name, shape=value.shape, value=np.ascontiguousarray(value, np.float32))
         return Value(name)
 
-    def add(self, op: str, *inputs: Value, name: str | None = None, chw: tuple[int, int, int] | None = None, **attrs: Attr) -> Value:
+    def add(
+        self, op: str, *inputs: Value, name: str | None = None, chw: tuple[int, int, int] | None = None, **attrs: Attr
+    ) -> Value:
         """A new node on the given values; its output shape comes from the op table."""
         output = self._unique(name or self._name(op))
         node = make_node(op, tuple(i.name for i in inputs), output, self.path, **attrs)
@@ -91,7 +93,9 @@ class Builder:
         self.tensors[output] = Tensor(name=output, shape=shape)
         return Value(output, chw)
 
-    def weighted(self, op: str, x: Value, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **attrs: Attr) -> Value:
+    def weighted(
+        self, op: str, x: Value, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **attrs: Any
+    ) -> Value:
         """A conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
         name = self._unique(self._name(op))
         zeros = np.zeros(weight.shape[0], np.float32)
@@ -168,7 +172,9 @@ def _export(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.expor
             f"torch.export cannot follow the module ({_first_line(error)}); its control flow must not depend on data"
         ) from None
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"the module does not run on an input of shape (1, {_csv(input_shape)}): {_first_line(error)}") from None
+        raise InputError(
+            f"the module does not run on an input of shape (1, {_csv(input_shape)}): {_first_line(error)}"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:
@@ -182,7 +188,11 @@ def _csv(shape: tuple[int, ...]) -> str:
 def _placeholders(builder: Builder, program: torch.export.ExportedProgram, input_shape: tuple[int, int, int]) -> None:
     signature = program.graph_signature
     stored = {**program.state_dict, **program.constants}
-    owner = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    owner = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in owner:
             tensor = stored[owner[node.name]]
@@ -214,7 +224,9 @@ def _walk(builder: Builder, program: torch.export.ExportedProgram) -> Value:
         else:
             try:
                 made = HANDLERS[kind](builder, node)
-                if str(node.target).split(".")[1].endswith("_"):  # in place: whoever reads the argument later reads this
+                if (
+                    str(node.target).split(".")[1].endswith("_")
+                ):  # in place: whoever reads the argument later reads this
                     old = builder.value(node.args[0])
                     builder.values.update({k: made for k, v in builder.values.items() if v == old})
                 builder.values[node] = made

@@ -34,7 +34,9 @@ class TorchGraph:
                 tensor = tensor.permute(0, 3, 1, 2)
             self._constants[t.name] = tensor
         last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-        self._expired = [[n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))]
+        self._expired = [
+            [n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))
+        ]
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
@@ -48,7 +50,9 @@ class TorchGraph:
             The output: (N, classes), or (N, H, W, C).
         """
         (input_name,), (output_name,) = self.graph.inputs, self.graph.outputs
-        values = {input_name: self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)}
+        values = {
+            input_name: self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)
+        }
         for node, expired in zip(self.graph.nodes, self._expired, strict=True):
             arguments = [values[i] if i in values else self._constants[i] for i in node.inputs]
             values[node.output] = self._observed(observe, node.output, run_node(node, arguments))

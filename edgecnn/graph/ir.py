@@ -243,6 +243,11 @@ class Graph:
             return "int8"
         return "w8" if any(t.quant is not None for t in self.tensors.values()) else "fp32"
 
+    def as_float(self) -> Graph:
+        """The same network without quantization: the float values that stand beside the integers."""
+        tensors = {name: replace(t, quant=None, integers=None) for name, t in self.tensors.items()}
+        return replace(self, tensors=tensors, metadata=replace(self.metadata, quantization=None))
+
     def with_tensors(self, *changed: Tensor) -> Graph:
         """A copy in which the given tensors replace those of the same name."""
         return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})

@@ -61,9 +61,13 @@ def fuse_activations(graph: Graph) -> Graph:
             return None
         # The fused tensor keeps the producer's name: it is the layer that people know.
         fused = replace(first, attrs=_attrs(first, activation=second.op))
-        nodes = tuple(fused if n is first else _renamed(n, second.output, first.output) for n in g.nodes if n is not second)
+        nodes = tuple(
+            fused if n is first else _renamed(n, second.output, first.output) for n in g.nodes if n is not second
+        )
         outputs = tuple(first.output if o == second.output else o for o in g.outputs)
-        return replace(g, nodes=nodes, outputs=outputs, tensors={k: t for k, t in g.tensors.items() if k != second.output})
+        return replace(
+            g, nodes=nodes, outputs=outputs, tensors={k: t for k, t in g.tensors.items() if k != second.output}
+        )
 
     return _each_pair(graph, rewrite)
 

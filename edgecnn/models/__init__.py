@@ -1,4 +1,4 @@
-"""Models: typed rows, their blocks, and the weights people have. Torch is imported by what builds, not by what lists."""
+"""Models: typed rows, their blocks, and the weights people have. What lists them needs no torch; building does."""
 
 from __future__ import annotations
 

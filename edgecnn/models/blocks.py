@@ -51,7 +51,7 @@ class Separable(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1 (unless by 1), depthwise 3x3, linear project 1x1; added to the input where shapes allow (V2, fig. 4)."""
+    """Expand 1x1 (unless by 1), depthwise 3x3, linear project 1x1; plus the input where shapes allow (V2, fig. 4)."""
 
     def __init__(self, spec: ModelSpec, size: int, inputs: int, outputs: int, stride: int, expand: int) -> None:
         super().__init__()

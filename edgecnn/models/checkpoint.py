@@ -7,8 +7,9 @@ import json
 import pickle
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import import_module, resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
 
 Tensors = dict[str, torch.Tensor]
+DEMO = "_demo.safetensors"  # after the model's name, in assets/
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,9 @@ def load_weights(spec: ModelSpec, path: Path, padding: str | None = None) -> tup
         return _own(spec, path, tensors, header["edgecnn"], padding, digest)
     scheme = next((s for s in SCHEMES if s.matches(tensors)), None)
     if scheme is None:
-        plain = ModelSpec(**{**_fields(spec), "padding": padding or spec.padding, "num_classes": _classes(tensors, spec)})
+        plain = ModelSpec(
+            **{**_fields(spec), "padding": padding or spec.padding, "num_classes": _classes(tensors, spec)}
+        )
         module = build(plain)
         assign(module, tensors, path)
         return module, WeightSource(spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest)
@@ -140,7 +144,9 @@ def _arranged(arrange: Any, name: str, tensor: torch.Tensor, ours: torch.Tensor,
     except (RuntimeError, IndexError):
         out = tensor
     if out.shape != ours.shape:
-        raise InputError(f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, which does not fit {tuple(ours.shape)}")
+        raise InputError(
+            f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, which does not fit {tuple(ours.shape)}"
+        )
     return out
 
 
@@ -237,14 +243,20 @@ def demo_weights(spec: ModelSpec) -> tuple[Classifier, WeightSource]:
     Raises:
         InputError: this model has none; names those that do.
     """
-    assets = resources.files("edgecnn") / "assets"
-    shipped = sorted(p.name.removesuffix("_demo.safetensors") for p in assets.iterdir() if p.name.endswith("_demo.safetensors"))
+    shipped = demo_names()
     if spec.name not in shipped:
-        raise InputError(
-            f"{spec.name} needs --weights FILE (or random); demo weights exist for: {', '.join(shipped) or 'none'}"
-        )
-    with resources.as_file(assets / f"{spec.name}_demo.safetensors") as path:
+        raise InputError(f"{spec.name} needs --weights FILE (or random); demo weights exist for: {', '.join(shipped)}")
+    with resources.as_file(_assets() / f"{spec.name}{DEMO}") as path:
         return load_weights(spec, path)
+
+
+def demo_names() -> list[str]:
+    """Models that demo weights ship for."""
+    return sorted(p.name.removesuffix(DEMO) for p in _assets().iterdir() if p.name.endswith(DEMO))
+
+
+def _assets() -> Traversable:
+    return resources.files("edgecnn") / "assets"
 
 
 def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module, str | None]:
@@ -253,7 +265,7 @@ def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module
     The current directory is searched first, as ``python -m`` does.
 
     Raises:
-        InputError: it cannot be imported, is not there, is not callable, or returns no ``nn.Module``; or see ``assign``.
+        InputError: it cannot be imported or called, or returns no ``nn.Module``; or see ``assign``.
     """
     module_name, _, attribute = reference.partition(":")
     here = str(Path.cwd())
@@ -262,7 +274,9 @@ def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module
     try:
         factory = getattr(import_module(module_name), attribute)
     except (ImportError, SyntaxError) as error:
-        raise InputError(f"cannot import {module_name!r} of {reference}: {error}; run where it can be imported") from None
+        raise InputError(
+            f"cannot import {module_name!r} of {reference}: {error}; run where it can be imported"
+        ) from None
     except AttributeError:
         raise InputError(f"module {module_name!r} has no {attribute!r}; give package.module:factory") from None
     if not callable(factory):
@@ -282,8 +296,3 @@ def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module
         assign(module, tensors, weights)
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return module.eval(), digest
-
-
-def describe(source: WeightSource) -> dict[str, Any]:
-    """A WeightSource as JSON values."""
-    return asdict(source)

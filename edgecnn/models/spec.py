@@ -146,9 +146,7 @@ def resolve(name: str, num_classes: int = 1000) -> ModelSpec:
             width = float(match[1] or 1.0)
             resolution = int(match[2] or family.resolution)
             full = f"{family.name}_{match[1] or '1.0'}_{resolution}"
-            return ModelSpec(
-                name=full, family=family.name, width=width, resolution=resolution, num_classes=num_classes
-            )
+            return ModelSpec(name=full, family=family.name, width=width, resolution=resolution, num_classes=num_classes)
     listed = [n for f in FAMILIES.values() for n in (f.name, *f.listed)]
     raise InputError(
         unknown("model", name, listed) + "; any FAMILY_WIDTH_RESOLUTION, or package.module:factory for your own"

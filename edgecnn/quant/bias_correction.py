@@ -1,8 +1,8 @@
 """Empirical bias correction, layer after layer.
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2 and
-appendix D (the empirical form). The float network and the quantized one run side by side over the same images; after each
-layer the quantized one's mean output per channel is moved to the float one's, and only then does it go on, so that a
+appendix D (the empirical form). The float network and the quantized one run side by side over the same images;
+after each layer the quantized one's mean output per channel is moved to the float one's, and only then does it go on: a
 layer also corrects what the layers before it left.
 """
 
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node
 from edgecnn.graph.ir import Graph, QParams
-
-WEIGHTED = ("conv2d", "fully_connected")
 
 
 @torch.inference_mode()
@@ -52,7 +51,9 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, ND
             corrected[bias.name] = bias.value + shift.numpy()
             b += shift.reshape(1, -1, *[1] * (a.ndim - 2))
         float_values[node.output] = _activated(a, node.attrs.get("activation"))
-        quant_values[node.output] = _on_grid(_activated(b, node.attrs.get("activation")), graph.tensors[node.output].quant)
+        quant_values[node.output] = _on_grid(
+            _activated(b, node.attrs.get("activation")), graph.tensors[node.output].quant
+        )
         for i in node.inputs:
             if last[i] == k:
                 float_values.pop(i, None)

@@ -54,12 +54,26 @@ class _Watch:
         self.seen += 1
 
 
-def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], seed: int = 0) -> Mapping[str, Range]:
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What the images showed.
+
+    Attributes:
+        ranges: of every activation.
+        images: the first ones, (N, H, W, C) float32, for steps that need some at hand.
+    """
+
+    ranges: Mapping[str, Range]
+    images: NDArray[np.float32]
+
+
+def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int = 0, seed: int = 0) -> Calibration:
     """The range of every activation over the batches.
 
     Args:
         graph: float.
         batches: (N, H, W, C) float32 network inputs, streamed once; memory does not grow with their number.
+        keep: how many of the first images to keep.
         seed: of the sample that ``mse`` ranges look at.
 
     Raises:
@@ -73,18 +87,23 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], seed: int = 
         flat = (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).reshape(-1)
         watches[name].see(flat, generator)
 
-    count = 0
+    kept: list[NDArray[np.float32]] = []
+    missing, count = keep, 0
     for batch in batches:
+        if missing > 0:
+            kept.append(batch[:missing])
+            missing -= len(kept[-1])
         run(torch.from_numpy(batch), observe)
         count += len(batch)
     if count == 0:
         raise InputError("there are no calibration images; give a folder with some")
     for name, watch in watches.items():
         if not watch.finite:
-            raise InputError(f"activation {name!r} is not finite on the calibration images; check weights and preprocessing")
-    return {
-        name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()
-    }
+            raise InputError(
+                f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
+            )
+    ranges = {name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()}
+    return Calibration(ranges=ranges, images=np.concatenate(kept) if kept else np.zeros((0,), np.float32))
 
 
 def mse_range(seen: Range) -> tuple[float, float]:

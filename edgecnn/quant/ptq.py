@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.graph.contract import FIXED, WEIGHTED
 from edgecnn.graph.ir import Graph, QParams, Tensor
 from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
-from edgecnn.quant.bias_correction import WEIGHTED, correct_biases
-from edgecnn.quant.calibrate import Range, calibrate, mse_range
+from edgecnn.quant.bias_correction import correct_biases
+from edgecnn.quant.calibrate import Calibration, Range, mse_range
 from edgecnn.recipe import Recipe
 
 
-def quantize(
-    graph: Graph, batches: Iterable[NDArray[np.float32]], recipe: Recipe, *, seed: int = 0, facts: Mapping[str, Any] | None = None
-) -> Graph:
+def quantize(graph: Graph, calibration: Calibration, recipe: Recipe) -> Graph:
     """The int8 graph: every activation has parameters, every constant integers.
 
     Args:
         graph: float.
-        batches: (N, H, W, C) float32 network inputs, streamed once.
+        calibration: of this graph; with ``images_needed(recipe)`` images kept.
         recipe: the steps.
-        seed: of every random choice.
-        facts: JSON values to keep with the graph (calibration set, its digest).
 
     Raises:
-        InputError: the graph is quantized already, there are no images, or a value is not finite.
+        InputError: the graph is quantized already.
         UnsupportedError: an op's scale contract cannot be met; names the node.
     """
     if graph.precision != "fp32":
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-    kept = _Head(batches, recipe.correction_images if recipe.bias_correction else 0)
-    ranges = calibrate(graph, kept, seed)
-    result = _with_activations(graph, ranges, recipe)
+    result = _with_activations(graph, calibration.ranges, recipe)
     result = _with_constants(result)
     result, weight_scales = _with_weights(result, recipe)
-    biases = correct_biases(result, kept.images()) if recipe.bias_correction else {}
-    result = _with_biases(result, weight_scales, biases)
-    record = {"recipe": recipe.to_json(), "seed": seed, **(facts or {})}
-    return replace(result, metadata=replace(graph.metadata, quantization=record))
+    biases = correct_biases(result, calibration.images) if recipe.bias_correction else {}
+    return _with_biases(result, weight_scales, biases)
+
+
+def images_needed(recipe: Recipe) -> int:
+    """Calibration images that the recipe's steps look at again."""
+    return recipe.correction_images if recipe.bias_correction else 0
 
 
 def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
@@ -59,26 +56,7 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
     for weight in _weights(graph):
         assert weight.value is not None
         changed.append(scheme.quantize_weight(weight, scheme.weight_scales(weight.value, recipe.weight_range)))
-    result = graph.with_tensors(*changed)
-    return replace(result, metadata=replace(graph.metadata, quantization={"recipe": recipe.to_json()}))
-
-
-class _Head:
-    """Passes batches through, and keeps the first images for later."""
-
-    def __init__(self, batches: Iterable[NDArray[np.float32]], count: int) -> None:
-        self._batches, self._count = batches, count
-        self._kept: list[NDArray[np.float32]] = []
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for batch in self._batches:
-            missing = self._count - sum(map(len, self._kept))
-            if missing > 0:
-                self._kept.append(batch[:missing])
-            yield batch
-
-    def images(self) -> NDArray[np.float32]:
-        return np.concatenate(self._kept)
+    return graph.with_tensors(*changed)
 
 
 def _weights(graph: Graph) -> list[Tensor]:
@@ -106,7 +84,7 @@ def _with_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe)
                     f"{names} must share one scale, but a sigmoid or softmax among them has the fixed scale 1/256; "
                     "join them after a layer of their own"
                 )
-            quant = scheme.FIXED
+            quant = FIXED
         else:
             quant = _group_qparams([ranges[name] for name in sorted(group)], recipe)
         changed += [replace(graph.tensors[name], quant=quant) for name in group]

@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.graph.contract import WEIGHT_LIMIT
 from edgecnn.graph.ir import QParams, Tensor
 
-WEIGHT_LIMIT = 127  # weights stay in [-127, 127]
 BIAS_LIMIT = 2**30  # half of int32: the other half is headroom for the accumulated products
-FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
+SMALLEST = 1e-8  # scale of an activation
 
 
 def activation_qparams(low: float, high: float) -> QParams:
     """int8, per tensor, affine, over [low, high] widened to hold 0, which is exactly an integer.
 
-    A range of no width (a tensor that is always zero) gets scale 1.
+    A range of next to no width (a tensor that is always zero) gets scale 1: below ``SMALLEST`` a grid is finer than any
+    network needs, and kernels overflow.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / 255)
-    if scale < np.finfo(np.float32).tiny:
+    if scale < SMALLEST:
         return QParams(scale=np.array([1.0]), zero_point=np.array([0]), dtype="int8")
     zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype="int8")
@@ -33,7 +34,7 @@ def activation_qparams(low: float, high: float) -> QParams:
 def weight_scales(weight: NDArray[np.float32], method: str) -> NDArray[np.float32]:
     """One scale per output channel (axis 0): the largest magnitude over 127, or the one of least squared error.
 
-    ``mse`` tries clipping at 60 to 100 % of the largest magnitude. A channel of zeros gets the largest scale of the others.
+    ``mse`` tries clipping at 60 to 100 % of the largest magnitude. A channel of zeros gets the others' largest scale.
     """
     flat = weight.reshape(weight.shape[0], -1)
     peak = np.abs(flat).max(axis=1)

@@ -10,8 +10,8 @@ import numpy as np
 from edgecnn.artifact import Emission
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_int8
-from edgecnn.graph.ir import Graph, Node
-from edgecnn_converters.tflite.reader import METADATA, ports
+from edgecnn.graph.ir import Graph, Metadata, Node
+from edgecnn_converters.tflite.reader import METADATA, guess_precision, ports, read
 from edgecnn_converters.tflite.rows import ROWS, Emitter, placement, scale_ratio
 
 FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
@@ -63,6 +63,20 @@ def convert(graph: Graph, *, precision: str, io: str = "int8") -> Emission:
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """What of the graph TFLite cannot express: (node, reason), in order. Empty when all of it can be written."""
     return [(node.output, reason) for node in graph if (reason := _obstacle(graph, node, precision))]
+
+
+def describe(data: bytes) -> tuple[str, Metadata | None]:
+    """The precision of a ``.tflite`` file, ours or another's, and what our writer noted in it.
+
+    Raises:
+        InputError: not a TFLite file, a corrupt one, or damaged metadata.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    model = read(data)
+    if model.metadata is None:
+        return guess_precision(model), None
+    fields = dict(model.metadata)
+    return str(fields.pop("precision", "")), Metadata.from_json(fields)
 
 
 def _obstacle(graph: Graph, node: Node, precision: str) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import INTEGER_TYPES, QParams
+from edgecnn.graph.summary import Layer
 from edgecnn_converters.tflite.model import IDENTIFIER, load_schema
 
 METADATA = "edgecnn"  # name of the JSON that our writer puts in the file
@@ -194,6 +196,64 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
         quant = QParams(scale=tensor.scale, zero_point=tensor.zero_point, dtype=tensor.dtype, axis=axis)
         found[tensor.name] = (quant, values)
     return found
+
+
+def layers(data: bytes) -> list[Layer]:
+    """Every operator of the file, with what it stores and what it costs.
+
+    Raises:
+        InputError: as ``read``.
+        MissingDependencyError: as ``read``.
+    """
+    model = read(data)
+    return [_layer(model, op) for op in model.ops]
+
+
+def _layer(model: TfliteModel, op: TfliteOp) -> Layer:
+    made = model.tensors[op.outputs[0]]
+    constants = [t for t in (model.tensors[i] for i in op.inputs if i >= 0) if t.data is not None]
+    weight = next((t for t in constants if op.name in WEIGHTED), None)
+    macs = 0
+    if op.name in WEIGHTED:
+        kernel = model.tensors[op.inputs[1]].shape
+        macs = math.prod(made.shape) * math.prod(kernel[1:3] if op.name == "DEPTHWISE_CONV_2D" else kernel[1:])
+    scales = None if weight is None else weight.scale
+    return Layer(
+        op=op.name,
+        name=made.name,
+        output=made.shape,
+        dtype=made.dtype,
+        scale=None if made.scale is None else float(made.scale[0]),
+        zero_point=None if made.zero_point is None else int(made.zero_point[0]),
+        weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",
+        weight_scales=None if scales is None else (float(scales.min()), float(scales.max()), int(scales.size)),
+        weight_bytes=sum(t.data.nbytes for t in constants if t.data is not None),
+        macs=macs,
+        details=" ".join(_details(op)),
+    )
+
+
+def _details(op: TfliteOp) -> Iterator[str]:
+    schema, options = load_schema(), op.options
+    if "strideH" in options:
+        yield f"stride={options['strideH']}x{options['strideW']}"
+    if "padding" in options:
+        yield f"padding={_names(schema.Padding)[options['padding']]}"
+    if options.get("fusedActivationFunction"):
+        yield f"activation={_names(schema.ActivationFunctionType)[options['fusedActivationFunction']]}"
+    if "depthMultiplier" in options and options["depthMultiplier"] != 1:
+        yield f"multiplier={options['depthMultiplier']}"
+
+
+def guess_precision(model: TfliteModel) -> str:
+    """One of ``artifact.PRECISIONS``, from the types of a file that does not say: activations first, then constants."""
+    made = {model.tensors[i].dtype for op in model.ops for i in op.outputs if op.name not in ("QUANTIZE", "DEQUANTIZE")}
+    stored = {t.dtype for t in model.tensors if t.data is not None}
+    if "int16" in made:
+        return "int16x8"
+    if made & {"int8", "uint8"}:
+        return "int8"
+    return "w8" if stored & {"int8", "uint8"} else "fp16" if "float16" in stored else "fp32"
 
 
 def ports(data: bytes) -> tuple[Port, Port]:

@@ -1,0 +1,82 @@
+"""A graph layer by layer: what `edgecnn inspect` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ops import macs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One op of a graph or of an artifact.
+
+    Attributes:
+        op: its name.
+        name: of the tensor it makes.
+        output: shape, NHWC or NC.
+        dtype: of the output.
+        scale: of the output; ``None`` where it is float.
+        zero_point: as above.
+        weight: dtype and shape of the weights, or empty.
+        weight_scales: (smallest, largest, count), or ``None``.
+        weight_bytes: of all its constants, as they are stored.
+        macs: multiply-accumulates for one image.
+        details: attributes that are not the default.
+    """
+
+    op: str
+    name: str
+    output: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+    weight: str = ""
+    weight_scales: tuple[float, float, int] | None = None
+    weight_bytes: int = 0
+    macs: int = 0
+    details: str = ""
+
+
+def layers(graph: Graph) -> list[Layer]:
+    """Every node, in order."""
+    return [_layer(graph, node) for node in graph]
+
+
+def _layer(graph: Graph, node: Node) -> Layer:
+    made = graph.tensors[node.output]
+    constants = [graph.tensors[i] for i in node.inputs if graph.tensors[i].is_constant]
+    stored = [t.integers if t.integers is not None else t.value for t in constants]
+    weight = constants[0] if constants else None
+    return Layer(
+        op=node.op,
+        name=node.output,
+        output=made.shape,
+        dtype=made.quant.dtype if made.quant else "float32",
+        scale=float(made.quant.scale[0]) if made.quant else None,
+        zero_point=int(made.quant.zero_point[0]) if made.quant else None,
+        weight=f"{weight.quant.dtype if weight.quant else 'float32'} {_x(weight.shape)}" if weight else "",
+        weight_scales=scale_span(weight.quant) if weight and weight.quant else None,
+        weight_bytes=sum(a.nbytes for a in stored if a is not None),
+        macs=macs(graph, node),
+        details=_details(node),
+    )
+
+
+def scale_span(quant: QParams) -> tuple[float, float, int]:
+    """(smallest scale, largest scale, how many)."""
+    return float(np.min(quant.scale)), float(np.max(quant.scale)), int(quant.scale.size)
+
+
+def _details(node: Node) -> str:
+    from edgecnn.graph.ops import OPS
+
+    changed = {k: v for k, v in node.attrs.items() if v != OPS[node.op].attrs[k]}
+    return " ".join(f"{k}={_x(v) if isinstance(v, tuple) else v}" for k, v in changed.items())
+
+
+def _x(values: tuple[int, ...]) -> str:
+    return "x".join(map(str, values))
