@@ -73,6 +73,20 @@ def multiply(x: Integers, multiplier: Integers, shift: Integers) -> Integers:
     return divide_by_power(high_mul(x, multiplier), np.maximum(-shift, 0))
 
 
+def multiply_once(x: Integers, multiplier: Integers, shift: Integers) -> Integers:
+    """``x * multiplier / 2**31 * 2**shift``, rounded once, halves up (the single-rounding form of the above).
+
+    Args:
+        x: accumulators in the range of int32.
+        multiplier, shift: from ``quantize_multiplier``, shift below 31; broadcast against ``x``.
+    """
+    total = Q31 - shift
+    product = x * multiplier
+    product += np.int64(1) << (total - 1)
+    product >>= total
+    return product
+
+
 def saturate32(x: Integers) -> Integers:
     """Clipped to int32."""
     clipped: Integers = np.clip(x, -(2**31), 2**31 - 1)
