@@ -231,7 +231,7 @@ def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
 
     picture = _background(rng, px, py)
     # Where a pixel lies on the sign: the inverse of scale, rotation, shear and perspective.
-    scale = uniform(0.2, 0.75)
+    scale = uniform(0.23, 0.78)
     cx, cy = uniform(-1, 1) * (0.95 - scale), uniform(-1, 1) * (0.95 - scale)
     half = uniform(-0.13, 0.13)  # tangent of half the angle, so that sine and cosine need no maths library
     cos, sin = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
@@ -251,7 +251,7 @@ def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
         for c in range(3):
             picture[c] += (np.float32(colour[c]) - picture[c]) * mask * np.float32(strength)
 
-    fade = uniform(0.0, 0.5)  # old paint is pale
+    fade = uniform(0.0, 0.4)  # old paint is pale
     grey = uniform(0.4, 0.8)
 
     def worn(colour: Colour) -> Colour:
@@ -311,7 +311,7 @@ def _occlude(
     rng: np.random.Generator, x: Plane, y: Plane, paint: Callable[..., None], cover: Callable[[Plane], Plane]
 ) -> None:
     """Branches, stickers and dirt over the sign."""
-    for _ in range(int(rng.integers(0, 5))):
+    for _ in range(int(rng.integers(0, 4))):
         ax, ay, bx, by, shade = (float(v) for v in rng.random(5))
         colour = (0.1 + 0.4 * shade, 0.15 + 0.45 * float(rng.random()), 0.08 + 0.3 * float(rng.random()))
         if rng.random() < 0.6:
@@ -324,7 +324,7 @@ def _occlude(
 def _photograph(rng: np.random.Generator, planes: list[Plane], px: Plane, py: Plane) -> NDArray[np.uint8]:
     """Light, shadow, haze, blur, noise, 8 bits."""
     exposure, lx, ly = (float(v) for v in rng.random(3))
-    light = np.float32(0.3 + 0.9 * exposure) * (
+    light = np.float32(0.32 + 0.88 * exposure) * (
         np.float32(1) + np.float32(0.7 * (lx - 0.5)) * px + np.float32(0.7 * (ly - 0.5)) * py
     )
     if rng.random() < 0.35:  # the edge of a shadow
@@ -338,7 +338,7 @@ def _photograph(rng: np.random.Generator, planes: list[Plane], px: Plane, py: Pl
         for _ in range(int(rng.integers(0, 5))):
             before, after = np.roll(image, 1, axis), np.roll(image, -1, axis)
             image = (before + image + image + after) * np.float32(0.25)
-    grain = np.float32(0.02 + 0.12 * float(rng.random()) ** 2)
+    grain = np.float32(0.02 + 0.1 * float(rng.random()) ** 2)
     image = image + (rng.random(image.shape, np.float32) + rng.random(image.shape, np.float32) - np.float32(1)) * (
         grain * np.float32(2)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def _export(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.expor
     if kinds - {"float32"}:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
             return torch.export.export(module, (torch.zeros(1, *input_shape),), strict=False)
     except (TorchDynamoException, GuardOnDataDependentSymNode) as error:
         raise UnsupportedError(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
@@ -200,13 +201,16 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         except SafetensorError as error:
             raise InputError(f"{path} is not a safetensors file, or is cut short ({error})") from None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's thoughts about pickle protocols; what matters is raised
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds Python objects, which could run code, or is no checkpoint; save only model.state_dict()"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path} is no checkpoint, or is cut short ({str(error).splitlines()[0]})") from None
+        reason = next(iter(str(error).splitlines()), "it is empty")
+        raise InputError(f"{path} is no checkpoint, or is cut short ({reason})") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):

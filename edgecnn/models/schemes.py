@@ -53,11 +53,14 @@ class Scheme:
         """Logits of the head.
 
         Raises:
-            InputError: there is no head.
+            InputError: there is no head, or it is no matrix.
         """
         if self.head not in tensors:
             raise InputError(f"the weights ({self.name}) lack the classifier's tensor {self.head!r}")
-        return int(tensors[self.head].shape[self.class_axis])
+        shape = tuple(tensors[self.head].shape)
+        if len(shape) not in (2, 4):
+            raise InputError(f"the weights ({self.name}): the classifier's tensor {self.head!r} has shape {shape}")
+        return shape[self.class_axis]
 
     def label_offset(self, classes: int) -> int:
         """1 for a head with a background class in front, else 0."""
@@ -198,7 +201,7 @@ SCHEMES = (
         family="mobilenet_v1",
         key="conv_dw_1/depthwise_kernel",
         head="conv_preds/kernel",
-        class_axis=3,
+        class_axis=-1,
         padding="same",
         folded=False,
         bn_eps=1e-3,
