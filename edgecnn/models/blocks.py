@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -108,11 +110,16 @@ def _blocks(
 
 
 def build(spec: ModelSpec) -> Classifier:
-    """The module of a spec, in evaluation mode, with torch's present random state (He initialisation, fan out)."""
+    """The module of a spec, in evaluation mode, with torch's present random state.
+
+    He initialisation by fan out (He et al. 2015, section 2.2), counted within a group: torch's own counts a depthwise
+    kernel's outputs over all groups, and activations would vanish.
+    """
     model = Classifier(spec)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            fan_out = math.prod(module.kernel_size) * module.out_channels / module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):

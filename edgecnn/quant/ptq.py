@@ -75,7 +75,7 @@ def scale_groups(graph: Graph) -> list[set[str]]:
 
 def _with_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe) -> Graph:
     fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
-    changed = []
+    chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
         if group & fixed:
             if group - fixed and any(_origin(graph, name) for name in group - fixed):
@@ -87,8 +87,27 @@ def _with_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe)
             quant = FIXED
         else:
             quant = _group_qparams([ranges[name] for name in sorted(group)], recipe)
-        changed += [replace(graph.tensors[name], quant=quant) for name in group]
-    return graph.with_tensors(*changed)
+        chosen.update(dict.fromkeys(group, quant))
+    _widen_for_kernels(graph, chosen)
+    return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
+
+
+def _widen_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
+    """Make the scale of a nearly dead output as large as its op's integer kernels need; in place.
+
+    A layer whose output hardly moves would otherwise get a scale so far below its inputs' that the kernels' fixed-point
+    multipliers overflow (LiteRT's add stops the process).
+    """
+    for node in graph:
+        if OPS[node.op].scale == "own":
+            scales = [float(chosen[i].scale[0]) for i in node.inputs if i in chosen]
+            constants = [graph.tensors[i].value for i in node.inputs[1:2]]
+            weights = [float(np.abs(v).max()) / 127 for v in constants if v is not None]
+            smallest = scheme.smallest_output_scale(node.op, scales, weights)
+            if chosen[node.output].scale[0] < smallest:
+                old = chosen[node.output]
+                group = [name for name, quant in chosen.items() if quant is old]
+                chosen.update(dict.fromkeys(group, scheme.rescaled(old, smallest)))
 
 
 def _origin(graph: Graph, name: str) -> bool:

@@ -5,30 +5,55 @@ Source: LiteRT 8-bit quantization specification; Jacob et al. 2018, section 3; K
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHT_LIMIT
+from edgecnn.graph.contract import WEIGHT_LIMIT, WEIGHTED
 from edgecnn.graph.ir import QParams, Tensor
 
 BIAS_LIMIT = 2**30  # half of int32: the other half is headroom for the accumulated products
-SMALLEST = 1e-8  # scale of an activation
+SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
 
 
 def activation_qparams(low: float, high: float) -> QParams:
     """int8, per tensor, affine, over [low, high] widened to hold 0, which is exactly an integer.
 
-    A range of next to no width (a tensor that is always zero) gets scale 1: below ``SMALLEST`` a grid is finer than any
-    network needs, and kernels overflow.
+    The scale is at least ``SMALLEST``, also where the tensor is always zero.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32((high - low) / 255)
-    if scale < SMALLEST:
-        return QParams(scale=np.array([1.0]), zero_point=np.array([0]), dtype="int8")
+    scale = max(np.float32((high - low) / 255), SMALLEST)
     zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype="int8")
+
+
+def smallest_output_scale(op: str, inputs: Sequence[float], constants: Sequence[float]) -> float:
+    """The smallest output scale with which an op's integer kernels work, with some room to spare.
+
+    Args:
+        op: of scale ``own``.
+        inputs: scales of its activations.
+        constants: largest scale of its weight or constant operand, if it has one.
+
+    Source: LiteRT's ``add.cc`` needs ``2 max(s_in) / (2**20 s_out) < 1``; XNNPACK's convolutions, linear layers and
+    products need ``s_a s_b / s_out < 256`` and its other ops ``s_in / s_out < 128`` or more.
+    """
+    every = (*inputs, *constants)
+    if op == "add":
+        return max(every) / 2**18
+    if op in (*WEIGHTED, "mul"):
+        return math.prod((*every, *every)[:2]) / 200
+    return max(every) / 100
+
+
+def rescaled(quant: QParams, scale: float) -> QParams:
+    """The same lower end on a coarser grid."""
+    low = (-128 - int(quant.zero_point[0])) * float(quant.scale[0])
+    zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
+    return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype=quant.dtype)
 
 
 def weight_scales(weight: NDArray[np.float32], method: str) -> NDArray[np.float32]:
