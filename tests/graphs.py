@@ -51,10 +51,9 @@ class Int8Builder:
         weights = self.rng.integers(-127, 128, weight_shape).astype(np.int8)
         inputs = [x, self._constant(f"{name}.weight", weights, scales, axis=0)]
         noise = 73 * 73 * math.sqrt(products)
-        if bias:
-            bias_scales = (np.float64(self.quant(x).scale[0]) * scales.astype(np.float64)).astype(np.float32)
-            integers = self.rng.integers(-int(noise), int(noise) + 1, channels).astype(np.int32)
-            inputs.append(self._constant(f"{name}.bias", integers, bias_scales, axis=0))
+        bias_scales = (np.float64(self.quant(x).scale[0]) * scales.astype(np.float64)).astype(np.float32)
+        integers = self.rng.integers(-int(noise), int(noise) + 1, channels).astype(np.int32) * bias
+        inputs.append(self._constant(f"{name}.bias", integers.astype(np.int32), bias_scales, axis=0))
         if out is None:
             spread = float(self.quant(x).scale[0] * scales.mean()) * noise / 60
             rectified = attrs.get("activation", "none") != "none" and self.rng.random() < 0.8

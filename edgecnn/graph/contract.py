@@ -63,13 +63,11 @@ def _per_tensor(tensor: Tensor, what: str) -> None:
         raise InputError(f"{what} is {tensor.quant.dtype} {axis}; it must be int8 per tensor")
 
 
-def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
     if weight.integers is None or weight.quant is None or weight.quant.dtype != "int8" or weight.quant.axis != 0:
         raise InputError(f"{where}: weight {weight.name!r} must be a constant in int8, one scale per output channel")
     if np.any(weight.quant.zero_point) or weight.integers.min() < -WEIGHT_LIMIT:
         raise InputError(f"{where}: weight {weight.name!r} must be symmetric: zero point 0, integers in [-127, 127]")
-    if bias is None:
-        return
     if bias.integers is None or bias.quant is None or bias.quant.dtype != "int32" or bias.quant.axis != 0:
         raise InputError(f"{where}: bias {bias.name!r} must be a constant in int32, one scale per output channel")
     assert x.quant is not None

@@ -88,7 +88,7 @@ def _conv(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     source, inside = x[0], (top, left)
     if top != bottom or left != right:
         source, inside = _padded(source, a["padding"]), (0, 0)
-    return F.conv2d(source, x[1], x[2] if len(x) > 2 else None, a["stride"], inside, a["dilation"], a["groups"])
+    return F.conv2d(source, x[1], x[2], a["stride"], inside, a["dilation"], a["groups"])
 
 
 def _max_pool(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
@@ -120,7 +120,7 @@ def _reshape(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
 
 KERNELS: Mapping[str, Kernel] = {
     "conv2d": _conv,
-    "fully_connected": lambda a, x: F.linear(x[0], x[1], x[2] if len(x) > 2 else None),
+    "fully_connected": lambda a, x: F.linear(x[0], x[1], x[2]),
     "add": lambda a, x: x[0] + x[1],
     "mul": lambda a, x: x[0] * x[1],
     "max_pool2d": _max_pool,

@@ -25,7 +25,7 @@ class OpSpec:
     """One op.
 
     Attributes:
-        inputs: names of the inputs, in order; a trailing ``?`` marks an optional one, ``*`` any number.
+        inputs: names of the inputs, in order; a trailing ``*`` marks any number.
         attrs: attribute name to default; ``REQUIRED`` has none.
         shape: output shape from input shapes and attributes.
         scale: how the output is quantized: ``own`` (calibrated), ``same`` (shares the input's parameters, so
@@ -76,14 +76,14 @@ def _conv_shape(s: list[Shape], a: Attrs) -> Shape:
     assert isinstance(groups, int)
     _need(len(x) == 4 and len(w) == 4, f"input must be NHWC and weight OHWI, got {x} and {w}")
     _need(x[3] == w[3] * groups and w[0] % groups == 0, f"{groups} groups, weight {w} and {x[3]} channels do not fit")
-    _need(len(s) < 3 or s[2] == (w[0],), f"bias must be ({w[0]},)")
+    _need(s[2:] == [(w[0],)], f"there must be a bias, of shape ({w[0]},)")
     return (x[0], *_spatial(x, (w[1], w[2]), a), w[0])
 
 
 def _linear_shape(s: list[Shape], a: Attrs) -> Shape:
     x, w = s[0], s[1]
     _need(len(x) == 2 and len(w) == 2 and x[1] == w[1], f"input {x} and weight {w} do not fit")
-    _need(len(s) < 3 or s[2] == (w[0],), f"bias must be ({w[0]},)")
+    _need(s[2:] == [(w[0],)], f"there must be a bias, of shape ({w[0]},)")
     return (x[0], w[0])
 
 
@@ -142,13 +142,13 @@ _PLACE = {"stride": (1, 1), "padding": (0, 0, 0, 0)}  # padding: top, bottom, le
 
 OPS: Mapping[str, OpSpec] = {
     "conv2d": OpSpec(
-        inputs=("x", "weight", "bias?"),
+        inputs=("x", "weight", "bias"),
         attrs={**_PLACE, "dilation": (1, 1), "groups": 1, **_ACTIVATION},
         shape=_conv_shape,
         macs=_weight_macs,
     ),
     "fully_connected": OpSpec(
-        inputs=("x", "weight", "bias?"), attrs=_ACTIVATION, shape=_linear_shape, macs=_weight_macs
+        inputs=("x", "weight", "bias"), attrs=_ACTIVATION, shape=_linear_shape, macs=_weight_macs
     ),
     "add": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape),
     "mul": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape),

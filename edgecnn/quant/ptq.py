@@ -93,21 +93,30 @@ def _with_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe)
 
 
 def _widen_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
-    """Make the scale of a nearly dead output as large as its op's integer kernels need; in place.
+    """Raise scales, in place, until every op's integer kernels can work with them; only dead layers need it."""
 
-    A layer whose output hardly moves would otherwise get a scale so far below its inputs' that the kernels' fixed-point
-    multipliers overflow (LiteRT's add stops the process).
-    """
-    for node in graph:
-        if OPS[node.op].scale == "own":
-            scales = [float(chosen[i].scale[0]) for i in node.inputs if i in chosen]
-            constants = [graph.tensors[i].value for i in node.inputs[1:2]]
-            weights = [float(np.abs(v).max()) / 127 for v in constants if v is not None]
-            smallest = scheme.smallest_output_scale(node.op, scales, weights)
-            if chosen[node.output].scale[0] < smallest:
-                old = chosen[node.output]
-                group = [name for name, quant in chosen.items() if quant is old]
-                chosen.update(dict.fromkeys(group, scheme.rescaled(old, smallest)))
+    def raise_to(name: str, scale: float) -> bool:
+        old = chosen[name]
+        if np.float32(scale) <= old.scale[0]:
+            return False
+        group = [other for other, quant in chosen.items() if quant is old]
+        chosen.update(dict.fromkeys(group, scheme.rescaled(old, scale)))
+        return True
+
+    changed = True
+    while changed:
+        changed = False
+        for node in graph:
+            if OPS[node.op].scale != "own":
+                continue
+            names = [i for i in node.inputs if i in chosen]
+            constants = [v for i in node.inputs[1:2] if (v := graph.tensors[i].value) is not None]
+            weight = max((scheme.constant_scale(node.op, v) for v in constants), default=0.0)
+            scales, output = scheme.kernel_scales(
+                node.op, [float(chosen[i].scale[0]) for i in names], float(chosen[node.output].scale[0]), weight
+            )
+            for name, scale in ((node.output, output), *zip(names, scales, strict=True)):
+                changed |= chosen[name] is not FIXED and raise_to(name, scale)
 
 
 def _origin(graph: Graph, name: str) -> bool:
@@ -145,6 +154,9 @@ def _with_weights(graph: Graph, recipe: Recipe) -> tuple[Graph, dict[str, NDArra
             assert bias.value is not None
             assert source.quant is not None
             found = scheme.weight_scales(weight.value, recipe.weight_range)
+            made = graph.tensors[node.output].quant
+            assert made is not None
+            found = np.maximum(found, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
             scales[node.output] = scheme.widened_for_bias(found, source.quant.scale, bias.value)
             changed.append(scheme.quantize_weight(weight, scales[node.output]))
     return graph.with_tensors(*changed), scales

@@ -16,6 +16,7 @@ from edgecnn.graph.contract import WEIGHT_LIMIT, WEIGHTED
 from edgecnn.graph.ir import QParams, Tensor
 
 BIAS_LIMIT = 2**30  # half of int32: the other half is headroom for the accumulated products
+SMALLEST_MULTIPLIER = np.float32(2**-30)  # of a convolution: below 2**-32 XNNPACK refuses it
 SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
 
 
@@ -30,23 +31,39 @@ def activation_qparams(low: float, high: float) -> QParams:
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype="int8")
 
 
-def smallest_output_scale(op: str, inputs: Sequence[float], constants: Sequence[float]) -> float:
-    """The smallest output scale with which an op's integer kernels work, with some room to spare.
+def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float) -> tuple[list[float], float]:
+    """Scales of an op's inputs and output, raised where its integer kernels could not work with them.
+
+    They can with those of any lively layer; a dead one (always zero) has a scale so small that fixed-point multipliers
+    overflow: LiteRT's add stops the process, XNNPACK refuses the file.
 
     Args:
         op: of scale ``own``.
-        inputs: scales of its activations.
-        constants: largest scale of its weight or constant operand, if it has one.
+        inputs: of its activations.
+        output: of its output.
+        weight: largest scale of its weight, or the scale of its constant operand; 0 where it has none.
 
-    Source: LiteRT's ``add.cc`` needs ``2 max(s_in) / (2**20 s_out) < 1``; XNNPACK's convolutions, linear layers and
-    products need ``s_a s_b / s_out < 256`` and its other ops ``s_in / s_out < 128`` or more.
+    Source: the limits in XNNPACK's ``subgraph`` definitions: convolutions and linear layers ``s_in s_w / s_out`` in
+    [2**-32, 2**8), products [2**-16, 2**8), sums ``s_in / s_out`` in [2**-10, 2**8), others [2**-8, 2**7].
     """
-    every = (*inputs, *constants)
-    if op == "add":
-        return max(every) / 2**18
-    if op in (*WEIGHTED, "mul"):
-        return math.prod((*every, *every)[:2]) / 200
-    return max(every) / 100
+    raised = list(inputs)
+    if op in WEIGHTED:
+        return raised, max(output, raised[0] * weight / 200)
+    if op == "mul":
+        first, second = (*raised, weight)[:2]
+        output = max(output, first * second / 200)
+        least = output * 2**-15 / max(first, second)
+        return [max(s, least) for s in raised], output
+    high, low = (200.0, 1000.0) if op == "add" else (100.0, 200.0)
+    output = max(output, max(*raised, weight) / high)
+    return [max(s, output / low) for s in raised], output
+
+
+def constant_scale(op: str, value: NDArray[np.float32]) -> float:
+    """The largest scale that a weight, or a constant operand, will get."""
+    if op in WEIGHTED:
+        return float(np.abs(value).max()) / WEIGHT_LIMIT
+    return float(activation_qparams(float(value.min()), float(value.max())).scale[0])
 
 
 def rescaled(quant: QParams, scale: float) -> QParams:

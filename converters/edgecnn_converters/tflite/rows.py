@@ -119,18 +119,6 @@ class Emitter:
         self._made[name] = index
         return index
 
-    def bias(self, node: Node) -> int:
-        """The bias of a conv2d or fully_connected; zeros where it has none, for LiteRT's int8 kernels need one."""
-        if len(node.inputs) > 2:
-            return self.constant(node.inputs[2])
-        x, weight = (self.graph.tensors[i] for i in node.inputs[:2])
-        zeros = np.zeros(weight.shape[0], np.int32 if self.integer else np.float32)
-        quant = None
-        if self.integer:
-            scale = _quant(x).scale * _quant(weight).scale
-            quant = QParams(scale=scale, zero_point=np.zeros(len(scale), np.int64), dtype="int32", axis=0)
-        return self.model.tensor(f"{node.output}/bias", zeros.shape, str(zeros.dtype), quant, zeros)
-
     def parameters(self, name: str, values: Any) -> int:
         """A small int32 constant: axes, paddings, a shape."""
         data: NDArray[np.int32] = np.array(values, np.int32)
@@ -218,13 +206,13 @@ def _conv2d(e: Emitter, node: Node) -> None:
     else:
         variant = "grouped" if a["groups"] > 1 else None
         filters = e.constant(weight.name)
-    inputs = [source, filters, e.bias(node)]
+    inputs = [source, filters, e.constant(node.inputs[2])]
     e.operator("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", variant, inputs, e.activation(node.output), options)
 
 
 def _fully_connected(e: Emitter, node: Node) -> None:
     options = e.schema.FullyConnectedOptionsT(fusedActivationFunction=e.fused(node))
-    inputs = [e.operand(node.inputs[0]), e.constant(node.inputs[1]), e.bias(node)]
+    inputs = [e.operand(node.inputs[0]), e.constant(node.inputs[1]), e.constant(node.inputs[2])]
     e.operator("FULLY_CONNECTED", None, inputs, e.activation(node.output), options)
 
 

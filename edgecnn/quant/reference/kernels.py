@@ -123,7 +123,7 @@ def _rescaled(
     if float_product:  # GetQuantizedConvolutionMultipler
         scale = (c.scale(0) * weight_scale).astype(np.float64)
     multiplier, shift = fp.quantize_multiplier(scale / _real(c.scale(-1)))
-    bias = c.values[2].astype(np.int64) if len(c.values) > 2 else np.zeros(len(multiplier), np.int64)
+    bias = c.values[2].astype(np.int64)
     return _requantized(c, sums, lambda part: multiply(part.astype(np.int64) + bias, multiplier, shift))
 
 

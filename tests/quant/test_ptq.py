@@ -1,0 +1,217 @@
+"""Post-training quantization: the contract holds for every graph, errors stay small, and bad values are named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from graphs import float_graph, random_graph
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from zoo import GOOD
+
+from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.graph.capture import capture
+from edgecnn.graph.contract import check_int8
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Metadata, Tensor
+from edgecnn.models import resolve
+from edgecnn.models.checkpoint import random_weights
+from edgecnn.quant import scheme
+from edgecnn.quant.calibrate import CHUNKS, SAMPLES_PER_BATCH, Range, calibrate, mse_range
+from edgecnn.quant.ptq import images_needed, quantize, quantize_weights
+from edgecnn.quant.reference import run
+from edgecnn.recipe import RECIPES, Recipe, recipe
+from edgecnn_converters.tflite import convert
+
+SHAPE = (3, 12, 10)
+
+
+def images(graph, count, seed=0):
+    shape = graph.tensors[graph.inputs[0]].shape[1:]
+    return np.random.default_rng(seed).normal(0, 1, (count, *shape)).astype(np.float32)
+
+
+def quantized(graph, name="default", count=16):
+    settings_ = RECIPES[name]
+    return quantize(graph, calibrate(graph, [images(graph, count)], keep=images_needed(settings_)), settings_)
+
+
+def sqnr(graph, int8, x):
+    """Of the oracle's output beside float."""
+    want = TorchGraph(graph)(torch.from_numpy(x)).numpy()
+    into, out = (int8.tensors[n].quant for n in (int8.inputs[0], int8.outputs[0]))
+    got = out.dequantize(run(int8, into.quantize(x))[int8.outputs[0]])
+    return 10 * np.log10((want**2).mean() / max(((want - got) ** 2).mean(), 1e-30) + 1e-30)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("module", GOOD)
+def test_every_module_becomes_a_close_int8_network(module, name):
+    torch.manual_seed(1)
+    graph = capture(GOOD[module]().eval(), SHAPE, Metadata(model=module))
+    try:
+        int8 = quantized(graph, name)
+    except UnsupportedError as error:
+        assert "must share one scale" in str(error)
+        return
+    check_int8(int8)
+    assert int8.precision == "int8"
+    assert sqnr(graph, int8, images(graph, 16)) > (12 if module == "softmax" else 20)
+
+
+@settings(max_examples=40, deadline=None, print_blob=True)
+@given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6), name=st.sampled_from(sorted(RECIPES)))
+def test_random_networks_meet_the_contract(seed, pieces, name):
+    note(f"random_graph({seed}, {pieces})")
+    graph = float_graph(random_graph(seed, pieces))
+    try:
+        int8 = quantized(graph, name, 4)
+    except UnsupportedError as error:
+        assert "must share one scale" in str(error)
+        return
+    check_int8(int8)
+    assert len(convert(int8, precision="int8").files[".tflite"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(low=st.floats(-1e4, 1e4), high=st.floats(-1e4, 1e4))
+def test_zero_is_exact_and_the_range_is_covered(low, high):
+    low, high = min(low, high), max(low, high)
+    quant = scheme.activation_qparams(low, high)
+    step = float(quant.scale[0])
+    assert quant.dequantize(quant.quantize(np.zeros(1)))[0] == 0
+    ends = np.array([min(low, 0), max(high, 0)])
+    assert np.abs(quant.dequantize(quant.quantize(ends)) - ends).max() <= step * 0.51 + 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays.arrays(np.float32, (4, 9), elements=st.floats(-100, 100, width=32)), st.sampled_from(["minmax", "mse"])
+)
+def test_weights_are_nearest_symmetric_and_in_range(weight, method):
+    scales = scheme.weight_scales(weight, method)
+    tensor = scheme.quantize_weight(Tensor(name="w", shape=weight.shape, value=weight), scales)
+    assert np.isfinite(scales).all()
+    assert (scales > 0).all()
+    assert np.abs(tensor.integers.astype(int)).max() <= 127
+    if method == "minmax":
+        real = tensor.quant.dequantize(tensor.integers)
+        assert (np.abs(real - weight).max(axis=1) <= scales * 0.5001 + 1e-30).all()
+
+
+def test_mse_ranges_clip_an_outlier_and_never_do_worse():
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([rng.normal(0, 1, 500_000), [20.0]]).astype(np.float32)
+    seen = Range(low=float(samples.min()), high=20.0, samples=samples)
+    low, high = mse_range(seen)
+    assert high < 18
+
+    def error(a, b):
+        quant = scheme.activation_qparams(a, b)
+        return np.square(quant.dequantize(quant.quantize(samples)) - samples).mean()
+
+    assert error(low, high) < error(seen.low, seen.high)
+
+
+def test_a_bias_too_large_for_int32_widens_its_weights():
+    narrow, wide = np.array([1e-9, 1e-3], np.float32), np.array([1e-6], np.float32)
+    scales = scheme.widened_for_bias(narrow, wide, np.array([5.0, 0.5]))
+    assert 5.0 / (1e-6 * float(scales[0])) <= 2**30 * 1.001
+    assert scales[1] == np.float32(1e-3)
+
+
+def test_calibration_memory_does_not_grow_with_the_images():
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    seen = calibrate(graph, (images(graph, 2, seed) for seed in range(3 * CHUNKS)))
+    for found in seen.ranges.values():
+        assert found.samples.size <= CHUNKS * SAMPLES_PER_BATCH
+
+
+def test_calibration_is_deterministic_and_seeded():
+    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
+    a, b, c = (calibrate(graph, [images(graph, 8)], seed=s).ranges for s in (0, 0, 1))
+    name = graph.outputs[0]
+    np.testing.assert_array_equal(a[name].samples, b[name].samples)
+    assert not np.array_equal(a[name].samples, c[name].samples)
+
+
+def test_no_images_and_bad_activations():
+    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
+    with pytest.raises(InputError, match="no calibration images"):
+        calibrate(graph, [])
+    first, second = images(graph, 1), images(graph, 1)
+    second[0, 0, 0, 0] = np.nan
+    for batches in ([second], [first, second]):
+        with pytest.raises(InputError, match="activation 'input' is not finite"):
+            calibrate(graph, batches)
+
+
+def test_a_quantized_graph_is_not_quantized_again():
+    int8 = quantized(capture(GOOD["residual"]().eval(), SHAPE, Metadata()))
+    for again in (lambda: quantize(int8, None, RECIPES["default"]), lambda: quantize_weights(int8, RECIPES["default"])):
+        with pytest.raises(InputError, match="int8 already"):
+            again()
+
+
+def test_weight_only_leaves_activations_and_biases_float():
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    w8 = quantize_weights(graph, RECIPES["default"])
+    assert w8.precision == "w8"
+    x = torch.from_numpy(images(graph, 4))
+    exact, coarse = TorchGraph(graph)(x), TorchGraph(w8, integers=True)(x)
+    assert not torch.equal(exact, coarse)
+    torch.testing.assert_close(exact, coarse, rtol=0.1, atol=0.05)
+
+
+def test_bias_correction_moves_the_means_to_the_float_ones():
+    module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
+    graph = capture(module, (3, 96, 96), Metadata())
+    x = images(graph, 32)
+    kept = calibrate(graph, [x], keep=32)
+    plain, corrected = (
+        quantize(graph, kept, Recipe(name="x", activation_range="minmax", bias_correction=on)) for on in (False, True)
+    )
+    assert sqnr(graph, corrected, x) > sqnr(graph, plain, x)
+
+
+def test_recipes_are_known_by_name():
+    assert recipe("default") is RECIPES["default"]
+    with pytest.raises(InputError, match="unknown recipe 'defautl'.*did you mean 'default'"):
+        recipe("defautl")
+    with pytest.raises(InputError, match="unknown activation_range 'kl'"):
+        Recipe(name="x", activation_range="kl")
+
+
+def test_joining_a_sigmoid_with_something_else_is_refused():
+    class Joined(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([torch.sigmoid(x), x], 1)
+
+    with pytest.raises(UnsupportedError, match="must share one scale"):
+        quantized(capture(Joined().eval(), SHAPE, Metadata()))
+
+
+def test_a_dead_layer_is_quantized_and_runs(tmp_path):
+    from edgecnn_targets.litert import open_session
+
+    class Dead(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+            self.a.weight.data *= 0
+            self.a.bias.data.fill_(-1)
+
+        def forward(self, x):
+            dead = torch.relu(self.a(x))
+            return self.b(x) + self.b(dead) * dead + dead
+
+    graph = capture(Dead().eval(), SHAPE, Metadata())
+    int8 = quantized(graph)
+    path = tmp_path / "d.tflite"
+    path.write_bytes(convert(int8, precision="int8").files[".tflite"])
+    x = int8.tensors["input"].quant.quantize(images(graph, 3))
+    for kernels, worst in (("reference", 0), ("xnnpack", 2)):
+        got = open_session(path, kernels=kernels).run(x).astype(int)
+        assert np.abs(got - run(int8, x)[int8.outputs[0]]).max() <= worst
