@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import manifest_path, read_manifest, write_artifact
 from edgecnn.checking import Checking, Reference, Subject, check, float_reference, session_reference
 from edgecnn.data import Images, open_images
@@ -28,7 +29,7 @@ from edgecnn_converters.registry import CONVERTERS, converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session, runtime, runtime_of
 
-CALIBRATION_BATCH = 8  # images in memory at a time
+CALIBRATION_BATCH = 4  # images in memory at a time: few enough to stay in the caches between layers
 LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
 PRECISIONS = {"none": "fp32", "fp16": "fp16", "w8": "w8", "int8": "int8", "int16x8": "int16x8"}  # of --quantize
 
@@ -84,6 +85,7 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
         MissingDependencyError: a target or a device lacks a library.
     """
     _check_request(request)
+    keep_freed_memory()
     images = request.checking.open_images()
     calibration_images = _calibration_images(request)
     with watch.step("capture") as notes:
@@ -274,6 +276,7 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
         InputError: the artifact, its manifest, the reference or the data is wrong.
         MissingDependencyError: a device lacks a library.
     """
+    keep_freed_memory()
     path = request.artifact
     row = runtime_of(path)
     if not path.is_file():

@@ -159,9 +159,6 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
 
 
 def _export(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    from torch._dynamo.exc import TorchDynamoException
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-
     kinds = {str(p.dtype).removeprefix("torch.") for p in module.state_dict().values() if p.is_floating_point()}
     if kinds - {"float32"}:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
@@ -169,11 +166,11 @@ def _export(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.expor
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
             return torch.export.export(module, (torch.zeros(1, *input_shape),), strict=False)
-    except (TorchDynamoException, GuardOnDataDependentSymNode) as error:
-        raise UnsupportedError(
-            f"torch.export cannot follow the module ({_first_line(error)}); its control flow must not depend on data"
-        ) from None
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch.fx")):  # of tracing, not of the module
+            raise UnsupportedError(
+                f"torch.export cannot follow the module ({_first_line(error)}); its control flow must not depend on data"
+            ) from None
         raise InputError(
             f"the module does not run on an input of shape (1, {_csv(input_shape)}): {_first_line(error)}"
         ) from None

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node
-from edgecnn.graph.ir import Graph, QParams
+from edgecnn.graph.ir import Graph, Node, QParams
+
+Chunks = list[torch.Tensor]
+CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 
 
 @torch.inference_mode()
@@ -34,31 +37,48 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, ND
         for t in graph.tensors.values()
         if t.value is not None
     }
-    x = torch.from_numpy(images).permute(0, 3, 1, 2)
+    chunks = torch.from_numpy(images).permute(0, 3, 1, 2).split(CHUNK)
     (name,) = graph.inputs
-    float_values, quant_values = {name: x}, {name: _on_grid(x, graph.tensors[name].quant)}
+    float_values = {name: list(chunks)}
+    quant_values = {name: [_on_grid(c.clone(), graph.tensors[name].quant) for c in chunks]}
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
     corrected: dict[str, NDArray[np.float32]] = {}
     for k, node in enumerate(graph.nodes):
-        before = replace(node, attrs={**node.attrs, "activation": "none"}) if "activation" in node.attrs else node
-        a = run_node(before, [float_values.get(i, exact.get(i)) for i in node.inputs])  # type: ignore[misc]
-        b = run_node(before, [quant_values.get(i, coarse.get(i)) for i in node.inputs])  # type: ignore[misc]
+        a, b = _run(node, float_values, exact), _run(node, quant_values, coarse)
         if node.op in WEIGHTED:
-            over = (0, 2, 3) if a.ndim == 4 else (0,)
-            shift = a.mean(over) - b.mean(over)
+            shift = _channel_means(a) - _channel_means(b)
             bias = graph.tensors[node.inputs[2]]
             assert bias.value is not None
             corrected[bias.name] = bias.value + shift.numpy()
-            b += shift.reshape(1, -1, *[1] * (a.ndim - 2))
-        float_values[node.output] = _activated(a, node.attrs.get("activation"))
-        quant_values[node.output] = _on_grid(
-            _activated(b, node.attrs.get("activation")), graph.tensors[node.output].quant
-        )
+            for chunk in b:
+                chunk += shift.reshape(1, -1, *[1] * (chunk.ndim - 2))
+        activation, quant = node.attrs.get("activation"), graph.tensors[node.output].quant
+        float_values[node.output] = [_activated(chunk, activation) for chunk in a]
+        quant_values[node.output] = [_on_grid(_activated(chunk, activation), quant) for chunk in b]
         for i in node.inputs:
             if last[i] == k:
                 float_values.pop(i, None)
                 quant_values.pop(i, None)
     return corrected
+
+
+def _run(node: Node, values: Mapping[str, Chunks], constants: Mapping[str, torch.Tensor]) -> Chunks:
+    """The node's outputs before its activation, chunk by chunk; not a view of its inputs."""
+    before = replace(node, attrs={**node.attrs, "activation": "none"}) if "activation" in node.attrs else node
+    count = len(next(iter(values.values())))
+    made = []
+    for j in range(count):
+        arguments = [values[i][j] if i in values else constants[i] for i in node.inputs]
+        out = run_node(before, arguments)
+        made.append(out.clone() if any(out.data_ptr() == x.data_ptr() for x in arguments) else out)
+    return made
+
+
+def _channel_means(chunks: Chunks) -> torch.Tensor:
+    over = (0, 2, 3) if chunks[0].ndim == 4 else (0,)
+    total = sum((chunk.sum(over, dtype=torch.float64) for chunk in chunks), torch.zeros(()))
+    per_channel = sum(chunk.numel() for chunk in chunks) // chunks[0].shape[1]
+    return (total / per_channel).float()
 
 
 def _laid_out(array: NDArray[np.float32]) -> torch.Tensor:
@@ -76,6 +96,8 @@ def _activated(x: torch.Tensor, activation: object) -> torch.Tensor:
 
 
 def _on_grid(x: torch.Tensor, quant: QParams | None) -> torch.Tensor:
-    """The values rounded to the grid, in place of what an integer kernel would hand on."""
+    """The values rounded to the grid, in place: what an integer kernel would hand on."""
     assert quant is not None
-    return torch.fake_quantize_per_tensor_affine(x, float(quant.scale[0]), int(quant.zero_point[0]), *quant.limits)
+    scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+    low, high = quant.limits
+    return x.div_(scale).round_().clamp_(low - zero, high - zero).mul_(scale)

@@ -14,7 +14,7 @@ from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
 
-SAMPLES_PER_BATCH = 1024
+SAMPLES_PER_BATCH = 512
 CHUNKS = 96  # at most this many batches' samples are kept per tensor; older ones are thinned evenly
 
 

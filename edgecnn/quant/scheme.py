@@ -81,7 +81,7 @@ def weight_scales(weight: NDArray[np.float32], method: str) -> NDArray[np.float3
     flat = weight.reshape(weight.shape[0], -1)
     peak = np.abs(flat).max(axis=1)
     scale = peak / WEIGHT_LIMIT
-    scale = np.where(scale > 0, scale, scale.max() if scale.max() > 0 else 1.0).astype(np.float32)
+    scale = np.where(scale > 0, scale, scale.max() if scale.max() > 0 else SMALLEST).astype(np.float32)
     if method == "minmax":
         return scale
     best, best_error = scale.copy(), np.full(len(scale), np.inf)
