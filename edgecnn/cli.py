@@ -90,7 +90,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     inspect.add_argument(
         "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
     )
-    inspect.add_argument("--weights", metavar="FILE|demo|random", default="random", help="default random: shapes only")
+    inspect.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
     inspect.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
     inspect.add_argument("--json", action="store_true", help="one JSON document on stdout")
 

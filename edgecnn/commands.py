@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ def _layers(options: argparse.Namespace) -> list[Any]:
     from edgecnn.source import load_graph
 
     source = Source(model=options.model, weights=options.weights, preprocess=options.preprocess)
+    if source.weights is None and not source.is_file and not source.is_factory:
+        source = replace(source, weights="random")
     return layers(load_graph(source))
 
 

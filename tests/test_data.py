@@ -140,7 +140,9 @@ def spoil(path, how):
 def test_bad_images_are_named_and_counted_and_stop_the_run(classes, how):
     for name in ("cat/1.png", "dog/2.png"):
         spoil(classes / name, how)
-    with pytest.raises(InputError, match=r"2 of 12 images .* cannot be read, the first .*cat.1\.png .*--skip-bad-images"):
+    with pytest.raises(
+        InputError, match=r"2 of 12 images .* cannot be read, the first .*cat.1\.png .*--skip-bad-images"
+    ):
         everything(opened(classes))
     images = opened(classes, skip_bad=True)
     pixels, labels = everything(images)
@@ -230,7 +232,12 @@ def test_training_folders(classes, tmp_path):
 
 # --- the demo data ---
 
-GOLDEN = {"train": "eb8fff5e4ef04370", "val": "2db5597a22c3b8dd", "test": "453f95015599fd1e", "calibration": "c191782dbafe6f27"}  # of the first eight images
+GOLDEN = {
+    "train": "eb8fff5e4ef04370",
+    "val": "2db5597a22c3b8dd",
+    "test": "453f95015599fd1e",
+    "calibration": "c191782dbafe6f27",
+}  # of the first eight images
 
 
 @pytest.mark.parametrize("split", GOLDEN)
@@ -286,7 +293,9 @@ def test_noise_says_why():
 
 
 @pytest.mark.parametrize(
-    "spoilt", [PHOTOS // 128, (PHOTOS.astype(np.float32) / 255).astype(np.uint8), PHOTOS // 60 + 100], ids=["bits", "fractions", "flat"]
+    "spoilt",
+    [PHOTOS // 128, (PHOTOS.astype(np.float32) / 255).astype(np.uint8), PHOTOS // 60 + 100],
+    ids=["bits", "fractions", "flat"],
 )
 def test_images_normalised_before_saving_say_why(spoilt):
     (line,) = lint(spoilt.astype(np.uint8))

@@ -249,5 +249,6 @@ def _where(node: fx.Node, what: str) -> str:
     path = list(stack.values())[-1][0] or "(the module itself)"
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     library = str(Path(torch.__file__).parent)
-    mine = [f"{file}:{line}" for file, line in frames if not file.startswith(library)]
-    return f"{what} in {path}" + (f" at {mine[-1]}" if mine else "")
+    lines = [f"{file}:{line}" for file, line in frames if not file.startswith(library)]
+    lines = lines or [f"{Path(file).relative_to(library).as_posix()}:{line}" for file, line in frames]
+    return f"{what} in {path}" + (f" at {lines[-1]}" if lines else "")

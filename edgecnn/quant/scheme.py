@@ -5,7 +5,6 @@ Source: LiteRT 8-bit quantization specification; Jacob et al. 2018, section 3; K
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 

@@ -87,9 +87,7 @@ def test_zero_is_exact_and_the_range_is_covered(low, high):
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    arrays.arrays(np.float32, (4, 9), elements=st.floats(-100, 100, width=32)), st.sampled_from(["minmax", "mse"])
-)
+@given(arrays.arrays(np.float32, (4, 9), elements=st.floats(-100, 100, width=32)), st.sampled_from(["minmax", "mse"]))
 def test_weights_are_nearest_symmetric_and_in_range(weight, method):
     scales = scheme.weight_scales(weight, method)
     tensor = scheme.quantize_weight(Tensor(name="w", shape=weight.shape, value=weight), scales)

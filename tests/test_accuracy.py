@@ -1,0 +1,98 @@
+"""Golden figures: the demo, and real weights on real images where those are at hand."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgecnn import demo
+from edgecnn.cli import main
+from edgecnn.data import open_images
+from edgecnn.graph.serialize import load
+from edgecnn.quant.reference import run
+from edgecnn_converters.tflite.reader import read
+from edgecnn_targets.litert import open_session
+
+GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "accuracy.toml").read_text("utf-8"))
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+REAL = {"mobilenet_v2": "mobilenet_v2_1.0_224_google", "mobilenet_v1_0.75_224": "mobilenet_v1_0.75_224"}
+IMAGES = 100  # on which oracle and LiteRT are compared bit for bit
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data (real weights and images) is not there")
+
+pytestmark = pytest.mark.slow
+
+
+def demo_accuracy(folder, calibration):
+    words = ["export", "mobilenet_v2_0.35_96", "--target", "tflite", "--weights", "demo", "--data", "demo"]
+    assert main([*words, "--calibration", calibration, "-o", str(folder)]) == 0
+    (entry,) = json.loads((folder / "report.json").read_text())
+    return entry["accuracy"]
+
+
+def test_the_demo_is_trained_and_survives_int8(tmp_path):
+    accuracy, golden = demo_accuracy(tmp_path, "demo"), GOLDEN["demo"]
+    assert accuracy["n"] == 2000
+    assert accuracy["fp32_top1"] == pytest.approx(golden["fp32_top1"], abs=golden["fp32_tolerance"])
+    assert 90 <= accuracy["fp32_top1"] <= 97
+    assert accuracy["drop"] <= golden["max_drop"]
+    assert accuracy["agreement"] >= golden["min_agreement"]
+    assert accuracy["sqnr_db"] >= golden["min_sqnr_db"]
+
+
+def test_the_demo_is_hard_enough_to_show_a_bad_quantizer(tmp_path):
+    dim = tmp_path / "dim"
+    dim.mkdir()
+    for i, pixels in enumerate(demo.images("calibration", range(40))[0]):
+        Image.fromarray(pixels // 3 + 80).save(dim / f"{i}.png")
+    assert demo_accuracy(tmp_path / "out", str(dim))["agreement"] <= GOLDEN["demo"]["dim"]["max_agreement"]
+
+
+@pytest.fixture(scope="module", params=REAL)
+def real(request, tmp_path_factory):
+    """(golden figures, report entry, path of the artifact without its suffix)."""
+    folder = tmp_path_factory.mktemp("real")
+    weights = SHARED / REAL[request.param] / "model.safetensors"
+    words = ["export", request.param, "--target", "tflite", "--weights", str(weights)]
+    words += ["--calibration", str(SHARED / "imagenet_sample500"), "--data", str(SHARED / "imagenet_val650")]
+    assert main([*words, "-o", str(folder)]) == 0
+    (entry,) = json.loads((folder / "report.json").read_text())
+    return GOLDEN[request.param], entry, folder / request.param
+
+
+@needs_shared
+def test_real_weights_score_what_the_manifest_says(real):
+    golden, entry, _ = real
+    one_image = 100 / 650
+    assert entry["accuracy"]["n"] == 650
+    assert entry["accuracy"]["fp32_top1"] == pytest.approx(golden["fp32_top1"], abs=one_image + 0.01)
+    assert entry["accuracy"]["fp32_top5"] == pytest.approx(golden["fp32_top5"], abs=one_image + 0.01)
+
+
+@needs_shared
+def test_int8_is_at_least_as_near_to_fp32_as_the_best_peer(real):
+    golden, entry, _ = real
+    assert entry["accuracy"]["agreement"] >= golden["min_agreement"]
+    assert entry["accuracy"]["sqnr_db"] >= golden["min_sqnr_db"]
+
+
+@needs_shared
+def test_the_oracle_is_litert_bit_for_bit_and_xnnpack_is_near(real):
+    golden, _, stem = real
+    graph, artifact = load(Path(f"{stem}.edgecnn")), Path(f"{stem}.tflite")
+    assert len(read(artifact.read_bytes()).ops) <= golden["max_ops"]
+    images = open_images(str(SHARED / "imagenet_val650"), demo_split="test", labelled=False, limit=IMAGES)
+    exact, fast = open_session(artifact, kernels="reference"), open_session(artifact)
+    assert fast.findings == ()
+    grid = graph.tensors[graph.inputs[0]].quant
+    worst = 0
+    for pixels, _ in images.batches(graph.metadata.preprocess, 4):
+        x = grid.quantize(graph.metadata.preprocess.normalise(pixels))
+        want = run(graph, x)[graph.outputs[0]]
+        np.testing.assert_array_equal(exact.run(x), want)
+        worst = max(worst, int(np.abs(fast.run(x).astype(int) - want).max()))
+    assert worst <= golden["max_lsb_xnnpack"]

@@ -1,0 +1,432 @@
+"""The command line, end to end: what it prints, what it leaves, and the status it exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgecnn.artifact import read_manifest
+from edgecnn.cli import main
+from edgecnn.graph.serialize import load
+from edgecnn_converters.tflite.reader import integers
+
+DEMO = "mobilenet_v2_0.35_96"
+EXPORT = ["export", DEMO, "--target", "tflite", "--weights", "demo", "--calibration", "demo"]
+QUICK = ["--calibration-images", "40"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An int8 export of the demo, checked on some images: (folder, report)."""
+    folder = tmp_path_factory.mktemp("demo")
+    status = main([*EXPORT, *QUICK, "--data", "demo", "--limit", "60", "--max-drop", "10", "-o", str(folder)])
+    assert status == 0
+    return folder, json.loads((folder / "report.json").read_text())
+
+
+def run(*words):
+    """A command as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgecnn", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+def error_of(capfd, *words, status=2):
+    """The one line that a failing command prints."""
+    capfd.readouterr()
+    assert main(list(map(str, words))) == status
+    captured = capfd.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("edgecnn: error: ")]
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    return lines[0]
+
+
+# --- export and validate ---
+
+
+def test_export_writes_artifact_graph_manifest_and_report(exported):
+    folder, (entry,) = exported
+    assert {p.name for p in folder.iterdir()} == {
+        f"{DEMO}.tflite", f"{DEMO}.tflite.json", f"{DEMO}.edgecnn", "report.json"
+    }  # fmt: skip
+    assert set(entry) >= {
+        "model", "target", "device", "artifact", "size_bytes", "accuracy", "latency", "parity", "checks", "seconds"
+    }  # fmt: skip
+    assert (entry["model"], entry["target"], entry["device"]) == (DEMO, "tflite", "host")
+    assert entry["size_bytes"] == (folder / f"{DEMO}.tflite").stat().st_size
+    accuracy = entry["accuracy"]
+    assert accuracy["n"] == 60
+    assert accuracy["drop"] == pytest.approx(accuracy["fp32_top1"] - accuracy["top1"])
+    low, high = accuracy["drop_ci95"]
+    assert low <= accuracy["drop"] <= high
+    assert accuracy["agreement"] >= 95
+    assert accuracy["sqnr_db"] > 15
+    assert entry["latency"]["runs"] >= 50
+    assert entry["latency"]["threads"] == 1
+    assert entry["parity"]["max_lsb"] is not None
+    assert entry["float_ops"] == []
+    assert {c["name"]: c["passed"] for c in entry["checks"]} == {"drop": True, "float_ops": True}
+    assert all(entry["seconds"][s] > 0 for s in ("capture", "calibrate", "quantize", "convert", "validate"))
+
+
+def test_the_manifest_says_how_it_was_made_and_what_was_measured(exported):
+    folder, (entry,) = exported
+    manifest = read_manifest(folder / f"{DEMO}.tflite", "tflite")
+    assert manifest.precision == "int8"
+    assert manifest.metadata.quantization["calibration"]["images"] == 40
+    assert len(manifest.metadata.quantization["calibration"]["sha256"]) == 64
+    assert manifest.metadata.quantization["recipe"]["name"] == "default"
+    assert len(manifest.metadata.labels) == 16
+    assert manifest.metadata.preprocess.resize == (96, 96)
+    assert "torch" in manifest.versions
+    assert [dict(f) for f in manifest.figures] == [entry]
+
+
+def test_the_same_command_gives_the_same_bytes_in_another_process(exported, tmp_path):
+    done = run(*EXPORT, *QUICK, "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in (f"{DEMO}.tflite", f"{DEMO}.edgecnn"):
+        assert (tmp_path / name).read_bytes() == (exported[0] / name).read_bytes()
+
+
+def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd):
+    path = exported[0] / f"{DEMO}.tflite"
+    assert main(["validate", str(path), "--data", "demo", "--limit", "60", "--min-agreement", "90", "--json"]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    before = exported[1][0]
+    assert entry["accuracy"] == before["accuracy"]
+    assert entry["parity"] == before["parity"]
+
+
+def test_validate_without_reference(exported, tmp_path, capfd):
+    alone = tmp_path / "alone.tflite"
+    alone.write_bytes((exported[0] / f"{DEMO}.tflite").read_bytes())
+    assert main(["validate", str(alone), "--data", "demo", "--limit", "20", "--json"]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert entry["accuracy"]["top1"] > 50
+    assert entry["accuracy"]["fp32_top1"] is None
+    assert "not compared with fp32" in entry["findings"][0]
+    message = error_of(capfd, "validate", alone, "--data", "demo", "--max-drop", "1")
+    assert "--max-drop needs the fp32 reference" in message
+
+
+def test_a_float_artifact_serves_as_reference(exported, tmp_path, capfd):
+    source = exported[0] / f"{DEMO}.edgecnn"
+    assert main(["export", str(source), "--target", "tflite", "--quantize", "none", "-o", str(tmp_path)]) == 0
+    capfd.readouterr()
+    words = ["validate", str(exported[0] / f"{DEMO}.tflite"), "--data", "demo", "--limit", "60", "--json"]
+    assert main([*words, "--reference", str(tmp_path / f"{DEMO}.tflite")]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert entry["accuracy"]["agreement"] == exported[1][0]["accuracy"]["agreement"]
+    assert entry["accuracy"]["sqnr_db"] == pytest.approx(exported[1][0]["accuracy"]["sqnr_db"], abs=0.1)
+
+
+def test_a_graph_file_emits_again_without_torch(exported, tmp_path):
+    source = exported[0] / f"{DEMO}.edgecnn"
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from edgecnn.cli import main\n"
+        f"sys.exit(main(['export', {str(source)!r}, '--target', 'tflite', '-o', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f"{DEMO}.tflite").read_bytes() == (exported[0] / f"{DEMO}.tflite").read_bytes()
+
+
+@pytest.mark.parametrize("quantize", ["none", "fp16", "w8"])
+def test_other_precisions(quantize, tmp_path, capfd):
+    words = ["export", DEMO, "--target", "tflite", "--quantize", quantize, "--weights", "demo", "-o", str(tmp_path)]
+    assert main([*words, "--data", "demo", "--limit", "40", "--min-agreement", "97", "--json"]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert entry["precision"] == {"none": "fp32"}.get(quantize, quantize)
+    assert entry["accuracy"]["sqnr_db"] > (25 if quantize == "w8" else 45)
+
+
+@pytest.mark.parametrize("io", ["uint8", "float32"])
+def test_input_and_output_types(io, exported, tmp_path, capfd):
+    source = exported[0] / f"{DEMO}.edgecnn"
+    words = ["export", str(source), "--target", "tflite", "--io", io, "-o", str(tmp_path), "--data", "demo"]
+    assert main([*words, "--limit", "60", "--json"]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert entry["accuracy"]["agreement"] == exported[1][0]["accuracy"]["agreement"]
+    assert entry["parity"]["max_lsb"] == exported[1][0]["parity"]["max_lsb"]
+    assert entry["float_ops"] == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [("--max-drop=-50", "drop"), ("--min-agreement=100.1", "agreement"), ("--max-latency-ms=0.0001", "latency")],
+)
+def test_a_missed_limit_is_status_1_and_keeps_the_artifacts(exported, tmp_path, limit, name, capfd):
+    source = exported[0] / f"{DEMO}.edgecnn"
+    words = ["export", str(source), "--target", "tflite", "-o", str(tmp_path), "--data", "demo", "--limit", "20"]
+    assert main([*words, limit]) == 1
+    assert f"{name}: " in capfd.readouterr().err
+    (entry,) = json.loads((tmp_path / "report.json").read_text())
+    assert {c["name"]: c["passed"] for c in entry["checks"]}[name] is False
+    assert (tmp_path / f"{DEMO}.tflite").exists()
+
+
+def test_threads_are_passed_on(exported, capfd):
+    path = exported[0] / f"{DEMO}.tflite"
+    assert main(["validate", str(path), "--data", "demo", "--limit", "10", "--threads", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)[0]["latency"]["threads"] == 2
+
+
+FACTORY = """
+from torch import nn
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16))
+def odd():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU())
+"""
+
+
+def test_a_users_own_module(tmp_path, monkeypatch, capfd):
+    (tmp_path / "mynets.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    words = ["export", "mynets:net", "--target", "tflite", "--calibration", "demo", "--calibration-images", "40"]
+    feed = ["--preprocess", "resize=48x48,mean=127.5,std=127.5"]
+    assert main([*words, *feed, "--data", "demo", "--limit", "20", "--min-agreement", "80"]) == 0
+    assert (tmp_path / "out" / "net.tflite").exists()
+    assert "does not say how images become its input" in error_of(capfd, *words)
+    message = error_of(capfd, "export", "mynets:odd", *words[2:], *feed)
+    assert "gelu in 1 at" in message
+    assert "Supported: " in message
+    assert main(["inspect", "mynets:net", *feed]) == 0
+    assert "conv2d" in capfd.readouterr().out
+
+
+# --- the lists ---
+
+
+@pytest.mark.parametrize("command", ["models", "targets", "devices", "recipes", "doctor"])
+def test_lists_are_tables_or_json(command, capfd):
+    assert main([command, "--json"]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert rows
+    assert main([command]) == 0
+    shown = capfd.readouterr().out
+    assert str(next(iter(rows[-1].values()))) in shown
+    if command == "models":
+        by_name = {r["name"]: r for r in rows}
+        assert set(by_name["mobilenet_v2"]) >= {"name", "parameters", "macs", "resolution"}
+        assert by_name["mobilenet_v2"]["resolution"] == 224
+        assert by_name[DEMO]["demo_weights"] is True
+
+
+def test_inspect_prints_graphs_and_artifacts(exported, capfd):
+    folder, _ = exported
+    rows = {}
+    for name in (DEMO, folder / f"{DEMO}.edgecnn", folder / f"{DEMO}.tflite"):
+        assert main(["inspect", str(name), "--json"]) == 0
+        rows[str(name)] = json.loads(capfd.readouterr().out)
+        assert main(["inspect", str(name)]) == 0
+        assert "MACs" in capfd.readouterr().out
+    plain, graph, artifact = rows.values()
+    assert len(plain) == len(graph) == len(artifact) == 64
+    assert sum(r["macs"] for r in plain) - sum(r["macs"] for r in graph) == 1280 * (1000 - 16)
+    assert [r["macs"] for r in graph] == [r["macs"] for r in artifact]
+    assert [r["weight_bytes"] for r in graph if r["macs"]] == [r["weight_bytes"] for r in artifact if r["macs"]]
+
+
+def test_help_is_quick_and_imports_no_heavy_library():
+    code = (
+        "import sys, contextlib, io\n"
+        "from edgecnn.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main(['--help'])\n"
+        "heavy = {'torch', 'tensorflow', 'numpy', 'onnx', 'onnxruntime', 'openvino', 'ai_edge_litert', 'PIL', 'rich'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version_and_typos():
+    assert run("--version").stdout.startswith("edgecnn ")
+    done = run("exprot", "x")
+    assert done.returncode == 2
+    assert "did you mean 'export'?" in done.stderr
+
+
+# --- bad input ---
+
+
+def folder_of(path, count=3):
+    for i in range(count):
+        path.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (96, 96, 3), np.uint8)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export", "mobilnet_v2", "--target", "tflite", "--calibration", "demo"], "unknown model .*did you mean 'mobilenet_v2'"),
+        (["export", DEMO, "--target", "tflit", "--calibration", "demo"], "unknown target 'tflit'"),
+        (["export", DEMO, "--target", "tflite"], "int8 needs calibration images"),
+        (["export", "mobilenet_v2", "--target", "tflite", "--calibration", "demo"], "needs --weights FILE"),
+        ([*EXPORT, "--quantize", "int16x8"], "tflite is not written in int16x8"),
+        ([*EXPORT, "--recipe", "bset"], "unknown recipe"),
+        ([*EXPORT, "--max-drop", "1"], "--max-drop needs labelled images"),
+        ([*EXPORT, "--max-drop", "nan", "--data", "demo"], "give a finite number"),
+        ([*EXPORT, "--data", "demo", "--device", "pixel"], "unknown device 'pixel'"),
+        ([*EXPORT, "--preprocess", "size=3"], "--preprocess 'size=3'"),
+        ([*EXPORT, "--weights", "none.safetensors"], "no weight file at none.safetensors"),
+        ([*EXPORT, "--calibration", "no/such/folder"], "no/such/folder is not a folder"),
+        (["export", "no.edgecnn", "--target", "tflite"], "no.edgecnn is not a readable"),
+        (["export", DEMO, "--target", "tflite", "--quantize", "fp16", "--calibration", "demo"], "--calibration is for"),
+        (["export", DEMO, "--target", "tflite", "--quantize", "fp16", "--io", "uint8"], "--io uint8 is for"),
+        (["validate", "no.tflite", "--data", "demo"], "no artifact at no.tflite"),
+        (["validate", "no.txt", "--data", "demo"], "no.txt is no artifact"),
+        (["inspect", "no.tflite"], "cannot read no.tflite"),
+        (["train", "mobilenet_v2_0.35_96", "--data", "demo", "-o", "w.pt"], "written as .safetensors"),
+        (["train", "mobilenet_v2_0.35_96", "--data", "none", "-o", "w.safetensors"], "none is not a folder"),
+    ],
+)  # fmt: skip
+def test_bad_words_are_one_line_and_leave_nothing(words, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    import re
+
+    assert re.search(message, error_of(capfd, *words))
+    assert list(tmp_path.rglob("*.tflite")) == list(tmp_path.rglob("*.edgecnn")) == []
+
+
+def weights(tmp_path, change):
+    from edgecnn.models import resolve
+    from edgecnn.models.checkpoint import demo_weights
+
+    state = demo_weights(resolve(DEMO))[0].state_dict()
+    change(state)
+    torch.save(state, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+def test_bad_files_are_one_line_and_leave_nothing(tmp_path, capfd):
+    out = tmp_path / "out"
+    words = [*EXPORT[:6], "--data", "demo", "-o", out]
+
+    def with_nan(state):
+        state["features.0.conv.weight"][0, 0, 0, 0] = float("nan")
+
+    nan = weights(tmp_path, with_nan)
+    assert "holds NaN" in error_of(capfd, *EXPORT, "--weights", nan, "-o", out)
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in error_of(capfd, *words, "--calibration", tmp_path / "empty")
+    good = folder_of(tmp_path / "good" / "stop")
+    assert "unknown class 'cat'" in error_of(
+        capfd, *EXPORT, *QUICK, "--data", folder_of(tmp_path / "cats" / "cat").parent, "-o", out
+    )
+    (good / "1.png").write_bytes((good / "1.png").read_bytes()[:200])
+    assert "1 of 3 images" in error_of(capfd, *words, "--calibration", good)
+    table = tmp_path / "table"
+    folder_of(table / "images")
+    (table / "labels.csv").write_text("file,class_index\n0.png,16\n")
+    assert "has class 16" in error_of(capfd, *EXPORT, *QUICK, "--data", table, "-o", out)
+    (tmp_path / "file").write_text("in the way")
+    assert "is not a writable directory" in error_of(capfd, *EXPORT, "-o", tmp_path / "file" / "out")
+
+
+def test_few_noisy_images_are_a_warning_and_a_finding(tmp_path, capfd):
+    noise = folder_of(tmp_path / "noise", 5)
+    words = [*EXPORT[:6], "--calibration", str(noise), "-o", str(tmp_path / "out"), "--json"]
+    assert main(words) == 0
+    captured = capfd.readouterr()
+    assert "warning: only 5 calibration images" in captured.err
+    assert "look like noise" in captured.err
+    assert len(json.loads(captured.out)[0]["findings"]) == 2
+
+
+def test_skipped_images_are_counted(tmp_path, capfd):
+    folder = folder_of(tmp_path / "stop", 4)
+    (folder / "2.png").write_bytes(b"")
+    words = [*EXPORT, *QUICK, "-o", str(tmp_path / "out"), "--data", str(tmp_path), "--skip-bad-images", "--json"]
+    assert main(words) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert entry["accuracy"]["n"] == 3
+    assert "1 unreadable images were left out" in entry["findings"]
+
+
+def test_an_artifact_that_is_not_what_its_manifest_says(exported, tmp_path, capfd):
+    for name in (f"{DEMO}.tflite", f"{DEMO}.tflite.json", f"{DEMO}.edgecnn"):
+        (tmp_path / name).write_bytes((exported[0] / name).read_bytes())
+    path = tmp_path / f"{DEMO}.tflite"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert "sha256 differs" in error_of(capfd, "validate", path, "--data", "demo")
+    (tmp_path / f"{DEMO}.tflite.json").unlink()
+    path.write_bytes(data[:1000])
+    assert "TFLite file" in error_of(capfd, "validate", path, "--data", "demo")
+    path.write_bytes(b"")
+    assert "TFLite file" in error_of(capfd, "validate", path, "--data", "demo")
+
+
+def test_a_missing_library_is_status_3_and_the_command_that_installs_it(tmp_path):
+    code = (
+        "import sys; sys.modules['ai_edge_litert'] = None\n"
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n.startswith('ai_edge_litert') else find(n, *a)\n"
+        "from edgecnn.cli import main\n"
+        f"sys.exit(main({[*EXPORT, '-o', str(tmp_path)]!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "pip install 'edgecnn[tflite]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.3])
+def test_a_killed_export_leaves_no_half_artifact(exported, tmp_path, delay):
+    """SIGKILL while files are being replaced, again and again, at moments that differ."""
+    source = exported[0] / f"{DEMO}.edgecnn"
+    code = (
+        "import sys\nfrom edgecnn.cli import main\n"
+        f"print('ready', flush=True)\n"
+        f"while True: main(['export', {str(source)!r}, '--target', 'tflite', '-o', {str(tmp_path)!r}])"
+    )
+    want = (exported[0] / f"{DEMO}.tflite").read_bytes()
+    for attempt in range(4):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.6 + delay + 0.037 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        visible = [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+        for path in visible:
+            if path.suffix == ".tflite":
+                assert path.read_bytes() == want
+                read_manifest(path, "tflite")
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+            else:
+                assert load(path).precision == "int8"
+
+
+def test_the_files_integers_are_the_graphs(exported):
+    folder, _ = exported
+    graph = load(folder / f"{DEMO}.edgecnn")
+    for name, (quant, values) in integers((folder / f"{DEMO}.tflite").read_bytes()).items():
+        assert quant.same_as(graph.tensors[name].quant)
+        assert values is None or np.array_equal(values, graph.tensors[name].integers)
+
+
+def test_paths_are_only_what_the_user_gave(exported):
+    folder, _ = exported
+    for name in (f"{DEMO}.tflite", f"{DEMO}.edgecnn"):
+        assert str(Path.home()).encode() + b"/" not in (folder / name).read_bytes()
