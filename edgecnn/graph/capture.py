@@ -169,7 +169,8 @@ def _export(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.expor
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch.fx")):  # of tracing, not of the module
             raise UnsupportedError(
-                f"torch.export cannot follow the module ({_first_line(error)}); its control flow must not depend on data"
+                f"torch.export cannot follow the module ({_first_line(error)}); "
+                "its control flow must not depend on data"
             ) from None
         raise InputError(
             f"the module does not run on an input of shape (1, {_csv(input_shape)}): {_first_line(error)}"

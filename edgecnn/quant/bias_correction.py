@@ -37,7 +37,8 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, ND
         for t in graph.tensors.values()
         if t.value is not None
     }
-    chunks = torch.from_numpy(images).permute(0, 3, 1, 2).split(CHUNK)
+    whole = torch.from_numpy(images).permute(0, 3, 1, 2)
+    chunks = [whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK)]
     (name,) = graph.inputs
     float_values = {name: list(chunks)}
     quant_values = {name: [_on_grid(c.clone(), graph.tensors[name].quant) for c in chunks]}

@@ -1,4 +1,4 @@
-"""TensorFlow as an independent witness: the same network in Keras, through its own converter, is the same file in kind."""
+"""TensorFlow as an independent witness: the same network from Keras, through TensorFlow's own converter."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""`edgecnn export` beside litert-torch + ai-edge-quantizer: wall time, memory, size, accuracy, latency, as ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.checking import float_reference
+from edgecnn.data import open_images
+from edgecnn.graph.serialize import load
+from edgecnn_targets.evaluate import Batch, evaluate, fixed_input
+from edgecnn_targets.litert import open_session
+
+TURNS, RUNS = 15, 40  # latency: turns of each artifact, runs per turn
+
+
+def cold(words: Sequence[str], repeats: int) -> dict[str, Any]:
+    """Wall seconds (median, all) and peak memory of a command, each time a new process."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        seconds.append(round(time.perf_counter() - start, 2))
+        if done.returncode:
+            raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # of the largest child so far
+    return {"median_s": float(np.median(seconds)), "all_s": seconds, "peak_gb": round(peak, 2)}
+
+
+def interleaved(paths: Sequence[Path]) -> tuple[list[float], list[float]]:
+    """Median ms of each artifact, timed in turns, and the ratios of the first to the second, turn by turn."""
+    sessions = [open_session(path) for path in paths]
+    inputs = [fixed_input(session) for session in sessions]
+    medians: list[list[float]] = [[] for _ in paths]
+    for turn in range(TURNS + 1):
+        for k, (session, image) in enumerate(zip(sessions, inputs, strict=True)):
+            times = []
+            for _ in range(RUNS):
+                start = time.perf_counter_ns()
+                session.run(image)
+                times.append(time.perf_counter_ns() - start)
+            if turn:  # the first turn warms up
+                medians[k].append(float(np.median(times)) / 1e6)
+    ratios = [a / b for a, b in zip(medians[0], medians[-1], strict=True)]
+    return [float(np.median(m)) for m in medians], sorted(ratios)
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mobilenet_v2")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--calibration", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--peer", help="a python with litert-torch and ai-edge-quantizer")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    out = Path(tempfile.mkdtemp())
+    ours = [sys.executable, "-m", "edgecnn", "export", options.model, "--target", "tflite", "--quantize", "int8"]
+    ours += ["--weights", options.weights, "--calibration", options.calibration, "-o", str(out)]
+    help_ = cold([sys.executable, "-m", "edgecnn", "--help"], 5)
+    result: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "model": options.model,
+        "help_s": help_["median_s"],
+        "export": cold(ours, options.repeats),
+    }
+    artifacts = {"ours": out / f"{options.model}.tflite"}
+    if options.peer:
+        theirs = out / "peer.tflite"
+        script = str(Path(__file__).with_name("peer_litert.py"))
+        words = [options.peer, script, options.weights, options.calibration, options.model, str(theirs)]
+        result["peer_export"] = cold(words, options.repeats)
+        result["export_ratio"] = round(result["export"]["median_s"] / result["peer_export"]["median_s"], 3)
+        artifacts["peer"] = theirs
+        medians, ratios = interleaved(list(artifacts.values()))
+        result["latency_ms"] = dict(zip(artifacts, medians, strict=True))
+        quartiles = np.percentile(ratios, [25, 50, 75])
+        result["latency_ratio"] = {"median": round(quartiles[1], 3), "quartiles": [round(q, 3) for q in quartiles[::2]]}
+    else:
+        print("the peer was left out: no --peer", file=sys.stderr)
+    result["size_bytes"] = {name: path.stat().st_size for name, path in artifacts.items()}
+    graph = load(out / f"{options.model}.edgecnn")
+    preprocess, reference = graph.metadata.preprocess, float_reference(graph)
+    assert preprocess is not None
+    for name, path in artifacts.items():
+        images = open_images(options.data, demo_split="test", labelled=True)
+        fed = ((preprocess.normalise(pixels), labels) for pixels, labels in images.batches(preprocess, 10))
+        batches = (Batch(x, labels, reference(x)) for x, labels in fed)
+        result[name] = vars(evaluate(open_session(path), batches, label_offset=graph.metadata.label_offset))
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
