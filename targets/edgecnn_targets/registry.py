@@ -52,6 +52,14 @@ RUNTIMES = {
             library="ai_edge_litert",
             extra="tflite",
         ),
+        Runtime(
+            target="onnx",
+            suffix=".onnx",
+            description="ONNX with QuantizeLinear and DequantizeLinear, run by ONNX Runtime",
+            module="edgecnn_targets.onnxruntime",
+            library="onnxruntime",
+            extra="onnx",
+        ),
     )
 }
 

@@ -1,0 +1,48 @@
+"""What formats in NCHW share: how a graph's NHWC shapes, axes and weights look there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgecnn.graph.ir import Graph, Node, QParams
+
+OHWI_TO_OIHW = (0, 3, 1, 2)
+OIHW_TO_OHWI = (0, 2, 3, 1)
+AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # of an image in NHWC, to NCHW
+
+
+def nchw(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with channels first; shapes of other than four dimensions are as they are."""
+    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+
+
+def mixes_pixels(graph: Graph, node: Node) -> bool:
+    """Whether a reshape takes an image apart, so that the order of its elements matters."""
+    shapes = [s for s in (graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape) if len(s) == 4]
+    return any(s[1] * s[2] > 1 and s[3] > 1 for s in shapes)
+
+
+def needed_activation(graph: Graph, node: Node) -> str:
+    """``none`` where the output's integers already end where its activation does; else the activation."""
+    wanted: Any = node.attrs.get("activation", "none")
+    quant = graph.tensors[node.output].quant
+    if wanted == "none" or quant is None:
+        return str(wanted)
+    low, high = grid_ends(quant)
+    if low < 0:
+        return str(wanted)
+    return "none" if wanted == "relu" or high <= 6 + float(quant.scale[0]) / 2 else "relu6"
+
+
+def grid_ends(quant: QParams) -> tuple[float, float]:
+    """Real values of the smallest and the largest integer, per tensor."""
+    scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+    low, high = quant.limits
+    return (low - zero) * scale, (high - zero) * scale
+
+
+def pads(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Padding as (begins, ends), each (height, width)."""
+    top, bottom, left, right = attrs["padding"]
+    return [top, left], [bottom, right]

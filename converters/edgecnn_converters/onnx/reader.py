@@ -1,0 +1,78 @@
+"""Reads ``.onnx`` files, ours and others'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.graph.ir import QParams
+from edgecnn_converters.layout import OIHW_TO_OHWI
+
+SUFFIX = "/q"  # of the integers of a graph tensor
+
+
+def read(data: bytes) -> Any:
+    """The ``ModelProto`` of a file.
+
+    Raises:
+        InputError: not an ONNX file, or a truncated or corrupt one.
+        MissingDependencyError: onnx is not installed.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise MissingDependencyError("reading ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "it is empty")
+        raise InputError(f"the ONNX file is truncated or corrupt ({reason}); export it again") from None
+    return model
+
+
+def guess_precision(model: Any) -> str:
+    """One of ``artifact.PRECISIONS``, from the types of a file that does not say."""
+    from onnx import TensorProto
+
+    stored = {i.data_type for i in model.graph.initializer if np.prod(i.dims) > 1}
+    kinds = {n.op_type for n in model.graph.node}
+    if stored & {TensorProto.INT8, TensorProto.UINT8}:
+        return "int8" if "QuantizeLinear" in kinds or any(k.startswith("QLinear") for k in kinds) else "w8"
+    return "fp16" if TensorProto.FLOAT16 in stored else "fp32"
+
+
+def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
+    """The quantized tensors in the graph's own form; see ``edgecnn_converters.tflite.reader.integers``.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    from onnx import numpy_helper
+
+    model = read(data)
+    stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        source, scale, zero = node.input
+        name = source.removesuffix(SUFFIX).removesuffix("/fed")
+        if "/" in name:
+            continue
+        values, zeros = stored.get(source), stored[zero]
+        scales = np.atleast_1d(stored[scale]).astype(np.float32)
+        shifted = 128 if zeros.dtype == np.uint8 else 0
+        dtype = "int8" if shifted else str(zeros.dtype)
+        axis = 0 if zeros.ndim else None
+        if values is not None:
+            values = (values.astype(np.int64) - shifted).astype(dtype)
+            values = np.ascontiguousarray(values.transpose(OIHW_TO_OHWI)) if values.ndim == 4 else values
+        points = np.atleast_1d(zeros).astype(np.int64) - shifted
+        found[name] = (QParams(scale=scales, zero_point=points, dtype=dtype, axis=axis), values)
+    return found

@@ -1,0 +1,297 @@
+"""One row per op: how a graph node becomes ONNX nodes.
+
+In an int8 file every activation goes through QuantizeLinear and DequantizeLinear. ``NAME/q`` holds its integers,
+``NAME`` their real values; weights and biases are integer initializers behind a DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, mixes_pixels, nchw, needed_activation, pads
+
+OPSET, HARD_SWISH_OPSET = 13, 14  # per-channel DequantizeLinear came with 13, HardSwish with 14
+IR_VERSION = 7  # of ONNX 1.8, the release that brought opset 13
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+}
+Row = Callable[["Emitter", Node], None]
+
+
+class Emitter:
+    """Writes a graph's nodes; the value of a graph tensor is the ONNX tensor of its name."""
+
+    def __init__(self, graph: Graph, precision: str, io: str) -> None:
+        self.graph, self.precision, self.io = graph, precision, io
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    @property
+    def integer(self) -> bool:
+        """Whether activations are integers."""
+        return self.precision == "int8"
+
+    @property
+    def real(self) -> str:
+        """The float type that ops compute in."""
+        return "float16" if self.precision == "fp16" else "float32"
+
+    def model(self) -> onnx.ModelProto:
+        """The whole file."""
+        (source,), (result,) = self.graph.inputs, self.graph.outputs
+        fed, given = self._enter(source), self._leave(result)
+        for node in self.graph:
+            ROWS[node.op](self, node)
+        self._connect_output(result, given)
+        graph = helper.make_graph(
+            self.nodes,
+            self.graph.metadata.model or "edgecnn",
+            [self._info(fed, source)],
+            [self._info(given, result)],
+            list(self.initializers.values()),
+        )
+        opset = HARD_SWISH_OPSET if any(n.op_type == "HardSwish" for n in self.nodes) else OPSET
+        return helper.make_model(
+            graph, producer_name="edgecnn", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", opset)]
+        )
+
+    def _info(self, name: str, tensor: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[tensor].shape)))
+
+    def _enter(self, source: str) -> str:
+        """The file's input; ``source`` becomes its real values."""
+        if not self.integer:
+            if self.real == "float16":
+                self.node("Cast", [f"{source}/fed"], source, to=TYPES["float16"])
+                return f"{source}/fed"
+            return source
+        if self.io == "float32":
+            self.quantize(source, f"{source}/fed")
+            return f"{source}/fed"
+        signed = self.io == "int8"
+        self.node("DequantizeLinear", [f"{source}/fed", *self._grid(source, self._quant(source), signed)], source)
+        return f"{source}/fed"
+
+    def _leave(self, result: str) -> str:
+        if self.integer:
+            return f"{result}/q" if self.io == "uint8" else f"{result}/{'signed' if self.io == 'int8' else 'real'}"
+        return f"{result}/real" if self.real == "float16" else result
+
+    def _connect_output(self, result: str, given: str) -> None:
+        if not self.integer:
+            if given != result:
+                self.node("Cast", [result], given, to=TYPES["float32"])
+            return
+        kept = [n for n in self.nodes if n.output[0] != result]  # nobody reads the output's real values inside
+        if self.io == "float32":
+            self.nodes = kept
+            self.node("DequantizeLinear", [f"{result}/q", *self._grid(result, self._quant(result))], given)
+        elif self.io == "uint8":
+            self.nodes = kept
+        else:
+            self.node("QuantizeLinear", [result, *self._grid(result, self._quant(result), signed=True)], given)
+
+    def _quant(self, name: str) -> QParams:
+        quant = self.graph.tensors[name].quant
+        assert quant is not None
+        return quant
+
+    # --- tensors ---
+
+    def initializer(self, name: str, array: NDArray[Any]) -> str:
+        """A constant; one of the same name is kept."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.array(array, order="C"), name)
+        return name
+
+    def _grid(self, name: str, quant: QParams, signed: bool = False) -> list[str]:
+        zero = int(quant.zero_point[0]) + (0 if signed else 128)
+        kind = "signed_zero_point" if signed else "zero_point"
+        return [
+            self.initializer(f"{name}/scale", quant.scale[0]),
+            self.initializer(f"{name}/{kind}", np.array(zero, np.int8 if signed else np.uint8)),
+        ]
+
+    def quantize(self, name: str, source: str) -> None:
+        """``source`` to the grid of the graph tensor ``name``, and back to real values under that name."""
+        grid = self._grid(name, self._quant(name))
+        self.node("QuantizeLinear", [source, *grid], f"{name}/q")
+        self.node("DequantizeLinear", [f"{name}/q", *grid], name)
+
+    def constant(self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> str:
+        """A constant in the file's precision, its dimensions permuted or reshaped."""
+        tensor = self.graph.tensors[name]
+        assert tensor.value is not None
+
+        def placed(array: NDArray[Any]) -> NDArray[Any]:
+            moved = array if axes is None else array.transpose(axes)
+            return moved if shape is None else moved.reshape(shape)
+
+        quant = tensor.quant
+        if quant is None or tensor.integers is None or (not self.integer and quant.dtype != "int8"):
+            return self.initializer(name, placed(tensor.value).astype(self.real))
+        if name not in (n.output[0] for n in self.nodes):
+            if quant.axis is None:
+                stored = (tensor.integers.astype(np.int16) + 128).astype(np.uint8)
+                grid, extra = self._grid(name, quant), {}
+            else:
+                stored = tensor.integers
+                zeros = np.zeros(quant.scale.size, stored.dtype)
+                grid = [self.initializer(f"{name}/scale", quant.scale), self.initializer(f"{name}/zero_point", zeros)]
+                extra = {"axis": 0}
+            self.node("DequantizeLinear", [self.initializer(f"{name}/q", placed(stored)), *grid], name, **extra)
+        return name
+
+    def operand(self, name: str, rank: int) -> str:
+        """An activation, or a constant that broadcasts over it."""
+        if not self.graph.tensors[name].is_constant:
+            return name
+        shape = self.graph.tensors[name].shape
+        return self.constant(name, shape=nchw((1,) * (rank - len(shape)) + shape))
+
+    # --- nodes ---
+
+    def node(self, kind: str, inputs: list[str], output: str, **attrs: Any) -> None:
+        """One ONNX node, named after its output."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}/{kind}", **attrs))
+
+    def finish(self, node: Node, kind: str, inputs: list[str], **attrs: Any) -> None:
+        """The node's op, the activation its integers do not imply, and its way to the grid."""
+        activation = needed_activation(self.graph, node)
+        raw = f"{node.output}/raw"
+        self.node(kind, inputs, raw, **attrs)
+        if activation != "none":
+            self._activate(activation, raw, f"{node.output}/activated")
+            raw = f"{node.output}/activated"
+        if self.integer:
+            self.quantize(node.output, raw)
+        else:
+            self.nodes[-1].output[0] = node.output
+
+    def _activate(self, activation: str, source: str, output: str) -> None:
+        if activation == "relu":
+            self.node("Relu", [source], output)
+        else:
+            self.node("Clip", [source, *self.six()], output)
+
+    def six(self) -> list[str]:
+        """Lower and upper end of ReLU6."""
+        ends = (("zero", 0), ("six", 6))
+        return [self.initializer(f"constant/{name}", np.array(value, self.real)) for name, value in ends]
+
+
+def _conv2d(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
+    before, after = pads(a)
+    kernel = list(e.graph.tensors[node.inputs[1]].shape[1:3])
+    inputs = [node.inputs[0], e.constant(node.inputs[1], OHWI_TO_OIHW), e.constant(node.inputs[2])]
+    e.finish(
+        node, "Conv", inputs, kernel_shape=kernel, strides=list(a["stride"]), pads=before + after,
+        dilations=list(a["dilation"]), group=a["groups"],
+    )  # fmt: skip
+
+
+def _fully_connected(e: Emitter, node: Node) -> None:
+    e.finish(node, "Gemm", [node.inputs[0], *(e.constant(i) for i in node.inputs[1:])], transB=1)
+
+
+def _binary(kind: str) -> Row:
+    def row(e: Emitter, node: Node) -> None:
+        rank = len(e.graph.tensors[node.output].shape)
+        e.finish(node, kind, [e.operand(i, rank) for i in node.inputs])
+
+    return row
+
+
+def _pool(kind: str) -> Row:
+    def row(e: Emitter, node: Node) -> None:
+        a: Mapping[str, Any] = node.attrs
+        before, after = pads(a)
+        e.finish(
+            node, kind, [node.inputs[0]], kernel_shape=list(a["kernel"]), strides=list(a["stride"]), pads=before + after
+        )
+
+    return row
+
+
+def _mean(e: Emitter, node: Node) -> None:
+    if node.attrs["keepdims"]:
+        e.finish(node, "GlobalAveragePool", [node.inputs[0]])
+        return
+    pooled, flat = f"{node.output}/pooled", f"{node.output}/raw"
+    e.node("GlobalAveragePool", [node.inputs[0]], pooled)
+    if e.integer:  # the integers are those of the mean; the flattened ones are the same
+        grid = e._grid(node.output, e._quant(node.output))
+        e.node("QuantizeLinear", [pooled, *grid], f"{pooled}/q")
+        e.node("DequantizeLinear", [f"{pooled}/q", *grid], f"{pooled}/real")
+        e.node("Flatten", [f"{pooled}/real"], flat)
+        e.quantize(node.output, flat)
+    else:
+        e.node("Flatten", [pooled], node.output)
+
+
+def _concat(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
+    rank = len(e.graph.tensors[node.output].shape)
+    e.finish(
+        node, "Concat", [e.operand(i, rank) for i in node.inputs], axis=AXES[a["axis"]] if rank == 4 else a["axis"]
+    )
+
+
+def _pad(e: Emitter, node: Node) -> None:
+    before, after = pads(node.attrs)
+    amounts = e.initializer(f"{node.output}/pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
+    e.finish(node, "Pad", [node.inputs[0], amounts])
+
+
+def _reshape(e: Emitter, node: Node) -> None:
+    source, made = node.inputs[0], e.graph.tensors[node.output].shape
+    if mixes_pixels(e.graph, node) and len(e.graph.tensors[source].shape) == 4:
+        e.node("Transpose", [source], f"{node.output}/nhwc", perm=[0, 2, 3, 1])
+        source = f"{node.output}/nhwc"
+    shape = e.initializer(f"{node.output}/shape", np.array([-1, *nchw(made)[1:]], np.int64))
+    e.finish(node, "Reshape", [source, shape])
+
+
+def _unary(kind: str) -> Row:
+    def row(e: Emitter, node: Node) -> None:
+        e.finish(node, kind, [node.inputs[0]])
+
+    return row
+
+
+def _relu6(e: Emitter, node: Node) -> None:
+    e.finish(node, "Clip", [node.inputs[0], *e.six()])
+
+
+def _softmax(e: Emitter, node: Node) -> None:
+    e.finish(node, "Softmax", [node.inputs[0]], axis=1)
+
+
+ROWS: Mapping[str, Row] = {
+    "conv2d": _conv2d,
+    "fully_connected": _fully_connected,
+    "add": _binary("Add"),
+    "mul": _binary("Mul"),
+    "max_pool2d": _pool("MaxPool"),
+    "avg_pool2d": _pool("AveragePool"),
+    "mean": _mean,
+    "concat": _concat,
+    "pad": _pad,
+    "reshape": _reshape,
+    "relu": _unary("Relu"),
+    "relu6": _relu6,
+    "hard_swish": _unary("HardSwish"),
+    "sigmoid": _unary("Sigmoid"),
+    "softmax": _softmax,
+}

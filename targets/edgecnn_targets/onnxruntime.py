@@ -1,0 +1,168 @@
+"""ONNX Runtime on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets.session import Op
+
+TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+EDGES = ("QuantizeLinear", "DequantizeLinear")
+WITHOUT_VNNI = (
+    "this CPU has no VNNI: ONNX Runtime's U8S8 kernels add pairs of products in 16 bits, which can saturate; "
+    "figures here are not those of a CPU that has it"
+)
+
+
+class OnnxRuntimeSession:
+    """An open ``.onnx`` file; see ``Session``.
+
+    Args:
+        path: the file.
+        threads: of the runtime.
+        kernels: ``None``; there is one kind.
+
+    Raises:
+        InputError: the file is missing, is not an ONNX file, or does not take one image and return one tensor.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
+        if kernels is not None:
+            raise InputError(unknown("kernels", kernels, ()) + "ONNX Runtime has one kind")
+        self.threads = threads
+        self._session, optimised = _open(path, threads)
+        sides = (("input", self._session.get_inputs()), ("output", self._session.get_outputs()))
+        for side, found in sides:
+            if len(found) != 1:
+                raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
+        grids = _grids(optimised)
+        self.input, self.output = (_port(path, side, found[0], grids) for side, found in sides)
+        self.ops = _ops(optimised)
+        integer = any(op.kind.startswith("QLinear") for op in self.ops)
+        self.findings = (WITHOUT_VNNI,) if integer and not has_vnni() else ()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.run``."""
+        expected = self.input.shape[1:]
+        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
+            got = f"{batch.dtype} {batch.shape[1:]}"
+            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
+        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
+        for index in range(len(batch)):
+            fed = {self.input.name: batch[index : index + 1]}
+            results[index : index + 1] = self._session.run([self.output.name], fed)[0]
+        return results
+
+
+def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OnnxRuntimeSession:
+    """``OnnxRuntimeSession``."""
+    return OnnxRuntimeSession(path, threads=threads, kernels=kernels)
+
+
+def has_vnni() -> bool:
+    """Whether this CPU multiplies and adds bytes in 32 bits; true on anything but x86."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text("utf-8") if info.exists() else ""
+    return "avx2" not in flags or "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def _open(path: Path, threads: int) -> tuple[Any, Any]:
+    """The session, and the graph that ONNX Runtime made of the file."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError("running a .onnx file needs ONNX Runtime: pip install 'edgecnn[onnx]'") from None
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the .onnx file that `edgecnn export` wrote")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors
+    failures = tuple(
+        getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
+        for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(made)
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except failures as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{path} is not an ONNX file that ONNX Runtime can run ({reason}); export it again"
+            ) from None
+        return session, onnx.load(str(made))
+
+
+def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
+    """Scale and zero point of the tensors that a DequantizeLinear reads or a QuantizeLinear writes."""
+    from onnx import numpy_helper
+
+    stored = {i.name: i for i in model.graph.initializer}
+    grids = {}
+    for node in model.graph.node:
+        if node.op_type in EDGES:
+            scale, zero = (numpy_helper.to_array(stored[i]) for i in node.input[1:3])
+            if scale.size == 1:
+                name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+                grids[name] = (float(scale.reshape(())), int(zero.reshape(())))
+        elif node.op_type.startswith("QLinear") or node.op_type == "QGemm":
+            names = [i for i in node.input if i in stored and stored[i].data_type in (2, 3) and not stored[i].dims]
+            scales = [i for i in node.input if i in stored and stored[i].data_type == 1]
+            if names and scales:
+                scale, zero = (numpy_helper.to_array(stored[i]) for i in (scales[-1], names[-1]))
+                if scale.size == 1:
+                    grids.setdefault(node.output[0], (float(scale.reshape(())), int(zero)))
+    return grids
+
+
+def _port(path: Path, side: str, found: Any, grids: Mapping[str, tuple[float, int]]) -> Port:
+    shape = tuple(1 if index == 0 and not isinstance(d, int) else d for index, d in enumerate(found.shape))
+    if len(shape) not in (2, 4) or not all(isinstance(d, int) for d in shape) or shape[0] != 1:
+        raise UnsupportedError(
+            f"{path}: {side} shape {found.shape}; supported: (1, channels, height, width), (1, classes)"
+        )
+    if found.type not in TYPES:
+        raise UnsupportedError(f"{path}: {side} type {found.type}; supported: {', '.join(TYPES)}")
+    scale, zero = (None, None) if TYPES[found.type] == "float32" else grids.get(found.name, (None, None))
+    layout = "NCHW" if len(shape) == 4 else "NC"
+    return Port(name=found.name, shape=shape, layout=layout, dtype=TYPES[found.type], scale=scale, zero_point=zero)
+
+
+def _ops(model: Any) -> tuple[Op, ...]:
+    """The nodes that run, and whether each computes in float; the conversions at the file's edges do not count."""
+    from onnx import TensorProto
+
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16}
+    is_float = {i.name: i.data_type in floats for i in model.graph.initializer}
+    is_float |= {i.name: i.type.tensor_type.elem_type in floats for i in model.graph.input}
+    outputs = {o.name for o in model.graph.output}
+    inputs = {i.name for i in model.graph.input}
+    ops = []
+    for node in model.graph.node:
+        first = is_float.get(node.input[0], False) if node.input else False
+        integer = node.op_type.startswith("QLinear") or node.op_type in ("QGemm", "QuantizeLinear", "QLinearConv")
+        made = node.op_type == "DequantizeLinear" or (first and not integer)
+        for name in node.output:
+            is_float[name] = made
+        edge = node.op_type in EDGES and (node.input[0] in inputs or node.output[0] in outputs)
+        moves = node.op_type in ("Transpose", "Reshape", "Flatten")
+        counts = (
+            (made or node.op_type == "QuantizeLinear") and not edge and not (moves and _at_edge(node, inputs, outputs))
+        )
+        ops.append(Op(kind=node.op_type, name=node.output[0], as_asked=True, is_float=counts))
+    return tuple(ops)
+
+
+def _at_edge(node: Any, inputs: set[str], outputs: set[str]) -> bool:
+    return node.input[0] in inputs or node.output[0] in outputs
