@@ -39,12 +39,12 @@ class OnnxRuntimeSession:
         if kernels is not None:
             raise InputError(unknown("kernels", kernels, ()) + "ONNX Runtime has one kind")
         self.threads = threads
-        self._session, optimised = _open(path, threads)
+        self._session, original, optimised = _open(path, threads)
         sides = (("input", self._session.get_inputs()), ("output", self._session.get_outputs()))
         for side, found in sides:
             if len(found) != 1:
                 raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
-        grids = _grids(optimised)
+        grids = _grids(original)
         self.input, self.output = (_port(path, side, found[0], grids) for side, found in sides)
         self.ops = _ops(optimised)
         integer = any(op.kind.startswith("QLinear") for op in self.ops)
@@ -75,8 +75,8 @@ def has_vnni() -> bool:
     return "avx2" not in flags or "avx512_vnni" in flags or "avx_vnni" in flags
 
 
-def _open(path: Path, threads: int) -> tuple[Any, Any]:
-    """The session, and the graph that ONNX Runtime made of the file."""
+def _open(path: Path, threads: int) -> tuple[Any, Any, Any]:
+    """The session, the file's graph, and the graph that ONNX Runtime made of it."""
     try:
         import onnx
         import onnxruntime
@@ -101,28 +101,21 @@ def _open(path: Path, threads: int) -> tuple[Any, Any]:
             raise InputError(
                 f"{path} is not an ONNX file that ONNX Runtime can run ({reason}); export it again"
             ) from None
-        return session, onnx.load(str(made))
+        return session, onnx.load(str(path)), onnx.load(str(made))
 
 
 def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
-    """Scale and zero point of the tensors that a DequantizeLinear reads or a QuantizeLinear writes."""
+    """Scale and zero point of what a DequantizeLinear reads and a QuantizeLinear writes, in the file as it is."""
     from onnx import numpy_helper
 
     stored = {i.name: i for i in model.graph.initializer}
     grids = {}
     for node in model.graph.node:
-        if node.op_type in EDGES:
-            scale, zero = (numpy_helper.to_array(stored[i]) for i in node.input[1:3])
+        if node.op_type in EDGES and all(name in stored for name in node.input[1:3]):
+            scale, zero = (numpy_helper.to_array(stored[name]) for name in node.input[1:3])
             if scale.size == 1:
                 name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
                 grids[name] = (float(scale.reshape(())), int(zero.reshape(())))
-        elif node.op_type.startswith("QLinear") or node.op_type == "QGemm":
-            names = [i for i in node.input if i in stored and stored[i].data_type in (2, 3) and not stored[i].dims]
-            scales = [i for i in node.input if i in stored and stored[i].data_type == 1]
-            if names and scales:
-                scale, zero = (numpy_helper.to_array(stored[i]) for i in (scales[-1], names[-1]))
-                if scale.size == 1:
-                    grids.setdefault(node.output[0], (float(scale.reshape(())), int(zero)))
     return grids
 
 

@@ -60,6 +60,14 @@ RUNTIMES = {
             library="onnxruntime",
             extra="onnx",
         ),
+        Runtime(
+            target="openvino",
+            suffix=".xml",
+            description="OpenVINO IR with FakeQuantize, run by the CPU plugin",
+            module="edgecnn_targets.openvino",
+            library="openvino",
+            extra="openvino",
+        ),
     )
 }
 

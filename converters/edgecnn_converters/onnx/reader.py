@@ -62,7 +62,7 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
         if node.op_type != "DequantizeLinear":
             continue
         source, scale, zero = node.input
-        name = source.removesuffix(SUFFIX).removesuffix("/fed")
+        name = source.removesuffix(SUFFIX)
         if "/" in name:
             continue
         values, zeros = stored.get(source), stored[zero]

@@ -49,15 +49,15 @@ class Emitter:
     def model(self) -> onnx.ModelProto:
         """The whole file."""
         (source,), (result,) = self.graph.inputs, self.graph.outputs
-        fed, given = self._enter(source), self._leave(result)
+        self._enter(source)
         for node in self.graph:
             ROWS[node.op](self, node)
-        self._connect_output(result, given)
+        self._leave(result)
         graph = helper.make_graph(
             self.nodes,
             self.graph.metadata.model or "edgecnn",
-            [self._info(fed, source)],
-            [self._info(given, result)],
+            [self._info(source)],
+            [self._info(result)],
             list(self.initializers.values()),
         )
         opset = HARD_SWISH_OPSET if any(n.op_type == "HardSwish" for n in self.nodes) else OPSET
@@ -65,41 +65,43 @@ class Emitter:
             graph, producer_name="edgecnn", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", opset)]
         )
 
-    def _info(self, name: str, tensor: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[tensor].shape)))
+    def _info(self, name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[name].shape)))
 
-    def _enter(self, source: str) -> str:
-        """The file's input; ``source`` becomes its real values."""
+    def value(self, name: str) -> str:
+        """The ONNX tensor of a graph tensor's real values: of its name, but for the file's input."""
+        return f"{name}/real" if name == self.graph.inputs[0] and self._converts else name
+
+    @property
+    def _converts(self) -> bool:
+        """Whether the file's input is converted before anything reads it."""
+        return self.integer or self.real == "float16"
+
+    def _enter(self, source: str) -> None:
+        """From the file's input to its real values."""
         if not self.integer:
-            if self.real == "float16":
-                self.node("Cast", [f"{source}/fed"], source, to=TYPES["float16"])
-                return f"{source}/fed"
-            return source
-        if self.io == "float32":
-            self.quantize(source, f"{source}/fed")
-            return f"{source}/fed"
-        signed = self.io == "int8"
-        self.node("DequantizeLinear", [f"{source}/fed", *self._grid(source, self._quant(source), signed)], source)
-        return f"{source}/fed"
-
-    def _leave(self, result: str) -> str:
-        if self.integer:
-            return f"{result}/q" if self.io == "uint8" else f"{result}/{'signed' if self.io == 'int8' else 'real'}"
-        return f"{result}/real" if self.real == "float16" else result
-
-    def _connect_output(self, result: str, given: str) -> None:
-        if not self.integer:
-            if given != result:
-                self.node("Cast", [result], given, to=TYPES["float32"])
+            if self._converts:
+                self.node("Cast", [source], self.value(source), to=TYPES[self.real])
             return
-        kept = [n for n in self.nodes if n.output[0] != result]  # nobody reads the output's real values inside
+        grid, read = self._grid(source, self._quant(source), signed=self.io == "int8"), source
         if self.io == "float32":
-            self.nodes = kept
-            self.node("DequantizeLinear", [f"{result}/q", *self._grid(result, self._quant(result))], given)
-        elif self.io == "uint8":
-            self.nodes = kept
-        else:
-            self.node("QuantizeLinear", [result, *self._grid(result, self._quant(result), signed=True)], given)
+            read = f"{source}/q"
+            self.node("QuantizeLinear", [source, *grid], read)
+        self.node("DequantizeLinear", [read, *grid], self.value(source))
+
+    def _leave(self, result: str) -> None:
+        """From the output's real values, or its integers, to the file's output, which has the graph tensor's name."""
+        last = self.nodes[-1]
+        if self.integer and self.io == "uint8":
+            self.nodes.pop()
+            self.nodes[-1].output[0] = result
+        elif self.integer and self.io == "int8":
+            last.output[0] = f"{result}/real"
+            grid = self._grid(result, self._quant(result), signed=True)
+            self.node("QuantizeLinear", [f"{result}/real", *grid], result)
+        elif self.real == "float16":
+            last.output[0] = f"{result}/half"
+            self.node("Cast", [f"{result}/half"], result, to=TYPES["float32"])
 
     def _quant(self, name: str) -> QParams:
         quant = self.graph.tensors[name].quant
@@ -155,7 +157,7 @@ class Emitter:
     def operand(self, name: str, rank: int) -> str:
         """An activation, or a constant that broadcasts over it."""
         if not self.graph.tensors[name].is_constant:
-            return name
+            return self.value(name)
         shape = self.graph.tensors[name].shape
         return self.constant(name, shape=nchw((1,) * (rank - len(shape)) + shape))
 
@@ -194,7 +196,7 @@ def _conv2d(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     before, after = pads(a)
     kernel = list(e.graph.tensors[node.inputs[1]].shape[1:3])
-    inputs = [node.inputs[0], e.constant(node.inputs[1], OHWI_TO_OIHW), e.constant(node.inputs[2])]
+    inputs = [e.value(node.inputs[0]), e.constant(node.inputs[1], OHWI_TO_OIHW), e.constant(node.inputs[2])]
     e.finish(
         node, "Conv", inputs, kernel_shape=kernel, strides=list(a["stride"]), pads=before + after,
         dilations=list(a["dilation"]), group=a["groups"],
@@ -202,7 +204,7 @@ def _conv2d(e: Emitter, node: Node) -> None:
 
 
 def _fully_connected(e: Emitter, node: Node) -> None:
-    e.finish(node, "Gemm", [node.inputs[0], *(e.constant(i) for i in node.inputs[1:])], transB=1)
+    e.finish(node, "Gemm", [e.value(node.inputs[0]), *(e.constant(i) for i in node.inputs[1:])], transB=1)
 
 
 def _binary(kind: str) -> Row:
@@ -218,7 +220,12 @@ def _pool(kind: str) -> Row:
         a: Mapping[str, Any] = node.attrs
         before, after = pads(a)
         e.finish(
-            node, kind, [node.inputs[0]], kernel_shape=list(a["kernel"]), strides=list(a["stride"]), pads=before + after
+            node,
+            kind,
+            [e.value(node.inputs[0])],
+            kernel_shape=list(a["kernel"]),
+            strides=list(a["stride"]),
+            pads=before + after,
         )
 
     return row
@@ -226,10 +233,10 @@ def _pool(kind: str) -> Row:
 
 def _mean(e: Emitter, node: Node) -> None:
     if node.attrs["keepdims"]:
-        e.finish(node, "GlobalAveragePool", [node.inputs[0]])
+        e.finish(node, "GlobalAveragePool", [e.value(node.inputs[0])])
         return
     pooled, flat = f"{node.output}/pooled", f"{node.output}/raw"
-    e.node("GlobalAveragePool", [node.inputs[0]], pooled)
+    e.node("GlobalAveragePool", [e.value(node.inputs[0])], pooled)
     if e.integer:  # the integers are those of the mean; the flattened ones are the same
         grid = e._grid(node.output, e._quant(node.output))
         e.node("QuantizeLinear", [pooled, *grid], f"{pooled}/q")
@@ -251,12 +258,12 @@ def _concat(e: Emitter, node: Node) -> None:
 def _pad(e: Emitter, node: Node) -> None:
     before, after = pads(node.attrs)
     amounts = e.initializer(f"{node.output}/pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
-    e.finish(node, "Pad", [node.inputs[0], amounts])
+    e.finish(node, "Pad", [e.value(node.inputs[0]), amounts])
 
 
 def _reshape(e: Emitter, node: Node) -> None:
-    source, made = node.inputs[0], e.graph.tensors[node.output].shape
-    if mixes_pixels(e.graph, node) and len(e.graph.tensors[source].shape) == 4:
+    source, made = e.value(node.inputs[0]), e.graph.tensors[node.output].shape
+    if mixes_pixels(e.graph, node) and len(e.graph.tensors[node.inputs[0]].shape) == 4:
         e.node("Transpose", [source], f"{node.output}/nhwc", perm=[0, 2, 3, 1])
         source = f"{node.output}/nhwc"
     shape = e.initializer(f"{node.output}/shape", np.array([-1, *nchw(made)[1:]], np.int64))
@@ -265,17 +272,17 @@ def _reshape(e: Emitter, node: Node) -> None:
 
 def _unary(kind: str) -> Row:
     def row(e: Emitter, node: Node) -> None:
-        e.finish(node, kind, [node.inputs[0]])
+        e.finish(node, kind, [e.value(node.inputs[0])])
 
     return row
 
 
 def _relu6(e: Emitter, node: Node) -> None:
-    e.finish(node, "Clip", [node.inputs[0], *e.six()])
+    e.finish(node, "Clip", [e.value(node.inputs[0]), *e.six()])
 
 
 def _softmax(e: Emitter, node: Node) -> None:
-    e.finish(node, "Softmax", [node.inputs[0]], axis=1)
+    e.finish(node, "Softmax", [e.value(node.inputs[0])], axis=1)
 
 
 ROWS: Mapping[str, Row] = {

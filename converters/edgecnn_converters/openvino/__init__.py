@@ -1,0 +1,89 @@
+"""OpenVINO IR: FakeQuantize on activations, int8 weights behind Convert and Multiply; the CPU plugin runs int8."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgecnn.artifact import Emission, Port
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn.graph.contract import check_int8
+from edgecnn.graph.ir import Graph, Metadata
+from edgecnn_converters.layout import nchw
+
+FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
+METADATA = "edgecnn"  # key of rt_info
+
+
+def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
+    """Write a graph as OpenVINO IR (``.xml`` and ``.bin``), NCHW, float32 outside. The same graph gives the same bytes.
+
+    Args:
+        graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
+        precision: ``fp32``, ``fp16``, ``w8`` or ``int8``.
+        io: ``float32``.
+
+    Raises:
+        InputError: the graph is not of that precision, or breaks the numerics contract.
+        UnsupportedError: the graph holds what the file cannot express.
+        MissingDependencyError: openvino is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise MissingDependencyError("writing OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
+    from edgecnn_converters.openvino.rows import Emitter
+
+    _check_request(graph, precision, io)
+    model = Emitter(graph, precision).model()
+    fields = {"precision": precision, **graph.metadata.to_json()}
+    model.set_rt_info(json.dumps(fields, sort_keys=True, allow_nan=False), METADATA)
+    with tempfile.TemporaryDirectory() as folder:
+        xml, data = Path(folder) / "model.xml", Path(folder) / "model.bin"
+        openvino.serialize(model, str(xml), str(data))
+        files = {".xml": xml.read_bytes(), ".bin": data.read_bytes()}
+    return Emission(
+        target="openvino",
+        precision=precision,
+        files=files,
+        input=_port(graph, graph.inputs[0]),
+        output=_port(graph, graph.outputs[0]),
+    )
+
+
+def _check_request(graph: Graph, precision: str, io: str) -> None:
+    if precision not in FROM:
+        raise InputError(unknown("precision", precision, FROM))
+    if io != "float32":
+        raise InputError(f"input and output type {io!r}; OpenVINO IR is written with float32")
+    if graph.precision != FROM[precision]:
+        raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise UnsupportedError(
+            f"the graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one of each"
+        )
+    if precision == "int8":
+        check_int8(graph)
+
+
+def _port(graph: Graph, name: str) -> Port:
+    shape = nchw(graph.tensors[name].shape)
+    return Port(name=name, shape=shape, layout="NCHW" if len(shape) == 4 else "NC", dtype="float32")
+
+
+def describe(data: bytes) -> tuple[str, Metadata | None]:
+    """The precision of an ``.xml``, ours or another's, and what our writer noted in it.
+
+    Raises:
+        InputError: not OpenVINO IR, a corrupt one, or damaged metadata.
+    """
+    from edgecnn_converters.openvino.reader import guess_precision, noted, parse
+
+    root: Any = parse(data)
+    text = noted(root, METADATA)
+    if text is None:
+        return guess_precision(root), None
+    fields = json.loads(text)
+    return str(fields.pop("precision", "")), Metadata.from_json(fields)

@@ -1,0 +1,104 @@
+"""Reads OpenVINO IR, ours and others'. The ``.xml`` is parsed as text; no network is built."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+from edgecnn.graph.ir import QParams
+from edgecnn_converters.layout import OIHW_TO_OHWI
+
+DTYPES = {"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f16": "float16"}
+
+
+def parse(xml: bytes) -> Any:
+    """The ``<net>`` element.
+
+    Raises:
+        InputError: not OpenVINO IR, or a truncated or corrupt one.
+    """
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise InputError(f"the OpenVINO .xml is truncated or corrupt ({error}); export it again") from None
+    if root.tag != "net" or root.find("layers") is None:
+        raise InputError(f"the .xml is no OpenVINO IR: its root is <{root.tag}>, not <net> with <layers>")
+    return root
+
+
+def noted(root: Any, key: str) -> str | None:
+    """What ``rt_info`` holds under a key."""
+    info = root.find(f"rt_info/{key}")
+    return None if info is None else info.get("value")
+
+
+def guess_precision(root: Any) -> str:
+    """One of ``artifact.PRECISIONS``, from a file that does not say."""
+    kinds = {layer.get("type") for layer in root.iter("layer")}
+    stored = {data.get("element_type") for data in root.iter("data") if data.get("size") not in (None, "1", "4", "8")}
+    if "FakeQuantize" in kinds:
+        return "int8"
+    return "w8" if stored & {"i8", "u8"} else "fp16" if "f16" in stored else "fp32"
+
+
+def constants(root: Any, data: bytes) -> dict[str, NDArray[Any]]:
+    """Every constant by name.
+
+    Raises:
+        InputError: the ``.bin`` is shorter than the ``.xml`` says, or a type is not known.
+    """
+    found = {}
+    try:
+        for layer in root.iter("layer"):
+            if layer.get("type") == "Const":
+                facts = layer.find("data")
+                start, size = int(facts.get("offset")), int(facts.get("size"))
+                if start + size > len(data):
+                    raise ValueError(f"{layer.get('name')} ends at byte {start + size} of {len(data)}")
+                shape = [int(d) for d in filter(None, (facts.get("shape") or "").split(","))]
+                flat = np.frombuffer(data[start : start + size], DTYPES[facts.get("element_type")])
+                found[str(layer.get("name"))] = flat.reshape(shape)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the OpenVINO .bin does not fit its .xml ({error}); export both again") from None
+    return found
+
+
+def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
+    """The quantized tensors in the graph's own form; see ``edgecnn_converters.tflite.reader.integers``.
+
+    The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off.
+
+    Raises:
+        InputError: as ``parse`` and ``constants``.
+    """
+    stored = constants(parse(xml), data)
+    found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
+    for key, values in stored.items():
+        name, _, part = key.rpartition("/")
+        if part == "low":
+            low, high = float(values), float(stored[f"{name}/high"])
+            scale = (high - low) / 255
+            zero = np.array([round(-128 - low / scale)])
+            found[name] = (QParams(scale=np.array([scale]), zero_point=zero, dtype="int8"), None)
+        elif part == "q":
+            scales = stored[f"{name}/scale"].reshape(-1)
+            zeros = stored.get(f"{name}/zero_point")
+            points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
+            axis = 0 if zeros is None else None
+            quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=axis)
+            found[name] = (quant, _as_graph(values, axis))
+    return found
+
+
+def _as_graph(values: NDArray[Any], axis: int | None) -> NDArray[Any]:
+    """Weights from (O, I, H, W) or (G, O/G, I, H, W) to OHWI, biases to a vector."""
+    if axis is None or (values.ndim == 2 and values.dtype == np.int8):
+        return values
+    if values.dtype == np.int32:
+        return values.reshape(-1)
+    wide = values.reshape(-1, *values.shape[2:]) if values.ndim == 5 else values
+    return np.ascontiguousarray(wide.transpose(OIHW_TO_OHWI))

@@ -1,0 +1,220 @@
+"""One row per op: how a graph node becomes OpenVINO operations.
+
+In an int8 file every activation goes through a FakeQuantize of 256 levels over the real values of its integers; weights
+and biases are integer constants behind Convert and Multiply, named ``NAME/q`` and ``NAME/scale``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from openvino import opset8 as ops
+
+from edgecnn.graph.ir import Graph, Node
+from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, mixes_pixels, nchw, needed_activation, pads
+
+LEVELS = 256
+Row = Callable[["Emitter", Node], Any]
+
+
+class Emitter:
+    """Builds an ``openvino.Model`` from a graph. Every operation is named: the same graph gives the same bytes."""
+
+    def __init__(self, graph: Graph, precision: str) -> None:
+        self.graph, self.precision = graph, precision
+        self.values: dict[str, Any] = {}
+
+    def model(self) -> Any:
+        """The whole network."""
+        (source,), (result,) = self.graph.inputs, self.graph.outputs
+        fed = ops.parameter(list(nchw(self.graph.tensors[source].shape)), np.float32, name=f"{source}/fed")
+        fed.output(0).get_tensor().set_names({source})
+        self.values[source] = self._on_grid(source, fed)
+        for node in self.graph:
+            made = self.activated(node, ROWS[node.op](self, node))
+            self.values[node.output] = self._on_grid(node.output, made)
+        last = self.values[result]
+        last.output(0).get_tensor().set_names({result})
+        return openvino.Model(
+            [ops.result(last, name=f"{result}/result")], [fed], self.graph.metadata.model or "edgecnn"
+        )
+
+    def _on_grid(self, name: str, value: Any) -> Any:
+        quant = self.graph.tensors[name].quant
+        if quant is None:
+            return value
+        ends = [
+            self.plain(np.float32(end), f"{name}/{k}") for end, k in zip(grid_ends(quant), ("low", "high"), strict=True)
+        ]
+        return ops.fake_quantize(value, *ends, *ends, LEVELS, name=f"{name}/quantized")
+
+    def activated(self, node: Node, value: Any) -> Any:
+        """With the activation that the output's integers do not imply."""
+        match needed_activation(self.graph, node):
+            case "relu":
+                return ops.relu(value, name=f"{node.output}/relu")
+            case "relu6":
+                return ops.clamp(value, 0.0, 6.0, name=f"{node.output}/relu6")
+        return value
+
+    def plain(self, array: Any, name: str) -> Any:
+        """A constant as it is."""
+        return ops.constant(np.array(array, order="C"), name=name)
+
+    def constant(self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Any:
+        """A constant of the graph in the file's precision, permuted, then reshaped; channels come first."""
+        tensor = self.graph.tensors[name]
+        assert tensor.value is not None
+
+        def placed(array: NDArray[Any]) -> NDArray[Any]:
+            return (array if axes is None else array.transpose(axes)).reshape(shape)
+
+        quant, integers = tensor.quant, tensor.integers
+        if quant is None or integers is None:
+            if self.precision == "fp16" and tensor.value.ndim > 1:
+                half = self.plain(placed(tensor.value).astype(np.float16), f"{name}/half")
+                return ops.convert(half, "f32", name=name)
+            return self.plain(placed(tensor.value), name)
+        real = ops.convert(self.plain(placed(integers), f"{name}/q"), "f32", name=f"{name}/float")
+        if quant.axis is None:
+            zero = self.plain(np.float32(quant.zero_point[0]), f"{name}/zero_point")
+            real = ops.subtract(real, zero, name=f"{name}/centred")
+            return ops.multiply(real, self.plain(quant.scale[0], f"{name}/scale"), name=name)
+        scale = quant.scale.reshape(_channels_first(shape, quant.scale.size))
+        return ops.multiply(real, self.plain(scale, f"{name}/scale"), name=name)
+
+    def operand(self, name: str, rank: int) -> Any:
+        """An activation, or a constant that broadcasts over it."""
+        if name in self.values:
+            return self.values[name]
+        shape = self.graph.tensors[name].shape
+        wide = (1,) * (rank - len(shape)) + shape
+        return self.constant(name, nchw(wide))
+
+
+def _channels_first(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The shape of per-channel scales that broadcast over a weight (O, ...), (G, O/G, ...) or a bias (1, O, ...)."""
+    kept: list[int] = []
+    left = count
+    for size in shape:
+        taken = size if left > 1 and left % size == 0 else 1
+        kept.append(taken)
+        left //= taken
+    return tuple(kept)
+
+
+def _conv2d(e: Emitter, node: Node) -> Any:
+    a: Mapping[str, Any] = node.attrs
+    before, after = pads(a)
+    out, height, width, depth = e.graph.tensors[node.inputs[1]].shape
+    groups, value = a["groups"], e.values[node.inputs[0]]
+    if depth == 1 and 1 < groups < out:
+        value, groups = _repeated(e, node, out // groups), out
+    shape = (out, depth, height, width) if groups == 1 else (groups, out // groups, depth, height, width)
+    weight = e.constant(node.inputs[1], shape, OHWI_TO_OIHW)
+    kind = ops.convolution if groups == 1 else ops.group_convolution
+    made = kind(value, weight, list(a["stride"]), before, after, list(a["dilation"]), name=f"{node.output}/conv")
+    return ops.add(made, e.constant(node.inputs[2], (1, out, 1, 1)), name=f"{node.output}/bias_add")
+
+
+def _fully_connected(e: Emitter, node: Node) -> Any:
+    shape = e.graph.tensors[node.inputs[1]].shape
+    weight = e.constant(node.inputs[1], shape)
+    made = ops.matmul(e.values[node.inputs[0]], weight, False, True, name=f"{node.output}/matmul")
+    return ops.add(made, e.constant(node.inputs[2], (1, shape[0])), name=f"{node.output}/bias_add")
+
+
+def _binary(kind: Callable[..., Any]) -> Row:
+    def row(e: Emitter, node: Node) -> Any:
+        rank = len(e.graph.tensors[node.output].shape)
+        left, right = (e.operand(i, rank) for i in node.inputs)
+        return kind(left, right, name=f"{node.output}/op")
+
+    return row
+
+
+def _max_pool(e: Emitter, node: Node) -> Any:
+    from openvino import opset1
+
+    a: Mapping[str, Any] = node.attrs
+    before, after = pads(a)
+    return opset1.max_pool(
+        e.values[node.inputs[0]], list(a["stride"]), before, after, list(a["kernel"]), "floor", name=f"{node.output}/op"
+    )
+
+
+def _avg_pool(e: Emitter, node: Node) -> Any:
+    a: Mapping[str, Any] = node.attrs
+    before, after = pads(a)
+    return ops.avg_pool(
+        e.values[node.inputs[0]], list(a["stride"]), before, after, list(a["kernel"]), True, name=f"{node.output}/op"
+    )
+
+
+def _mean(e: Emitter, node: Node) -> Any:
+    axes = e.plain(np.array([2, 3], np.int64), f"{node.output}/axes")
+    return ops.reduce_mean(e.values[node.inputs[0]], axes, bool(node.attrs["keepdims"]), name=f"{node.output}/op")
+
+
+def _concat(e: Emitter, node: Node) -> Any:
+    a: Mapping[str, Any] = node.attrs
+    rank = len(e.graph.tensors[node.output].shape)
+    axis = AXES[a["axis"]] if rank == 4 else a["axis"]
+    return ops.concat([e.operand(i, rank) for i in node.inputs], axis, name=f"{node.output}/op")
+
+
+def _repeated(e: Emitter, node: Node, times: int) -> Any:
+    """The input with every channel repeated, so that a depthwise convolution with a multiplier is a plain one.
+
+    On one thread OpenVINO 2026.4 runs the former with oneDNN's jit_gemm_I8, which takes the zero point for padding on
+    the right: outputs were off by up to 29 LSB where the input's zero point is not its lowest integer.
+    """
+    channels = np.repeat(np.arange(e.graph.tensors[node.inputs[0]].shape[3]), times)
+    indices = e.plain(channels.astype(np.int64), f"{node.output}/channels")
+    axis = e.plain(np.int64(1), f"{node.output}/axis")
+    return ops.gather(e.values[node.inputs[0]], indices, axis, name=f"{node.output}/repeated")
+
+
+def _pad(e: Emitter, node: Node) -> Any:
+    amounts = [
+        e.plain(np.array([0, 0, *ends], np.int64), f"{node.output}/{k}")
+        for ends, k in zip(pads(node.attrs), ("begin", "end"), strict=True)
+    ]
+    zero = e.plain(np.float32(0), f"{node.output}/zero")
+    return ops.pad(e.values[node.inputs[0]], *amounts, "constant", zero, name=f"{node.output}/op")
+
+
+def _reshape(e: Emitter, node: Node) -> Any:
+    value, made = e.values[node.inputs[0]], e.graph.tensors[node.output].shape
+    if mixes_pixels(e.graph, node) and len(e.graph.tensors[node.inputs[0]].shape) == 4:
+        order = e.plain(np.array([0, 2, 3, 1], np.int64), f"{node.output}/order")
+        value = ops.transpose(value, order, name=f"{node.output}/nhwc")
+    shape = e.plain(np.array([-1, *nchw(made)[1:]], np.int64), f"{node.output}/shape")
+    return ops.reshape(value, shape, False, name=f"{node.output}/op")
+
+
+def _unary(kind: Callable[..., Any]) -> Row:
+    return lambda e, node: kind(e.values[node.inputs[0]], name=f"{node.output}/op")
+
+
+ROWS: Mapping[str, Row] = {
+    "conv2d": _conv2d,
+    "fully_connected": _fully_connected,
+    "add": _binary(ops.add),
+    "mul": _binary(ops.multiply),
+    "max_pool2d": _max_pool,
+    "avg_pool2d": _avg_pool,
+    "mean": _mean,
+    "concat": _concat,
+    "pad": _pad,
+    "reshape": _reshape,
+    "relu": _unary(ops.relu),
+    "relu6": lambda e, node: ops.clamp(e.values[node.inputs[0]], 0.0, 6.0, name=f"{node.output}/op"),
+    "hard_swish": _unary(ops.hswish),
+    "sigmoid": _unary(ops.sigmoid),
+    "softmax": lambda e, node: ops.softmax(e.values[node.inputs[0]], 1, name=f"{node.output}/op"),
+}

@@ -1,0 +1,115 @@
+"""OpenVINO's CPU plugin on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets.session import Op
+
+PRECISION_HINT = "f32"  # without one, the plugin computes in bfloat16 where the CPU has it
+TYPES = {"f32": "float32", "u8": "uint8", "i8": "int8"}
+NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Transpose", "Convert")
+EDGES = ("FakeQuantize", "Subgraph")
+
+
+class OpenVinoSession:
+    """An open ``.xml`` with its ``.bin``; see ``Session``.
+
+    Args:
+        path: the ``.xml``.
+        threads: of the plugin.
+        kernels: ``None``; there is one kind.
+
+    Raises:
+        InputError: a file is missing or corrupt, or the network does not take one image and return one tensor.
+        MissingDependencyError: OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
+        if kernels is not None:
+            raise InputError(unknown("kernels", kernels, ()) + "OpenVINO has one kind")
+        self.threads = threads
+        compiled = _compile(path, threads)
+        for side, found in (("input", compiled.inputs), ("output", compiled.outputs)):
+            if len(found) != 1:
+                raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
+        self.input, self.output = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
+        self.ops = _ops(compiled.get_runtime_model())
+        self.findings: tuple[str, ...] = ()
+        self._request = compiled.create_infer_request()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.run``."""
+        expected = self.input.shape[1:]
+        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
+            got = f"{batch.dtype} {batch.shape[1:]}"
+            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
+        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
+        for index in range(len(batch)):
+            fed = np.ascontiguousarray(batch[index : index + 1])
+            results[index : index + 1] = self._request.infer([fed], share_inputs=True, share_outputs=True)[0]
+        return results
+
+
+def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OpenVinoSession:
+    """``OpenVinoSession``."""
+    return OpenVinoSession(path, threads=threads, kernels=kernels)
+
+
+def _compile(path: Path, threads: int) -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingDependencyError("running OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
+    weights = path.with_suffix(".bin")
+    for file in (path, weights):
+        if not file.is_file():
+            raise InputError(f"{file} is not a file; an OpenVINO artifact is a .xml with its .bin beside it")
+    settings = {
+        "INFERENCE_PRECISION_HINT": PRECISION_HINT,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # by default it quantizes the activations of weight-only layers
+    }
+    try:
+        core = openvino.Core()
+        return core.compile_model(core.read_model(path.read_bytes(), weights.read_bytes()), "CPU", settings)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise InputError(f"{path} is not OpenVINO IR that the CPU plugin can run ({reason}); export it again") from None
+
+
+def _port(path: Path, side: str, found: Any) -> Port:
+    shape = tuple(int(d) for d in found.shape)
+    kind = found.element_type.get_type_name()
+    if len(shape) not in (2, 4) or shape[0] != 1 or kind not in TYPES:
+        raise UnsupportedError(
+            f"{path}: {side} {kind} {shape}; supported: float32 (1, channels, height, width) and (1, classes)"
+        )
+    layout = "NCHW" if len(shape) == 4 else "NC"
+    return Port(name=found.get_any_name(), shape=shape, layout=layout, dtype=TYPES[kind])
+
+
+def _ops(model: Any) -> tuple[Op, ...]:
+    """What the plugin made of the network. Conversions at the file's edges are no float op."""
+    ops = []
+    for node in model.get_ordered_ops():
+        info = node.get_rt_info()
+        kind, precision = (str(info[k].astype(str)) for k in ("layerType", "runtimePrecision"))
+        if kind in ("Input", "Output", "Const"):
+            continue
+        sources = [i.get_source_output().get_node().get_rt_info()["layerType"].astype(str) for i in node.inputs()]
+        targets = [
+            i.get_node().get_rt_info()["layerType"].astype(str) for o in node.outputs() for i in o.get_target_inputs()
+        ]
+        edge = kind in EDGES and ("Input" in sources or "Output" in targets)
+        floats = precision in ("f32", "bf16", "f16") and kind not in NOT_COMPUTING
+        ops.append(Op(kind=kind, name=node.get_friendly_name(), as_asked=True, is_float=floats and not edge))
+    return tuple(ops)
