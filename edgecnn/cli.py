@@ -86,6 +86,15 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     validate.add_argument("--report", type=Path, metavar="FILE", help="also write the report there")
     _add_checking(validate, data_required=True)
 
+    compare = add("compare", "say whether two artifacts hold the same integers, and how far apart they compute")
+    compare.add_argument("a", type=Path, metavar="A", help="an artifact, or a .edgecnn file (int8: the integer oracle)")
+    compare.add_argument("b", type=Path, metavar="B")
+    compare.add_argument("--data", required=True, metavar="DIR|demo", help="images; labels are not needed")
+    compare.add_argument("--limit", type=_positive, metavar="N", help="at most N images")
+    compare.add_argument("--preprocess", metavar="KEY=VALUE,…", help="override what A says")
+    compare.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
+    compare.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
     inspect = add("inspect", "print a graph or an artifact, layer by layer")
     inspect.add_argument(
         "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"

@@ -92,6 +92,32 @@ def _reported(entries: Sequence[ReportEntry], options: argparse.Namespace) -> in
     return exit_status(entries)
 
 
+def compare(options: argparse.Namespace) -> int:
+    """``edgecnn compare``: status 1 when both hold integers and they are not the same."""
+    from edgecnn.compare import compare as run
+
+    found = run(
+        options.a,
+        options.b,
+        options.data,
+        limit=options.limit,
+        preprocess=options.preprocess,
+        skip_bad=options.skip_bad_images,
+    )
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        rows = [{"figure": key.replace("_", " "), "value": _shown(value)} for key, value in found.to_json().items()]
+        _table(rows, to=sys.stdout)
+    return 1 if found.same_integers is False else 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)}: {', '.join(value[:5])}" if value else "none"
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
 def inspect(options: argparse.Namespace) -> int:
     """``edgecnn inspect``: a model's graph, a ``.edgecnn`` file, or an artifact."""
     from dataclasses import asdict

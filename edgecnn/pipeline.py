@@ -288,7 +288,8 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
     metadata = with_overrides(metadata, request.preprocess, request.label_offset)
     images = request.checking.open_images()
     reference, oracle, findings = _reference(request, metadata, precision)
-    size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file())
+    files = (path, path.with_suffix(".bin"))[: converter(row.target).files]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     subject = Subject(path=path, target=row.target, precision=precision, size_bytes=size, metadata=metadata)
     with watch.step("validate") as notes:
         entries = check([subject], request.checking, images, reference=reference, oracle=oracle)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgecnn.artifact import Emission
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Metadata, QParams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +20,17 @@ class Converter:
 
     Attributes:
         target: the format.
-        module: has ``convert(graph, *, precision, io) -> Emission`` and
-            ``describe(data) -> (precision, Metadata or None)``, which reads a file back.
+        module: has ``convert(graph, *, precision, io) -> Emission`` and two functions that read files back:
+            ``describe(main_file) -> (precision, Metadata or None)`` and
+            ``integers(*files) -> {tensor: (parameters, integers)}``.
         precisions: what it writes, of ``artifact.PRECISIONS``.
+        files: how many files an artifact has.
     """
 
     target: str
     module: str
     precisions: tuple[str, ...]
+    files: int = 1
 
     @property
     def convert(self) -> Callable[..., Emission]:
@@ -36,6 +42,12 @@ class Converter:
     def describe(self) -> Callable[[bytes], tuple[str, Metadata | None]]:
         """The module's ``describe``."""
         function: Callable[[bytes], tuple[str, Metadata | None]] = import_module(self.module).describe
+        return function
+
+    @property
+    def integers(self) -> Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]]:
+        """The module's ``integers``."""
+        function: Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]] = import_module(self.module).integers
         return function
 
     def require(self, precision: str) -> None:
@@ -54,7 +66,9 @@ CONVERTERS = {
     row.target: row
     for row in (
         Converter(target="tflite", module="edgecnn_converters.tflite", precisions=("fp32", "fp16", "w8", "int8")),
-        Converter(target="openvino", module="edgecnn_converters.openvino", precisions=("fp32", "fp16", "w8", "int8")),
+        Converter(
+            target="openvino", module="edgecnn_converters.openvino", precisions=("fp32", "fp16", "w8", "int8"), files=2
+        ),
         Converter(target="onnx", module="edgecnn_converters.onnx", precisions=("fp32", "fp16", "w8", "int8")),
     )
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from numpy.typing import NDArray
+
 from edgecnn.artifact import Emission, Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_int8
@@ -100,3 +102,10 @@ def describe(data: bytes) -> tuple[str, Metadata | None]:
     fields = json.loads(props[METADATA])
     fields.pop("io", None)
     return str(fields.pop("precision", "")), Metadata.from_json(fields)
+
+
+def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
+    """See ``edgecnn_converters.onnx.reader.integers``."""
+    from edgecnn_converters.onnx import reader
+
+    return reader.integers(data)

@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from edgecnn.artifact import Emission, Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_int8
-from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn_converters.layout import nchw
 
 FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
@@ -87,3 +89,10 @@ def describe(data: bytes) -> tuple[str, Metadata | None]:
         return guess_precision(root), None
     fields = json.loads(text)
     return str(fields.pop("precision", "")), Metadata.from_json(fields)
+
+
+def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
+    """See ``edgecnn_converters.openvino.reader.integers``."""
+    from edgecnn_converters.openvino import reader
+
+    return reader.integers(xml, data)

@@ -1,0 +1,199 @@
+"""Two artifacts side by side: the same integers or which tensor differs, and how far apart their outputs are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.data import open_images
+from edgecnn.errors import InputError
+from edgecnn.graph.ir import Graph, Metadata, QParams
+from edgecnn.graph.serialize import load
+from edgecnn.progress import track
+from edgecnn.source import with_overrides
+from edgecnn_converters.registry import converter
+from edgecnn_targets.devices import device
+from edgecnn_targets.evaluate import logits
+from edgecnn_targets.metrics import AccuracyMeter
+from edgecnn_targets.registry import open_session, runtime_of
+
+BATCH = 10
+SCALE_STEP = 3e-7  # OpenVINO holds the ends of a grid, from which its scale comes back within one float32 step
+Integers = Mapping[str, tuple[QParams, NDArray[Any] | None]]
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What two artifacts have in common.
+
+    Attributes:
+        a, b: their paths.
+        same_integers: whether every quantized tensor of one is in the other, with equal integers, scales and zero
+            points; ``None`` where one of them has none.
+        differing: names of tensors that differ, or that one of them lacks.
+        n: images they were run on.
+        agreement: images on which both pick the same class, in percent.
+        sqnr_db: of B's logits beside A's.
+        max_lsb, mean_lsb: distance of their outputs in steps of A's output grid; ``None`` where A's output is float.
+    """
+
+    a: str
+    b: str
+    same_integers: bool | None
+    differing: tuple[str, ...]
+    n: int
+    agreement: float
+    sqnr_db: float
+    max_lsb: int | None
+    mean_lsb: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One artifact, open."""
+
+    path: Path
+    metadata: Metadata
+    integers: Integers
+    shape: tuple[int, ...]  # of one image, NHWC
+    grid: QParams | None  # of the output
+    run: Run
+
+
+def compare(
+    a: Path,
+    b: Path,
+    data: str,
+    *,
+    limit: int | None = None,
+    preprocess: str | None = None,
+    skip_bad: bool = False,
+) -> Comparison:
+    """Compare two artifacts of any formats, or ``.edgecnn`` graphs: an int8 one runs in the integer oracle.
+
+    Args:
+        a, b: main files.
+        data: a folder of images, or ``demo``; labels are not needed.
+        limit: at most so many images.
+        preprocess: ``KEY=VALUE,…`` over what A says.
+        skip_bad: leave unreadable images out.
+
+    Raises:
+        InputError: a file is wrong, or they take different inputs or have different outputs.
+        MissingDependencyError: a runtime is not installed.
+    """
+    left, right = _open(a), _open(b)
+    if left.shape != right.shape:
+        raise InputError(
+            f"{a} takes images of {left.shape} and {b} of {right.shape}; only equal inputs can be compared"
+        )
+    metadata = with_overrides(left.metadata, preprocess, None)
+    feed = metadata.preprocess or right.metadata.preprocess
+    if feed is None:
+        raise InputError(f"neither {a} nor {b} says how images are fed; pass --preprocess resize=HxW,mean=…,std=…")
+    images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad)
+    meter, worst, total, count = AccuracyMeter(), 0, 0, 0
+    for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH)):
+        x = feed.normalise(pixels)
+        mine, theirs = left.run(x), right.run(x)
+        meter.update(theirs, None, mine)
+        if left.grid is not None:
+            apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))
+            worst, total, count = max(worst, int(apart.max())), total + int(apart.sum()), count + apart.size
+    figures = meter.result()
+    assert figures.agreement is not None
+    assert figures.sqnr_db is not None
+    differing = differences(left.integers, right.integers)
+    return Comparison(
+        a=str(a),
+        b=str(b),
+        same_integers=not differing if left.integers and right.integers else None,
+        differing=differing if left.integers and right.integers else (),
+        n=figures.n,
+        agreement=figures.agreement,
+        sqnr_db=figures.sqnr_db,
+        max_lsb=worst if count else None,
+        mean_lsb=total / count if count else None,
+    )
+
+
+def differences(a: Integers, b: Integers) -> tuple[str, ...]:
+    """Names of the quantized tensors that are not the same in both, in order."""
+    return tuple(name for name in dict.fromkeys([*a, *b]) if not (name in a and name in b and _equal(a[name], b[name])))
+
+
+def _equal(a: tuple[QParams, NDArray[Any] | None], b: tuple[QParams, NDArray[Any] | None]) -> bool:
+    (grid, values), (other, others) = a, b
+    same_grid = (
+        grid.dtype == other.dtype
+        and grid.scale.shape == other.scale.shape
+        and np.allclose(grid.scale, other.scale, rtol=SCALE_STEP, atol=0)
+        and np.array_equal(grid.zero_point, other.zero_point)
+    )
+    if values is None or others is None:
+        return same_grid and values is others
+    return same_grid and np.array_equal(values.reshape(-1), others.reshape(-1))
+
+
+def _open(path: Path) -> _Side:
+    if path.suffix == ".edgecnn":
+        return _open_graph(path)
+    row = runtime_of(path)
+    if not path.is_file():
+        raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
+    reader, main = converter(row.target), path.read_bytes()
+    precision, metadata = reader.describe(main)
+    files = (main, path.with_suffix(".bin").read_bytes()) if path.with_suffix(".bin").is_file() else (main,)
+    integers = reader.integers(*files[: reader.files]) if precision in ("int8", "w8") else {}
+    session = open_session(device("host"), path)
+    port = session.input
+    made = integers.get(session.output.name)
+    grid = made[0] if made is not None and precision == "int8" else None
+    return _Side(
+        path=path,
+        metadata=metadata or Metadata(model=path.stem),
+        integers=integers,
+        shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
+        grid=grid,
+        run=lambda x: logits(session, x),
+    )
+
+
+def _open_graph(path: Path) -> _Side:
+    graph = load(path)
+    integers = {t.name: (t.quant, t.integers) for t in graph.tensors.values() if t.quant is not None}
+    grid = graph.tensors[graph.outputs[0]].quant
+    return _Side(
+        path=path,
+        metadata=graph.metadata,
+        integers=integers,
+        shape=graph.tensors[graph.inputs[0]].shape[1:],
+        grid=grid,
+        run=_oracle(graph) if grid is not None else _float(graph),
+    )
+
+
+def _oracle(graph: Graph) -> Run:
+    from edgecnn.quant.reference import run
+
+    into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
+    assert into is not None
+    assert out is not None
+    return lambda x: out.dequantize(run(graph, into.quantize(x))[graph.outputs[0]]).reshape(len(x), -1)
+
+
+def _float(graph: Graph) -> Run:
+    from edgecnn.checking import float_reference
+
+    return float_reference(graph)

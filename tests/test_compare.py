@@ -1,0 +1,116 @@
+"""``--target all`` and ``edgecnn compare``: one calibration, three files, and the proof that they are one network."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import pytest
+
+from edgecnn.cli import main
+from edgecnn.graph.serialize import load, save
+
+DEMO = "mobilenet_v2_0.35_96"
+FILES = ("tflite", "onnx", "xml", "edgecnn")
+ON = ["--data", "demo", "--limit", "40", "--json"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("all")
+    words = ["export", DEMO, "--target", "all", "--weights", "demo", "--calibration", "demo", "--data", "demo"]
+    words += ["--calibration-images", "40", "--limit", "60", "--min-agreement", "90", "-o", str(folder)]
+    assert main(words) == 0
+    return folder
+
+
+def found(capfd, *words):
+    capfd.readouterr()
+    status = main(["compare", *map(str, words), *ON])
+    return status, json.loads(capfd.readouterr().out)
+
+
+def test_one_calibration_gives_three_checked_artifacts(exported):
+    entries = {e["target"]: e for e in json.loads((exported / "report.json").read_text())}
+    assert set(entries) == {"tflite", "onnx", "openvino"}
+    names = {p.name for p in exported.iterdir()}
+    assert {f"{DEMO}.{s}" for s in ("tflite", "onnx", "xml", "bin", "edgecnn")} <= names
+    assert {f"{DEMO}.{t}.json" for t in entries} <= names
+    assert len({e["accuracy"]["fp32_top1"] for e in entries.values()}) == 1
+    for entry in entries.values():
+        assert entry["accuracy"]["agreement"] >= 95
+        assert entry["parity"]["mean_lsb"] < 2
+        assert entry["float_ops"] == []
+        assert all(c["passed"] for c in entry["checks"])
+
+
+@pytest.mark.parametrize(("a", "b"), list(combinations(FILES, 2)))
+def test_any_two_hold_the_same_integers_and_agree(exported, a, b, capfd):
+    status, result = found(capfd, exported / f"{DEMO}.{a}", exported / f"{DEMO}.{b}")
+    assert status == 0
+    assert result["same_integers"] is True
+    assert result["differing"] == []
+    assert result["n"] == 40
+    assert result["agreement"] >= 97
+    assert result["mean_lsb"] < 2
+
+
+def test_an_artifact_equals_itself(exported, capfd):
+    _, result = found(capfd, exported / f"{DEMO}.onnx", exported / f"{DEMO}.onnx")
+    assert (result["max_lsb"], result["mean_lsb"], result["agreement"]) == (0, 0, 100)
+
+
+def test_one_changed_integer_is_found_and_is_status_1(exported, tmp_path, capfd):
+    graph = load(exported / f"{DEMO}.edgecnn")
+    name = graph.nodes[3].inputs[1]
+    tensor = graph.tensors[name]
+    integers = tensor.integers.copy()
+    integers.flat[0] += 1 if integers.flat[0] < 127 else -1
+    from dataclasses import replace
+
+    save(graph.with_tensors(replace(tensor, integers=integers)), tmp_path / "other.edgecnn")
+    for suffix in FILES:
+        status, result = found(capfd, exported / f"{DEMO}.{suffix}", tmp_path / "other.edgecnn")
+        assert status == 1
+        assert result["differing"] == [name]
+
+
+def test_float_and_int8_have_no_integers_to_compare(exported, tmp_path, capfd):
+    source = str(exported / f"{DEMO}.edgecnn")
+    assert main(["export", source, "--target", "onnx", "--quantize", "none", "-o", str(tmp_path)]) == 0
+    status, result = found(capfd, tmp_path / f"{DEMO}.onnx", exported / f"{DEMO}.tflite")
+    assert status == 0
+    assert result["same_integers"] is None
+    assert result["max_lsb"] is None
+    assert result["sqnr_db"] > 15
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_validate_takes_every_format(exported, target, capfd):
+    suffix = {"onnx": "onnx", "openvino": "xml"}[target]
+    capfd.readouterr()
+    words = ["validate", str(exported / f"{DEMO}.{suffix}"), "--data", "demo", "--limit", "60", "--json"]
+    assert main(words) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    before = next(e for e in json.loads((exported / "report.json").read_text()) if e["target"] == target)
+    assert entry["accuracy"] == before["accuracy"]
+    assert entry["parity"] == before["parity"]
+    assert entry["size_bytes"] == before["size_bytes"]
+
+
+def test_wrong_pairs_are_one_line(exported, tmp_path, monkeypatch, capfd):
+    nets = tmp_path / "nets.py"
+    nets.write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    feed = ["--preprocess", "resize=8x8,mean=127.5,std=127.5", "--quantize", "none"]
+    assert main(["export", "nets:net", "--target", "onnx", "-o", str(tmp_path), *feed]) == 0
+    capfd.readouterr()
+    for words, message in (
+        ((exported / f"{DEMO}.onnx", tmp_path / "net.onnx"), "only equal inputs can be compared"),
+        ((exported / f"{DEMO}.onnx", tmp_path / "none.onnx"), "no artifact at"),
+        ((exported / f"{DEMO}.onnx", tmp_path / "a.txt"), "is no artifact"),
+    ):
+        assert main(["compare", *map(str, words), *ON]) == 2
+        assert message in capfd.readouterr().err
