@@ -68,6 +68,9 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     export.add_argument("--recipe", default="default", metavar="NAME", help="a named recipe")
     export.add_argument(
+        "--reduce-range", action="store_true", help="7-bit weights: for x86 without VNNI, whose kernels can saturate"
+    )
+    export.add_argument(
         "--io", choices=["int8", "uint8", "float32"], help="type of an int8 artifact's input and output"
     )
     export.add_argument(
@@ -140,6 +143,9 @@ def _add_checking(parser: argparse.ArgumentParser, *, data_required: bool = Fals
         "--min-agreement", type=float, metavar="PERCENT", help="images on which artifact and fp32 agree"
     )
     limits.add_argument("--max-latency-ms", type=float, metavar="MS", help="median of one inference")
+    limits.add_argument(
+        "--allow-float", action="store_true", help="accept ops in an int8 artifact that the runtime computes in float"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
 

@@ -32,6 +32,7 @@ def export(options: argparse.Namespace) -> int:
         calibration=options.calibration,
         calibration_images=options.calibration_images,
         recipe=options.recipe,
+        reduce_range=options.reduce_range,
         io=options.io,
         skip_bad_images=options.skip_bad_images,
         seed=options.seed,
@@ -81,6 +82,7 @@ def _checking(options: argparse.Namespace) -> Any:
         devices=tuple(filter(None, options.device.split(","))),
         threads=options.threads,
         limits=limits,
+        allow_float=options.allow_float,
     )
 
 

@@ -22,6 +22,7 @@ from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load, save
 from edgecnn.lint import CalibrationLint
 from edgecnn.progress import Stopwatch, track
+from edgecnn.recipe import Recipe
 from edgecnn.recipe import recipe as named_recipe
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source, load_graph, with_overrides
@@ -47,6 +48,7 @@ class Export:
         calibration: a folder of images, or ``demo``; needed for int8.
         calibration_images: at most so many.
         recipe: a named recipe.
+        reduce_range: 7-bit weights, for x86 without VNNI.
         io: type of an int8 artifact's input and output.
         skip_bad_images: leave unreadable calibration images out.
         seed: of every random choice.
@@ -60,6 +62,7 @@ class Export:
     calibration: str | None = None
     calibration_images: int = 300
     recipe: str = "default"
+    reduce_range: bool = False
     io: str | None = None
     skip_bad_images: bool = False
     seed: int = 0
@@ -68,6 +71,12 @@ class Export:
     def targets(self) -> list[str]:
         """The formats, each once."""
         return list(CONVERTERS) if self.target == "all" else [self.target]
+
+    @property
+    def steps(self) -> Recipe:
+        """The recipe, with what the other options change in it."""
+        found = named_recipe(self.recipe)
+        return replace(found, weight_bits=7) if self.reduce_range else found
 
     @property
     def precision(self) -> str:
@@ -120,7 +129,7 @@ def _check_request(request: Export) -> None:
         raise InputError(f"--calibration is for --quantize int8; {request.quantize} needs none")
     if request.precision == "int8" and request.calibration is None and not request.source.is_file:
         raise InputError("int8 needs calibration images: pass --calibration DIR (some 300 typical images) or demo")
-    named_recipe(request.recipe)
+    assert request.steps
     if request.checking.runs_anything:
         request.checking.places(request.targets)
     require_writable(request.output)
@@ -147,7 +156,7 @@ def _quantized(
         if loaded.precision != "int8":
             raise InputError(f"{request.source.model} is {loaded.precision}, not int8 yet; pass --calibration DIR")
         return loaded, ()
-    graph, recipe = loaded.as_float(), named_recipe(request.recipe)
+    graph, recipe = loaded.as_float(), request.steps
     if request.precision in ("fp32", "fp16"):
         return graph, ()
     from edgecnn.quant import calibrate, ptq
@@ -193,8 +202,9 @@ def _calibration_stream(images: Images, metadata: Metadata, lint: CalibrationLin
 def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> list[Subject]:
     name, subjects = request.source.name, []
     with watch.step("convert") as notes:
-        io = {"io": request.io} if request.io is not None else {}
-        emissions = [converter(t).convert(graph, precision=request.precision, **io) for t in request.targets]
+        emissions = [
+            converter(t).convert(graph, precision=request.precision, **_choices(request, t)) for t in request.targets
+        ]
         kept = request.output / f"{name}.edgecnn"
         if not (request.source.is_file and kept.exists() and kept.samefile(request.source.model)):
             save(graph, kept)
@@ -212,6 +222,14 @@ def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> lis
             )
             notes.append(f"{path} {_megabytes(size)}")
     return subjects
+
+
+def _choices(request: Export, target: str) -> dict[str, str]:
+    """What the user, or the devices, choose of an artifact's form."""
+    chosen = {"io": request.io} if request.io is not None else {}
+    if target == "onnx" and request.precision == "int8":
+        chosen["activations"] = request.checking.onnx_activations()
+    return chosen
 
 
 def _versions() -> Mapping[str, str]:

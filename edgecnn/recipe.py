@@ -21,6 +21,7 @@ class Recipe:
         weight_range: the same choice for each output channel of the weights.
         bias_correction: correct each bias by the mean error that quantization causes at its layer's output.
         correction_images: calibration images that the correction looks at.
+        weight_bits: 8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Recipe:
     weight_range: str = "minmax"
     bias_correction: bool = True
     correction_images: int = 32
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
         for key in ("activation_range", "weight_range"):
@@ -35,6 +37,13 @@ class Recipe:
                 raise InputError(unknown(key, str(getattr(self, key)), RANGES))
         if self.correction_images < 1:
             raise InputError(f"correction_images {self.correction_images}: at least 1")
+        if self.weight_bits not in (7, 8):
+            raise InputError(f"weight_bits {self.weight_bits}; allowed: 7, 8")
+
+    @property
+    def weight_limit(self) -> int:
+        """The largest weight integer."""
+        return (1 << (self.weight_bits - 1)) - 1
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, for manifests."""

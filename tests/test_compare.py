@@ -100,9 +100,8 @@ def test_validate_takes_every_format(exported, target, capfd):
 
 def test_wrong_pairs_are_one_line(exported, tmp_path, monkeypatch, capfd):
     nets = tmp_path / "nets.py"
-    nets.write_text(
-        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
-    )
+    layers = "nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()"
+    nets.write_text(f"from torch import nn\ndef net():\n    return nn.Sequential({layers})\n")
     monkeypatch.chdir(tmp_path)
     feed = ["--preprocess", "resize=8x8,mean=127.5,std=127.5", "--quantize", "none"]
     assert main(["export", "nets:net", "--target", "onnx", "-o", str(tmp_path), *feed]) == 0
@@ -114,3 +113,25 @@ def test_wrong_pairs_are_one_line(exported, tmp_path, monkeypatch, capfd):
     ):
         assert main(["compare", *map(str, words), *ON]) == 2
         assert message in capfd.readouterr().err
+
+
+HARD_SWISH = """
+from torch import nn
+def net():
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Hardswish(), *pool, nn.Linear(8, 16))
+"""
+
+
+def test_a_float_op_in_an_int8_artifact_fails_unless_allowed(tmp_path, monkeypatch, capfd):
+    (tmp_path / "swish.py").write_text(HARD_SWISH)
+    monkeypatch.chdir(tmp_path)
+    words = ["export", "swish:net", "--target", "onnx", "--calibration", "demo", "--calibration-images", "40"]
+    words += ["--preprocess", "resize=48x48,mean=127.5,std=127.5", "--data", "demo", "--limit", "10"]
+    assert main(words) == 1
+    assert "ops, limit at most 0 ops" in capfd.readouterr().err
+    assert main([*words, "--allow-float"]) == 0
+    (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any(op.startswith("HardSwish ") for op in entry["float_ops"])
+    capfd.readouterr()
+    assert main([*words[:2], "--target", "tflite", *words[4:]]) == 0, "LiteRT has an integer kernel for it"

@@ -55,7 +55,8 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
     changed = []
     for weight in _weights(graph):
         assert weight.value is not None
-        changed.append(scheme.quantize_weight(weight, scheme.weight_scales(weight.value, recipe.weight_range)))
+        scales = scheme.weight_scales(weight.value, recipe.weight_range, recipe.weight_limit)
+        changed.append(scheme.quantize_weight(weight, scales, recipe.weight_limit))
     return graph.with_tensors(*changed)
 
 
@@ -153,12 +154,12 @@ def _with_weights(graph: Graph, recipe: Recipe) -> tuple[Graph, dict[str, NDArra
             assert weight.value is not None
             assert bias.value is not None
             assert source.quant is not None
-            found = scheme.weight_scales(weight.value, recipe.weight_range)
+            found = scheme.weight_scales(weight.value, recipe.weight_range, recipe.weight_limit)
             made = graph.tensors[node.output].quant
             assert made is not None
             found = np.maximum(found, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
             scales[node.output] = scheme.widened_for_bias(found, source.quant.scale, bias.value)
-            changed.append(scheme.quantize_weight(weight, scales[node.output]))
+            changed.append(scheme.quantize_weight(weight, scales[node.output], recipe.weight_limit))
     return graph.with_tensors(*changed), scales
 
 

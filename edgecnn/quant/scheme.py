@@ -72,33 +72,33 @@ def rescaled(quant: QParams, scale: float) -> QParams:
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype=quant.dtype)
 
 
-def weight_scales(weight: NDArray[np.float32], method: str) -> NDArray[np.float32]:
-    """One scale per output channel (axis 0): the largest magnitude over 127, or the one of least squared error.
+def weight_scales(weight: NDArray[np.float32], method: str, limit: int = WEIGHT_LIMIT) -> NDArray[np.float32]:
+    """One scale per output channel (axis 0): the largest magnitude over ``limit``, or the one of least squared error.
 
     ``mse`` tries clipping at 60 to 100 % of the largest magnitude. A channel of zeros gets the others' largest scale.
     """
     flat = weight.reshape(weight.shape[0], -1)
     peak = np.abs(flat).max(axis=1)
-    scale = peak / WEIGHT_LIMIT
+    scale = peak / limit
     scale = np.where(scale > 0, scale, scale.max() if scale.max() > 0 else SMALLEST).astype(np.float32)
     if method == "minmax":
         return scale
     best, best_error = scale.copy(), np.full(len(scale), np.inf)
     for share in np.linspace(1.0, 0.6, 41):
         trial = (scale * np.float32(share)).astype(np.float32)
-        rounded = np.clip(np.rint(flat / trial[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT) * trial[:, None]
+        rounded = np.clip(np.rint(flat / trial[:, None]), -limit, limit) * trial[:, None]
         error = np.square(flat - rounded).sum(axis=1)
         better = error < best_error
         best[better], best_error[better] = trial[better], error[better]
     return best
 
 
-def quantize_weight(tensor: Tensor, scales: NDArray[np.float32]) -> Tensor:
-    """The tensor with int8 integers, nearest, per output channel, symmetric, in [-127, 127]."""
+def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> Tensor:
+    """The tensor with int8 integers, nearest, per output channel, symmetric, in [-limit, limit]."""
     assert tensor.value is not None
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
     wide = tensor.value.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (tensor.value.ndim - 1))
-    integers = np.clip(np.rint(wide), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    integers = np.clip(np.rint(wide), -limit, limit).astype(np.int8)
     return Tensor(name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers)
 
 

@@ -18,7 +18,7 @@ TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "
 EDGES = ("QuantizeLinear", "DequantizeLinear")
 WITHOUT_VNNI = (
     "this CPU has no VNNI: ONNX Runtime's U8S8 kernels add pairs of products in 16 bits, which can saturate; "
-    "figures here are not those of a CPU that has it"
+    "export with --reduce-range for such CPUs; figures here are not those of a CPU that has VNNI"
 )
 
 

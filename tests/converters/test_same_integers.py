@@ -185,6 +185,20 @@ def test_onnx_takes_integers_by_choice(io, mobilenet, tmp_path):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_onnx_carries_signed_activations_for_devices_that_want_them(mobilenet, tmp_path):
+    emission = to_onnx.convert(mobilenet, precision="int8", activations="int8")
+    assert_integers_are_the_graphs(mobilenet, "onnx", emission)
+    opened = session("onnx", emission, tmp_path)  # on x86 ONNX Runtime leaves some of these in float; on Arm none
+    images = mobilenet.tensors[mobilenet.inputs[0]].quant.quantize(np.zeros((1, 96, 96, 3)))
+    unsigned = session("onnx", to_onnx.convert(mobilenet, precision="int8"), tmp_path / "u8")
+    assert distance(mobilenet, opened, images) == distance(mobilenet, unsigned, images)
+    for io in ("uint8", "int8"):
+        chosen = to_onnx.convert(mobilenet, precision="int8", activations="int8", io=io)
+        assert session("onnx", chosen, tmp_path / io).input == chosen.input
+    with pytest.raises(InputError, match="unknown type of activations 'int4'"):
+        to_onnx.convert(mobilenet, precision="int8", activations="int4")
+
+
 def names():
     return sorted({resolve(n).name for family in FAMILIES.values() for n in (family.name, *family.listed)})
 

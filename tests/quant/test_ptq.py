@@ -213,3 +213,14 @@ def test_a_dead_layer_is_quantized_and_runs(tmp_path):
     for kernels, worst in (("reference", 0), ("xnnpack", 2)):
         got = open_session(path, kernels=kernels).run(x).astype(int)
         assert np.abs(got - run(int8, x)[int8.outputs[0]]).max() <= worst
+
+
+def test_reduced_range_keeps_weights_in_seven_bits():
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    seven = Recipe(name="x", weight_bits=7)
+    int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), seven)
+    weights = [int8.tensors[n.inputs[1]].integers.astype(int) for n in int8 if n.op in ("conv2d", "fully_connected")]
+    assert max(np.abs(w).max() for w in weights) == 63
+    check_int8(int8)
+    with pytest.raises(InputError, match="weight_bits 6; allowed: 7, 8"):
+        Recipe(name="x", weight_bits=6)

@@ -18,16 +18,17 @@ IO = ("float32", "uint8", "int8")
 METADATA = "edgecnn"  # key of metadata_props
 
 
-def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
+def convert(graph: Graph, *, precision: str, io: str = "float32", activations: str = "uint8") -> Emission:
     """Write a graph as ``.onnx``, NCHW. The same graph gives the same bytes.
 
-    Activations are uint8 (zero point + 128: the same grid), weights int8 per channel: what ONNX Runtime runs
-    fastest on x86 with VNNI. The opset and IR version are the oldest that carry what is used.
+    Activations are uint8 (zero point + 128: the same grid), weights int8 per channel: what ONNX Runtime runs fastest on
+    x86 with VNNI; on Arm it is int8. The opset and IR version are the oldest that carry what is used.
 
     Args:
         graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
         precision: ``fp32``, ``fp16``, ``w8`` or ``int8``.
         io: type of the input and output of an int8 file.
+        activations: how an int8 file carries its activations: ``uint8`` or ``int8``.
 
     Raises:
         InputError: the graph is not of that precision, or breaks the numerics contract.
@@ -41,7 +42,9 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
     from edgecnn_converters.onnx.rows import Emitter
 
     _check_request(graph, precision, io)
-    emitter = Emitter(graph, precision, io if precision == "int8" else "float32")
+    if activations not in ("uint8", "int8"):
+        raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
+    emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
     model = emitter.model()
     fields = {"precision": precision, "io": emitter.io, **graph.metadata.to_json()}
     onnx.helper.set_model_props(model, {METADATA: json.dumps(fields, sort_keys=True, allow_nan=False)})

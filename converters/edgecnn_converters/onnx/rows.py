@@ -31,8 +31,8 @@ Row = Callable[["Emitter", Node], None]
 class Emitter:
     """Writes a graph's nodes; the value of a graph tensor is the ONNX tensor of its name."""
 
-    def __init__(self, graph: Graph, precision: str, io: str) -> None:
-        self.graph, self.precision, self.io = graph, precision, io
+    def __init__(self, graph: Graph, precision: str, io: str, activations: str) -> None:
+        self.graph, self.precision, self.io, self.activations = graph, precision, io, activations
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -83,8 +83,9 @@ class Emitter:
             if self._converts:
                 self.node("Cast", [source], self.value(source), to=TYPES[self.real])
             return
-        grid, read = self._grid(source, self._quant(source), signed=self.io == "int8"), source
-        if self.io == "float32":
+        own = self.io == "float32"
+        grid, read = self._grid(source, self._quant(source), None if own else self.io), source
+        if own:
             read = f"{source}/q"
             self.node("QuantizeLinear", [source, *grid], read)
         self.node("DequantizeLinear", [read, *grid], self.value(source))
@@ -92,13 +93,12 @@ class Emitter:
     def _leave(self, result: str) -> None:
         """From the output's real values, or its integers, to the file's output, which has the graph tensor's name."""
         last = self.nodes[-1]
-        if self.integer and self.io == "uint8":
+        if self.integer and self.io == self.activations:
             self.nodes.pop()
             self.nodes[-1].output[0] = result
-        elif self.integer and self.io == "int8":
+        elif self.integer and self.io != "float32":
             last.output[0] = f"{result}/real"
-            grid = self._grid(result, self._quant(result), signed=True)
-            self.node("QuantizeLinear", [f"{result}/real", *grid], result)
+            self.node("QuantizeLinear", [f"{result}/real", *self._grid(result, self._quant(result), self.io)], result)
         elif self.real == "float16":
             last.output[0] = f"{result}/half"
             self.node("Cast", [f"{result}/half"], result, to=TYPES["float32"])
@@ -116,12 +116,13 @@ class Emitter:
             self.initializers[name] = numpy_helper.from_array(np.array(array, order="C"), name)
         return name
 
-    def _grid(self, name: str, quant: QParams, signed: bool = False) -> list[str]:
-        zero = int(quant.zero_point[0]) + (0 if signed else 128)
-        kind = "signed_zero_point" if signed else "zero_point"
+    def _grid(self, name: str, quant: QParams, dtype: str | None = None) -> list[str]:
+        """Scale and zero point, of uint8 or int8; what the file's activations are unless told."""
+        dtype = dtype or self.activations
+        zero = int(quant.zero_point[0]) + (128 if dtype == "uint8" else 0)
         return [
             self.initializer(f"{name}/scale", quant.scale[0]),
-            self.initializer(f"{name}/{kind}", np.array(zero, np.int8 if signed else np.uint8)),
+            self.initializer(f"{name}/zero_point_{dtype}", np.array(zero, dtype)),
         ]
 
     def quantize(self, name: str, source: str) -> None:
@@ -144,7 +145,8 @@ class Emitter:
             return self.initializer(name, placed(tensor.value).astype(self.real))
         if name not in (n.output[0] for n in self.nodes):
             if quant.axis is None:
-                stored = (tensor.integers.astype(np.int16) + 128).astype(np.uint8)
+                shift = 128 if self.activations == "uint8" else 0
+                stored = (tensor.integers.astype(np.int16) + shift).astype(self.activations)
                 grid, extra = self._grid(name, quant), {}
             else:
                 stored = tensor.integers

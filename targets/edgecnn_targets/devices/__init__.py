@@ -19,15 +19,20 @@ class Device:
         kind: how it runs artifacts, a key of ``registry.KINDS``.
         description: one line for ``edgecnn devices``.
         targets: formats it takes.
+        onnx_activations: ``uint8`` or ``int8``: how ONNX Runtime there wants an int8 file's activations. x86 multiplies
+            unsigned by signed bytes; Arm signed by signed.
     """
 
     name: str
     kind: str
     description: str
     targets: tuple[str, ...]
+    onnx_activations: str = "uint8"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
+        if self.onnx_activations not in ("uint8", "int8"):
+            raise InputError(unknown("onnx_activations", self.onnx_activations, ("uint8", "int8")))
 
 
 def devices() -> list[Device]:
