@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import interleaved, ratio
 
 from edgecnn.checking import float_reference
 from edgecnn.data import open_images
 from edgecnn.graph.serialize import load
-from edgecnn_targets.evaluate import Batch, evaluate, fixed_input
+from edgecnn_targets.evaluate import Batch, evaluate
 from edgecnn_targets.litert import open_session
-
-TURNS, RUNS = 15, 40  # latency: turns of each artifact, runs per turn
 
 
 def cold(words: Sequence[str], repeats: int) -> dict[str, Any]:
@@ -37,24 +36,6 @@ def cold(words: Sequence[str], repeats: int) -> dict[str, Any]:
             raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # of the largest child so far
     return {"median_s": float(np.median(seconds)), "all_s": seconds, "peak_gb": round(peak, 2)}
-
-
-def interleaved(paths: Sequence[Path]) -> tuple[list[float], list[float]]:
-    """Median ms of each artifact, timed in turns, and the ratios of the first to the second, turn by turn."""
-    sessions = [open_session(path) for path in paths]
-    inputs = [fixed_input(session) for session in sessions]
-    medians: list[list[float]] = [[] for _ in paths]
-    for turn in range(TURNS + 1):
-        for k, (session, image) in enumerate(zip(sessions, inputs, strict=True)):
-            times = []
-            for _ in range(RUNS):
-                start = time.perf_counter_ns()
-                session.run(image)
-                times.append(time.perf_counter_ns() - start)
-            if turn:  # the first turn warms up
-                medians[k].append(float(np.median(times)) / 1e6)
-    ratios = [a / b for a, b in zip(medians[0], medians[-1], strict=True)]
-    return [float(np.median(m)) for m in medians], sorted(ratios)
 
 
 def main() -> None:
@@ -85,10 +66,9 @@ def main() -> None:
         result["peer_export"] = cold(words, options.repeats)
         result["export_ratio"] = round(result["export"]["median_s"] / result["peer_export"]["median_s"], 3)
         artifacts["peer"] = theirs
-        medians, ratios = interleaved(list(artifacts.values()))
-        result["latency_ms"] = dict(zip(artifacts, medians, strict=True))
-        quartiles = np.percentile(ratios, [25, 50, 75])
-        result["latency_ratio"] = {"median": round(quartiles[1], 3), "quartiles": [round(q, 3) for q in quartiles[::2]]}
+        turns = interleaved({name: open_session(path) for name, path in artifacts.items()})
+        result["latency_ms"] = {name: round(float(np.median(ms)), 3) for name, ms in turns.items()}
+        result["latency_ratio"] = ratio(turns["ours"], turns["peer"])
     else:
         print("the peer was left out: no --peer", file=sys.stderr)
     result["size_bytes"] = {name: path.stat().st_size for name, path in artifacts.items()}

@@ -98,6 +98,19 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     compare.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
     compare.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
+    benchmark = add("benchmark", "measure models in every format, precision and device: one table")
+    benchmark.add_argument("models", nargs="+", metavar="MODEL", help="as for export")
+    benchmark.add_argument("--targets", default="all", metavar="A,B", help="default all")
+    benchmark.add_argument("--precisions", default="fp32,int8", metavar="A,B", help="default fp32,int8")
+    benchmark.add_argument(
+        "--weights", action="append", default=[], metavar="[MODEL=]FILE|demo|random", help="for one model, or for all"
+    )
+    benchmark.add_argument("--calibration", metavar="DIR|demo", help="images that set int8's ranges")
+    benchmark.add_argument(
+        "-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)"
+    )
+    _add_checking(benchmark, data_required=True)
+
     inspect = add("inspect", "print a graph or an artifact, layer by layer")
     inspect.add_argument(
         "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"

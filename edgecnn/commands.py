@@ -120,6 +120,33 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
+def benchmark(options: argparse.Namespace) -> int:
+    """``edgecnn benchmark``: status 1 when a cell failed."""
+    from dataclasses import asdict
+
+    from edgecnn.benchmark import Matrix
+    from edgecnn.benchmark import benchmark as run
+    from edgecnn_converters.registry import CONVERTERS
+
+    weights = dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights)
+    matrix = Matrix(
+        models=options.models,
+        targets=list(CONVERTERS) if options.targets == "all" else options.targets.split(","),
+        precisions=options.precisions.split(","),
+        checking=_checking(options),
+        output=options.output,
+        weights=weights,
+        calibration=options.calibration,
+        preprocess=options.preprocess,
+        seed=options.seed,
+    )
+    cells = [asdict(cell) for cell in run(matrix, Stopwatch())]
+    shown = [{key: _shown(value) for key, value in cell.items()} for cell in cells]
+    figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s")
+    failed = any(cell["status"] != "ok" for cell in cells)
+    return max(_listed(cells, shown, options, right=figures), int(failed))
+
+
 def inspect(options: argparse.Namespace) -> int:
     """``edgecnn inspect``: a model's graph, a ``.edgecnn`` file, or an artifact."""
     from dataclasses import asdict

@@ -66,10 +66,10 @@ CONVERTERS = {
     row.target: row
     for row in (
         Converter(target="tflite", module="edgecnn_converters.tflite", precisions=("fp32", "fp16", "w8", "int8")),
+        Converter(target="onnx", module="edgecnn_converters.onnx", precisions=("fp32", "fp16", "w8", "int8")),
         Converter(
             target="openvino", module="edgecnn_converters.openvino", precisions=("fp32", "fp16", "w8", "int8"), files=2
         ),
-        Converter(target="onnx", module="edgecnn_converters.onnx", precisions=("fp32", "fp16", "w8", "int8")),
     )
 }
 

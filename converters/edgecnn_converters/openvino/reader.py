@@ -85,7 +85,11 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
             zero = np.array([round(-128 - low / scale)])
             found[name] = (QParams(scale=np.array([scale]), zero_point=zero, dtype="int8"), None)
         elif part == "q":
-            scales = stored[f"{name}/scale"].reshape(-1)
+            if f"{name}/weight_scale" in stored:  # a bias
+                product = stored[f"{name}/weight_scale"].astype(np.float64) * float(stored[f"{name}/input_scale"])
+                scales = product.reshape(-1).astype(np.float32)
+            else:
+                scales = stored[f"{name}/scale"].reshape(-1)
             zeros = stored.get(f"{name}/zero_point")
             points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
             axis = 0 if zeros is None else None

@@ -87,6 +87,21 @@ class Emitter:
         scale = quant.scale.reshape(_channels_first(shape, quant.scale.size))
         return ops.multiply(real, self.plain(scale, f"{name}/scale"), name=name)
 
+    def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
+        """The bias of a conv2d or fully_connected.
+
+        Its scale is the input's times the weight's; written as these two, the file stores the latter once, for the writer
+        keeps equal data only once.
+        """
+        source, weight, bias = (self.graph.tensors[i] for i in node.inputs)
+        if bias.integers is None or source.quant is None or weight.quant is None:
+            return self.constant(bias.name, shape)
+        stored = self.plain(bias.integers.reshape(shape), f"{bias.name}/q")
+        real = ops.convert(stored, "f32", name=f"{bias.name}/float")
+        scales = self.plain(weight.quant.scale.reshape(shape), f"{bias.name}/weight_scale")
+        scaled = ops.multiply(real, scales, name=f"{bias.name}/scaled")
+        return ops.multiply(scaled, self.plain(source.quant.scale[0], f"{bias.name}/input_scale"), name=bias.name)
+
     def operand(self, name: str, rank: int) -> Any:
         """An activation, or a constant that broadcasts over it."""
         if name in self.values:
@@ -118,14 +133,14 @@ def _conv2d(e: Emitter, node: Node) -> Any:
     weight = e.constant(node.inputs[1], shape, OHWI_TO_OIHW)
     kind = ops.convolution if groups == 1 else ops.group_convolution
     made = kind(value, weight, list(a["stride"]), before, after, list(a["dilation"]), name=f"{node.output}/conv")
-    return ops.add(made, e.constant(node.inputs[2], (1, out, 1, 1)), name=f"{node.output}/bias_add")
+    return ops.add(made, e.bias(node, (1, out, 1, 1)), name=f"{node.output}/bias_add")
 
 
 def _fully_connected(e: Emitter, node: Node) -> Any:
     shape = e.graph.tensors[node.inputs[1]].shape
     weight = e.constant(node.inputs[1], shape)
     made = ops.matmul(e.values[node.inputs[0]], weight, False, True, name=f"{node.output}/matmul")
-    return ops.add(made, e.constant(node.inputs[2], (1, shape[0])), name=f"{node.output}/bias_add")
+    return ops.add(made, e.bias(node, (1, shape[0])), name=f"{node.output}/bias_add")
 
 
 def _binary(kind: Callable[..., Any]) -> Row:

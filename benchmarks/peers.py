@@ -1,0 +1,131 @@
+"""Our int8 ONNX and OpenVINO artifacts beside ONNX Runtime's own tool and NNCF, from the same weights and images.
+
+The peers start from our fp32 artifact. One thread; latency in turns. A peer that is not installed is left out, and that
+is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from timing import interleaved, ratio
+
+from edgecnn.checking import float_reference
+from edgecnn.cli import main as edgecnn
+from edgecnn.data import open_images
+from edgecnn.graph.serialize import load
+from edgecnn_targets.devices import device
+from edgecnn_targets.evaluate import Batch, evaluate
+from edgecnn_targets.registry import open_session
+
+Images = Callable[[], Iterator[NDArray[np.float32]]]
+
+
+def onnxruntime_static(source: Path, output: Path, images: Images, activations: str) -> None:
+    """``quantize_static``: QDQ, per channel, min-max."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # ships no types
+        def __init__(self) -> None:
+            self.rest = images()
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.rest, None)
+            return None if image is None else {"input": image.transpose(0, 3, 1, 2)}
+
+    prepared = output.with_suffix(".prepared.onnx")
+    quant_pre_process(str(source), str(prepared))
+    kind = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}[activations]
+    quantize_static(
+        str(prepared), str(output), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=kind,
+        weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def nncf_mixed(source: Path, output: Path, images: Images, activations: str) -> None:
+    """``nncf.quantize`` with the mixed preset."""
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(str(source))
+    fed = [image.transpose(0, 3, 1, 2).copy() for image in images()]
+    quantized = nncf.quantize(model, nncf.Dataset(fed), preset=nncf.QuantizationPreset.MIXED, subset_size=len(fed))
+    openvino.save_model(quantized, str(output), compress_to_fp16=False)
+
+
+PEERS = {  # name: library, what it does, format, activations
+    "onnxruntime U8S8": ("onnxruntime", onnxruntime_static, "onnx", "uint8"),
+    "onnxruntime S8S8": ("onnxruntime", onnxruntime_static, "onnx", "int8"),
+    "nncf mixed": ("nncf", nncf_mixed, "xml", ""),
+}
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mobilenet_v2")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--calibration", required=True)
+    parser.add_argument("--data", required=True)
+    options = parser.parse_args()
+    out, name = Path(tempfile.mkdtemp()), options.model
+    words = ["export", name, "--target", "all", "--weights", options.weights]
+    start = time.perf_counter()
+    edgecnn([*words, "--calibration", options.calibration, "-o", str(out / "ours")])
+    result: dict[str, Any] = {"model": name, "ours_all_three_s": round(time.perf_counter() - start, 1), "rows": {}}
+    graph_file = out / "ours" / f"{name}.edgecnn"
+    edgecnn(["export", str(graph_file), "--target", "all", "--quantize", "none", "-o", str(out / "float")])
+    graph = load(graph_file)
+    preprocess, reference = graph.metadata.preprocess, float_reference(graph)
+    assert preprocess is not None
+
+    def calibration() -> Iterator[NDArray[np.float32]]:
+        images = open_images(options.calibration, demo_split="calibration", labelled=False, limit=300, shuffle=0)
+        for pixels, _ in images.batches(preprocess, 1):
+            yield preprocess.normalise(pixels)
+
+    artifacts = {f"edgecnn {k}": out / "ours" / f"{name}.{k}" for k in ("tflite", "onnx", "xml")}
+    seconds: dict[str, float] = {}
+    for peer, (library, quantize, suffix, activations) in PEERS.items():
+        if find_spec(library) is None:
+            print(f"{peer} was left out: {library} is not installed", file=sys.stderr)
+            continue
+        artifacts[peer] = out / f"{peer.replace(' ', '_')}.{suffix}"
+        start = time.perf_counter()
+        quantize(out / "float" / f"{name}.{suffix}", artifacts[peer], calibration, activations)
+        seconds[peer] = round(time.perf_counter() - start, 1)
+    sessions = {key: open_session(device("host"), path) for key, path in artifacts.items()}
+    turns = interleaved(sessions)
+    for key, path in artifacts.items():
+        images = open_images(options.data, demo_split="test", labelled=True)
+        fed = ((preprocess.normalise(pixels), labels) for pixels, labels in images.batches(preprocess, 10))
+        batches = (Batch(x, labels, reference(x)) for x, labels in fed)
+        accuracy = evaluate(sessions[key], batches, label_offset=graph.metadata.label_offset)
+        files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+        result["rows"][key] = {
+            "top1": round(accuracy.top1 or 0, 2),
+            "agreement": round(accuracy.agreement or 0, 2),
+            "sqnr_db": round(accuracy.sqnr_db or 0, 1),
+            "ms": round(float(np.median(turns[key])), 3),
+            "bytes": sum(file.stat().st_size for file in files),
+            "quantize_s": seconds.get(key),
+        }
+    for ours, peer in (("edgecnn onnx", "onnxruntime U8S8"), ("edgecnn xml", "nncf mixed")):
+        if peer in turns:
+            result[f"{ours} / {peer}"] = ratio(turns[ours], turns[peer])
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

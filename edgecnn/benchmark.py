@@ -1,0 +1,183 @@
+"""The matrix model x target x precision x device: one calibration per model, a line per cell, failing ones too."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from edgecnn.checking import Checking
+from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.files import write_atomic, write_json
+from edgecnn.pipeline import PRECISIONS, Export, export
+from edgecnn.progress import Stopwatch
+from edgecnn.report import ReportEntry
+from edgecnn.source import Source
+from edgecnn_converters.registry import CONVERTERS
+
+QUANTIZE = {precision: name for name, precision in PRECISIONS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """What to measure.
+
+    Attributes:
+        models: names, factories or ``.edgecnn`` files.
+        targets: formats.
+        precisions: of ``artifact.PRECISIONS``.
+        checking: images, devices, threads.
+        output: the directory.
+        weights: model to weights; the key ``""`` is for every other model.
+        calibration: a folder, or ``demo``; needed for int8.
+        preprocess: for factories.
+        seed: of every random choice.
+
+    Raises:
+        InputError: an unknown target or precision.
+    """
+
+    models: Sequence[str]
+    targets: Sequence[str]
+    precisions: Sequence[str]
+    checking: Checking
+    output: Path
+    weights: Mapping[str, str]
+    calibration: str | None = None
+    preprocess: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind, given, allowed in (
+            ("target", self.targets, CONVERTERS),
+            ("precision", self.precisions, QUANTIZE),
+        ):
+            for name in given:
+                if name not in allowed:
+                    raise InputError(unknown(kind, name, allowed))
+        strange = sorted(set(self.weights) - {"", *self.models})
+        if strange:
+            raise InputError(unknown("model in --weights", strange[0], self.models))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One line of the table; figures are ``None`` where the cell failed.
+
+    Attributes:
+        status: ``ok``, or ``failed``.
+        size_mb: of the artifact, 10**6 bytes.
+        top1, fp32_top1, agreement: percent.
+        median_ms: of one inference.
+        images_per_s: one at a time.
+        error: what failed.
+    """
+
+    model: str
+    target: str
+    precision: str
+    device: str
+    status: str = "ok"
+    size_mb: float | None = None
+    top1: float | None = None
+    fp32_top1: float | None = None
+    agreement: float | None = None
+    median_ms: float | None = None
+    images_per_s: float | None = None
+    error: str = ""
+
+
+def benchmark(matrix: Matrix, watch: Stopwatch) -> list[Cell]:
+    """Measure every cell; writes ``benchmark.json`` and ``benchmark.csv``.
+
+    Raises:
+        InputError: the output cannot be written. What goes wrong in a cell is in its line.
+    """
+    cells = []
+    for model in matrix.models:
+        try:
+            source = _prepared(matrix, model)
+        except EdgecnnError as error:
+            cells += [
+                Cell(model=model, target=t, precision=p, device=d, status="failed", error=str(error))
+                for t in matrix.targets
+                for p in matrix.precisions
+                for d in matrix.checking.devices
+            ]
+            watch.say(f"{model}: failed: {error}")
+            continue
+        for target in matrix.targets:
+            for precision in matrix.precisions:
+                for device in matrix.checking.devices:
+                    cells.append(_cell(matrix, source, model, target, precision, device))
+                    watch.say(f"{model} {target} {precision} {device}: {cells[-1].status} {cells[-1].error}")
+    write_json(matrix.output / "benchmark.json", [asdict(cell) for cell in cells])
+    write_atomic(matrix.output / "benchmark.csv", to_csv(cells).encode())
+    return cells
+
+
+def _prepared(matrix: Matrix, model: str) -> Source:
+    """The ``.edgecnn`` file that every cell of a model is emitted from: captured and calibrated once."""
+    weights = matrix.weights.get(model, matrix.weights.get(""))
+    source = Source(model=model, weights=weights, preprocess=matrix.preprocess, seed=matrix.seed)
+    if source.is_file:
+        return source
+    folder = matrix.output / source.name
+    quantize = "int8" if "int8" in matrix.precisions else "none"
+    request = Export(
+        source=source,
+        target=matrix.targets[0],
+        quantize=quantize,
+        output=folder,
+        checking=replace(matrix.checking, data=None),
+        calibration=matrix.calibration if quantize == "int8" else None,
+        seed=matrix.seed,
+    )
+    export(request, Stopwatch(quiet=True))
+    return Source(model=str(folder / f"{source.name}.edgecnn"), seed=matrix.seed)
+
+
+def _cell(matrix: Matrix, source: Source, model: str, target: str, precision: str, device: str) -> Cell:
+    request = Export(
+        source=source,
+        target=target,
+        quantize=QUANTIZE[precision],
+        output=matrix.output / source.name / precision,
+        checking=replace(matrix.checking, devices=(device,)),
+        seed=matrix.seed,
+    )
+    try:
+        (entry,) = export(request, Stopwatch(quiet=True))
+    except EdgecnnError as error:
+        return Cell(model=model, target=target, precision=precision, device=device, status="failed", error=str(error))
+    return _measured(model, precision, device, entry)
+
+
+def _measured(model: str, precision: str, device: str, entry: ReportEntry) -> Cell:
+    median = entry.latency.median_ms
+    failed = "; ".join(str(check) for check in entry.checks if not check.passed)
+    return Cell(
+        model=model,
+        target=entry.target,
+        precision=precision,
+        device=device,
+        status="failed" if failed else "ok",
+        size_mb=entry.size_bytes / 1e6,
+        top1=entry.accuracy.top1,
+        fp32_top1=entry.accuracy.fp32_top1,
+        agreement=entry.accuracy.agreement,
+        median_ms=median,
+        images_per_s=None if median is None else 1000 / median,
+        error=failed,
+    )
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """A header and one line per cell; an absent figure is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Cell.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(cell) for cell in cells)
+    return text.getvalue()
