@@ -95,6 +95,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     compare.add_argument("--data", required=True, metavar="DIR|demo", help="images; labels are not needed")
     compare.add_argument("--limit", type=_positive, metavar="N", help="at most N images")
     compare.add_argument("--preprocess", metavar="KEY=VALUE,…", help="override what A says")
+    compare.add_argument("--layers", action="store_true", help="also say at which layer they part (both int8)")
     compare.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
     compare.add_argument("--json", action="store_true", help="one JSON document on stdout")
 

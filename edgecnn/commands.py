@@ -105,12 +105,16 @@ def compare(options: argparse.Namespace) -> int:
         limit=options.limit,
         preprocess=options.preprocess,
         skip_bad=options.skip_bad_images,
+        by_layer=options.layers,
     )
+    figures = found.to_json()
     if options.json:
-        _print_json(found.to_json())
+        _print_json(figures)
     else:
-        rows = [{"figure": key.replace("_", " "), "value": _shown(value)} for key, value in found.to_json().items()]
-        _table(rows, to=sys.stdout)
+        layers = figures.pop("layers")
+        _table([{"figure": k.replace("_", " "), "value": _shown(v)} for k, v in figures.items()], to=sys.stdout)
+        if layers:
+            _table([{k: _shown(v) for k, v in layer.items()} for layer in layers], to=sys.stdout)
     return 1 if found.same_integers is False else 0
 
 

@@ -20,6 +20,7 @@ from edgecnn.source import with_overrides
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
+from edgecnn_targets.layers import activations
 from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import open_session, runtime_of
 
@@ -27,6 +28,15 @@ BATCH = 10
 SCALE_STEP = 3e-7  # OpenVINO holds the ends of a grid, from which its scale comes back within one float32 step
 Integers = Mapping[str, tuple[QParams, NDArray[Any] | None]]
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDistance:
+    """One activation of both artifacts, in steps of its grid."""
+
+    name: str
+    max_lsb: int
+    mean_lsb: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,7 @@ class Comparison:
         agreement: images on which both pick the same class, in percent.
         sqnr_db: of B's logits beside A's.
         max_lsb, mean_lsb: distance of their outputs in steps of A's output grid; ``None`` where A's output is float.
+        layers: on request, how far each activation is apart on one image, in the network's order.
     """
 
     a: str
@@ -53,10 +64,12 @@ class Comparison:
     sqnr_db: float
     max_lsb: int | None
     mean_lsb: float | None
+    layers: tuple[LayerDistance, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
+        """JSON values; ``parts_at`` is the first layer that differs at all."""
+        parts_at = next((layer.name for layer in self.layers if layer.max_lsb > 0), None)
+        return {**asdict(self), "parts_at": parts_at}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +82,7 @@ class _Side:
     shape: tuple[int, ...]  # of one image, NHWC
     grid: QParams | None  # of the output
     run: Run
+    inside: Callable[[NDArray[np.float32], Mapping[str, QParams]], Mapping[str, NDArray[np.float32]]]
 
 
 def compare(
@@ -79,6 +93,7 @@ def compare(
     limit: int | None = None,
     preprocess: str | None = None,
     skip_bad: bool = False,
+    by_layer: bool = False,
 ) -> Comparison:
     """Compare two artifacts of any formats, or ``.edgecnn`` graphs: an int8 one runs in the integer oracle.
 
@@ -88,6 +103,7 @@ def compare(
         limit: at most so many images.
         preprocess: ``KEY=VALUE,…`` over what A says.
         skip_bad: leave unreadable images out.
+        by_layer: also compare every activation, on the first image.
 
     Raises:
         InputError: a file is wrong, or they take different inputs or have different outputs.
@@ -104,8 +120,11 @@ def compare(
         raise InputError(f"neither {a} nor {b} says how images are fed; pass --preprocess resize=HxW,mean=…,std=…")
     images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad)
     meter, worst, total, count = AccuracyMeter(), 0, 0, 0
+    layers: tuple[LayerDistance, ...] = ()
     for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH)):
         x = feed.normalise(pixels)
+        if by_layer and not layers:
+            layers = _by_layer(left, right, x[:1])
         mine, theirs = left.run(x), right.run(x)
         meter.update(theirs, None, mine)
         if left.grid is not None:
@@ -125,7 +144,22 @@ def compare(
         sqnr_db=figures.sqnr_db,
         max_lsb=worst if count else None,
         mean_lsb=total / count if count else None,
+        layers=layers,
     )
+
+
+def _by_layer(left: _Side, right: _Side, image: NDArray[np.float32]) -> tuple[LayerDistance, ...]:
+    """Every activation that both have, in the order of A's file."""
+    if not (left.grid and right.grid):
+        raise InputError("--layers compares integers: both artifacts must be int8")
+    grids = {k: quant for k, (quant, values) in left.integers.items() if values is None and k in right.integers}
+    mine, theirs = left.inside(image, grids), right.inside(image, grids)
+    found = []
+    for name in (k for k in grids if k in mine and k in theirs):
+        a, b = (grids[name].quantize(side[name]).astype(np.int64) for side in (mine, theirs))
+        apart = np.abs(a - b.reshape(a.shape))
+        found.append(LayerDistance(name=name, max_lsb=int(apart.max()), mean_lsb=float(apart.mean())))
+    return tuple(found)
 
 
 def differences(a: Integers, b: Integers) -> tuple[str, ...]:
@@ -167,12 +201,18 @@ def _open(path: Path) -> _Side:
         shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
         grid=grid,
         run=lambda x: logits(session, x),
+        inside=lambda x, grids: activations(row.target, path, x, _plain(grids)),
     )
+
+
+def _plain(grids: Mapping[str, QParams]) -> dict[str, tuple[float, int]]:
+    return {name: (float(quant.scale[0]), int(quant.zero_point[0])) for name, quant in grids.items()}
 
 
 def _open_graph(path: Path) -> _Side:
     graph = load(path)
-    integers = {t.name: (t.quant, t.integers) for t in graph.tensors.values() if t.quant is not None}
+    ordered = {t.name: t for t in (*graph.activations(), *graph.tensors.values())}  # activations as they are made
+    integers = {t.name: (t.quant, t.integers) for t in ordered.values() if t.quant is not None}
     grid = graph.tensors[graph.outputs[0]].quant
     return _Side(
         path=path,
@@ -181,7 +221,19 @@ def _open_graph(path: Path) -> _Side:
         shape=graph.tensors[graph.inputs[0]].shape[1:],
         grid=grid,
         run=_oracle(graph) if grid is not None else _float(graph),
+        inside=lambda x, grids: _oracle_inside(graph, x, grids),
     )
+
+
+def _oracle_inside(
+    graph: Graph, x: NDArray[np.float32], grids: Mapping[str, QParams]
+) -> Mapping[str, NDArray[np.float32]]:
+    from edgecnn.quant.reference import run
+
+    into = graph.tensors[graph.inputs[0]].quant
+    assert into is not None
+    names = {t.name for t in graph.activations()} & set(grids)
+    return {name: grids[name].dequantize(made) for name, made in run(graph, into.quantize(x), keep=names).items()}
 
 
 def _oracle(graph: Graph) -> Run:

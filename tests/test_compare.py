@@ -170,3 +170,26 @@ def test_a_matrix_of_formats_and_precisions_survives_a_failing_cell(exported, tm
     assert (tmp_path / "benchmark.csv").read_text().count("\n") == 13
     assert main(["benchmark", DEMO, "--targets", "tflit", "--data", "demo"]) == 2
     assert "unknown target 'tflit'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("a", "b"), list(combinations(FILES, 2)))
+def test_layers_say_where_two_artifacts_part(exported, a, b, capfd):
+    _, result = found(capfd, exported / f"{DEMO}.{a}", exported / f"{DEMO}.{b}", "--layers")
+    layers = {layer["name"]: layer for layer in result["layers"]}
+    graph = load(exported / f"{DEMO}.edgecnn")
+    assert set(layers) >= {n.output for n in graph} - set(graph.outputs)
+    first = layers[graph.nodes[0].output]
+    assert first["max_lsb"] <= 1
+    assert max(layer["mean_lsb"] for layer in layers.values()) < 3
+    assert result["parts_at"] is None or layers[result["parts_at"]]["max_lsb"] > 0
+
+
+def test_layers_find_the_changed_weight(exported, tmp_path, capfd):
+    from dataclasses import replace
+
+    graph = load(exported / f"{DEMO}.edgecnn")
+    node = graph.nodes[5]
+    tensor = graph.tensors[node.inputs[1]]
+    save(graph.with_tensors(replace(tensor, integers=-tensor.integers)), tmp_path / "other.edgecnn")
+    _, result = found(capfd, exported / f"{DEMO}.edgecnn", tmp_path / "other.edgecnn", "--layers")
+    assert result["parts_at"] == node.output

@@ -77,7 +77,7 @@ def _open(path: Path, threads: int, resolver: str) -> Any:
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the .tflite file that `edgecnn export` wrote")
     try:
-        with _without_info():
+        with without_info():
             interpreter = Interpreter(
                 str(path), num_threads=threads, experimental_op_resolver_type=OpResolverType[resolver]
             )
@@ -89,7 +89,7 @@ def _open(path: Path, threads: int, resolver: str) -> Any:
 
 
 @contextmanager
-def _without_info() -> Iterator[None]:
+def without_info() -> Iterator[None]:
     """Keep LiteRT's ``INFO:`` lines, which no setting turns off, from file descriptor 2; the other lines pass."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -90,8 +90,8 @@ class Emitter:
     def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
         """The bias of a conv2d or fully_connected.
 
-        Its scale is the input's times the weight's; written as these two, the file stores the latter once, for the writer
-        keeps equal data only once.
+        Its scale is the input's times the weight's, written as these two: the file then stores the latter once, for the
+        writer keeps equal data once.
         """
         source, weight, bias = (self.graph.tensors[i] for i in node.inputs)
         if bias.integers is None or source.quant is None or weight.quant is None:
