@@ -187,13 +187,17 @@ def _span(scales: tuple[float, float, int] | None) -> str:
 
 def _layers(options: argparse.Namespace) -> list[Any]:
     path = Path(options.model)
-    if path.suffix == ".tflite":
-        from edgecnn_converters.tflite.reader import layers as read_layers
+    from edgecnn_converters.registry import converter
+    from edgecnn_targets.registry import RUNTIMES
 
+    target = next((row.target for row in RUNTIMES.values() if row.suffix == path.suffix), None)
+    if target is not None:
+        reader = converter(target)
+        files = (path, path.with_suffix(".bin"))[: reader.files]
         try:
-            return read_layers(path.read_bytes())
+            return reader.layers(*(file.read_bytes() for file in files))
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from None
+            raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
     from edgecnn.graph.summary import layers
     from edgecnn.source import load_graph
 

@@ -193,3 +193,17 @@ def test_layers_find_the_changed_weight(exported, tmp_path, capfd):
     save(graph.with_tensors(replace(tensor, integers=-tensor.integers)), tmp_path / "other.edgecnn")
     _, result = found(capfd, exported / f"{DEMO}.edgecnn", tmp_path / "other.edgecnn", "--layers")
     assert result["parts_at"] == node.output
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx", "xml"])
+def test_inspect_shows_every_format(exported, suffix, capfd):
+    capfd.readouterr()
+    rows = {}
+    for name in (f"{DEMO}.edgecnn", f"{DEMO}.{suffix}"):
+        assert main(["inspect", str(exported / name), "--json"]) == 0
+        rows[name] = json.loads(capfd.readouterr().out)
+    graph, artifact = rows.values()
+    assert sum(r["macs"] for r in artifact) == sum(r["macs"] for r in graph)
+    assert sum(r["macs"] > 0 for r in artifact) == 53
+    assert main(["inspect", str(exported / f"{DEMO}.{suffix}")]) == 0
+    assert "MACs" in capfd.readouterr().out

@@ -9,14 +9,14 @@ trap 'rm -rf "$room"' EXIT
 "$1" -m build --wheel --outdir "$room" "$repo" >"$room/build.log" 2>&1 || { cat "$room/build.log"; exit 1; }
 "$1" -m venv "$room/venv"
 wheel=$(ls "$room"/*.whl)
-"$room/venv/bin/python" -m pip install -q -c "$repo/constraints.txt" "$wheel[tflite]"
+"$room/venv/bin/python" -m pip install -q -c "$repo/constraints.txt" "$wheel[all]"
 
 cd "$room"
 unset PYTHONPATH
 edgecnn="$room/venv/bin/edgecnn"
 "$edgecnn" --version
 "$edgecnn" models >/dev/null
-"$edgecnn" export mobilenet_v2_0.35_96 --target tflite --quantize int8 --weights demo --calibration demo \
+"$edgecnn" export mobilenet_v2_0.35_96 --target all --quantize int8 --weights demo --calibration demo \
     --data demo --limit 200 --max-drop 5 -o "$room/out" --json >"$room/report.json"
 "$room/venv/bin/python" -m edgecnn validate "$room/out/mobilenet_v2_0.35_96.tflite" --data demo --limit 50 --max-drop 10
 top=$("$room/venv/bin/python" -c 'import edgecnn_targets, edgecnn_converters; print(edgecnn_targets.__file__)')

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Emission
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.ir import Metadata, QParams
+from edgecnn.graph.summary import Layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,9 @@ class Converter:
 
     Attributes:
         target: the format.
-        module: has ``convert(graph, *, precision, io) -> Emission`` and two functions that read files back:
+        module: has ``convert(graph, *, precision, io) -> Emission`` and what reads files back:
             ``describe(main_file) -> (precision, Metadata or None)`` and
-            ``integers(*files) -> {tensor: (parameters, integers)}``.
+            ``integers(*files) -> {tensor: (parameters, integers)}``, and ``layers(*files) -> [Layer]``.
         precisions: what it writes, of ``artifact.PRECISIONS``.
         files: how many files an artifact has.
     """
@@ -48,6 +49,12 @@ class Converter:
     def integers(self) -> Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]]:
         """The module's ``integers``."""
         function: Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]] = import_module(self.module).integers
+        return function
+
+    @property
+    def layers(self) -> Callable[..., list[Layer]]:
+        """The module's ``layers``."""
+        function: Callable[..., list[Layer]] = import_module(self.module).layers
         return function
 
     def require(self, precision: str) -> None:

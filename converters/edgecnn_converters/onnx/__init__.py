@@ -11,6 +11,7 @@ from edgecnn.artifact import Emission, Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_int8
 from edgecnn.graph.ir import Graph, Metadata, QParams
+from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import nchw
 
 FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
@@ -112,3 +113,10 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     from edgecnn_converters.onnx import reader
 
     return reader.integers(data)
+
+
+def layers(data: bytes) -> list[Layer]:
+    """See ``edgecnn_converters.onnx.reader.layers``."""
+    from edgecnn_converters.onnx import reader
+
+    return reader.layers(data)

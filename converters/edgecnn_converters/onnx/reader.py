@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.ir import QParams
+from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import OIHW_TO_OHWI
 
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+SHOWN = ("strides", "pads", "dilations", "group", "axis")
 SUFFIX = "/q"  # of the integers of a graph tensor
 
 
@@ -76,3 +79,59 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
         points = np.atleast_1d(zeros).astype(np.int64) - shifted
         found[name] = (QParams(scale=scales, zero_point=points, dtype=dtype, axis=axis), values)
     return found
+
+
+def layers(data: bytes) -> list[Layer]:
+    """Every node that computes (conversions to and from the grid are shown as its output's type), with what it costs.
+
+    Shapes are as in the file, channels first.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.shape_inference.infer_shapes(read(data))
+    graph = model.graph
+    stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    shapes = {
+        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
+        for v in (*graph.value_info, *graph.input, *graph.output)
+    }
+    behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}  # weights
+    scales = {n.output[0]: stored.get(n.input[1]) for n in graph.node if n.op_type == "DequantizeLinear"}
+    onto = {n.input[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
+    found = []
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast"):
+            continue
+        constants = [(name, stored[behind.get(name, name)]) for name in node.input if behind.get(name, name) in stored]
+        weight = next((c for c in constants if node.op_type in WEIGHTED), None)
+        grid = onto.get(node.output[0])
+        scale, zero = (stored[i] for i in grid.input[1:3]) if grid is not None else (None, None)
+        shape = shapes.get(node.output[0], ())
+        spread = None if weight is None else scales.get(weight[0])
+        found.append(
+            Layer(
+                op=node.op_type,
+                name=grid.output[0].removesuffix(SUFFIX) if grid is not None else node.output[0],
+                output=shape,
+                dtype=str(zero.dtype) if zero is not None else "float32",
+                scale=None if scale is None else float(scale),
+                zero_point=None if zero is None else int(zero),
+                weight="" if weight is None else f"{weight[1].dtype} {'x'.join(map(str, weight[1].shape))}",
+                weight_scales=None if spread is None else (float(spread.min()), float(spread.max()), int(spread.size)),
+                weight_bytes=sum(values.nbytes for _, values in constants),
+                macs=0 if weight is None else int(np.prod(shape) * np.prod(weight[1].shape[1:])),
+                details=" ".join(f"{a.name}={_text(a)}" for a in node.attribute if a.name in SHOWN),
+            )
+        )
+    return found
+
+
+def _text(attribute: Any) -> str:
+    import onnx
+
+    value = onnx.helper.get_attribute_value(attribute)
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -14,6 +14,7 @@ from edgecnn.artifact import Emission, Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_int8
 from edgecnn.graph.ir import Graph, Metadata, QParams
+from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import nchw
 
 FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
@@ -98,3 +99,10 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     from edgecnn_converters.openvino import reader
 
     return reader.integers(xml, data)
+
+
+def layers(xml: bytes, data: bytes) -> list[Layer]:
+    """See ``edgecnn_converters.openvino.reader.layers``."""
+    from edgecnn_converters.openvino import reader
+
+    return reader.layers(xml, data)

@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import QParams
+from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import OIHW_TO_OHWI
 
+WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+SHOWN = ("strides", "pads_begin", "pads_end", "dilations", "axis")
+SCALES = ("/scale", "/zero_point", "_scale")
 DTYPES = {"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f16": "float16"}
 
 
@@ -106,3 +110,77 @@ def _as_graph(values: NDArray[Any], axis: int | None) -> NDArray[Any]:
         return values.reshape(-1)
     wide = values.reshape(-1, *values.shape[2:]) if values.ndim == 5 else values
     return np.ascontiguousarray(wide.transpose(OIHW_TO_OHWI))
+
+
+def layers(xml: bytes, data: bytes) -> list[Layer]:
+    """Every operation that computes (weights' conversions and FakeQuantize are shown as the type), with what it costs.
+
+    Shapes are as in the file, channels first.
+
+    Raises:
+        InputError: as ``parse`` and ``constants``.
+    """
+    root = parse(xml)
+    stored = constants(root, data)
+    by_id = {layer.get("id"): layer for layer in root.iter("layer")}
+    edges = [(e.get("from-layer"), e.get("to-layer")) for e in root.iter("edge")]
+    feeds: dict[str, list[str]] = {}
+    readers: dict[str, list[str]] = {}
+    for source, target in edges:
+        feeds.setdefault(target, []).append(source)
+        readers.setdefault(source, []).append(target)
+    constant = _constant_layers(by_id, feeds)
+    found = []
+    for key, layer in by_id.items():
+        kind = layer.get("type")
+        if key in constant or kind in ("Parameter", "Result", "FakeQuantize"):
+            continue
+        own = [by_id[i] for i in _constants_behind(key, by_id, feeds, constant)]
+        held = [stored[c.get("name")] for c in own if not c.get("name").endswith(SCALES)]
+        weight = next((a for a in held if kind in WEIGHTED), None)
+        grid = next((by_id[r] for r in readers.get(key, ()) if by_id[r].get("type") == "FakeQuantize"), None)
+        name = (grid if grid is not None else layer).get("name").removesuffix("/quantized")
+        low, high = (stored.get(f"{name}/{end}") for end in ("low", "high"))
+        scale = None if grid is None or low is None or high is None else (float(high) - float(low)) / 255
+        shape = tuple(int(d.text) for d in layer.find("output/port").iter("dim"))
+        kernel = () if weight is None else weight.shape[2:] if kind == "GroupConvolution" else weight.shape[1:]
+        found.append(
+            Layer(
+                op=str(kind),
+                name=name,
+                output=shape,
+                dtype="float32" if grid is None else "u8 levels",
+                scale=scale,
+                zero_point=None if scale is None or low is None else round(-128 - float(low) / scale),
+                weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",
+                weight_bytes=sum(a.nbytes for a in held),
+                macs=0 if weight is None else int(np.prod(shape) * np.prod(kernel)),
+                details=" ".join(f"{k}={v}" for k, v in layer.find("data").items() if k in SHOWN)
+                if layer.find("data") is not None
+                else "",
+            )
+        )
+    return found
+
+
+def _constant_layers(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> set[str]:
+    """Layers that depend on constants alone."""
+    known = {key for key, layer in by_id.items() if layer.get("type") == "Const"}
+    grown = True
+    while grown:
+        more = {key for key in by_id if key not in known and feeds.get(key) and set(feeds[key]) <= known}
+        known |= more
+        grown = bool(more)
+    return known
+
+
+def _constants_behind(key: str, by_id: dict[str, Any], feeds: dict[str, list[str]], constant: set[str]) -> list[str]:
+    """The Const layers that a layer reads, through conversions of constants."""
+    found: list[str] = []
+    pending = [i for i in feeds.get(key, ()) if i in constant]
+    while pending:
+        current = pending.pop(0)
+        if by_id[current].get("type") == "Const":
+            found.append(current)
+        pending += feeds.get(current, ())
+    return found

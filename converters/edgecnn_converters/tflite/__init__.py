@@ -11,10 +11,10 @@ from edgecnn.artifact import Emission
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_int8
 from edgecnn.graph.ir import Graph, Metadata, Node
-from edgecnn_converters.tflite.reader import METADATA, guess_precision, integers, ports, read
+from edgecnn_converters.tflite.reader import METADATA, guess_precision, integers, layers, ports, read
 from edgecnn_converters.tflite.rows import ROWS, Emitter, placement, scale_ratio
 
-__all__ = ["convert", "describe", "integers", "unsupported"]
+__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
 IO = ("int8", "uint8", "float32")
 MIN_RUNTIME = "min_runtime_version"
