@@ -16,7 +16,7 @@ from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import manifest_path, read_manifest, write_artifact
 from edgecnn.checking import Checking, Reference, Subject, check, float_reference, session_reference
 from edgecnn.data import Images, open_images
-from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
 from edgecnn.files import require_writable, write_json
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load, save
@@ -202,6 +202,11 @@ def _calibration_stream(images: Images, metadata: Metadata, lint: CalibrationLin
 def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> list[Subject]:
     name, subjects = request.source.name, []
     with watch.step("convert") as notes:
+        faults = [(t, *fault) for t in request.targets for fault in converter(t).unsupported(graph, request.precision)]
+        if faults:
+            raise UnsupportedError(
+                "; ".join(f"{target} cannot hold {node}: {reason}" for target, node, reason in faults)
+            )
         emissions = [
             converter(t).convert(graph, precision=request.precision, **_choices(request, t)) for t in request.targets
         ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Emission
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn.graph.ir import Metadata, QParams
+from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.summary import Layer
 
 
@@ -21,7 +21,8 @@ class Converter:
 
     Attributes:
         target: the format.
-        module: has ``convert(graph, *, precision, io) -> Emission`` and what reads files back:
+        module: has ``convert(graph, *, precision, io) -> Emission``,
+            ``unsupported(graph, precision) -> [(node, reason)]``, and what reads files back:
             ``describe(main_file) -> (precision, Metadata or None)`` and
             ``integers(*files) -> {tensor: (parameters, integers)}``, and ``layers(*files) -> [Layer]``.
         precisions: what it writes, of ``artifact.PRECISIONS``.
@@ -37,6 +38,12 @@ class Converter:
     def convert(self) -> Callable[..., Emission]:
         """The module's ``convert``."""
         function: Callable[..., Emission] = import_module(self.module).convert
+        return function
+
+    @property
+    def unsupported(self) -> Callable[[Graph, str], list[tuple[str, str]]]:
+        """The module's ``unsupported``."""
+        function: Callable[[Graph, str], list[tuple[str, str]]] = import_module(self.module).unsupported
         return function
 
     @property

@@ -8,13 +8,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Emission, Port
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn.graph.contract import check_int8
+from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import nchw
+from edgecnn_converters.request import check_request, float16_obstacles, refuse
 
-FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
 IO = ("float32", "uint8", "int8")
 METADATA = "edgecnn"  # key of metadata_props
 
@@ -42,7 +41,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         raise MissingDependencyError("writing ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
     from edgecnn_converters.onnx.rows import Emitter
 
-    _check_request(graph, precision, io)
+    check_request(graph, precision, io, IO)
+    refuse("ONNX", unsupported(graph, precision))
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
@@ -59,19 +59,9 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
     )
 
 
-def _check_request(graph: Graph, precision: str, io: str) -> None:
-    if precision not in FROM:
-        raise InputError(unknown("precision", precision, FROM))
-    if io not in IO:
-        raise InputError(unknown("input and output type", io, IO))
-    if graph.precision != FROM[precision]:
-        raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise UnsupportedError(
-            f"the graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one of each"
-        )
-    if precision == "int8":
-        check_int8(graph)
+def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
+    """What of the graph ONNX cannot express: (node, reason), in order. Empty when all of it can be written."""
+    return float16_obstacles(graph, precision)
 
 
 def unsigned(quant: QParams) -> tuple[float, int]:

@@ -11,13 +11,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Emission, Port
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn.graph.contract import check_int8
+from edgecnn.errors import MissingDependencyError
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import nchw
+from edgecnn_converters.request import check_request, float16_obstacles, refuse
 
-FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
 METADATA = "edgecnn"  # key of rt_info
 
 
@@ -40,7 +39,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
         raise MissingDependencyError("writing OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
     from edgecnn_converters.openvino.rows import Emitter
 
-    _check_request(graph, precision, io)
+    check_request(graph, precision, io, ("float32",))
+    refuse("OpenVINO IR", unsupported(graph, precision))
     model = Emitter(graph, precision).model()
     fields = {"precision": precision, **graph.metadata.to_json()}
     model.set_rt_info(json.dumps(fields, sort_keys=True, allow_nan=False), METADATA)
@@ -58,19 +58,9 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
     )
 
 
-def _check_request(graph: Graph, precision: str, io: str) -> None:
-    if precision not in FROM:
-        raise InputError(unknown("precision", precision, FROM))
-    if io != "float32":
-        raise InputError(f"input and output type {io!r}; OpenVINO IR is written with float32")
-    if graph.precision != FROM[precision]:
-        raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise UnsupportedError(
-            f"the graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one of each"
-        )
-    if precision == "int8":
-        check_int8(graph)
+def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
+    """What of the graph OpenVINO IR cannot express: (node, reason), in order. Empty when all of it can be written."""
+    return float16_obstacles(graph, precision)
 
 
 def _port(graph: Graph, name: str) -> Port:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-
 from edgecnn.artifact import Emission
-from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn.graph.contract import check_int8
 from edgecnn.graph.ir import Graph, Metadata, Node
+from edgecnn_converters.request import check_request, float16_obstacles, refuse
 from edgecnn_converters.tflite.reader import METADATA, guess_precision, integers, layers, ports, read
 from edgecnn_converters.tflite.rows import ROWS, Emitter, placement, scale_ratio
 
 __all__ = ["convert", "describe", "integers", "layers", "unsupported"]
-FROM = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # precision of the file: precision of the graph
 IO = ("int8", "uint8", "float32")
+FLOAT_IO = ("int8", "float32")  # int8 is the default, and means nothing to a float file
 MIN_RUNTIME = "min_runtime_version"
 MIN_RUNTIME_BYTES = 16
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def convert(graph: Graph, *, precision: str, io: str = "int8") -> Emission:
@@ -35,10 +31,8 @@ def convert(graph: Graph, *, precision: str, io: str = "int8") -> Emission:
         UnsupportedError: the graph holds what a TFLite file or its kernels cannot express; all of it is listed.
         MissingDependencyError: ai-edge-litert is not installed.
     """
-    _check_request(graph, precision, io)
-    faults = unsupported(graph, precision)
-    if faults:
-        raise UnsupportedError("TFLite cannot hold " + "; ".join(f"{node}: {reason}" for node, reason in faults))
+    check_request(graph, precision, io, IO if precision == "int8" else FLOAT_IO)
+    refuse("TFLite", unsupported(graph, precision))
     emitter = Emitter(graph, precision)
     (input_name,), (output_name,) = graph.inputs, graph.outputs
     outer = emitter.integer and io != "int8"
@@ -63,7 +57,8 @@ def convert(graph: Graph, *, precision: str, io: str = "int8") -> Emission:
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """What of the graph TFLite cannot express: (node, reason), in order. Empty when all of it can be written."""
-    return [(node.output, reason) for node in graph if (reason := _obstacle(graph, node, precision))]
+    own = [(node.output, reason) for node in graph if (reason := _obstacle(graph, node, precision))]
+    return own + float16_obstacles(graph, precision)
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:
@@ -86,31 +81,9 @@ def _obstacle(graph: Graph, node: Node, precision: str) -> str | None:
         return f"no row for the op {node.op}; rows: {', '.join(sorted(ROWS))}"
     if node.op == "avg_pool2d" and not isinstance(placement(graph, node, a["kernel"]), str):
         return f"average pooling with padding {a['padding']}; allowed: none, or TensorFlow's SAME"
-    if precision == "fp16" and node.op in ("conv2d", "fully_connected"):
-        weight = graph.tensors[node.inputs[1]]
-        if weight.value is not None and np.abs(weight.value).max() > FLOAT16_MAX:
-            return f"weight {weight.name!r} is larger than float16's {FLOAT16_MAX:g}; use fp32"
     if precision == "int8" and node.op == "hard_swish" and scale_ratio(graph, node) >= 128:
         return "int8 hard_swish needs an output scale above 1/128 of its input's"
     return None
-
-
-def _check_request(graph: Graph, precision: str, io: str) -> None:
-    if precision == "int16x8":
-        raise UnsupportedError("TFLite in int16x8 is not written yet; allowed: fp32, fp16, w8, int8")
-    if precision not in FROM:
-        raise InputError(unknown("precision", precision, FROM))
-    if io not in IO:
-        raise InputError(unknown("input and output type", io, IO))
-    if graph.precision != FROM[precision]:
-        raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
-    if precision != "int8" and io == "uint8":
-        raise InputError(f"input and output of a {precision} file are float32; uint8 is for int8 files")
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        got = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        raise UnsupportedError(f"the graph has {got}; one of each can be written")
-    if precision == "int8":
-        check_int8(graph)
 
 
 def _outer_input(e: Emitter, io: str) -> int:

@@ -1,0 +1,55 @@
+"""What every converter asks of a graph before it writes a byte."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.graph.contract import check_int8
+from edgecnn.graph.ir import Graph
+
+FROM: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # of the file: of the graph
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+Obstacle = tuple[str, str]  # node, reason
+
+
+def check_request(graph: Graph, precision: str, io: str, io_types: Collection[str]) -> None:
+    """Nothing, where a graph can be written in a precision, with an input and output type.
+
+    Raises:
+        InputError: the precision or the type is not known, the graph is not of the precision, or breaks the contract.
+        UnsupportedError: it has not one input and one output.
+    """
+    if precision not in FROM:
+        raise InputError(unknown("precision", precision, FROM))
+    if io not in io_types:
+        raise InputError(unknown("input and output type", io, io_types))
+    if graph.precision != FROM[precision]:
+        raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        got = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        raise UnsupportedError(f"the graph has {got}; one of each can be written")
+    if precision == "int8":
+        check_int8(graph)
+
+
+def refuse(target: str, faults: Collection[Obstacle]) -> None:
+    """Nothing, where there are no faults.
+
+    Raises:
+        UnsupportedError: lists all of them.
+    """
+    if faults:
+        raise UnsupportedError(f"{target} cannot hold " + "; ".join(f"{node}: {reason}" for node, reason in faults))
+
+
+def float16_obstacles(graph: Graph, precision: str) -> list[Obstacle]:
+    """Nodes whose weights float16 cannot hold, where it would have to."""
+    found = []
+    for node in graph if precision == "fp16" else ():
+        for tensor in (graph.tensors[i] for i in node.inputs):
+            if tensor.value is not None and np.abs(tensor.value).max(initial=0) > FLOAT16_MAX:
+                found.append((node.output, f"{tensor.name!r} is larger than float16's {FLOAT16_MAX:g}; use fp32"))
+    return found
