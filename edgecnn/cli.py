@@ -66,7 +66,9 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     export.add_argument(
         "--calibration-images", type=_positive, default=300, metavar="N", help="at most N (default 300)"
     )
-    export.add_argument("--recipe", default="default", metavar="NAME", help="a named recipe")
+    export.add_argument(
+        "--recipe", default="default", metavar="NAME|FILE", help="a name from `edgecnn recipes`, or a .toml file"
+    )
     export.add_argument(
         "--reduce-range", action="store_true", help="7-bit weights: for x86 without VNNI, whose kernels can saturate"
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
@@ -60,11 +62,28 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """A named recipe.
+    """A named recipe, or one from a TOML file: the fields of ``Recipe``; what is not given is as in ``default``.
 
     Raises:
-        InputError: no such recipe.
+        InputError: no such recipe or file, or a field that is not known or not allowed.
     """
+    if name.endswith(".toml"):
+        return _read(Path(name))
     if name not in RECIPES:
-        raise InputError(unknown("recipe", name, RECIPES))
+        raise InputError(unknown("recipe", name, RECIPES) + ", or a .toml file")
     return RECIPES[name]
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        fields = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path} ({error}); `edgecnn recipes` shows the fields") from None
+    fields = {"name": path.stem, **fields}
+    for key, value in fields.items():
+        known = Recipe.__dataclass_fields__.get(key)
+        if known is None:
+            raise InputError(f"recipe {path}: {unknown('field', key, Recipe.__dataclass_fields__)}")
+        if type(value).__name__ != known.type:
+            raise InputError(f"recipe {path}: {key} is {value!r}, a {type(value).__name__}; it must be a {known.type}")
+    return Recipe(**fields)

@@ -13,9 +13,9 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from edgecnn.artifact import write_artifact
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.models import FAMILIES, resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.calibrate import calibrate
@@ -241,3 +241,16 @@ def test_every_converter_has_its_runtime():
         assert row.target == target
         with pytest.raises(InputError, match="int16x8"):
             row.require("int16x8")
+
+
+@pytest.mark.parametrize("target", WRITERS)
+def test_what_a_format_cannot_hold_is_listed_before_it_is_written(target):
+    graph = float_graph(piece_graph("conv", 0))
+    weight = next(t for t in graph.tensors.values() if t.is_constant and len(t.shape) == 4)
+    huge = graph.with_tensors(Tensor(name=weight.name, shape=weight.shape, value=weight.value * np.float32(1e8)))
+    assert CONVERTERS[target].unsupported(graph, "fp16") == []
+    ((node, reason),) = CONVERTERS[target].unsupported(huge, "fp16")
+    assert node == graph.nodes[0].output
+    assert f"'{weight.name}' is larger than float16's" in reason
+    with pytest.raises(UnsupportedError, match="larger than float16"):
+        WRITERS[target].convert(huge, precision="fp16")

@@ -224,3 +224,24 @@ def test_reduced_range_keeps_weights_in_seven_bits():
     check_int8(int8)
     with pytest.raises(InputError, match="weight_bits 6; allowed: 7, 8"):
         Recipe(name="x", weight_bits=6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("weight_range = 'kl'", "unknown weight_range 'kl'"),
+        ("weigth_range = 'mse'", "unknown field 'weigth_range' .did you mean 'weight_range'"),
+        ("correction_images = 'many'", "correction_images is 'many', a str; it must be a int"),
+        ("bias_correction = 1", "it must be a bool"),
+        ("a = [", "cannot read the recipe"),
+    ],
+)
+def test_recipes_come_from_files_too(text, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("activation_range = 'minmax'\nbias_correction = false\n")
+    assert recipe(str(path)) == Recipe(name="mine", activation_range="minmax", bias_correction=False)
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        recipe(str(path))
+    with pytest.raises(InputError, match="cannot read the recipe"):
+        recipe(str(tmp_path / "none.toml"))

@@ -1,0 +1,50 @@
+"""The public surface: commands, options and report fields are a contract; changing them must be meant."""
+
+from __future__ import annotations
+
+from edgecnn.cli import _parser
+from edgecnn.report import ReportEntry
+from edgecnn_converters.registry import CONVERTERS
+from edgecnn_targets.devices import devices
+
+COMMANDS = "export validate compare benchmark inspect train models targets devices recipes doctor"
+CHECKING = (
+    "--data --limit --label-offset --preprocess --skip-bad-images --device --threads --max-drop --min-agreement "
+    "--max-latency-ms --allow-float --seed --json"
+)
+OPTIONS = {
+    "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --io --padding "
+    f"-o {CHECKING}",
+    "validate": f"--reference --report {CHECKING}",
+    "compare": "--data --limit --preprocess --layers --skip-bad-images --json",
+    "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
+    "inspect": "--weights --preprocess --json",
+    "models": "--json",
+}
+ENTRY = "model target device artifact size_bytes precision accuracy latency parity checks seconds float_ops findings"
+
+
+def options_of(parser):
+    return {a.option_strings[0] for a in parser._actions if a.option_strings and a.dest != "help"}
+
+
+def test_commands_and_options():
+    parser, names = _parser()
+    assert names == COMMANDS.split()
+    commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices).choices
+    for name, wanted in OPTIONS.items():
+        assert options_of(commands[name]) == set(wanted.split()), name
+
+
+def test_report_fields():
+    entry = ReportEntry(model="m", target="t", device=None, artifact="a", size_bytes=1, precision="int8").to_json()
+    assert list(entry) == ENTRY.split()
+    assert list(entry["seconds"]) == ["capture", "calibrate", "quantize", "convert", "validate"]
+    assert set(entry["accuracy"]) >= {"n", "fp32_top1", "top1", "drop", "agreement", "sqnr_db"}
+    assert set(entry["latency"]) >= {"median_ms", "p90_ms", "threads", "instructions"}
+    assert set(entry["parity"]) == {"max_lsb", "mean_lsb"}
+
+
+def test_targets_and_devices():
+    assert list(CONVERTERS) == ["tflite", "onnx", "openvino"]
+    assert [d.name for d in devices()] == ["host"]
