@@ -1,0 +1,81 @@
+"""``edgecnn inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgecnn.commands.options import add_json
+from edgecnn.commands.tables import print_json, table
+from edgecnn.errors import InputError
+
+HELP = "print a graph or an artifact, layer by layer"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument(
+        "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
+    )
+    parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
+    parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn inspect``: a model's graph, a ``.edgecnn`` file, or an artifact."""
+    from dataclasses import asdict
+
+    found = _layers(options)
+    if options.json:
+        print_json([asdict(layer) for layer in found])
+        return 0
+    rows = [
+        {
+            "op": layer.op,
+            "output": "x".join(map(str, layer.output)),
+            "type": layer.dtype,
+            "scale": "" if layer.scale is None else f"{layer.scale:.4g}",
+            "zero": "" if layer.zero_point is None else str(layer.zero_point),
+            "weights": layer.weight,
+            "weight scales": _span(layer.weight_scales),
+            "bytes": f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
+            "MACs": f"{layer.macs:,}" if layer.macs else "",
+            "name": layer.name,
+            "details": layer.details,
+        }
+        for layer in found
+    ]
+    table(rows, right=("scale", "zero", "bytes", "MACs"), to=sys.stdout)
+    total, size = sum(layer.macs for layer in found), sum(layer.weight_bytes for layer in found)
+    sys.stdout.write(f"{len(found)} ops, {total:,} MACs, {size:,} bytes of weights\n")
+    return 0
+
+
+def _span(scales: tuple[float, float, int] | None) -> str:
+    return "" if scales is None else f"{scales[0]:.2g}..{scales[1]:.2g} ({scales[2]})"
+
+
+def _layers(options: argparse.Namespace) -> list[Any]:
+    path = Path(options.model)
+    from edgecnn_converters.registry import converter
+    from edgecnn_targets.registry import RUNTIMES
+
+    target = next((row.target for row in RUNTIMES.values() if row.suffix == path.suffix), None)
+    if target is not None:
+        reader = converter(target)
+        files = (path, path.with_suffix(".bin"))[: reader.files]
+        try:
+            return reader.layers(*(file.read_bytes() for file in files))
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    from edgecnn.graph.summary import layers
+    from edgecnn.source import Source, load_graph
+
+    source = Source(model=options.model, weights=options.weights, preprocess=options.preprocess)
+    if source.weights is None and not source.is_file and not source.is_factory:
+        source = replace(source, weights="random")
+    return layers(load_graph(source))

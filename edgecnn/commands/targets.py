@@ -1,0 +1,36 @@
+"""``edgecnn targets``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edgecnn.commands.options import add_json
+from edgecnn.commands.tables import listed
+
+HELP = "list the targets and the precisions each takes"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn targets``."""
+    from edgecnn_converters.registry import CONVERTERS
+    from edgecnn_targets.registry import runtime
+
+    rows: list[dict[str, Any]] = []
+    for name, row in CONVERTERS.items():
+        runs = runtime(name)
+        rows.append(
+            {
+                "name": name,
+                "description": runs.description,
+                "precisions": list(row.precisions),
+                "missing": runs.missing(),
+            }
+        )
+    shown = [{**row, "precisions": ", ".join(row["precisions"]), "missing": row["missing"] or "-"} for row in rows]
+    return listed(rows, shown, options)
