@@ -22,7 +22,7 @@ from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load, save
 from edgecnn.lint import CalibrationLint
 from edgecnn.progress import Stopwatch, track
-from edgecnn.recipe import Recipe
+from edgecnn.recipe import DEFAULT, Recipe
 from edgecnn.recipe import recipe as named_recipe
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source, load_graph, with_overrides
@@ -61,7 +61,7 @@ class Export:
     checking: Checking
     calibration: str | None = None
     calibration_images: int = 300
-    recipe: str = "default"
+    recipe: str = DEFAULT
     reduce_range: bool = False
     io: str | None = None
     skip_bad_images: bool = False

@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
 
-RANGES = ("mse", "minmax")
+ACTIVATION_RANGES = ("mse", "minmax", "percentile")
+WEIGHT_RANGES = ("minmax", "mse")
+RECONSTRUCTIONS = ("none",)
+SMALLEST_PERCENTILE = 90.0
+
+
+def _setting(default: Any, says: str) -> Any:
+    """A field with its explanation, which ``edgecnn recipes show`` prints beside it."""
+    return field(default=default, metadata={"says": says})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a float graph becomes a quantized one.
+    """How a float graph becomes a quantized one; each field carries what it means.
 
-    Attributes:
-        name: under which it is known.
-        activation_range: ``minmax`` covers all that calibration saw; ``mse`` clips where that lowers the squared error.
-        weight_range: the same choice for each output channel of the weights.
-        bias_correction: correct each bias by the mean error that quantization causes at its layer's output.
-        correction_images: calibration images that the correction looks at.
-        weight_bits: 8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits.
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     name: str
-    activation_range: str = "mse"
-    weight_range: str = "minmax"
-    bias_correction: bool = True
-    correction_images: int = 32
-    weight_bits: int = 8
+    activation_range: str = _setting(
+        "mse",
+        "minmax (all that calibration saw), mse (clipped where that lowers the squared error) or percentile",
+    )
+    percentile: float = _setting(99.99, "leaves out the values beyond it at either end, where the range is percentile")
+    weight_range: str = _setting("minmax", "minmax or mse, for each output channel of the weights")
+    weight_bits: int = _setting(8, "8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits")
+    bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
+    correction_images: int = _setting(32, "calibration images that bias correction looks at")
+    reconstruction: str = _setting("none", "none, or learn the weights' rounding and the biases by layer or by block")
+    reconstruction_images: int = _setting(300, "calibration images that reconstruction learns from")
+    reconstruction_iterations: int = _setting(1000, "steps of each layer or block")
+    reconstruction_batch: int = _setting(32, "images in a step")
+    learning_rate: float = _setting(0.001, "of reconstruction")
 
     def __post_init__(self) -> None:
-        for key in ("activation_range", "weight_range"):
-            if getattr(self, key) not in RANGES:
-                raise InputError(unknown(key, str(getattr(self, key)), RANGES))
-        if self.correction_images < 1:
-            raise InputError(f"correction_images {self.correction_images}: at least 1")
+        for key, allowed in (
+            ("activation_range", ACTIVATION_RANGES),
+            ("weight_range", WEIGHT_RANGES),
+            ("reconstruction", RECONSTRUCTIONS),
+        ):
+            if getattr(self, key) not in allowed:
+                raise InputError(unknown(key, str(getattr(self, key)), allowed))
+        if not SMALLEST_PERCENTILE <= self.percentile <= 100:
+            raise InputError(f"percentile {self.percentile}; allowed: {SMALLEST_PERCENTILE} to 100")
         if self.weight_bits not in (7, 8):
             raise InputError(f"weight_bits {self.weight_bits}; allowed: 7, 8")
+        for key in ("correction_images", "reconstruction_images", "reconstruction_iterations", "reconstruction_batch"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key} {getattr(self, key)}: at least 1")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate {self.learning_rate}: above 0")
 
     @property
     def weight_limit(self) -> int:
@@ -51,18 +72,28 @@ class Recipe:
         """JSON values, for manifests."""
         return asdict(self)
 
+    def to_toml(self) -> str:
+        """A file that ``recipe`` reads back, every field with what it means."""
+        lines = [f'name = "{self.name}"']
+        for setting in fields(self)[1:]:
+            value = getattr(self, setting.name)
+            shown = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else value
+            lines += [f"# {setting.metadata['says']}", f"{setting.name} = {shown}"]
+        return "\n".join(lines) + "\n"
+
 
 RECIPES: Mapping[str, Recipe] = {
     r.name: r
     for r in (
-        Recipe(name="default"),
-        Recipe(name="minmax", activation_range="minmax", weight_range="minmax", bias_correction=False),
+        Recipe(name="fast"),
+        Recipe(name="minmax", activation_range="minmax", bias_correction=False),
     )
 }
+DEFAULT = "fast"
 
 
 def recipe(name: str) -> Recipe:
-    """A named recipe, or one from a TOML file: the fields of ``Recipe``; what is not given is as in ``default``.
+    """A named recipe, or one from a TOML file: the fields of ``Recipe``; what is not given is as in ``fast``.
 
     Raises:
         InputError: no such recipe or file, or a field that is not known or not allowed.
@@ -76,14 +107,16 @@ def recipe(name: str) -> Recipe:
 
 def _read(path: Path) -> Recipe:
     try:
-        fields = tomllib.loads(path.read_text("utf-8"))
+        given = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path} ({error}); `edgecnn recipes` shows the fields") from None
-    fields = {"name": path.stem, **fields}
-    for key, value in fields.items():
+        raise InputError(
+            f"cannot read the recipe {path} ({error}); `edgecnn recipes show {DEFAULT}` prints one"
+        ) from None
+    given = {"name": path.stem, **given}
+    for key, value in given.items():
         known = Recipe.__dataclass_fields__.get(key)
         if known is None:
             raise InputError(f"recipe {path}: {unknown('field', key, Recipe.__dataclass_fields__)}")
-        if type(value).__name__ != known.type:
+        if type(value).__name__ != known.type and (type(value), known.type) != (int, "float"):
             raise InputError(f"recipe {path}: {key} is {value!r}, a {type(value).__name__}; it must be a {known.type}")
-    return Recipe(**fields)
+    return Recipe(**given)

@@ -87,7 +87,7 @@ def test_the_manifest_says_how_it_was_made_and_what_was_measured(exported):
     assert manifest.precision == "int8"
     assert manifest.metadata.quantization["calibration"]["images"] == 40
     assert len(manifest.metadata.quantization["calibration"]["sha256"]) == 64
-    assert manifest.metadata.quantization["recipe"]["name"] == "default"
+    assert manifest.metadata.quantization["recipe"]["name"] == "fast"
     assert len(manifest.metadata.labels) == 16
     assert manifest.metadata.preprocess.resize == (96, 96)
     assert "torch" in manifest.versions

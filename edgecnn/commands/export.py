@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgecnn.commands.options import add_checking, checking, positive, reported, source
 from edgecnn.progress import Stopwatch
+from edgecnn.recipe import DEFAULT
 
 HELP = "quantize a model and write artifacts, checked when --data is given"
 
@@ -22,7 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", metavar="DIR|demo", help="images that set the ranges; no labels needed")
     parser.add_argument("--calibration-images", type=positive, default=300, metavar="N", help="at most N (default 300)")
     parser.add_argument(
-        "--recipe", default="default", metavar="NAME|FILE", help="a name from `edgecnn recipes`, or a .toml file"
+        "--recipe",
+        default=DEFAULT,
+        metavar="NAME|FILE",
+        help=f"a name from `edgecnn recipes` (default {DEFAULT}), or a .toml file",
     )
     parser.add_argument(
         "--reduce-range", action="store_true", help="7-bit weights: for x86 without VNNI, whose kernels can saturate"

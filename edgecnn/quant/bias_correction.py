@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.quant.scheme import quantize_bias
 
 Chunks = list[torch.Tensor]
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 
 
 @torch.inference_mode()
-def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-    """Corrected float biases by tensor name.
+def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
+    """The graph with corrected bias integers; the float values beside them stay as they are.
 
     Args:
-        graph: quantized weights (integers beside values) and activations with parameters; biases still float.
+        graph: full int8, integers beside values.
         images: (N, H, W, C) network inputs; all are in memory at once, layer by layer.
     """
     exact = {t.name: _laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
@@ -43,14 +44,15 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, ND
     float_values = {name: list(chunks)}
     quant_values = {name: [_on_grid(c.clone(), graph.tensors[name].quant) for c in chunks]}
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
-    corrected: dict[str, NDArray[np.float32]] = {}
+    corrected: list[Tensor] = []
     for k, node in enumerate(graph.nodes):
         a, b = _run(node, float_values, exact), _run(node, quant_values, coarse)
         if node.op in WEIGHTED:
             shift = _channel_means(a) - _channel_means(b)
             bias = graph.tensors[node.inputs[2]]
-            assert bias.value is not None
-            corrected[bias.name] = bias.value + shift.numpy()
+            assert bias.quant is not None
+            found = coarse[bias.name].numpy() + shift.numpy()
+            corrected.append(quantize_bias(bias, bias.quant.scale, found))
             for chunk in b:
                 chunk += shift.reshape(1, -1, *[1] * (chunk.ndim - 2))
         activation, quant = node.attrs.get("activation"), graph.tensors[node.output].quant
@@ -60,7 +62,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, ND
             if last[i] == k:
                 float_values.pop(i, None)
                 quant_values.pop(i, None)
-    return corrected
+    return graph.with_tensors(*corrected)
 
 
 def _run(node: Node, values: Mapping[str, Chunks], constants: Mapping[str, torch.Tensor]) -> Chunks:

@@ -132,6 +132,15 @@ def mse_range(seen: Range) -> tuple[float, float]:
     return low, high
 
 
+def percentile_range(seen: Range, percentile: float) -> tuple[float, float]:
+    """The sub-range that leaves out ``100 - percentile`` per cent of the samples at either end.
+
+    Source: Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (percentile calibration).
+    """
+    low, high = np.percentile(seen.samples, [100 - percentile, percentile])
+    return float(low), float(high)
+
+
 def _squared_error(x: torch.Tensor, low: float, high: float) -> float:
     scale = max((high - low) / 255, 1e-30)
     zero = round(-128 - low / scale)

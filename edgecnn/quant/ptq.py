@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.contract import FIXED, WEIGHTED
-from edgecnn.graph.ir import Graph, QParams, Tensor
+from edgecnn.graph.ir import Graph, QParams
 from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
 from edgecnn.quant.bias_correction import correct_biases
-from edgecnn.quant.calibrate import Calibration, Range, mse_range
+from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
 from edgecnn.recipe import Recipe
 
 
@@ -32,36 +31,20 @@ def quantize(graph: Graph, calibration: Calibration, recipe: Recipe) -> Graph:
     """
     if graph.precision != "fp32":
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-    result = _with_activations(graph, calibration.ranges, recipe)
-    result = _with_constants(result)
-    result, weight_scales = _with_weights(result, recipe)
-    biases = correct_biases(result, calibration.images) if recipe.bias_correction else {}
-    return _with_biases(result, weight_scales, biases)
+    result = quantize_activations(graph, calibration.ranges, recipe)
+    result = quantize_constants(result)
+    result = quantize_weights(result, recipe)
+    result = quantize_biases(result)
+    if recipe.bias_correction:
+        result = correct_biases(result, calibration.images[: recipe.correction_images])
+    return result
 
 
 def images_needed(recipe: Recipe) -> int:
     """Calibration images that the recipe's steps look at again."""
-    return recipe.correction_images if recipe.bias_correction else 0
-
-
-def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
-    """The w8 graph: int8 weights per output channel; biases and activations stay float.
-
-    Raises:
-        InputError: the graph is quantized already.
-    """
-    if graph.precision != "fp32":
-        raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-    changed = []
-    for weight in _weights(graph):
-        assert weight.value is not None
-        scales = scheme.weight_scales(weight.value, recipe.weight_range, recipe.weight_limit)
-        changed.append(scheme.quantize_weight(weight, scales, recipe.weight_limit))
-    return graph.with_tensors(*changed)
-
-
-def _weights(graph: Graph) -> list[Tensor]:
-    return [graph.tensors[n.inputs[1]] for n in graph if n.op in WEIGHTED]
+    correcting = recipe.correction_images if recipe.bias_correction else 0
+    learning = recipe.reconstruction_images if recipe.reconstruction != "none" else 0
+    return max(correcting, learning)
 
 
 def scale_groups(graph: Graph) -> list[set[str]]:
@@ -74,7 +57,12 @@ def scale_groups(graph: Graph) -> list[set[str]]:
     return list({id(g): g for g in groups.values()}.values())
 
 
-def _with_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe) -> Graph:
+def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe) -> Graph:
+    """Every activation gets the parameters of its range; those that must share a scale get the same.
+
+    Raises:
+        UnsupportedError: an op's scale contract cannot be met; names the node.
+    """
     fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
@@ -127,14 +115,17 @@ def _origin(graph: Graph, name: str) -> bool:
 
 
 def _group_qparams(seen: list[Range], recipe: Recipe) -> QParams:
-    if recipe.activation_range == "mse":
-        samples = np.concatenate([r.samples for r in seen])
-        union = Range(low=min(r.low for r in seen), high=max(r.high for r in seen), samples=samples)
-        return scheme.activation_qparams(*mse_range(union))
-    return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen))
+    samples = np.concatenate([r.samples for r in seen])
+    union = Range(low=min(r.low for r in seen), high=max(r.high for r in seen), samples=samples)
+    match recipe.activation_range:
+        case "mse":
+            return scheme.activation_qparams(*mse_range(union))
+        case "percentile":
+            return scheme.activation_qparams(*percentile_range(union, recipe.percentile))
+    return scheme.activation_qparams(union.low, union.high)
 
 
-def _with_constants(graph: Graph) -> Graph:
+def quantize_constants(graph: Graph) -> Graph:
     """Constant operands of elementwise ops: int8 per tensor."""
     changed = []
     for node in graph:
@@ -146,31 +137,40 @@ def _with_constants(graph: Graph) -> Graph:
     return graph.with_tensors(*changed)
 
 
-def _with_weights(graph: Graph, recipe: Recipe) -> tuple[Graph, dict[str, NDArray[np.float32]]]:
-    changed, scales = [], {}
-    for node in graph:
-        if node.op in WEIGHTED:
-            source, weight, bias = (graph.tensors[i] for i in node.inputs)
-            assert weight.value is not None
-            assert bias.value is not None
-            assert source.quant is not None
-            found = scheme.weight_scales(weight.value, recipe.weight_range, recipe.weight_limit)
-            made = graph.tensors[node.output].quant
-            assert made is not None
-            found = np.maximum(found, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
-            scales[node.output] = scheme.widened_for_bias(found, source.quant.scale, bias.value)
-            changed.append(scheme.quantize_weight(weight, scales[node.output], recipe.weight_limit))
-    return graph.with_tensors(*changed), scales
+def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
+    """int8 weights per output channel; biases and activations stay as they are.
 
+    Where the activations are quantized already, scales are no smaller than integer kernels and int32 biases bear.
 
-def _with_biases(
-    graph: Graph, weight_scales: Mapping[str, NDArray[np.float32]], corrected: Mapping[str, NDArray[np.float32]]
-) -> Graph:
+    Raises:
+        InputError: the weights are quantized already.
+    """
     changed = []
     for node in graph:
         if node.op in WEIGHTED:
-            source, bias = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[2]]
+            source, weight, bias = (graph.tensors[i] for i in node.inputs)
+            if weight.quant is not None:
+                raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
+            assert weight.value is not None
+            assert bias.value is not None
+            scales = scheme.weight_scales(weight.value, recipe.weight_range, recipe.weight_limit)
+            made = graph.tensors[node.output].quant
+            if source.quant is not None and made is not None:
+                scales = np.maximum(scales, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
+                scales = scheme.widened_for_bias(scales, source.quant.scale, bias.value)
+            changed.append(scheme.quantize_weight(weight, scales, recipe.weight_limit))
+    return graph.with_tensors(*changed)
+
+
+def quantize_biases(graph: Graph) -> Graph:
+    """int32 biases at the product of their layer's input and weight scales."""
+    changed = []
+    for node in graph:
+        if node.op in WEIGHTED:
+            source, weight, bias = (graph.tensors[i] for i in node.inputs)
             assert source.quant is not None
-            scales = scheme.bias_scales(source.quant.scale, weight_scales[node.output])
-            changed.append(scheme.quantize_bias(bias, scales, corrected.get(bias.name, bias.value)))  # type: ignore[arg-type]
+            assert weight.quant is not None
+            assert bias.value is not None
+            scales = scheme.bias_scales(source.quant.scale, weight.quant.scale)
+            changed.append(scheme.quantize_bias(bias, scales, bias.value))
     return graph.with_tensors(*changed)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from zoo import GOOD
 
+from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import check_int8
@@ -19,7 +20,7 @@ from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant import scheme
-from edgecnn.quant.calibrate import CHUNKS, SAMPLES_PER_BATCH, Range, calibrate, mse_range
+from edgecnn.quant.calibrate import CHUNKS, SAMPLES_PER_BATCH, Range, calibrate, mse_range, percentile_range
 from edgecnn.quant.ptq import images_needed, quantize, quantize_weights
 from edgecnn.quant.reference import run
 from edgecnn.recipe import RECIPES, Recipe, recipe
@@ -33,7 +34,7 @@ def images(graph, count, seed=0):
     return np.random.default_rng(seed).normal(0, 1, (count, *shape)).astype(np.float32)
 
 
-def quantized(graph, name="default", count=16):
+def quantized(graph, name="fast", count=16):
     settings_ = RECIPES[name]
     return quantize(graph, calibrate(graph, [images(graph, count)], keep=images_needed(settings_)), settings_)
 
@@ -148,14 +149,14 @@ def test_no_images_and_bad_activations():
 
 def test_a_quantized_graph_is_not_quantized_again():
     int8 = quantized(capture(GOOD["residual"]().eval(), SHAPE, Metadata()))
-    for again in (lambda: quantize(int8, None, RECIPES["default"]), lambda: quantize_weights(int8, RECIPES["default"])):
+    for again in (lambda: quantize(int8, None, RECIPES["fast"]), lambda: quantize_weights(int8, RECIPES["fast"])):
         with pytest.raises(InputError, match="int8 already"):
             again()
 
 
 def test_weight_only_leaves_activations_and_biases_float():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
-    w8 = quantize_weights(graph, RECIPES["default"])
+    w8 = quantize_weights(graph, RECIPES["fast"])
     assert w8.precision == "w8"
     x = torch.from_numpy(images(graph, 4))
     exact, coarse = TorchGraph(graph)(x), TorchGraph(w8, integers=True)(x)
@@ -175,9 +176,9 @@ def test_bias_correction_moves_the_means_to_the_float_ones():
 
 
 def test_recipes_are_known_by_name():
-    assert recipe("default") is RECIPES["default"]
-    with pytest.raises(InputError, match="unknown recipe 'defautl'.*did you mean 'default'"):
-        recipe("defautl")
+    assert recipe("fast") is RECIPES["fast"]
+    with pytest.raises(InputError, match="unknown recipe 'fsat'.*did you mean 'fast'"):
+        recipe("fsat")
     with pytest.raises(InputError, match="unknown activation_range 'kl'"):
         Recipe(name="x", activation_range="kl")
 
@@ -226,9 +227,28 @@ def test_reduced_range_keeps_weights_in_seven_bits():
         Recipe(name="x", weight_bits=6)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_file_to_print_edit_and_keep(name, tmp_path, capsys):
+    assert main(["recipes", "show", name]) == 0
+    path = tmp_path / "mine.toml"
+    path.write_text(capsys.readouterr().out)
+    assert recipe(str(path)) == RECIPES[name]
+    path.write_text(path.read_text() + "percentle = 99\n")
+    assert main(["recipes", "show", str(path)]) == 2
+    assert "did you mean 'percentile'" in capsys.readouterr().err
+
+
+def test_percentile_ranges_leave_the_tails_out():
+    samples = np.linspace(-1, 3, 100_001, dtype=np.float32)
+    seen = Range(low=-1, high=3, samples=samples)
+    assert percentile_range(seen, 99) == pytest.approx((-0.96, 2.96), abs=1e-4)
+    assert percentile_range(seen, 100) == pytest.approx((-1, 3))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("activation_range = 'percentile'\npercentile = 50", "percentile 50; allowed: 90.0 to 100"),
         ("weight_range = 'kl'", "unknown weight_range 'kl'"),
         ("weigth_range = 'mse'", "unknown field 'weigth_range' .did you mean 'weight_range'"),
         ("correction_images = 'many'", "correction_images is 'many', a str; it must be a int"),
