@@ -1,7 +1,7 @@
 """The oracle: a full int8 graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
 
 It knows no converter and no runtime; every runtime is compared with it. Sources are named function by function in
-``fixed_point.py`` and ``kernels.py``.
+``fixed_point.py``, ``parameters.py`` and ``kernels.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.contract import check_int8
 from edgecnn.graph.ir import Graph
-from edgecnn.quant.reference.kernels import KERNELS, Call
+from edgecnn.quant.reference.kernels import KERNELS
+from edgecnn.quant.reference.parameters import Call
 
 
 def run(graph: Graph, x: NDArray[np.int8], *, keep: Collection[str] = ()) -> dict[str, NDArray[np.int8]]:

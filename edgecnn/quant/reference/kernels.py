@@ -1,61 +1,23 @@
 """One integer kernel per op, bit-exact with LiteRT's reference kernels. int8 NHWC (or NC) in, int8 out.
 
 Names in docstrings are LiteRT's source files under ``kernels`` (``*.cc``) and ``kernels/internal/reference`` (``*.h``).
-Where LiteRT computes a multiplier in float32, so does this: the last bit of it decides roundings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import QParams, Tensor
 from edgecnn.quant.reference import fixed_point as fp
+from edgecnn.quant.reference import parameters
+from edgecnn.quant.reference.parameters import HIGH, LOW, Call
 
 Int8 = NDArray[np.int8]
-LOW, HIGH = -128, 127
 CHUNK = 2**16  # accumulators rescaled at a time: small enough for the cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One node to run: attributes, the tensors' descriptions, and the integers of its inputs."""
-
-    attrs: Mapping[str, Any]
-    inputs: list[Tensor]
-    output: Tensor
-    values: list[NDArray[Any]]
-
-    def scale(self, k: int) -> np.float32:
-        """Scale of input ``k``; of the output for -1."""
-        return np.float32(_quant(self.output if k < 0 else self.inputs[k]).scale[0])
-
-    def zero(self, k: int) -> int:
-        """Zero point of input ``k``; of the output for -1."""
-        return int(_quant(self.output if k < 0 else self.inputs[k]).zero_point[0])
-
-    def limits(self, activation: str) -> tuple[int, int]:
-        """Output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
-        low, high = LOW, HIGH
-        if activation in ("relu", "relu6"):
-            low = max(low, self.zero(-1))
-        if activation == "relu6":
-            high = min(high, self.zero(-1) + int(fp.round_away(np.float32(6) / self.scale(-1))))
-        return low, high
-
-
-def _quant(tensor: Tensor) -> QParams:
-    assert tensor.quant is not None
-    return tensor.quant
-
-
-def _real(x: np.float32) -> np.float64:
-    return np.float64(x)
 
 
 # --- convolutions: conv.h, depthwise_conv.h, fully_connected.h under integer_ops ---
@@ -72,7 +34,7 @@ def conv2d(c: Call) -> Int8:
 
 
 def fully_connected(c: Call) -> Int8:
-    """``FullyConnectedPerChannel``; with a single output channel LiteRT takes its per-tensor way, in float32.
+    """``FullyConnectedPerChannel``.
 
     Unlike the convolutions it rounds once: of 524,288 outputs of a wide layer, single rounding gave every one, double
     rounding all but 227 (LiteRT 2.3.0).
@@ -80,7 +42,7 @@ def fully_connected(c: Call) -> Int8:
     weight = c.values[1]
     centred = c.values[0].astype(_exact_type(weight)) - c.zero(0)
     sums = centred @ weight.astype(centred.dtype).T
-    return _rescaled(c, sums, multiply=fp.multiply_once, float_product=weight.shape[0] == 1)
+    return _rescaled(c, sums, multiply=fp.multiply_once)
 
 
 def _exact_type(weight: NDArray[Any]) -> type[np.floating[Any]]:
@@ -114,15 +76,9 @@ def _convolve(
     return sums
 
 
-def _rescaled(
-    c: Call, sums: NDArray[Any], *, multiply: Callable[..., fp.Integers] = fp.multiply, float_product: bool = False
-) -> Int8:
-    """Sums plus bias to the output's grid (multipliers: ``PopulateConvolutionQuantizationParams``)."""
-    weight_scale = _quant(c.inputs[1]).scale
-    scale = _real(c.scale(0)) * weight_scale.astype(np.float64)
-    if float_product:  # GetQuantizedConvolutionMultipler
-        scale = (c.scale(0) * weight_scale).astype(np.float64)
-    multiplier, shift = fp.quantize_multiplier(scale / _real(c.scale(-1)))
+def _rescaled(c: Call, sums: NDArray[Any], *, multiply: Callable[..., fp.Integers] = fp.multiply) -> Int8:
+    """Sums plus bias to the output's grid."""
+    multiplier, shift = parameters.weighted(c)
     bias = c.values[2].astype(np.int64)
     return _requantized(c, sums, lambda part: multiply(part.astype(np.int64) + bias, multiplier, shift))
 
@@ -145,32 +101,28 @@ def _requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], 
 
 def add(c: Call) -> Int8:
     """``AddElementwise``: both inputs times 2**20 on twice the larger scale, added, brought to the output's scale."""
-    twice = 2 * _real(max(c.scale(0), c.scale(1)))
+    *of_inputs, (multiplier, shift) = parameters.add(c)
     every = np.arange(LOW, HIGH + 1, dtype=np.int64)
     scaled = []
-    for k in (0, 1):  # one table of 256 entries each
-        multiplier, shift = fp.quantize_multiplier(_real(c.scale(k)) / twice)
-        table = fp.multiply((every - c.zero(k)) << 20, multiplier, shift)
+    for k, own in enumerate(of_inputs):  # one table of 256 entries each
+        table = fp.multiply((every - c.zero(k)) << parameters.ADD_SHIFT, *own)
         scaled.append(table[c.values[k].astype(np.int16) - LOW])
-    multiplier, shift = fp.quantize_multiplier(twice / (2.0**20 * _real(c.scale(-1))))
     return _requantized(c, scaled[0] + scaled[1], lambda part: fp.multiply(part, multiplier, shift))
 
 
 def mul(c: Call) -> Int8:
     """``MulElementwise``: the product of the centred integers, one multiplier."""
-    multiplier, shift = fp.quantize_multiplier(np.float64(c.scale(0) * c.scale(1) / c.scale(-1)))
+    multiplier, shift = parameters.mul(c)
     product_ = (c.values[0].astype(np.int32) - c.zero(0)) * (c.values[1].astype(np.int32) - c.zero(1))
     return _requantized(c, product_, lambda part: fp.multiply(part.astype(np.int64), multiplier, shift))
 
 
 def mean(c: Call) -> Int8:
-    """``QuantizedMeanOrSum``: 1 / count goes into the multiplier, truncated, with as many bits as keep it in 31."""
+    """``QuantizedMeanOrSum``: sums of the centred integers, one multiplier with the count in it."""
     x = c.values[0]
-    count = x.shape[1] * x.shape[2]
-    multiplier, shift = fp.quantize_multiplier(_real(c.scale(0)) / _real(c.scale(-1)))
-    bits = min(count.bit_length() - 1, 32, 31 + int(shift))
-    multiplier, shift = (multiplier << bits) // count, shift - bits
-    sums = x.sum(axis=(1, 2), dtype=np.int64, keepdims=bool(c.attrs["keepdims"])) - c.zero(0) * count
+    multiplier, shift = parameters.mean(c)
+    sums = x.sum(axis=(1, 2), dtype=np.int64, keepdims=bool(c.attrs["keepdims"]))
+    sums -= c.zero(0) * x.shape[1] * x.shape[2]
     return _requantized(c, sums, lambda part: fp.multiply(part, multiplier, shift))
 
 
@@ -236,7 +188,7 @@ def _by_table(function: Callable[[Call, fp.Integers], NDArray[Any]]) -> Callable
 def _relu(activation: str) -> Callable[[Call], Int8]:
     def kernel(c: Call, centred: fp.Integers) -> fp.Integers:
         """``QuantizedReluX``: rescaled, then clipped like a fused activation."""
-        multiplier, shift = fp.quantize_multiplier(np.float64(c.scale(0) / c.scale(-1)))
+        multiplier, shift = parameters.rescaling(c)
         low, high = c.limits(activation)
         return np.clip(fp.multiply(centred, multiplier, shift), low - c.zero(-1), high - c.zero(-1))
 
@@ -287,14 +239,19 @@ def _saturate16(x: fp.Integers) -> fp.Integers:
     return clipped
 
 
-def softmax(c: Call) -> Int8:
-    """softmax.h: differences to the row's maximum in Q5.26, sums of exponentials in Q12.19, one reciprocal per row."""
-    multiplier, shift = fp.quantize_multiplier(min(_real(c.scale(0)) * 2.0**26, 2.0**31 - 1))
-    below = c.values[0].astype(np.int64)
-    below -= below.max(axis=-1, keepdims=True)
+def exponentials(c: Call) -> fp.Integers:
+    """softmax.h: ``exp`` of a logit 0, 1, .. 255 integers below the row's maximum, Q0.31. Differences are in Q5.26."""
+    multiplier, shift = parameters.softmax(c)
+    below = -np.arange(256, dtype=np.int64)
     counted = below >= -((31 << 26) >> int(shift))  # further below, the difference has no Q5.26
     powers = fp.exp_on_negative_values(fp.high_mul(np.where(counted, below, 0) << shift, multiplier))
-    powers = np.where(counted, powers, 0)
+    return np.where(counted, powers, 0)
+
+
+def softmax(c: Call) -> Int8:
+    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row."""
+    x = c.values[0].astype(np.int16)
+    powers = exponentials(c)[x.max(axis=-1, keepdims=True) - x]
     total = fp.divide_by_power(powers, 12).sum(axis=-1, keepdims=True)
     inverse, over = fp.reciprocal(total, 12)
     share = fp.divide_by_power(fp.high_mul(powers, inverse), over + 31 - 8)
