@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +15,22 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.data import Images, match_labels, open_images
-from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.limits import Limits
 from edgecnn.progress import track
-from edgecnn.report import Accuracy, Check, Latency, Parity, ReportEntry
-from edgecnn_targets.devices import Device, select
-from edgecnn_targets.evaluate import latency, logits
+from edgecnn.report import Accuracy, BesideHost, Check, Parity, ReportEntry
+from edgecnn_targets.devices import Device, device, select
+from edgecnn_targets.evaluate import logits
 from edgecnn_targets.metrics import AccuracyMeter, parity
-from edgecnn_targets.registry import missing, open_session
-from edgecnn_targets.session import Session
+from edgecnn_targets.registry import figures, measure, missing, open_session
+from edgecnn_targets.session import Session, Usage
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
 
 Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """fp32 logits ``(n, classes)`` of network inputs, NHWC."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a user demands; ``None`` demands nothing.
-
-    Attributes:
-        max_drop: fp32 top-1 minus artifact top-1, in points.
-        min_agreement: images on which artifact and fp32 pick the same class, in percent.
-        max_latency_ms: median of one inference, in milliseconds.
-    """
-
-    max_drop: float | None = None
-    min_agreement: float | None = None
-    max_latency_ms: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not math.isfinite(value):
-                raise InputError(f"--{name.replace('_', '-')} {value}: give a finite number")
-
-    @property
-    def comparing(self) -> list[str]:
-        """The options given that compare with fp32, and so need images and a reference."""
-        given = {"--max-drop": self.max_drop, "--min-agreement": self.min_agreement}
-        return [option for option, value in given.items() if value is not None]
-
-    def checks(self, accuracy: Accuracy, timing: Latency) -> Iterator[Check]:
-        """The limits given, beside the figures."""
-        if self.max_drop is not None:
-            yield Check.at_most("drop", accuracy.drop, self.max_drop, "points")
-        if self.min_agreement is not None:
-            yield Check.at_least("agreement", accuracy.agreement, self.min_agreement, "percent")
-        if self.max_latency_ms is not None:
-            yield Check.at_most("latency", timing.median_ms, self.max_latency_ms, "ms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +52,7 @@ class Checking:
     skip_bad_images: bool = False
     devices: tuple[str, ...] = ("host",)
     threads: int = 1
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     allow_float: bool = False
 
     def __post_init__(self) -> None:
@@ -94,28 +62,40 @@ class Checking:
     @property
     def runs_anything(self) -> bool:
         """Whether artifacts are executed at all."""
-        return self.data is not None or self.limits.max_latency_ms is not None
+        return self.data is not None or bool(self.limits.measuring)
 
-    def places(self, targets: Sequence[str]) -> list[tuple[str, Device]]:
+    def places(self, targets: Sequence[str], precision: str) -> list[tuple[str, Device]]:
         """Each target with each device that takes it.
 
         Raises:
-            InputError: no such device, or none of them takes a target.
+            InputError: no such device, none of them takes a target or finds out a figure that has a limit, or one does
+                not run the precision.
             MissingDependencyError: a device lacks a library or a tool; the message installs it.
         """
         found = []
+        self._require_figures()
         for target in targets:
             takes = [device for device in select(self.devices) if target in device.targets]
             if not takes:
                 raise InputError(f"--device {','.join(self.devices)} does not run {target}; see `edgecnn devices`")
             found += [(target, device) for device in takes]
-        for target, device in found:
-            command = missing(device, target)
+        for target, place in found:
+            if precision not in place.limits.precisions:
+                allowed = ", ".join(place.limits.precisions)
+                raise UnsupportedError(f"device {place.name!r} does not run {precision} artifacts; it runs: {allowed}")
+            command = missing(place, target)
             if command is not None:
-                raise MissingDependencyError(
-                    f"{device.name} cannot run {target} here; install what it needs: {command}"
-                )
+                raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
         return found
+
+    def _require_figures(self) -> None:
+        known = {figure for device in select(self.devices) for figure in figures(device)}
+        for row, _ in self.limits.given:
+            if row.figure not in known:
+                raise InputError(
+                    f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
+                    f"{', '.join(sorted(known))}; see `edgecnn devices`"
+                )
 
     def onnx_activations(self) -> str:
         """How an int8 ONNX file carries activations so that the devices run it fastest.
@@ -196,69 +176,184 @@ def check(
         InputError: images, labels and network do not fit together, or an artifact cannot be run.
     """
     by_target = {s.target: s for s in subjects}
-    runs = [_Run(by_target[target], device, checking) for target, device in checking.places(list(by_target))]
-    if images is not None:
-        _over_images(runs, images, subjects[0].metadata, reference, oracle)
-    return [run.entry(checking, images) for run in runs]
+    precision = subjects[0].precision
+    runs = [_Run(by_target[t], device, checking) for t, device in checking.places(list(by_target), precision)]
+    executing = [run for run in runs if run.executes]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        try:
+            opening = [pool.submit(run.attempt, _nothing) for run in runs if not run.by_the_clock]
+            for run in runs:
+                if run.by_the_clock:
+                    run.attempt(_nothing)
+            _wait(opening)
+            if images is not None and executing:
+                _over_images(executing, images, subjects[0].metadata, reference, oracle, pool)
+            _wait([pool.submit(run.measure) for run in runs if not run.by_the_clock])
+            for run in runs:
+                if run.by_the_clock:
+                    run.measure()
+            return [run.entry(images) for run in runs]
+        finally:
+            for run in runs:
+                run.close()
+
+
+def _nothing(session: Session) -> None:
+    """What is done to a session to open it."""
 
 
 class _Run:
-    """An artifact open on a device, and what was counted of it."""
+    """An artifact open on a device, and what was found out about it until the device broke."""
 
     def __init__(self, subject: Subject, device: Device, checking: Checking) -> None:
-        self.subject, self.device = subject, device
-        self.session = open_session(device, subject.path, threads=checking.threads)
+        self.subject, self.device, self.checking = subject, device, checking
+        self.figures = figures(device)
         self.meter = AccuracyMeter(subject.metadata.label_offset)
-        self.parity = Parity()
+        self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
+        self.session: Session | None = None
+        self.fault: DeviceFault | None = None
 
-    def entry(self, checking: Checking, images: Images | None) -> ReportEntry:
-        accuracy = self.meter.result() if images is not None else Accuracy()
-        timing = latency(self.session)
-        float_ops = tuple(str(op) for op in self.session.ops if op.is_float)
-        checks = list(checking.limits.checks(accuracy, timing))
-        if self.subject.precision == "int8" and not checking.allow_float:
-            checks.append(Check.at_most("float_ops", len(float_ops), 0, "ops"))
+    @property
+    def executes(self) -> bool:
+        return "accuracy" in self.figures
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether nothing else may run while it measures."""
+        return "latency" in self.figures
+
+    def attempt(self, work: Callable[[Session], None]) -> None:
+        """Do some work on the open session; nothing, once the device is broken."""
+        if self.fault is not None:
+            return
+        try:
+            if self.session is None:
+                self.session = open_session(self.device, self.subject.path, threads=self.checking.threads)
+            work(self.session)
+        except DeviceFault as fault:
+            self.fault = fault
+            self.close()
+
+    def close(self) -> None:
+        close = getattr(self.session, "close", None)
+        if close is not None:
+            close()
+
+    def count(
+        self, x: NDArray[np.float32], labels: NDArray[np.integer[Any]], expected: NDArray[np.float32] | None
+    ) -> None:
+        self.attempt(lambda session: self.meter.update(logits(session, x), labels, expected))
+
+    def measure(self) -> None:
+        def work(session: Session) -> None:
+            self.usage = measure(self.device, session)
+
+        self.attempt(work)
+
+    def entry(self, images: Images | None) -> ReportEntry:
+        subject, checking, integer = self.subject, self.checking, self.subject.precision == "int8"
+        ops = self.session.ops if self.session is not None else ()
+        float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
         skipped = (f"{len(images.bad)} unreadable images were left out",) if images is not None and images.bad else ()
-        return ReportEntry(
-            model=self.subject.metadata.model,
-            target=self.subject.target,
+        broken = (f"the device broke: {self.fault}",) if self.fault is not None else ()
+        findings = self.session.findings if self.session is not None else ()
+        entry = ReportEntry(
+            model=subject.metadata.model,
+            target=subject.target,
             device=self.device.name,
-            artifact=str(self.subject.path),
-            size_bytes=self.subject.size_bytes,
-            precision=self.subject.precision,
-            accuracy=accuracy,
-            latency=timing,
+            artifact=str(subject.path),
+            size_bytes=subject.size_bytes,
+            precision=subject.precision,
+            accuracy=self.meter.result() if self.executes and images is not None and not broken else Accuracy(),
+            latency=self.usage.latency,
             parity=self.parity,
-            checks=tuple(checks),
-            float_ops=float_ops if self.subject.precision == "int8" else (),
-            findings=(*self.session.findings, *skipped),
+            beside_host=self.beside_host,
+            resources=self.usage.resources,
+            float_ops=float_ops,
+            findings=(*findings, *skipped, *checking.limits.left_out(self.figures), *broken),
         )
+        return replace(entry, checks=tuple(self._checks(entry)))
+
+    def _checks(self, entry: ReportEntry) -> Iterator[Check]:
+        device, limits = self.device, self.checking.limits
+        if self.fault is not None:
+            yield Check.at_most("device_faults", 1, 0, "faults")
+        own = {"max_sram_kib": device.limits.sram_kib, "max_flash_kib": device.limits.flash_kib}
+        has = {field: value for field, value in own.items() if getattr(limits, field) is None}
+        yield from replace(limits, **has).checks(entry, self.figures)
+        if entry.precision != "int8":
+            return
+        if not self.checking.allow_float:
+            yield Check.at_most("float_ops", len(entry.float_ops), 0, "ops")
+        if self.executes and entry.accuracy.n:
+            for name, found, allowed in (
+                ("host_lsb", entry.beside_host.max_lsb, device.tolerances.host_lsb),
+                ("oracle_lsb", entry.parity.max_lsb, device.tolerances.oracle_lsb),
+            ):
+                if found is not None and entry.target in allowed:
+                    yield Check.at_most(name, found, allowed[entry.target], "LSB")
 
 
 def _over_images(
-    runs: Sequence[_Run], images: Images, metadata: Metadata, reference: Reference | None, oracle: Graph | None
+    runs: Sequence[_Run],
+    images: Images,
+    metadata: Metadata,
+    reference: Reference | None,
+    oracle: Graph | None,
+    pool: Executor,
 ) -> None:
     preprocess = metadata.preprocess
     if preprocess is None:
         raise InputError(
             f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
         )
-    outputs = {math.prod(run.session.output.shape) for run in runs}
+    outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
+    if not outputs:
+        return
     classes = match_labels(images, metadata.labels, min(outputs), metadata.label_offset)
     seen: list[NDArray[np.float32]] = []
+    busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
     for pixels, labels in track(images.batches(preprocess, BATCH), "validate", math.ceil(len(images) / BATCH)):
         assert labels is not None
         x = preprocess.normalise(pixels)
         expected = reference(x) if reference is not None else None
-        for run in runs:
-            run.meter.update(logits(run.session, x), classes[labels], expected)
+        _wait(busy)
+        busy = [pool.submit(run.count, x, classes[labels], expected) for run in runs]
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
-    if oracle is not None:
-        first = np.concatenate(seen)[:PARITY_IMAGES]
-        for run in runs:
-            if run.subject.precision == "int8":
-                run.parity = compare_with_oracle(run.session, oracle, first)
+    _wait(busy)
+    integer = [run for run in runs if run.subject.precision == "int8"]
+    first = np.concatenate(seen)[:PARITY_IMAGES]
+    for run in integer:
+        if oracle is not None:
+            run.attempt(partial(_beside_oracle, run, oracle, first))
+        if run.device.kind != "host":
+            run.attempt(partial(_beside_host, run, first))
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _beside_oracle(run: _Run, oracle: Graph, inputs: NDArray[np.float32], session: Session) -> None:
+    run.parity = compare_with_oracle(session, oracle, inputs)
+
+
+def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> None:
+    """The same artifact on this machine, where its runtime is installed here."""
+    host = device("host")
+    if missing(host, run.subject.target) is not None:
+        return
+    fed = session.input.encode(inputs)
+    there, here = session.run(fed), open_session(host, run.subject.path).run(fed)
+    same = there.reshape(len(fed), -1).argmax(axis=1) == here.reshape(len(fed), -1).argmax(axis=1)
+    integers = np.issubdtype(there.dtype, np.integer)
+    run.beside_host = BesideHost(
+        n=len(fed),
+        max_lsb=parity(there, here).max_lsb if integers else None,
+        agreement=100 * float(np.count_nonzero(same)) / len(fed),
+    )
 
 
 def compare_with_oracle(session: Session, oracle: Graph, inputs: NDArray[np.float32]) -> Parity:

@@ -3,7 +3,8 @@
     EdgecnnError
     ├── InputError               exit status 2: what was given is wrong
     │   └── UnsupportedError     ... or is something this target or graph cannot express
-    └── MissingDependencyError   exit status 3: an optional library or tool is not installed
+    ├── MissingDependencyError   exit status 3: an optional library or tool is not installed
+    └── DeviceFault              exit status 1: a device broke while it ran; of several, a failed check of that one
 
 A message is one line: what was got, what is allowed, what to do. A failed check is not an error: it is
 a result, reported as such (exit status 1).
@@ -33,6 +34,15 @@ class MissingDependencyError(EdgecnnError):
     """An optional library or tool is missing; the message is the command that installs it."""
 
     exit_status = 3
+
+
+class DeviceFault(EdgecnnError):
+    """A device's emulator or connection broke in the middle: it crashed, hung, or answered nonsense.
+
+    The message says how, and holds the last that the device said.
+    """
+
+    exit_status = 1
 
 
 def unknown(kind: str, got: str, allowed: Iterable[str]) -> str:

@@ -131,7 +131,7 @@ def _check_request(request: Export) -> None:
         raise InputError("int8 needs calibration images: pass --calibration DIR (some 300 typical images) or demo")
     assert request.steps
     if request.checking.runs_anything:
-        request.checking.places(request.targets)
+        request.checking.places(request.targets, request.precision)
     require_writable(request.output)
 
 
@@ -304,9 +304,9 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
     row = runtime_of(path)
     if not path.is_file():
         raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
-    request.checking.places([row.target])
     manifest = read_manifest(path, row.target)
     precision, embedded = converter(row.target).describe(path.read_bytes())
+    request.checking.places([row.target], precision)
     metadata = manifest.metadata if manifest is not None else embedded or Metadata(model=path.stem)
     metadata = with_overrides(metadata, request.preprocess, request.label_offset)
     images = request.checking.open_images()

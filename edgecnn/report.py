@@ -75,6 +75,46 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BesideHost:
+    """How far an emulated or remote device's outputs are from the same artifact's on this machine.
+
+    Attributes:
+        n: images.
+        max_lsb: largest distance, in steps of the output's grid; ``None`` where the outputs are not integers.
+        agreement: percent of images on which both pick the same class.
+    """
+
+    n: int = 0
+    max_lsb: int | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one inference takes of a device, counted or computed by its emulator or compiler; else ``None``.
+
+    Attributes:
+        cycles: of the core or the NPU.
+        sram_kib: memory for activations and the runtime's state, in KiB.
+        flash_kib: memory for weights and code, in KiB.
+        arena_bytes: of the runtime's tensor arena.
+        npu_coverage: percent of the ops that the NPU runs.
+        estimated_ms: milliseconds by a model whose constants stand in the device's file: an estimate, no measurement.
+        instruction_mix: class of instruction to how many.
+        cache_misses: cache (``l1d``, ``l2``) to misses, as simulated.
+    """
+
+    cycles: int | None = None
+    sram_kib: float | None = None
+    flash_kib: float | None = None
+    arena_bytes: int | None = None
+    npu_coverage: float | None = None
+    estimated_ms: float | None = None
+    instruction_mix: Mapping[str, int] | None = None
+    cache_misses: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """A named figure with a limit. A figure that is missing or not finite fails: nothing passes unmeasured.
 
@@ -140,6 +180,8 @@ class ReportEntry:
         accuracy: on labelled images.
         latency: of one inference.
         parity: with the integer oracle.
+        beside_host: with the same artifact on this machine.
+        resources: what one inference takes of the device.
         checks: the limits that were given, and whether they hold.
         seconds: step to seconds spent; the steps are ``STEPS``.
         float_ops: ops of an integer artifact that compute in float.
@@ -155,6 +197,8 @@ class ReportEntry:
     accuracy: Accuracy = Accuracy()
     latency: Latency = Latency()
     parity: Parity = Parity()
+    beside_host: BesideHost = BesideHost()
+    resources: Resources = Resources()
     checks: tuple[Check, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     float_ops: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ from edgecnn_targets.devices import devices
 COMMANDS = "export validate compare benchmark inspect train models targets devices recipes doctor"
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --threads --max-drop --min-agreement "
-    "--max-latency-ms --allow-float --seed --json"
+    "--max-latency-ms --max-instructions --max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float "
+    "--seed --json"
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --io --padding "
@@ -21,7 +22,11 @@ OPTIONS = {
     "inspect": "--weights --preprocess --json",
     "models": "--json",
 }
-ENTRY = "model target device artifact size_bytes precision accuracy latency parity checks seconds float_ops findings"
+ENTRY = (
+    "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
+    "float_ops findings"
+)
+RESOURCES = "cycles sram_kib flash_kib arena_bytes npu_coverage estimated_ms instruction_mix cache_misses"
 
 
 def options_of(parser):
@@ -43,6 +48,9 @@ def test_report_fields():
     assert set(entry["accuracy"]) >= {"n", "fp32_top1", "top1", "drop", "agreement", "sqnr_db"}
     assert set(entry["latency"]) >= {"median_ms", "p90_ms", "threads", "instructions"}
     assert set(entry["parity"]) == {"max_lsb", "mean_lsb"}
+    assert set(entry["beside_host"]) == {"n", "max_lsb", "agreement"}
+    assert " ".join(entry["resources"]) == RESOURCES
+    assert set(entry["resources"].values()) == {None}
 
 
 def test_targets_and_devices():

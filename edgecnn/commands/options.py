@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.commands.tables import print_json
+from edgecnn.limits import ROWS, Limits
 
 if TYPE_CHECKING:
     from edgecnn.report import ReportEntry
@@ -46,11 +47,8 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     )
     data.add_argument("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
     limits = parser.add_argument_group("limits (exit status 1 when one is missed)")
-    limits.add_argument("--max-drop", type=float, metavar="POINTS", help="fp32 top-1 minus artifact top-1")
-    limits.add_argument(
-        "--min-agreement", type=float, metavar="PERCENT", help="images on which artifact and fp32 agree"
-    )
-    limits.add_argument("--max-latency-ms", type=float, metavar="MS", help="median of one inference")
+    for row in ROWS:
+        limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
     limits.add_argument(
         "--allow-float", action="store_true", help="accept ops in an int8 artifact that the runtime computes in float"
     )
@@ -74,11 +72,9 @@ def source(options: argparse.Namespace) -> Source:
 
 def checking(options: argparse.Namespace) -> Any:
     """What the options of ``add_checking`` say."""
-    from edgecnn.checking import Checking, Limits
+    from edgecnn.checking import Checking
 
-    limits = Limits(
-        max_drop=options.max_drop, min_agreement=options.min_agreement, max_latency_ms=options.max_latency_ms
-    )
+    limits = Limits(**{row.field: getattr(options, row.field) for row in ROWS})
     return Checking(
         data=options.data,
         limit=options.limit,

@@ -6,8 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 from edgecnn_targets.devices import Device
-from edgecnn_targets.registry import Runtime
-from edgecnn_targets.session import Session
+from edgecnn_targets.evaluate import latency
+from edgecnn_targets.registry import Runtime, Say
+from edgecnn_targets.session import Session, Usage
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> Session:
@@ -19,3 +20,13 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs what this device lacks to run that target, or ``None`` when it is ready."""
     return runtime.missing()
+
+
+def setup(device: Device, say: Say) -> bool:
+    """Nothing: libraries are installed with this package."""
+    return False
+
+
+def measure(device: Device, session: Session) -> Usage:
+    """Wall-clock time."""
+    return Usage(latency=latency(session))

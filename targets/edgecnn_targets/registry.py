@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, cast
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn_targets.devices import Device
-from edgecnn_targets.session import Session
+from edgecnn_targets.session import LayerCost, Session, Usage
 
-KINDS = {"host": "edgecnn_targets.host"}
-"""Kind of device to the module that has ``open_session(device, runtime, artifact, *, threads, kernels) -> Session``
-and ``missing(device, runtime) -> str | None``."""
+Say = Callable[[str], None]
+"""Tells the person at the terminal one line of progress."""
+
+FIGURES = ("accuracy", "latency", "instructions", "cycles", "sram_kib", "flash_kib", "npu_coverage")
+"""What a kind of device can find out: ``accuracy`` by executing artifacts, ``latency`` by a clock on the wall, the rest
+by counting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How devices run artifacts.
+
+    Attributes:
+        module: a ``KindModule``, imported on use.
+        figures: of ``FIGURES``. Without ``accuracy``, its sessions are never run. With ``latency``, nothing else runs
+            here while it measures.
+    """
+
+    module: str
+    figures: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for figure in self.figures:
+            if figure not in FIGURES:
+                raise InputError(unknown("figure", figure, FIGURES))
+
+
+KINDS = {
+    "host": Kind(module="edgecnn_targets.host", figures=("accuracy", "latency")),
+}
+
+
+class KindModule(Protocol):
+    """What the module of a kind has. Any function may raise ``DeviceFault``: the device broke.
+
+    A kind that has settings has ``Settings``, a frozen dataclass that validates them (``devices.settings_of``).
+    A kind that knows what each op costs has ``layers(device, runtime, artifact) -> list[LayerCost]``.
+    """
+
+    def open_session(
+        self, device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None
+    ) -> Session:
+        """Open an artifact there. A session that holds a process has ``close()``."""
+
+    def missing(self, device: Device, runtime: Runtime) -> str | None:
+        """The command that installs what the device lacks to run that target, or ``None`` when it is ready."""
+
+    def setup(self, device: Device, say: Say) -> bool:
+        """Install what the device lacks, in ``cache.cache_dir()``; whether anything was done. A second call does
+        nothing."""
+
+    def measure(self, device: Device, session: Session) -> Usage:
+        """What one inference costs there, after a warm-up; ``session`` is one that ``open_session`` made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +166,62 @@ def open_session(device: Device, artifact: Path, *, threads: int = 1, kernels: s
     if row.target not in device.targets:
         taken = ", ".join(device.targets)
         raise UnsupportedError(f"device {device.name!r} does not run {row.target} artifacts; it takes: {taken}")
-    kind = import_module(KINDS[device.kind])
-    session: Session = kind.open_session(device, row, artifact, threads=threads, kernels=kernels)
+    session = kind_module(device).open_session(device, row, artifact, threads=threads, kernels=kernels)
+    strange = [str(op) for op in session.ops if device.limits.ops and op.kind not in device.limits.ops]
+    if strange:
+        taken = ", ".join(device.limits.ops)
+        raise UnsupportedError(f"device {device.name!r} does not run {', '.join(strange)}; its ops: {taken}")
     return session
 
 
 def missing(device: Device, target: str) -> str | None:
     """The command that installs what a device lacks to run a target, or ``None`` when it is ready."""
-    command: str | None = import_module(KINDS[device.kind]).missing(device, runtime(target))
-    return command
+    return kind_module(device).missing(device, runtime(target))
+
+
+def figures(device: Device) -> tuple[str, ...]:
+    """What the device can find out, of ``FIGURES``."""
+    return KINDS[device.kind].figures
+
+
+def setup(device: Device, say: Say) -> bool:
+    """Install what a device lacks; whether anything was done.
+
+    Raises:
+        InputError: the cache cannot be written.
+        MissingDependencyError: a tool that setting up needs is missing; the message installs it.
+    """
+    return kind_module(device).setup(device, say)
+
+
+def measure(device: Device, session: Session) -> Usage:
+    """What one inference costs on a device.
+
+    Raises:
+        DeviceFault: it broke.
+    """
+    return kind_module(device).measure(device, session)
+
+
+def layers(device: Device, artifact: Path) -> list[LayerCost]:
+    """What each op of an artifact costs on a device, in execution order.
+
+    Raises:
+        UnsupportedError: the device does not take the artifact, or does not say.
+        DeviceFault: it broke.
+    """
+    row, module = runtime_of(artifact), kind_module(device)
+    if row.target not in device.targets or not hasattr(module, "layers"):
+        raise UnsupportedError(f"device {device.name!r} does not say what each op of {artifact} costs")
+    return cast(list[LayerCost], module.layers(device, row, artifact))
+
+
+def kind_module(device: Device) -> KindModule:
+    """The module of the device's kind.
+
+    Raises:
+        InputError: no such kind.
+    """
+    if device.kind not in KINDS:
+        raise InputError(f"device {device.name}: {unknown('kind', device.kind, KINDS)}")
+    return cast(KindModule, import_module(KINDS[device.kind].module))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
+from edgecnn.report import Latency, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,33 @@ class Op:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one inference costs on a device, after a warm-up."""
+
+    latency: Latency = field(default_factory=Latency)
+    resources: Resources = field(default_factory=Resources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """What one op costs on a device; ``None`` where the device does not say.
+
+    Attributes:
+        op: the format's name of the op.
+        name: of the tensor it makes.
+        instructions: of the core.
+        cycles: of the core or the NPU.
+        place: what runs it, ``CPU`` or ``NPU``.
+    """
+
+    op: str
+    name: str
+    instructions: int | None = None
+    cycles: int | None = None
+    place: str | None = None
 
 
 class Session(Protocol):

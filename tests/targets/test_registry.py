@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from edgecnn.errors import InputError, UnsupportedError
-from edgecnn_targets.devices import Device, device, devices, select
-from edgecnn_targets.registry import KINDS, RUNTIMES, Runtime, missing, open_session, runtime, runtime_of
+from edgecnn_targets.devices import Device, DeviceLimits, device, devices, parse, select, settings_of
+from edgecnn_targets.registry import RUNTIMES, Runtime, kind_module, layers, missing, open_session, runtime, runtime_of
 
 
 @pytest.mark.parametrize("row", RUNTIMES.values(), ids=RUNTIMES)
@@ -25,8 +26,12 @@ def test_every_runtime_opens_sessions_and_has_its_own_suffix(row):
 
 @pytest.mark.parametrize("row", devices(), ids=lambda row: row.name)
 def test_every_device_is_of_a_known_kind_and_takes_known_targets(row):
-    module = import_module(KINDS[row.kind])
-    assert callable(module.open_session)
+    module = kind_module(row)
+    for name in ("open_session", "missing", "setup", "measure"):
+        assert callable(getattr(module, name)), name
+    if row.settings or hasattr(module, "Settings"):
+        settings_of(row, module.Settings)
+    assert set(row.tolerances.host_lsb) | set(row.tolerances.oracle_lsb) <= set(row.targets)
     assert set(row.targets) <= set(RUNTIMES)
     assert row.targets
     assert row.description
@@ -60,6 +65,42 @@ def test_a_device_refuses_a_target_that_it_does_not_take(tmp_path):
     npu = Device(name="npu", kind="host", description="takes another format", targets=("onnx",))
     with pytest.raises(UnsupportedError, match="device 'npu' does not run tflite artifacts; it takes: onnx"):
         open_session(npu, tmp_path / "m.tflite")
+
+
+def test_a_device_names_the_op_that_it_does_not_run(tflite):
+    limits = DeviceLimits(ops=("RESHAPE", "CONV_2D"))
+    mcu = Device(name="mcu", kind="host", description="few ops", targets=("tflite",), limits=limits)
+    message = "device 'mcu' does not run FULLY_CONNECTED logits; its ops: RESHAPE, CONV_2D"
+    with pytest.raises(UnsupportedError, match=message):
+        open_session(mcu, tflite("reshape", "linear", integer=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    clock_mhz: float
+    caches: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"targets": ["tflite"], "clock": 3}, "device d: .* 'clock'"),
+        ({}, "device d: .* 'targets'"),
+        ({"targets": ["tflite"], "limits": {"ram": 3}}, "device d: .* 'ram'"),
+        ({"targets": ["tflite"], "limits": {"precisions": ["int9"]}}, "unknown precision 'int9'"),
+        ({"targets": ["tflite"], "limits": {"sram_kib": 0}}, "sram_kib is 0"),
+        ({"targets": ["tflite"], "settings": {"clock": 3}}, "device d: unknown setting 'clock'"),
+        ({"targets": ["tflite"], "settings": {}}, "device d lacks the settings clock_mhz"),
+    ],
+)
+def test_a_device_file_with_a_mistake_says_which(record, message):
+    with pytest.raises(InputError, match=message):
+        settings_of(parse("d", {"kind": "host", "description": "", **record}), Settings)
+
+
+def test_the_host_does_not_say_what_each_op_costs(tflite):
+    with pytest.raises(UnsupportedError, match="'host' does not say what each op"):
+        layers(device("host"), tflite("reshape", "linear", integer=True))
 
 
 def test_a_session_opens_by_device_with_its_threads_and_kernels(tflite):
