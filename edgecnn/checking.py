@@ -23,7 +23,7 @@ from edgecnn.report import Accuracy, BesideHost, Check, Parity, ReportEntry
 from edgecnn_targets.devices import Device, device, select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.metrics import AccuracyMeter, parity
-from edgecnn_targets.registry import figures, measure, missing, open_session
+from edgecnn_targets.registry import figures, measure, missing, open_session, runtime
 from edgecnn_targets.session import Session, Usage
 
 BATCH = 10  # images in memory at a time
@@ -45,6 +45,7 @@ class Checking:
         threads: of each runtime.
         limits: what is demanded.
         allow_float: accept ops that compute in float in an int8 artifact; they are listed all the same.
+        exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
     """
 
     data: str | None
@@ -54,6 +55,7 @@ class Checking:
     threads: int = 1
     limits: Limits = field(default_factory=Limits)
     allow_float: bool = False
+    exact_kernels: bool = False
 
     def __post_init__(self) -> None:
         if self.data is None and self.limits.comparing:
@@ -208,6 +210,7 @@ class _Run:
     def __init__(self, subject: Subject, device: Device, checking: Checking) -> None:
         self.subject, self.device, self.checking = subject, device, checking
         self.figures = figures(device)
+        self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
         self.meter = AccuracyMeter(subject.metadata.label_offset)
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
@@ -228,7 +231,9 @@ class _Run:
             return
         try:
             if self.session is None:
-                self.session = open_session(self.device, self.subject.path, threads=self.checking.threads)
+                self.session = open_session(
+                    self.device, self.subject.path, threads=self.checking.threads, kernels=self.kernels
+                )
             work(self.session)
         except DeviceFault as fault:
             self.fault = fault

@@ -53,6 +53,7 @@ class Comparison:
         sqnr_db: of B's logits beside A's.
         max_lsb, mean_lsb: distance of their outputs in steps of A's output grid; ``None`` where A's output is float.
         layers: on request, how far each activation is apart on one image, in the network's order.
+        findings: what to know about how the runtimes ran, one line each.
     """
 
     a: str
@@ -65,6 +66,7 @@ class Comparison:
     max_lsb: int | None
     mean_lsb: float | None
     layers: tuple[LayerDistance, ...] = ()
+    findings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; ``parts_at`` is the first layer that differs at all."""
@@ -82,6 +84,7 @@ class _Side:
     shape: tuple[int, ...]  # of one image, NHWC
     grid: QParams | None  # of the output
     run: Run
+    findings: tuple[str, ...]
     inside: Callable[[NDArray[np.float32], Mapping[str, QParams]], Mapping[str, NDArray[np.float32]]]
 
 
@@ -94,6 +97,7 @@ def compare(
     preprocess: str | None = None,
     skip_bad: bool = False,
     by_layer: bool = False,
+    exact_kernels: bool = False,
 ) -> Comparison:
     """Compare two artifacts of any formats, or ``.edgecnn`` graphs: an int8 one runs in the integer oracle.
 
@@ -104,12 +108,13 @@ def compare(
         preprocess: ``KEY=VALUE,…`` over what A says.
         skip_bad: leave unreadable images out.
         by_layer: also compare every activation, on the first image.
+        exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
 
     Raises:
         InputError: a file is wrong, or they take different inputs or have different outputs.
         MissingDependencyError: a runtime is not installed.
     """
-    left, right = _open(a), _open(b)
+    left, right = (_open(path, exact_kernels) for path in (a, b))
     if left.shape != right.shape:
         raise InputError(
             f"{a} takes images of {left.shape} and {b} of {right.shape}; only equal inputs can be compared"
@@ -145,6 +150,7 @@ def compare(
         max_lsb=worst if count else None,
         mean_lsb=total / count if count else None,
         layers=layers,
+        findings=tuple(f"{side.path}: {finding}" for side in (left, right) for finding in side.findings),
     )
 
 
@@ -180,7 +186,7 @@ def _equal(a: tuple[QParams, NDArray[Any] | None], b: tuple[QParams, NDArray[Any
     return same_grid and np.array_equal(values.reshape(-1), others.reshape(-1))
 
 
-def _open(path: Path) -> _Side:
+def _open(path: Path, exact_kernels: bool) -> _Side:
     if path.suffix == ".edgecnn":
         return _open_graph(path)
     row = runtime_of(path)
@@ -190,7 +196,8 @@ def _open(path: Path) -> _Side:
     precision, metadata = reader.describe(main)
     files = (main, path.with_suffix(".bin").read_bytes()) if path.with_suffix(".bin").is_file() else (main,)
     integers = reader.integers(*files[: reader.files]) if precision in ("int8", "w8") else {}
-    session = open_session(device("host"), path)
+    kernels = row.exact if exact_kernels else None
+    session = open_session(device("host"), path, kernels=kernels)
     port = session.input
     made = integers.get(session.output.name)
     grid = made[0] if made is not None and precision == "int8" else None
@@ -201,7 +208,8 @@ def _open(path: Path) -> _Side:
         shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
         grid=grid,
         run=lambda x: logits(session, x),
-        inside=lambda x, grids: activations(row.target, path, x, _plain(grids)),
+        findings=session.findings,
+        inside=lambda x, grids: activations(row.target, path, x, _plain(grids), kernels=kernels),
     )
 
 
@@ -221,6 +229,7 @@ def _open_graph(path: Path) -> _Side:
         shape=graph.tensors[graph.inputs[0]].shape[1:],
         grid=grid,
         run=_oracle(graph) if grid is not None else _float(graph),
+        findings=(),
         inside=lambda x, grids: _oracle_inside(graph, x, grids),
     )
 

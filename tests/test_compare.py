@@ -9,9 +9,11 @@ import pytest
 
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load, save
+from edgecnn_targets.saturation import has_vnni
 
 DEMO = "mobilenet_v2_0.35_96"
 FILES = ("tflite", "onnx", "xml", "edgecnn")
+SAFE = [] if has_vnni() else ["--reduce-range"]  # OpenVINO has no exact 8-bit kernels without VNNI
 ON = ["--data", "demo", "--limit", "40", "--json"]
 
 
@@ -19,7 +21,7 @@ ON = ["--data", "demo", "--limit", "40", "--json"]
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("all")
     words = ["export", DEMO, "--target", "all", "--weights", "demo", "--calibration", "demo", "--data", "demo"]
-    words += ["--calibration-images", "40", "--limit", "60", "--min-agreement", "90", "-o", str(folder)]
+    words += ["--calibration-images", "40", "--limit", "60", "--min-agreement", "90", "-o", str(folder), *SAFE]
     assert main(words) == 0
     return folder
 
@@ -42,6 +44,61 @@ def test_one_calibration_gives_three_checked_artifacts(exported):
         assert entry["parity"]["mean_lsb"] < 2
         assert entry["float_ops"] == []
         assert all(c["passed"] for c in entry["checks"])
+        assert not entry["findings"]
+
+
+@pytest.fixture(scope="module")
+def eight_bits(exported, tmp_path_factory):
+    """The same network with 8-bit weights, where that is not what ``exported`` has."""
+    if has_vnni():
+        return exported
+    folder = tmp_path_factory.mktemp("eight")
+    words = ["export", DEMO, "--target", "all", "--weights", "demo", "--calibration", "demo", "-o", str(folder)]
+    assert main([*words, "--calibration-images", "40"]) == 0
+    return folder
+
+
+def findings(capfd, path, *words):
+    capfd.readouterr()
+    main(["validate", str(path), "--data", "demo", "--limit", "60", "--json", *words])
+    (entry,) = json.loads(capfd.readouterr().out)
+    return entry, " ".join(entry["findings"])
+
+
+@pytest.mark.parametrize(("suffix", "runtime"), [("onnx", "ONNX Runtime"), ("xml", "OpenVINO"), ("tflite", None)])
+def test_where_sums_saturate_the_user_is_told_and_what_to_do(eight_bits, exported, suffix, runtime, capfd):
+    _, said = findings(capfd, eight_bits / f"{DEMO}.{suffix}")
+    if has_vnni() or runtime is None:
+        assert said == ""
+    else:
+        assert f"this CPU has no VNNI: {runtime}'s int8 kernels add pairs of products in 16 bits" in said
+        assert "--reduce-range" in said
+        assert "--exact-kernels" in said
+    assert findings(capfd, exported / f"{DEMO}.{suffix}")[1] == "", "7 bits cannot saturate"
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_exact_kernels_give_on_any_cpu_what_vnni_gives(eight_bits, suffix, capfd):
+    """On a CPU with VNNI they are the same kernels; without, the report says which ran, in OpenVINO's case float."""
+    entry, said = findings(capfd, eight_bits / f"{DEMO}.{suffix}", "--exact-kernels")
+    assert entry["accuracy"]["agreement"] >= 95
+    assert entry["parity"]["mean_lsb"] < 2
+    without = {"onnx": "ran with session.x64quantprecision=1", "xml": "ran in float32"}[suffix]
+    assert (without in said) is not has_vnni()
+    assert bool(entry["float_ops"]) is (suffix == "xml" and not has_vnni())
+    status = main(["compare", *(str(eight_bits / f"{DEMO}.{s}") for s in (suffix, "tflite")), *ON, "--exact-kernels"])
+    result = json.loads(capfd.readouterr().out)
+    assert status == 0
+    assert result["agreement"] >= 97
+    assert result["mean_lsb"] < 2
+    assert (without in " ".join(result["findings"])) is not has_vnni()
+
+
+@pytest.mark.skipif(has_vnni(), reason="this CPU has VNNI: nothing saturates")
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_without_vnni_eight_bits_do_saturate(eight_bits, suffix, capfd):
+    entry, _ = findings(capfd, eight_bits / f"{DEMO}.{suffix}")
+    assert entry["parity"]["max_lsb"] > 30
 
 
 @pytest.mark.parametrize(("a", "b"), list(combinations(FILES, 2)))
@@ -163,6 +220,7 @@ def test_a_matrix_of_formats_and_precisions_survives_a_failing_cell(exported, tm
     for cell in ok:
         assert cell["images_per_s"] == pytest.approx(1000 / cell["median_ms"])
         assert cell["agreement"] >= 90
+        assert cell["error"] == ""
     failed = {(c["model"], c["precision"]): c["error"] for c in cells if c["status"] == "failed"}
     assert "needs --weights FILE" in failed["mobilenet_v1", "int8"]
     assert "not written in int16x8" in failed[str(exported / f"{DEMO}.edgecnn"), "int16x8"]

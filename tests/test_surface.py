@@ -9,15 +9,15 @@ from edgecnn_targets.devices import devices
 
 COMMANDS = "export validate compare benchmark inspect train models targets devices recipes doctor"
 CHECKING = (
-    "--data --limit --label-offset --preprocess --skip-bad-images --device --threads --max-drop --min-agreement "
-    "--max-latency-ms --max-instructions --max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float "
-    "--seed --json"
+    "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
+    "--min-agreement --max-latency-ms --max-instructions --max-cycles --max-sram-kib --max-flash-kib --npu-coverage "
+    "--allow-float --seed --json"
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --io --padding "
     f"-o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
-    "compare": "--data --limit --preprocess --layers --skip-bad-images --json",
+    "compare": "--data --limit --preprocess --layers --exact-kernels --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
     "inspect": "--weights --preprocess --json",
     "models": "--json",

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     cells = [asdict(cell) for cell in benchmark(matrix, Stopwatch())]
-    shown = [{key: shown(value) for key, value in cell.items()} for cell in cells]
+    rows = [{key: shown(value) for key, value in cell.items()} for cell in cells]
     figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s")
     failed = any(cell["status"] != "ok" for cell in cells)
-    return max(listed(cells, shown, options, right=figures), int(failed))
+    return max(listed(cells, rows, options, right=figures), int(failed))

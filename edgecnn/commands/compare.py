@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edgecnn.commands.options import add_json, positive
+from edgecnn.commands.options import add_exact_kernels, add_json, positive
 from edgecnn.commands.tables import print_json, shown, table
 
 HELP = "say whether two artifacts hold the same integers, and how far apart they compute"
@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N images")
     parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="override what A says")
     parser.add_argument("--layers", action="store_true", help="also say at which layer they part (both int8)")
+    add_exact_kernels(parser)
     parser.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
     add_json(parser)
 
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         preprocess=options.preprocess,
         skip_bad=options.skip_bad_images,
         by_layer=options.layers,
+        exact_kernels=options.exact_kernels,
     )
     figures = found.to_json()
     if options.json:

@@ -30,6 +30,14 @@ def positive(text: str) -> int:
     return value
 
 
+def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
+    """``--exact-kernels``."""
+    parser.add_argument(
+        "--exact-kernels", action="store_true",
+        help="run kernels whose sums cannot saturate: on x86 without VNNI, slower ones than an application gets",
+    )  # fmt: skip
+
+
 def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False) -> None:
     """On what, where and against which limits artifacts are checked."""
     data = parser.add_argument_group("checking")
@@ -45,6 +53,7 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     data.add_argument(
         "--device", default="host", metavar="NAME[,NAME]", help="names from `edgecnn devices` (default host)"
     )
+    add_exact_kernels(data)
     data.add_argument("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
     limits = parser.add_argument_group("limits (exit status 1 when one is missed)")
     for row in ROWS:
@@ -83,6 +92,7 @@ def checking(options: argparse.Namespace) -> Any:
         threads=options.threads,
         limits=limits,
         allow_float=options.allow_float,
+        exact_kernels=options.exact_kernels,
     )
 
 

@@ -40,7 +40,7 @@ class LiteRtSession:
         if kernels not in RESOLVERS:
             raise InputError(unknown("kernels", kernels, RESOLVERS))
         self.threads = threads
-        self._interpreter = _open(path, threads, RESOLVERS[kernels])
+        self._interpreter = interpreter(path, threads, kernels)
         self.input, self._feed = _port(path, "input", self._interpreter.get_input_details())
         self.output, self._fetch = _port(path, "output", self._interpreter.get_output_details())
         self.ops = _ops(self._interpreter, delegated=kernels == "xnnpack")
@@ -69,7 +69,8 @@ def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) ->
     return LiteRtSession(path, threads=threads, kernels=kernels or "xnnpack")
 
 
-def _open(path: Path, threads: int, resolver: str) -> Any:
+def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -> Any:
+    """LiteRT's ``Interpreter``, ready to run; with ``keep``, every tensor can be read afterwards."""
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
@@ -78,14 +79,17 @@ def _open(path: Path, threads: int, resolver: str) -> Any:
         raise InputError(f"{path} is not a file; give the .tflite file that `edgecnn export` wrote")
     try:
         with without_info():
-            interpreter = Interpreter(
-                str(path), num_threads=threads, experimental_op_resolver_type=OpResolverType[resolver]
+            opened = Interpreter(
+                str(path),
+                num_threads=threads,
+                experimental_op_resolver_type=OpResolverType[RESOLVERS[kernels]],
+                experimental_preserve_all_tensors=keep,
             )
-            interpreter.allocate_tensors()
+            opened.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not a TFLite file that LiteRT can run ({reason}); export it again") from None
-    return interpreter
+    return opened
 
 
 @contextmanager

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets.saturation import can_saturate, has_vnni, warning
 from edgecnn_targets.session import Op
 
+KERNELS = {"fast": "0", "exact": "1"}
+"""Kernels to ``session.x64quantprecision``. ``fast`` is what an application gets unless it asks. ``exact`` is the same
+where its sums are; on x86 without VNNI it multiplies unsigned by unsigned bytes, whose sums have 32 bits."""
 TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+MULTIPLYING = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
 EDGES = ("QuantizeLinear", "DequantizeLinear")
-WITHOUT_VNNI = (
-    "this CPU has no VNNI: ONNX Runtime's U8S8 kernels add pairs of products in 16 bits, which can saturate; "
-    "export with --reduce-range for such CPUs; figures here are not those of a CPU that has VNNI"
-)
+EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
 
 
 class OnnxRuntimeSession:
@@ -28,18 +30,18 @@ class OnnxRuntimeSession:
     Args:
         path: the file.
         threads: of the runtime.
-        kernels: ``None``; there is one kind.
+        kernels: a key of ``KERNELS``.
 
     Raises:
         InputError: the file is missing, is not an ONNX file, or does not take one image and return one tensor.
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
-        if kernels is not None:
-            raise InputError(unknown("kernels", kernels, ()) + "ONNX Runtime has one kind")
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
+        if kernels not in KERNELS:
+            raise InputError(unknown("kernels", kernels, KERNELS))
         self.threads = threads
-        self._session, original, optimised = _open(path, threads)
+        self._session, original, optimised = _open(path, threads, kernels)
         sides = (("input", self._session.get_inputs()), ("output", self._session.get_outputs()))
         for side, found in sides:
             if len(found) != 1:
@@ -47,8 +49,11 @@ class OnnxRuntimeSession:
         grids = _grids(original)
         self.input, self.output = (_port(path, side, found[0], grids) for side, found in sides)
         self.ops = _ops(optimised)
-        integer = any(op.kind.startswith("QLinear") for op in self.ops)
-        self.findings = (WITHOUT_VNNI,) if integer and not has_vnni() else ()
+        self.findings: tuple[str, ...] = ()
+        if kernels == "exact":
+            self.findings = () if has_vnni() else (EXACT,)
+        elif can_saturate(_byte_weights(optimised)):
+            self.findings = (warning("ONNX Runtime"),)
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Session.run``."""
@@ -64,18 +69,22 @@ class OnnxRuntimeSession:
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OnnxRuntimeSession:
-    """``OnnxRuntimeSession``."""
-    return OnnxRuntimeSession(path, threads=threads, kernels=kernels)
+    """``OnnxRuntimeSession``; the fast kernels unless others are named."""
+    return OnnxRuntimeSession(path, threads=threads, kernels=kernels or "fast")
 
 
-def has_vnni() -> bool:
-    """Whether this CPU multiplies and adds bytes in 32 bits; true on anything but x86."""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text("utf-8") if info.exists() else ""
-    return "avx2" not in flags or "avx512_vnni" in flags or "avx_vnni" in flags
+def session_options(threads: int, kernels: str) -> Any:
+    """ONNX Runtime's ``SessionOptions``."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.x64quantprecision", KERNELS[kernels])
+    return options
 
 
-def _open(path: Path, threads: int) -> tuple[Any, Any, Any]:
+def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
     """The session, the file's graph, and the graph that ONNX Runtime made of it."""
     try:
         import onnx
@@ -84,9 +93,7 @@ def _open(path: Path, threads: int) -> tuple[Any, Any, Any]:
         raise MissingDependencyError("running a .onnx file needs ONNX Runtime: pip install 'edgecnn[onnx]'") from None
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the .onnx file that `edgecnn export` wrote")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors
+    options = session_options(threads, kernels)
     failures = tuple(
         getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
         for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
@@ -155,6 +162,15 @@ def _ops(model: Any) -> tuple[Op, ...]:
         )
         ops.append(Op(kind=node.op_type, name=node.output[0], as_asked=True, is_float=counts))
     return tuple(ops)
+
+
+def _byte_weights(model: Any) -> list[NDArray[Any]]:
+    """int8 weights of the ops that multiply integers."""
+    from onnx import TensorProto, numpy_helper
+
+    stored = {i.name: i for i in model.graph.initializer if i.data_type == TensorProto.INT8 and len(i.dims) > 1}
+    integer = [n for n in model.graph.node if n.op_type in MULTIPLYING]
+    return [numpy_helper.to_array(stored[name]) for node in integer for name in node.input if name in stored]
 
 
 def _at_edge(node: Any, inputs: set[str], outputs: set[str]) -> bool:

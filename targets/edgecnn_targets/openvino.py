@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets.saturation import can_saturate, has_vnni, warning
 from edgecnn_targets.session import Op
 
+KERNELS = ("fast", "exact")
+"""``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
+plugin has no such integer kernels, it computes in float32, quantization by quantization, as the file says."""
+EXACT = "ran in float32: OpenVINO has no exact integer kernels on this CPU; the times are not those of int8"
 PRECISION_HINT = "f32"  # without one, the plugin computes in bfloat16 where the CPU has it
 TYPES = {"f32": "float32", "u8": "uint8", "i8": "int8"}
+MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
 NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Transpose", "Convert")
 EDGES = ("FakeQuantize", "Subgraph")
 
@@ -24,24 +30,28 @@ class OpenVinoSession:
     Args:
         path: the ``.xml``.
         threads: of the plugin.
-        kernels: ``None``; there is one kind.
+        kernels: one of ``KERNELS``.
 
     Raises:
         InputError: a file is missing or corrupt, or the network does not take one image and return one tensor.
         MissingDependencyError: OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
-        if kernels is not None:
-            raise InputError(unknown("kernels", kernels, ()) + "OpenVINO has one kind")
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
+        if kernels not in KERNELS:
+            raise InputError(unknown("kernels", kernels, KERNELS))
         self.threads = threads
-        compiled = _compile(path, threads)
+        compiled, weights = _compile(path, threads, kernels)
         for side, found in (("input", compiled.inputs), ("output", compiled.outputs)):
             if len(found) != 1:
                 raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
         self.input, self.output = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
         self.ops = _ops(compiled.get_runtime_model())
         self.findings: tuple[str, ...] = ()
+        if weights and in_float(kernels):
+            self.findings = (EXACT,)
+        elif can_saturate(weights) and any(op.kind in MULTIPLYING and not op.is_float for op in self.ops):
+            self.findings = (warning("OpenVINO"),)
         self._request = compiled.create_infer_request()
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -58,11 +68,29 @@ class OpenVinoSession:
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OpenVinoSession:
-    """``OpenVinoSession``."""
-    return OpenVinoSession(path, threads=threads, kernels=kernels)
+    """``OpenVinoSession``; the fast kernels unless others are named."""
+    return OpenVinoSession(path, threads=threads, kernels=kernels or "fast")
 
 
-def _compile(path: Path, threads: int) -> Any:
+def settings(threads: int, kernels: str) -> dict[str, str]:
+    """The plugin's properties."""
+    chosen = {
+        "INFERENCE_PRECISION_HINT": PRECISION_HINT,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # by default it quantizes the activations of weight-only layers
+    }
+    return {**chosen, "LP_TRANSFORMS_MODE": "NO"} if in_float(kernels) else chosen
+
+
+def in_float(kernels: str) -> bool:
+    """Whether the plugin has to compute int8 artifacts in float32, to be exact on this CPU."""
+    return kernels == "exact" and not has_vnni()
+
+
+def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[Any]]]:
+    """The compiled network, and its int8 weights."""
     try:
         import openvino
     except ImportError:
@@ -71,16 +99,12 @@ def _compile(path: Path, threads: int) -> Any:
     for file in (path, weights):
         if not file.is_file():
             raise InputError(f"{file} is not a file; an OpenVINO artifact is a .xml with its .bin beside it")
-    settings = {
-        "INFERENCE_PRECISION_HINT": PRECISION_HINT,
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(threads),
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # by default it quantizes the activations of weight-only layers
-    }
     try:
         core = openvino.Core()
-        return core.compile_model(core.read_model(path.read_bytes(), weights.read_bytes()), "CPU", settings)
+        model = core.read_model(path.read_bytes(), weights.read_bytes())
+        constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
+        bytes_ = [op.data.copy() for op in constants if op.get_element_type() == openvino.Type.i8 and op.data.ndim > 1]
+        return core.compile_model(model, "CPU", settings(threads, kernels)), bytes_
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
         raise InputError(f"{path} is not OpenVINO IR that the CPU plugin can run ({reason}); export it again") from None

@@ -79,6 +79,7 @@ class Runtime:
         module: has ``open_session(path, *, threads, kernels) -> Session``.
         library: the import name it needs.
         extra: the extra of edgecnn that installs it.
+        exact: its kernels whose sums are exact on every CPU, a name that its ``open_session`` takes.
     """
 
     target: str
@@ -87,6 +88,7 @@ class Runtime:
     module: str
     library: str
     extra: str
+    exact: str = "exact"
 
     def missing(self) -> str | None:
         """The command that installs the library, or ``None`` when it is there."""
@@ -103,6 +105,7 @@ RUNTIMES = {
             module="edgecnn_targets.litert",
             library="ai_edge_litert",
             extra="tflite",
+            exact="xnnpack",
         ),
         Runtime(
             target="onnx",
