@@ -63,8 +63,8 @@ class Checking:
 
     @property
     def runs_anything(self) -> bool:
-        """Whether artifacts are executed at all."""
-        return self.data is not None or bool(self.limits.measuring)
+        """Whether artifacts are checked at all: on images, against a limit, or by a device that needs neither."""
+        return self.data is not None or bool(self.limits.measuring) or not all(map(_executes, select(self.devices)))
 
     def places(self, targets: Sequence[str], precision: str) -> list[tuple[str, Device]]:
         """Each target with each device that takes it.
@@ -204,6 +204,11 @@ def _nothing(session: Session) -> None:
     """What is done to a session to open it."""
 
 
+def _executes(device: Device) -> bool:
+    """Whether the device runs artifacts on images."""
+    return "accuracy" in figures(device)
+
+
 class _Run:
     """An artifact open on a device, and what was found out about it until the device broke."""
 
@@ -218,7 +223,7 @@ class _Run:
 
     @property
     def executes(self) -> bool:
-        return "accuracy" in self.figures
+        return _executes(self.device)
 
     @property
     def by_the_clock(self) -> bool:
@@ -283,7 +288,11 @@ class _Run:
         device, limits = self.device, self.checking.limits
         if self.fault is not None:
             yield Check.at_most("device_faults", 1, 0, "faults")
-        own = {"max_sram_kib": device.limits.sram_kib, "max_flash_kib": device.limits.flash_kib}
+        own = {
+            "max_sram_kib": device.limits.sram_kib,
+            "max_flash_kib": device.limits.flash_kib,
+            "npu_coverage": device.limits.npu_coverage,
+        }
         has = {field: value for field, value in own.items() if getattr(limits, field) is None}
         yield from replace(limits, **has).checks(entry, self.figures)
         if entry.precision != "int8":

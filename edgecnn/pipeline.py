@@ -107,7 +107,7 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
             oracle = graph if graph.precision == "int8" else None
             reference = float_reference(graph) if images is not None else None
             entries = check(subjects, request.checking, images, reference=reference, oracle=oracle)
-            notes.append(f"{entries[0].accuracy.n} images" if images is not None else "latency only")
+            notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
     else:
         entries = [_unchecked(subject) for subject in subjects]
     entries = [replace(e, seconds=dict(watch.seconds), findings=(*findings, *e.findings)) for e in entries]
@@ -279,7 +279,7 @@ class Validate:
 
     Attributes:
         artifact: its main file.
-        checking: how; its ``data`` is given.
+        checking: how; with ``data``, or with a device or a limit that needs none.
         reference: an ``.edgecnn`` file, a float artifact or ``none``; ``None`` is ``NAME.edgecnn`` beside the artifact.
         preprocess: ``KEY=VALUE,…`` over what the artifact says.
         label_offset: over what the artifact says.
@@ -302,6 +302,8 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
     keep_freed_memory()
     path = request.artifact
     row = runtime_of(path)
+    if not request.checking.runs_anything:
+        raise InputError("validate needs labelled images to check on; pass --data DIR or demo")
     if not path.is_file():
         raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
     manifest = read_manifest(path, row.target)
@@ -310,13 +312,13 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
     metadata = manifest.metadata if manifest is not None else embedded or Metadata(model=path.stem)
     metadata = with_overrides(metadata, request.preprocess, request.label_offset)
     images = request.checking.open_images()
-    reference, oracle, findings = _reference(request, metadata, precision)
+    reference, oracle, findings = _reference(request, metadata, precision) if images is not None else (None, None, ())
     files = (path, path.with_suffix(".bin"))[: converter(row.target).files]
     size = sum(file.stat().st_size for file in files if file.is_file())
     subject = Subject(path=path, target=row.target, precision=precision, size_bytes=size, metadata=metadata)
     with watch.step("validate") as notes:
         entries = check([subject], request.checking, images, reference=reference, oracle=oracle)
-        notes.append(f"{entries[0].accuracy.n} images")
+        notes.append(f"{max(entry.accuracy.n for entry in entries)} images" if images is not None else "no images")
     return [replace(e, seconds=dict(watch.seconds), findings=(*findings, *e.findings)) for e in entries]
 
 

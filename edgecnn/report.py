@@ -238,6 +238,9 @@ def render(entries: Sequence[ReportEntry]) -> None:
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False)
     console.print(_table(entries))
+    resources = _resources(entries)
+    if resources is not None:
+        console.print(resources)
     for entry in entries:
         place = f"{entry.artifact} on {entry.device}" if entry.device else entry.artifact
         for check in entry.checks:
@@ -258,6 +261,34 @@ def _table(entries: Sequence[ReportEntry]) -> Table:
         table.add_column(Text(heading), justify="right")
     for entry in entries:
         table.add_row(*map(Text, _cells(entry)))
+    return table
+
+
+def _resources(entries: Sequence[ReportEntry]) -> Table | None:
+    """What one inference takes of the devices that say it; a column per figure that one of them has."""
+    from rich.table import Column, Table
+
+    figures: dict[str, list[float | None]] = {"instructions": [e.latency.instructions for e in entries]}
+    figures |= {
+        heading: [getattr(e.resources, name) for e in entries]
+        for heading, name in (
+            ("cycles", "cycles"),
+            ("estimated ms", "estimated_ms"),
+            ("SRAM KiB", "sram_kib"),
+            ("flash KiB", "flash_kib"),
+            ("arena bytes", "arena_bytes"),
+            ("ops on NPU %", "npu_coverage"),
+        )
+    }
+    known = {heading: values for heading, values in figures.items() if any(v is not None for v in values)}
+    if not known:
+        return None
+    table = Table("target", "device", *(Column(heading, justify="right") for heading in known))
+    for k, entry in enumerate(entries):
+        values = (column[k] for column in known.values())
+        if any(column[k] is not None for column in known.values()):
+            forms = (_number(v, ",d" if isinstance(v, int) else ",.2f") for v in values)
+            table.add_row(entry.target, entry.device or "-", *forms)
     return table
 
 

@@ -19,7 +19,7 @@ OPTIONS = {
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
-    "inspect": "--weights --preprocess --json",
+    "inspect": "--weights --preprocess --device --json",
     "models": "--json",
 }
 ENTRY = (
@@ -27,6 +27,9 @@ ENTRY = (
     "float_ops findings"
 )
 RESOURCES = "cycles sram_kib flash_kib arena_bytes npu_coverage estimated_ms instruction_mix cache_misses"
+
+
+DEVICES = "ethos-u55-128 ethos-u55-256 ethos-u65-256 ethos-u65-512 ethos-u85-256 host"
 
 
 def options_of(parser):
@@ -55,4 +58,4 @@ def test_report_fields():
 
 def test_targets_and_devices():
     assert list(CONVERTERS) == ["tflite", "onnx", "openvino"]
-    assert [d.name for d in devices()] == ["host"]
+    assert [d.name for d in devices()] == DEVICES.split()

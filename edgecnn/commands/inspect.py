@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
     parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
+    parser.add_argument("--device", metavar="NAME", help="what each op of an artifact costs there")
     add_json(parser)
 
 
@@ -29,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn inspect``: a model's graph, a ``.edgecnn`` file, or an artifact."""
     from dataclasses import asdict
 
+    if options.device is not None:
+        return _costs(options)
     found = _layers(options)
     if options.json:
         print_json([asdict(layer) for layer in found])
@@ -53,6 +56,36 @@ def run(options: argparse.Namespace) -> int:
     total, size = sum(layer.macs for layer in found), sum(layer.weight_bytes for layer in found)
     sys.stdout.write(f"{len(found)} ops, {total:,} MACs, {size:,} bytes of weights\n")
     return 0
+
+
+def _costs(options: argparse.Namespace) -> int:
+    """What each op of an artifact costs on a device: the columns that the device has figures for."""
+    from dataclasses import asdict
+
+    from edgecnn.errors import MissingDependencyError
+    from edgecnn_targets.devices import device
+    from edgecnn_targets.registry import layers, missing, runtime_of
+
+    place, path = device(options.device), Path(options.model)
+    target = runtime_of(path).target
+    command = missing(place, target) if target in place.targets else None
+    if command is not None:
+        raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
+    rows = [asdict(layer) for layer in layers(place, path)]
+    if options.json:
+        print_json(rows)
+        return 0
+    counts = ("instructions", "cycles")
+    known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    shown = [{key: _cost(row[key]) for key in known} for row in rows]
+    table(shown, right=counts, to=sys.stdout)
+    sums = [f"{sum(row[key] or 0 for row in rows):,} {key}" for key in counts if key in known]
+    sys.stdout.write(f"{len(rows)} ops, {', '.join(sums)}\n")
+    return 0
+
+
+def _cost(value: str | int | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
 
 
 def _span(scales: tuple[float, float, int] | None) -> str:

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", metavar="ARTIFACT|none", help="fp32 reference; default: NAME.edgecnn beside the artifact"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the report there")
-    add_checking(parser, data_required=True)
+    add_checking(parser)
 
 
 def run(options: argparse.Namespace) -> int:

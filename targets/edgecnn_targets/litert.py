@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from edgecnn_targets.session import Op
 RESOLVERS = {"xnnpack": "BUILTIN", "reference": "BUILTIN_REF", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
 """Kernels to LiteRT's op resolver: XNNPACK (what an application gets by default), the bit-exact reference kernels,
 and LiteRT's own optimised kernels."""
+
+_STDERR = threading.Lock()
 
 
 class LiteRtSession:
@@ -88,6 +91,10 @@ def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -
             opened.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
+        if "custom op: ethos-u" in reason:
+            raise InputError(
+                f"{path} is compiled for an Ethos-U and runs on that alone; give the file that was compiled"
+            ) from None
         raise InputError(f"{path} is not a TFLite file that LiteRT can run ({reason}); export it again") from None
     return opened
 
@@ -95,9 +102,9 @@ def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -
 @contextmanager
 def without_info() -> Iterator[None]:
     """Keep LiteRT's ``INFO:`` lines, which no setting turns off, from file descriptor 2; the other lines pass."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
+    with _STDERR, tempfile.TemporaryFile() as captured:  # one thread at a time: the descriptor is the process's
+        sys.stderr.flush()
+        kept = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:
             yield

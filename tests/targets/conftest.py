@@ -1,4 +1,4 @@
-"""Tiny .tflite files, written with the runtime's own schema so that these tests need no converter of ours."""
+"""Tiny .tflite files, written with the runtime's schema so that they need no converter of ours; and the demo."""
 
 from __future__ import annotations
 
@@ -99,3 +99,14 @@ def tflite(tmp_path: Path) -> Tflite:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the demo network's int8 artifacts, in every format."""
+    from edgecnn.cli import main
+
+    folder = tmp_path_factory.mktemp("demo")
+    words = ["export", "mobilenet_v2_0.35_96", "--target", "all", "--weights", "demo", "--calibration", "demo"]
+    assert main([*words, "--calibration-images", "100", "-o", str(folder)]) == 0
+    return folder

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,11 @@ def test_opening_prints_nothing_and_needs_neither_torch_nor_tensorflow(tflite):
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     assert done.stderr == "mine\n"
     assert done.stdout == "[]\n"
+
+
+def test_files_opened_side_by_side_leave_stderr_where_it_was(tflite, capfd):
+    path = tflite(*NETWORK, integer=True)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(open_session, [path] * 40))) == 40
+    os.write(2, b"still here")
+    assert capfd.readouterr().err.endswith("still here")

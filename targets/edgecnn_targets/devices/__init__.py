@@ -27,12 +27,14 @@ class DeviceLimits:
         flash_kib: memory for weights and code, in KiB; ``None`` where there is plenty.
         precisions: of artifacts, of ``artifact.PRECISIONS``.
         ops: the format's names of the ops that it runs, ``CONV_2D``; empty: every op.
+        npu_coverage: percent of the ops that its NPU must run; ``None`` where it has none.
     """
 
     sram_kib: float | None = None
     flash_kib: float | None = None
     precisions: tuple[str, ...] = PRECISIONS
     ops: tuple[str, ...] = ()
+    npu_coverage: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precisions", tuple(self.precisions))
@@ -40,7 +42,7 @@ class DeviceLimits:
         for name in self.precisions:
             if name not in PRECISIONS:
                 raise InputError(unknown("precision", name, PRECISIONS))
-        for name in ("sram_kib", "flash_kib"):
+        for name in ("sram_kib", "flash_kib", "npu_coverage"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; it must be above 0")
