@@ -49,6 +49,7 @@ class Export:
         calibration_images: at most so many.
         recipe: a named recipe.
         reduce_range: 7-bit weights, for x86 without VNNI.
+        per_tensor: one scale for all of a layer's weights.
         io: type of an int8 artifact's input and output.
         skip_bad_images: leave unreadable calibration images out.
         seed: of every random choice.
@@ -63,6 +64,7 @@ class Export:
     calibration_images: int = 300
     recipe: str = DEFAULT
     reduce_range: bool = False
+    per_tensor: bool = False
     io: str | None = None
     skip_bad_images: bool = False
     seed: int = 0
@@ -76,7 +78,8 @@ class Export:
     def steps(self) -> Recipe:
         """The recipe, with what the other options change in it."""
         found = named_recipe(self.recipe)
-        return replace(found, weight_bits=7) if self.reduce_range else found
+        found = replace(found, weight_bits=7) if self.reduce_range else found
+        return replace(found, per_tensor=True) if self.per_tensor else found
 
     @property
     def precision(self) -> str:

@@ -35,7 +35,8 @@ class Recipe:
         "minmax (all that calibration saw), mse (clipped where that lowers the squared error) or percentile",
     )
     percentile: float = _setting(99.99, "leaves out the values beyond it at either end, where the range is percentile")
-    weight_range: str = _setting("minmax", "minmax or mse, for each output channel of the weights")
+    weight_range: str = _setting("minmax", "minmax or mse, for each output channel of the weights, or all of them")
+    per_tensor: bool = _setting(False, "one scale for all of a layer's weights, for hardware that has no more")
     weight_bits: int = _setting(8, "8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits")
     bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
     correction_images: int = _setting(32, "calibration images that bias correction looks at")

@@ -47,7 +47,8 @@ class Int8Builder:
         """A conv2d or fully_connected node with random integers; relu ones mostly get zero point -128."""
         name = self._name(op)
         channels, products = weight_shape[0], math.prod(weight_shape[1:])
-        scales = self.rng.uniform(0.002, 0.02, channels).astype(np.float32)
+        count = channels if self.rng.random() < 0.75 else 1  # per output channel, or per tensor
+        scales = self.rng.uniform(0.002, 0.02, count).astype(np.float32)
         weights = self.rng.integers(-127, 128, weight_shape).astype(np.int8)
         inputs = [x, self._constant(f"{name}.weight", weights, scales, axis=0)]
         noise = 73 * 73 * math.sqrt(products)

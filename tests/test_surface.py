@@ -14,8 +14,8 @@ CHECKING = (
     "--allow-float --seed --json"
 )
 OPTIONS = {
-    "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --io --padding "
-    f"-o {CHECKING}",
+    "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "
+    f"--io --padding -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",

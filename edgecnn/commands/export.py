@@ -32,6 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--reduce-range", action="store_true", help="7-bit weights: for x86 without VNNI, whose kernels can saturate"
     )
     parser.add_argument(
+        "--per-tensor", action="store_true", help="one scale for all of a layer's weights, for hardware that needs it"
+    )
+    parser.add_argument(
         "--io", choices=["int8", "uint8", "float32"], help="type of an int8 artifact's input and output"
     )
     parser.add_argument(
@@ -57,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         calibration_images=options.calibration_images,
         recipe=options.recipe,
         reduce_range=options.reduce_range,
+        per_tensor=options.per_tensor,
         io=options.io,
         skip_bad_images=options.skip_bad_images,
         seed=options.seed,

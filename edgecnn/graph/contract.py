@@ -21,7 +21,8 @@ def check_int8(graph: Graph) -> None:
     """Nothing, where every tensor of the graph is quantized as the contract says.
 
     - Activations: int8, per tensor; an op of scale ``same`` keeps its inputs' parameters, ``fixed`` has 1/256 and -128.
-    - Weights: int8, per output channel, symmetric, in [-127, 127]. Biases: int32 at ``s_in * s_w[c]``, zero point 0.
+    - Weights: int8, symmetric, in [-127, 127], one scale per output channel or one in all. Biases: int32 at
+      ``s_in * s_w[c]``, zero point 0.
     - Other constants: as activations.
 
     Raises:
@@ -64,12 +65,24 @@ def _per_tensor(tensor: Tensor, what: str) -> None:
 
 
 def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    if weight.integers is None or weight.quant is None or weight.quant.dtype != "int8" or weight.quant.axis != 0:
-        raise InputError(f"{where}: weight {weight.name!r} must be a constant in int8, one scale per output channel")
+    if (
+        weight.integers is None
+        or weight.quant is None
+        or weight.quant.dtype != "int8"
+        or weight.quant.axis not in (0, None)
+    ):
+        raise InputError(
+            f"{where}: weight {weight.name!r} must be a constant in int8, one scale per output channel or one"
+        )
     if np.any(weight.quant.zero_point) or weight.integers.min() < -WEIGHT_LIMIT:
         raise InputError(f"{where}: weight {weight.name!r} must be symmetric: zero point 0, integers in [-127, 127]")
-    if bias.integers is None or bias.quant is None or bias.quant.dtype != "int32" or bias.quant.axis != 0:
-        raise InputError(f"{where}: bias {bias.name!r} must be a constant in int32, one scale per output channel")
+    if (
+        bias.integers is None
+        or bias.quant is None
+        or bias.quant.dtype != "int32"
+        or bias.quant.axis != weight.quant.axis
+    ):
+        raise InputError(f"{where}: bias {bias.name!r} must be a constant in int32 with as many scales as the weight")
     assert x.quant is not None
     product = x.quant.scale.astype(np.float64) * weight.quant.scale
     if np.any(bias.quant.zero_point) or not np.allclose(bias.quant.scale, product, rtol=BIAS_TOLERANCE, atol=0):

@@ -33,7 +33,8 @@ class QParams:
         scale: float32, shape ``(1,)`` per tensor or ``(channels,)``; finite and above 0.
         zero_point: int64, the shape of ``scale``.
         dtype: the integer type, one of ``INTEGER_TYPES``.
-        axis: the channel dimension, or ``None`` for per tensor.
+        axis: the channel dimension, or ``None`` for per tensor. One scale is always per tensor: no file tells a single
+            channel from it.
 
     Source of the scheme: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", eq. 1; LiteRT 8-bit quantization specification.
@@ -51,7 +52,9 @@ class QParams:
             raise InputError(f"quantized type {self.dtype!r}; allowed: {', '.join(INTEGER_TYPES)}")
         if self.scale.ndim != 1 or self.scale.shape != self.zero_point.shape:
             raise InputError(f"scale {self.scale.shape} and zero point {self.zero_point.shape} must be equal vectors")
-        if self.axis is None and self.scale.size != 1:
+        if self.scale.size == 1:
+            object.__setattr__(self, "axis", None)
+        elif self.axis is None:
             raise InputError(f"{self.scale.size} scales without a channel axis; per-tensor parameters have one")
         if not np.all(np.isfinite(self.scale)) or np.any(self.scale <= 0):
             raise InputError("a quantization scale is not a finite number above 0")

@@ -138,7 +138,7 @@ def quantize_constants(graph: Graph) -> Graph:
 
 
 def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
-    """int8 weights per output channel; biases and activations stay as they are.
+    """int8 weights per output channel, or per tensor; biases and activations stay as they are.
 
     Where the activations are quantized already, scales are no smaller than integer kernels and int32 biases bear.
 
@@ -153,7 +153,9 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
                 raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
             assert weight.value is not None
             assert bias.value is not None
-            scales = scheme.weight_scales(weight.value, recipe.weight_range, recipe.weight_limit)
+            scales = scheme.weight_scales(
+                weight.value, recipe.weight_range, recipe.weight_limit, per_tensor=recipe.per_tensor
+            )
             made = graph.tensors[node.output].quant
             if source.quant is not None and made is not None:
                 scales = np.maximum(scales, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)

@@ -72,12 +72,14 @@ def rescaled(quant: QParams, scale: float) -> QParams:
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype=quant.dtype)
 
 
-def weight_scales(weight: NDArray[np.float32], method: str, limit: int = WEIGHT_LIMIT) -> NDArray[np.float32]:
-    """One scale per output channel (axis 0): the largest magnitude over ``limit``, or the one of least squared error.
+def weight_scales(
+    weight: NDArray[np.float32], method: str, limit: int = WEIGHT_LIMIT, *, per_tensor: bool = False
+) -> NDArray[np.float32]:
+    """One scale per output channel (axis 0), or one: largest magnitude over ``limit``, or that of least squared error.
 
     ``mse`` tries clipping at 60 to 100 % of the largest magnitude. A channel of zeros gets the others' largest scale.
     """
-    flat = weight.reshape(weight.shape[0], -1)
+    flat = weight.reshape(1 if per_tensor else weight.shape[0], -1)
     peak = np.abs(flat).max(axis=1)
     scale = peak / limit
     scale = np.where(scale > 0, scale, scale.max() if scale.max() > 0 else SMALLEST).astype(np.float32)
@@ -94,7 +96,7 @@ def weight_scales(weight: NDArray[np.float32], method: str, limit: int = WEIGHT_
 
 
 def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> Tensor:
-    """The tensor with int8 integers, nearest, per output channel, symmetric, in [-limit, limit]."""
+    """The tensor with int8 integers, nearest, symmetric, in [-limit, limit], at one scale per output channel or one."""
     assert tensor.value is not None
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
     wide = tensor.value.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (tensor.value.ndim - 1))
@@ -103,7 +105,7 @@ def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WE
 
 
 def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``s_in * s_w[c]``, rounded once to float32, as LiteRT checks it."""
+    """``s_in * s_w``, rounded once to float32, as LiteRT checks it."""
     product: NDArray[np.float32] = (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
     return product
 
@@ -122,5 +124,6 @@ def widened_for_bias(
 ) -> NDArray[np.float32]:
     """Weight scales, made larger where the bias would not fit in half of int32 at ``s_in * s_w``."""
     needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale[0]))
+    needed = needed if scales.size == bias.size else needed.max()
     widened: NDArray[np.float32] = np.maximum(scales, needed).astype(np.float32)
     return widened

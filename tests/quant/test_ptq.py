@@ -216,6 +216,18 @@ def test_a_dead_layer_is_quantized_and_runs(tmp_path):
         assert np.abs(got - run(int8, x)[int8.outputs[0]]).max() <= worst
 
 
+@pytest.mark.parametrize("module", ["conv_bn_relu6", "residual"])
+def test_per_tensor_weights_have_one_scale(module):
+    graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
+    int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), Recipe(name="x", per_tensor=True))
+    check_int8(int8)
+    for node in (n for n in int8 if n.op in ("conv2d", "fully_connected")):
+        weight, bias = (int8.tensors[i] for i in node.inputs[1:])
+        assert weight.quant.axis is bias.quant.axis is None
+        assert weight.quant.scale.size == bias.quant.scale.size == 1
+    assert sqnr(graph, int8, images(graph, 16)) > 20
+
+
 def test_reduced_range_keeps_weights_in_seven_bits():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
     seven = Recipe(name="x", weight_bits=7)

@@ -131,8 +131,14 @@ class Emitter:
         self.node("QuantizeLinear", [source, *grid], f"{name}/q")
         self.node("DequantizeLinear", [f"{name}/q", *grid], name)
 
-    def constant(self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None) -> str:
-        """A constant in the file's precision, its dimensions permuted or reshaped."""
+    def constant(
+        self,
+        name: str,
+        axes: tuple[int, ...] | None = None,
+        shape: tuple[int, ...] | None = None,
+        affine: bool = False,
+    ) -> str:
+        """A constant in the file's precision, permuted or reshaped; ``affine`` ones are stored as activations are."""
         tensor = self.graph.tensors[name]
         assert tensor.value is not None
 
@@ -144,15 +150,16 @@ class Emitter:
         if quant is None or tensor.integers is None or (not self.integer and quant.dtype != "int8"):
             return self.initializer(name, placed(tensor.value).astype(self.real))
         if name not in (n.output[0] for n in self.nodes):
-            if quant.axis is None:
+            if affine:
                 shift = 128 if self.activations == "uint8" else 0
                 stored = (tensor.integers.astype(np.int16) + shift).astype(self.activations)
                 grid, extra = self._grid(name, quant), {}
             else:
                 stored = tensor.integers
-                zeros = np.zeros(quant.scale.size, stored.dtype)
-                grid = [self.initializer(f"{name}/scale", quant.scale), self.initializer(f"{name}/zero_point", zeros)]
-                extra = {"axis": 0}
+                scales = quant.scale[0] if quant.axis is None else quant.scale
+                zeros = np.zeros(scales.shape, stored.dtype)
+                grid = [self.initializer(f"{name}/scale", scales), self.initializer(f"{name}/zero_point", zeros)]
+                extra = {} if quant.axis is None else {"axis": 0}
             self.node("DequantizeLinear", [self.initializer(f"{name}/q", placed(stored)), *grid], name, **extra)
         return name
 
@@ -161,7 +168,7 @@ class Emitter:
         if not self.graph.tensors[name].is_constant:
             return self.value(name)
         shape = self.graph.tensors[name].shape
-        return self.constant(name, shape=nchw((1,) * (rank - len(shape)) + shape))
+        return self.constant(name, shape=nchw((1,) * (rank - len(shape)) + shape), affine=True)
 
     # --- nodes ---
 

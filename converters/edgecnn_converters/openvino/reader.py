@@ -96,15 +96,14 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
                 scales = stored[f"{name}/scale"].reshape(-1)
             zeros = stored.get(f"{name}/zero_point")
             points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
-            axis = 0 if zeros is None else None
-            quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=axis)
-            found[name] = (quant, _as_graph(values, axis))
+            quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=0)
+            found[name] = (quant, _as_graph(values) if zeros is None else values)
     return found
 
 
-def _as_graph(values: NDArray[Any], axis: int | None) -> NDArray[Any]:
+def _as_graph(values: NDArray[Any]) -> NDArray[Any]:
     """Weights from (O, I, H, W) or (G, O/G, I, H, W) to OHWI, biases to a vector."""
-    if axis is None or (values.ndim == 2 and values.dtype == np.int8):
+    if values.ndim == 2 and values.dtype == np.int8:
         return values
     if values.dtype == np.int32:
         return values.reshape(-1)

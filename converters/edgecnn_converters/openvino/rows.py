@@ -65,8 +65,13 @@ class Emitter:
         """A constant as it is."""
         return ops.constant(np.array(array, order="C"), name=name)
 
-    def constant(self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Any:
-        """A constant of the graph in the file's precision, permuted, then reshaped; channels come first."""
+    def constant(
+        self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None, affine: bool = False
+    ) -> Any:
+        """A constant of the graph in the file's precision, permuted, then reshaped; channels come first.
+
+        ``affine`` ones have a zero point, as activations do.
+        """
         tensor = self.graph.tensors[name]
         assert tensor.value is not None
 
@@ -80,11 +85,11 @@ class Emitter:
                 return ops.convert(half, "f32", name=name)
             return self.plain(placed(tensor.value), name)
         real = ops.convert(self.plain(placed(integers), f"{name}/q"), "f32", name=f"{name}/float")
-        if quant.axis is None:
+        if affine:
             zero = self.plain(np.float32(quant.zero_point[0]), f"{name}/zero_point")
             real = ops.subtract(real, zero, name=f"{name}/centred")
             return ops.multiply(real, self.plain(quant.scale[0], f"{name}/scale"), name=name)
-        scale = quant.scale.reshape(_channels_first(shape, quant.scale.size))
+        scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
         return ops.multiply(real, self.plain(scale, f"{name}/scale"), name=name)
 
     def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
@@ -98,7 +103,8 @@ class Emitter:
             return self.constant(bias.name, shape)
         stored = self.plain(bias.integers.reshape(shape), f"{bias.name}/q")
         real = ops.convert(stored, "f32", name=f"{bias.name}/float")
-        scales = self.plain(weight.quant.scale.reshape(shape), f"{bias.name}/weight_scale")
+        factors = weight.quant.scale[0] if weight.quant.axis is None else weight.quant.scale.reshape(shape)
+        scales = self.plain(factors, f"{bias.name}/weight_scale")
         scaled = ops.multiply(real, scales, name=f"{bias.name}/scaled")
         return ops.multiply(scaled, self.plain(source.quant.scale[0], f"{bias.name}/input_scale"), name=bias.name)
 
@@ -108,7 +114,7 @@ class Emitter:
             return self.values[name]
         shape = self.graph.tensors[name].shape
         wide = (1,) * (rank - len(shape)) + shape
-        return self.constant(name, nchw(wide))
+        return self.constant(name, nchw(wide), affine=True)
 
 
 def _channels_first(shape: tuple[int, ...], count: int) -> tuple[int, ...]:

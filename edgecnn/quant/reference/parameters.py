@@ -58,12 +58,13 @@ def quant_of(tensor: Tensor) -> QParams:
 def weighted(c: Call) -> Multiplier:
     """Of conv2d and fully_connected, one per output channel (``PopulateConvolutionQuantizationParams``).
 
-    A fully_connected of a single output channel goes LiteRT's per-tensor way, in float32
+    A fully_connected whose weight has one scale goes LiteRT's per-tensor way, in float32
     (``GetQuantizedConvolutionMultipler``).
     """
-    weight_scale = quant_of(c.inputs[1]).scale
+    weight = c.inputs[1]
+    weight_scale = np.broadcast_to(quant_of(weight).scale, weight.shape[:1])
     scale = _real(c.scale(0)) * weight_scale.astype(np.float64)
-    if c.inputs[1].shape[0] == 1 and len(c.inputs[1].shape) == 2:
+    if quant_of(weight).axis is None and len(weight.shape) == 2:
         scale = (c.scale(0) * weight_scale).astype(np.float64)
     return fp.quantize_multiplier(scale / _real(c.scale(-1)))
 
