@@ -54,8 +54,8 @@ class Preprocess:
         if min(self.std) <= 0:
             raise InputError(f"preprocess std={self.std}: every value must be above 0")
 
-    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 pixels, NHWC or HWC, RGB, to the float32 network input of the same layout."""
+    def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Levels 0..255, NHWC or HWC, RGB, to the float32 network input of the same layout."""
         scale = (1.0 / np.asarray(self.std, np.float64)).astype(np.float32)
         shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
         return pixels.astype(np.float32) * scale + shift

@@ -20,16 +20,17 @@ class TorchGraph:
     Args:
         graph: float, or quantized: then its float values are used, unless ``integers``.
         integers: use the integers' real values for constants that have integers.
+        device: where it computes; inputs must be there.
     """
 
-    def __init__(self, graph: Graph, *, integers: bool = False) -> None:
+    def __init__(self, graph: Graph, *, integers: bool = False, device: torch.device | None = None) -> None:
         self.graph = graph
         self._constants: dict[str, torch.Tensor] = {}
         for t in graph.tensors.values():
             if t.value is None:
                 continue
             real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
-            tensor = torch.from_numpy(real)
+            tensor = torch.from_numpy(real).to(device)
             if len(t.shape) == 4:  # OHWI is OIHW with channels last: a view, no copy
                 tensor = tensor.permute(0, 3, 1, 2)
             self._constants[t.name] = tensor

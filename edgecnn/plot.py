@@ -1,0 +1,155 @@
+"""Line charts as SVG text: what a table says, as a picture, with no plotting library. The same data, the same bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from edgecnn.errors import InputError
+
+WIDTH, HEIGHT = 460, 320
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46  # margins of the plotting area
+COLOURS = ("#0b62a4", "#d1541c", "#2f7d32", "#7b3fa0", "#a08a00", "#b3254c", "#1f8a8a", "#555555")  # on white
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line.
+
+    Attributes:
+        name: in the legend.
+        points: (x, y) in the order in which they are joined; finite.
+        dashed: for a prediction, a limit, a fit.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    dashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        title: above it.
+        x: what the horizontal axis is, with its unit.
+        y: what the vertical axis is, with its unit.
+        series: the lines.
+        log_x: a logarithmic axis; every x above 0.
+        log_y: the same for y.
+
+    Raises:
+        InputError: no points, one that is not finite, or one at or below 0 on a logarithmic axis.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    log_x: bool = False
+    log_y: bool = False
+
+    def __post_init__(self) -> None:
+        values = [v for s in self.series for point in s.points for v in point]
+        if not values or not all(map(math.isfinite, values)):
+            raise InputError(f"chart {self.title!r} needs points, all of them finite")
+        for axis, logarithmic in enumerate((self.log_x, self.log_y)):
+            if logarithmic and min(p[axis] for s in self.series for p in s.points) <= 0:
+                raise InputError(f"chart {self.title!r}: a logarithmic axis needs values above 0")
+
+
+def line_chart(*panels: Panel) -> str:
+    """An SVG document with the panels side by side."""
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(panels)}" height="{HEIGHT}" '
+        f'viewBox="0 0 {WIDTH * len(panels)} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for k, panel in enumerate(panels):
+        parts += [f'<g transform="translate({k * WIDTH} 0)">', *_panel(panel), "</g>"]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+class _Axis:
+    """From values to pixels, and where to put ticks."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float, logarithmic: bool) -> None:
+        self.logarithmic, self.start, self.end = logarithmic, start, end
+        scaled = [self._scaled(v) for v in values]
+        low, high = min(scaled), max(scaled)
+        margin = (high - low) * 0.04 or abs(high) * 0.1 or 1.0
+        self.low, self.high = low - margin, high + margin
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(value) if self.logarithmic else value
+
+    def __call__(self, value: float) -> float:
+        share = (self._scaled(value) - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 2)
+
+    def ticks(self) -> list[float]:
+        """Round values inside, 1, 2 or 5 times a power of ten apart; on a logarithmic axis 1, 2 and 5 of a decade."""
+        if self.logarithmic:
+            decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+            inside = [
+                m * 10.0**d for d in decades for m in (1, 2, 5) if self.low <= math.log10(m * 10.0**d) <= self.high
+            ]
+            whole = [v for v in inside if math.log10(v).is_integer()]
+            return whole if len(whole) > 2 else inside or [10 ** ((self.low + self.high) / 2)]
+        step = 10.0 ** math.floor(math.log10((self.high - self.low) / 4))
+        step *= next(m for m in (1, 2, 5, 10) if (self.high - self.low) / (m * step) <= 6)
+        return [round(i * step, 10) for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def _panel(panel: Panel) -> list[str]:
+    points = [p for s in panel.series for p in s.points]
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    x = _Axis([p[0] for p in points], LEFT, right, panel.log_x)
+    y = _Axis([p[1] for p in points], bottom, TOP, panel.log_y)
+    middle = (LEFT + right) / 2
+    parts = [
+        _text(middle, 20, panel.title, "middle", ' font-weight="bold"'),
+        _text(middle, HEIGHT - 10, panel.x, "middle"),
+        f'<g transform="translate(14 {(TOP + bottom) / 2}) rotate(-90)">{_text(0, 0, panel.y, "middle")}</g>',
+    ]
+    for value in x.ticks():
+        parts.append(f'<path d="M{x(value)} {TOP}V{bottom}" stroke="#ddd"/>')
+        parts.append(_text(x(value), bottom + 16, _number(value), "middle"))
+    for value in y.ticks():
+        parts.append(f'<path d="M{LEFT} {y(value)}H{right}" stroke="#ddd"/>')
+        parts.append(_text(LEFT - 6, y(value) + 4, _number(value), "end"))
+    parts.append(f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="black"/>')
+    for k, series in enumerate(panel.series):
+        parts += _series(series, COLOURS[k % len(COLOURS)], x, y)
+    parts += _legend(panel.series) if len(panel.series) > 1 else []
+    return parts
+
+
+def _series(series: Series, colour: str, x: _Axis, y: _Axis) -> list[str]:
+    where = [(x(a), y(b)) for a, b in series.points]
+    path = " ".join(f"{a},{b}" for a, b in where)
+    dash = ' stroke-dasharray="6 4"' if series.dashed else ""
+    line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
+    return [line, *(f'<circle cx="{a}" cy="{b}" r="2.5" fill="{colour}"/>' for a, b in where if not series.dashed)]
+
+
+def _legend(series: Sequence[Series]) -> list[str]:
+    parts = []
+    for k, one in enumerate(series):
+        colour, row = COLOURS[k % len(COLOURS)], TOP + 14 + 16 * k
+        parts.append(f'<path d="M{LEFT + 8} {row - 4}h18" stroke="{colour}" stroke-width="2"/>')
+        parts.append(_text(LEFT + 32, row, one.name, "start"))
+    return parts
+
+
+def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
+
+
+def _number(value: float) -> str:
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
+    return f"{value:.6g}"

@@ -1,0 +1,211 @@
+"""Quantization-aware training: a quantized graph whose weights, biases and, by option, scales learn.
+
+What is trained is what is exported: the module computes with real values on exactly the grids of the graph's tensors,
+batch norm is folded already, and ``quantized`` rounds what was learned by the functions of ``scheme.py`` that PTQ uses.
+It starts from a graph that PTQ made, at that graph's integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgecnn.errors import InputError
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.interpreter import run_node
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ops import OPS
+from edgecnn.quant import scheme
+from edgecnn.quant.ptq import scale_groups
+
+CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
+INT32 = 2.0**31 - 1
+
+
+class RoundToGrid(torch.autograd.Function):
+    """``scale * clamp(round(x / scale), low, high)``, with gradients for ``x`` and ``scale``.
+
+    Straight through for ``x`` where it is inside the grid, none outside (Bengio et al. 2013; Jacob et al. 2018, section
+    3); for ``scale``, ``round(x / scale) - x / scale`` inside and the nearest end outside (Esser et al. 2020, "Learned
+    Step Size Quantization", eq. 3).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+        """``scale`` broadcasts against ``x``; halves go to even."""
+        steps = x / scale
+        nearest = steps.round()
+        integers = nearest.clamp(low, high)
+        inside = nearest == integers
+        learned = ctx.needs_input_grad[1]
+        ctx.save_for_backward(inside, integers - steps * inside if learned else None)
+        ctx.shape = scale.shape
+        return integers * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+        """Gradients of ``x`` and of ``scale``, where it learns."""
+        (gradient,) = gradients
+        inside, slope = ctx.saved_tensors
+        of_scale = None if slope is None else (gradient * slope).sum_to_size(ctx.shape)
+        return gradient * inside, of_scale, None, None
+
+
+def _rounded(x: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    out: torch.Tensor = RoundToGrid.apply(x, scale, low, high)  # type: ignore[no-untyped-call]  # torch's stub
+    return out
+
+
+class QatGraph(nn.Module):
+    """A full int8 graph as a module that learns: NCHW float32 in, logits on the output's grid out.
+
+    A learned scale is the graph's times ``exp(step)``, and ``step`` starts at 0: so it stays above 0, and Adam changes
+    it by a share of itself (Jain et al. 2020, section 4.1, learn its logarithm too). Zero points stay.
+
+    Args:
+        graph: quantized by ``ptq.quantize``.
+        weight_limit: the largest weight integer; ``recipe.weight_limit``.
+        learn_steps: whether scales of activations and weights learn.
+
+    Raises:
+        InputError: the graph is not full int8.
+    """
+
+    def __init__(self, graph: Graph, *, weight_limit: int, learn_steps: bool) -> None:
+        super().__init__()
+        if graph.precision != "int8":
+            raise InputError(f"the graph is {graph.precision}; quantization-aware training starts from an int8 graph")
+        self.graph, self.weight_limit = graph, weight_limit
+        self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.op in WEIGHTED)}
+        self._groups = {name: k for k, group in enumerate(scale_groups(graph)) for name in group}
+        fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
+        self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        for node in graph:
+            if node.op in WEIGHTED:
+                weight, bias = (graph.tensors[i] for i in node.inputs[1:])
+                self.weights.append(nn.Parameter(torch.from_numpy(_start(weight))))
+                self.biases.append(nn.Parameter(torch.from_numpy(_real(bias))))
+                self.weight_steps.append(
+                    nn.Parameter(torch.zeros(len(_quant(weight).scale)), requires_grad=learn_steps)
+                )
+        self.activation_steps = nn.Parameter(torch.zeros(len(set(self._groups.values()))), requires_grad=learn_steps)
+        scales = torch.zeros(len(self.activation_steps))
+        for name, k in self._groups.items():
+            scales[k] = float(_quant(graph.tensors[name]).scale[0])
+        self.activation_scales: torch.Tensor
+        self.register_buffer("activation_scales", scales, persistent=False)
+        learned = torch.tensor([float(k not in fixed) for k in range(len(scales))])
+        self.learned: torch.Tensor
+        self.register_buffer("learned", learned, persistent=False)
+        for k, node in enumerate(graph):
+            for i, name in enumerate(node.inputs):
+                tensor = graph.tensors[name]
+                if tensor.is_constant and node.op not in WEIGHTED:
+                    value = torch.from_numpy(_quant(tensor).dequantize(_integers(tensor)))
+                    value = value.permute(0, 3, 1, 2) if value.ndim == 4 else value
+                    self.register_buffer(f"constant_{k}_{i}", value, persistent=False)
+        for k, node in enumerate(n for n in graph if n.op in WEIGHTED):
+            found = torch.from_numpy(_quant(graph.tensors[node.inputs[1]]).scale)
+            self.register_buffer(f"weight_scales_{k}", found, persistent=False)
+        self._last = {name: k for k, node in enumerate(graph) for name in node.inputs}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) network inputs to (N, classes)."""
+        scales = self._activation_scales()
+        (name,) = self.graph.inputs
+        values = {name: self._on_grid(name, x, scales)}
+        for k, node in enumerate(self.graph):
+            if node.op in WEIGHTED:
+                arguments = [values[node.inputs[0]], *self._layer(node, scales)]
+            else:
+                arguments = [
+                    values[i] if i in values else getattr(self, f"constant_{k}_{j}") for j, i in enumerate(node.inputs)
+                ]
+            values[node.output] = self._on_grid(node.output, run_node(node, arguments), scales)
+            for i in node.inputs:
+                if self._last[i] == k:
+                    values.pop(i, None)
+        return values[self.graph.outputs[0]].flatten(1)
+
+    def _activation_scales(self) -> torch.Tensor:
+        """One per group of activations that share it; those the contract fixes stay what they are."""
+        scales: torch.Tensor = self.activation_scales * torch.exp(self.activation_steps * self.learned)
+        return scales
+
+    def _weight_scales(self, layer: int) -> torch.Tensor:
+        scales: torch.Tensor = getattr(self, f"weight_scales_{layer}") * torch.exp(self.weight_steps[layer])
+        return scales
+
+    def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        quant = _quant(self.graph.tensors[name])
+        (low, high), zero = quant.limits, int(quant.zero_point[0])
+        return _rounded(x, scales[self._groups[name]], low - zero, high - zero)
+
+    def _layer(self, node: Node, activation_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as ``scheme.py`` does."""
+        k = self._layers[node.output]
+        scales, weight = self._weight_scales(k), self.weights[k]
+        wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
+        real = _rounded(weight.double(), wide, -self.weight_limit, self.weight_limit).float()
+        of_input = activation_scales[self._groups[node.inputs[0]]]
+        product = (of_input.double() * scales.double()).float().double().detach()
+        bias = _rounded(self.biases[k], product, -INT32, INT32).float()
+        return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
+
+    @torch.no_grad()
+    def quantized(self) -> Graph:
+        """The graph with the learned integers and scales; its float values are those of the graph it started from."""
+        scales = self._activation_scales().cpu().numpy()
+        changed = []
+        for tensor in self.graph.activations():
+            changed.append(replace(tensor, quant=_scaled(_quant(tensor), scales[self._groups[tensor.name]])))
+        for node in self.graph:
+            if node.op in WEIGHTED:
+                changed += self._trained(node, scales[[self._groups[node.inputs[0]]]])
+        return self.graph.with_tensors(*changed)
+
+    def _trained(self, node: Node, input_scale: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        k = self._layers[node.output]
+        weight, bias = (self.graph.tensors[i] for i in node.inputs[1:])
+        found = self._weight_scales(k).cpu().numpy()
+        made = scheme.quantize_weight(replace(weight, value=self.weights[k].cpu().numpy()), found, self.weight_limit)
+        products = scheme.bias_scales(input_scale, found)
+        limit = INT32 * products.astype(np.float64)
+        learned = np.clip(self.biases[k].cpu().numpy(), -limit, limit)
+        return replace(made, value=weight.value), scheme.quantize_bias(bias, products, learned)
+
+
+def _quant(tensor: Tensor) -> QParams:
+    assert tensor.quant is not None
+    return tensor.quant
+
+
+def _integers(tensor: Tensor) -> NDArray[Any]:
+    assert tensor.integers is not None
+    return tensor.integers
+
+
+def _scaled(quant: QParams, scale: np.float32) -> QParams:
+    return replace(quant, scale=np.array([scale], np.float32))
+
+
+def _real(tensor: Tensor) -> NDArray[np.float64]:
+    """Real values of the integers in float64: an int32 does not fit into float32."""
+    quant = _quant(tensor)
+    shape = (-1, *[1] * (len(tensor.shape) - 1))
+    real: NDArray[np.float64] = _integers(tensor) * quant.scale.astype(np.float64).reshape(shape)
+    return real
+
+
+def _start(weight: Tensor) -> NDArray[np.float32]:
+    """The float weights, moved no further than so that each rounds to its integer, whichever way that was chosen."""
+    assert weight.value is not None
+    step = _quant(weight).scale.astype(np.float64).reshape(-1, *[1] * (len(weight.shape) - 1))
+    real = _real(weight)
+    start: NDArray[np.float32] = np.clip(weight.value, real - CELL * step, real + CELL * step).astype(np.float32)
+    return start

@@ -1,0 +1,200 @@
+"""The loop: batches in, steps, a score after each epoch, a checkpoint, and at the end the file and the curves."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgecnn.errors import InputError
+from edgecnn.files import require_writable
+from edgecnn.progress import track
+from edgecnn.train import checkpoint, metrics, schedule
+from edgecnn.train.augment import prepare
+from edgecnn.train.checkpoint import Progress, State
+from edgecnn.train.config import TrainConfig
+from edgecnn.train.distributed import Group, group
+from edgecnn.train.images import order
+from edgecnn.train.network import Opened, logits_of, open_network
+
+METRICS, PLOT = ".metrics.jsonl", ".svg"
+SCORE_BATCH = 100
+T = TypeVar("T")
+Batch = tuple[torch.Tensor, torch.Tensor]  # network inputs (N, 3, H, W) and targets (N, outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came out.
+
+    Attributes:
+        weights: the file.
+        val_top1: of the averaged weights on held-out images, in percent.
+        seconds: of this call.
+        leader: whether this process is the one of its group that wrote the file.
+    """
+
+    weights: Path
+    val_top1: float
+    seconds: float
+    leader: bool = True
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train, or go on from the checkpoint beside the output.
+
+    Started by ``torchrun``, the processes train one network together.
+
+    Raises:
+        InputError: the data or the config is wrong, the checkpoint is of another run, or the loss is not finite.
+    """
+    start = time.perf_counter()
+    require_writable(config.output.parent)
+    with group(config) as processes:
+        opened = open_network(config, processes.device)
+        run = _Run(config, processes, opened, start)
+        run.all_epochs()
+        if processes.rank == 0:
+            opened.network.write(run.state.average)
+            metrics.draw(config.beside(PLOT), config.model, metrics.read(config.beside(METRICS)))
+        return TrainResult(
+            weights=config.output, val_top1=run.val_top1, seconds=time.perf_counter() - start,
+            leader=processes.rank == 0,
+        )  # fmt: skip
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(self, config: TrainConfig, processes: Group, opened: Opened, start: float) -> None:
+        self.config, self.group, self.start = config, processes, start
+        self.network, self.training, self.held_out = opened.network, opened.training, opened.held_out
+        module = _laid_out(self.network.module).to(processes.device)
+        self.state = State(
+            module=module,
+            average=copy.deepcopy(module),
+            optimizer=schedule.optimizer(config, module),
+            scaler=torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16"),
+            progress=Progress(),
+        )
+        checkpoint.resume(config, self.state)
+        self.module = processes.whole_batch(module)
+        self.val_top1 = math.nan
+
+    def all_epochs(self) -> None:
+        """Train to the end; score once where nothing is left to do."""
+        if self.state.progress.epoch == self.config.epochs:
+            self.val_top1 = self.score()
+        while self.state.progress.epoch < self.config.epochs:
+            self.epoch()
+
+    def epoch(self) -> None:
+        """The rest of one epoch, its score, its line in the metrics, its checkpoint."""
+        config, progress = self.config, self.state.progress
+        chosen = order(config, progress.epoch, len(self.training.labels))
+        steps = len(chosen)
+        batches = prefetched(self.batch(progress.epoch, indices) for indices in chosen[progress.step :])
+        self.module.train()
+        for batch in track(batches, f"epoch {progress.epoch + 1}", steps - progress.step):
+            self.step(batch, progress.epoch * steps + progress.step + 1, config.epochs * steps)
+            progress.step += 1
+            if config.checkpoint_steps and progress.step % config.checkpoint_steps == 0 and progress.step < steps:
+                self.keep()
+        loss, right = progress.sums
+        self.val_top1 = self.score()
+        row = {
+            "epoch": progress.epoch + 1,
+            "lr": schedule.learning_rate(config, (progress.epoch + 1) / config.epochs),
+            "loss": round(loss / steps, 4),
+            "train_top1": round(100 * right / chosen.size, 2),
+            "val_top1": round(self.val_top1, 2),
+            "seconds": round(time.perf_counter() - self.start, 1),
+        }
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, [0.0, 0.0]
+        if self.group.rank == 0:
+            metrics.log(config.beside(METRICS), row)
+        self.keep()
+
+    def keep(self) -> None:
+        """Write the checkpoint, in the one process that writes."""
+        if self.group.rank == 0:
+            checkpoint.save(self.config, self.state)
+
+    def batch(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
+        """This process' share of a batch, augmented."""
+        mine = self.group.share(indices)
+        targets = np.zeros((len(mine), self.network.outputs), np.float32)
+        targets[np.arange(len(mine)), self.network.classes[self.training.labels[mine]]] = 1
+        levels, targets = prepare(self.config, epoch, mine, self.training.pixels(mine), targets)
+        return self.fed(levels), torch.from_numpy(targets).to(self.group.device)
+
+    def fed(self, levels: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
+        """Levels 0..255, NHWC, as network inputs, NCHW."""
+        x = torch.from_numpy(self.network.preprocess.normalise(levels))
+        return x.permute(0, 3, 1, 2).to(self.group.device)
+
+    def step(self, batch: Batch, step: int, steps: int) -> None:
+        """One step, counted from 1, of so many in the run.
+
+        Raises:
+            InputError: the loss is not finite; the checkpoint before it stays.
+        """
+        config, state = self.config, self.state
+        x, targets = batch
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and dropped branches
+        rate = schedule.learning_rate(config, step / steps)
+        for parameters in state.optimizer.param_groups:
+            parameters["lr"] = rate
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+        with torch.autocast(self.group.device.type, dtype=low, enabled=low is not None):
+            outputs = self.module(x)
+        loss = self.network.loss(outputs, targets, x)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stub
+        self.group.average_gradients(state.module)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        schedule.average(state.average, state.module, config.ema, step)
+        right = (logits_of(outputs).argmax(1) == targets.argmax(1)).sum()
+        figures = self.group.total([float(loss.detach()) / self.group.size, float(right)])
+        if not math.isfinite(figures[0]):
+            kept = config.beside(checkpoint.SUFFIX)
+            said = f"{kept} holds the run before it" if kept.exists() else "no checkpoint was written yet"
+            raise InputError(
+                f"the loss became {figures[0]} in step {step} of {steps}; lower --lr (now {config.lr}); {said}"
+            )
+        state.progress.sums = [a + b for a, b in zip(state.progress.sums, figures, strict=True)]
+
+    @torch.inference_mode()
+    def score(self) -> float:
+        """Top-1 of the averaged weights on the held-out images, in percent; each process looks at its part."""
+        self.state.average.eval()
+        images, right = self.held_out, 0
+        for i in range(self.group.rank * SCORE_BATCH, len(images.labels), self.group.size * SCORE_BATCH):
+            chosen = np.arange(i, min(i + SCORE_BATCH, len(images.labels)))
+            answers = self.state.average(self.fed(images.pixels(chosen))).argmax(1).cpu().numpy()
+            right += int((answers == self.network.classes[images.labels[chosen]]).sum())
+        return 100 * self.group.total([float(right)])[0] / len(images.labels)
+
+
+def _laid_out(module: nn.Module) -> nn.Module:
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
+
+
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made by a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next, items, None)
+        while (item := ahead.result()) is not None:
+            ahead = pool.submit(next, items, None)
+            yield item

@@ -1,0 +1,273 @@
+"""What learns: a float network or a quantized graph; its loss, its images, and the file it becomes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgecnn.errors import InputError
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Graph
+from edgecnn.graph.serialize import save
+from edgecnn.models import resolve
+from edgecnn.models.blocks import build
+from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
+from edgecnn.models.spec import ModelSpec
+from edgecnn.preprocess import Preprocess
+from edgecnn.quant.calibrate import calibrate
+from edgecnn.quant.ptq import images_needed, quantize
+from edgecnn.quant.qat import QatGraph
+from edgecnn.recipe import recipe
+from edgecnn.source import Source, load_graph
+from edgecnn.train.config import QatConfig, TrainConfig
+from edgecnn.train.images import TrainingImages, open_both
+
+AUXILIARY = 0.3  # share of an auxiliary head's loss: Szegedy et al. 2015, section 5
+CALIBRATION_BATCH = 4  # images at a time: few enough to stay in the caches between layers
+
+
+class Network(Protocol):
+    """Something to train."""
+
+    preprocess: Preprocess
+    classes: NDArray[np.int64]
+
+    @property
+    def module(self) -> nn.Module:
+        """What learns."""
+
+    @property
+    def outputs(self) -> int:
+        """Logits."""
+
+    def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Mean over the images.
+
+        Args:
+            outputs: what the module made of ``x``.
+            targets: (N, outputs) probabilities.
+            x: (N, 3, H, W) network inputs.
+        """
+
+    def write(self, average: nn.Module) -> None:
+        """Write the output: the averaged weights. Atomic."""
+
+
+@dataclass(kw_only=True)
+class Opened:
+    """A network and the images that it learns from and is scored on."""
+
+    network: Network
+    training: TrainingImages
+    held_out: TrainingImages
+
+
+def open_network(config: TrainConfig, device: torch.device) -> Opened:
+    """Build or load what is to be trained, and open its images.
+
+    Raises:
+        InputError: the model, the weights or the images are wrong, or do not fit each other.
+    """
+    torch.manual_seed(config.seed)
+    return _open_graph(config, device) if isinstance(config, QatConfig) else _open_float(config)
+
+
+def logits_of(outputs: Any) -> torch.Tensor:
+    """The main head's logits of what a module returned: GoogLeNet adds those of its auxiliary heads in training."""
+    main: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return main
+
+
+def _cross_entropy(config: TrainConfig, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+    main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+
+    return loss(main) + AUXILIARY * sum((loss(head) for head in auxiliary), torch.zeros((), device=targets.device))
+
+
+# --- float networks ---
+
+
+@dataclass(kw_only=True)
+class FloatNetwork:
+    """A registered model, and the safetensors file of its weights."""
+
+    config: TrainConfig
+    spec: ModelSpec
+    module: nn.Module
+    preprocess: Preprocess
+    classes: NDArray[np.int64]
+    labels: tuple[str, ...] | None
+
+    @property
+    def outputs(self) -> int:
+        """Logits."""
+        return self.spec.num_classes
+
+    def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Cross entropy, with the auxiliary heads' where there are some."""
+        return _cross_entropy(self.config, outputs, targets)
+
+    def write(self, average: nn.Module) -> None:
+        """The weights."""
+        save_weights(average, self.spec, self.config.output, preprocess=self.preprocess, labels=self.labels)
+
+
+def _open_float(config: TrainConfig) -> Opened:
+    spec = resolve(config.model)
+    if config.weights is None:
+        preprocess = _overridden(default_preprocess(spec.resolution), config)
+        training, held_out = open_both(config, preprocess)
+        spec = replace(spec, num_classes=len(training.classes))
+        module: nn.Module = build(spec)
+        labels: tuple[str, ...] | None = training.classes
+        classes = np.arange(spec.num_classes)
+    else:
+        loaded = demo_weights(spec) if config.weights == "demo" else load_weights(spec, Path(config.weights))
+        module, source = loaded
+        if source.label_offset:
+            raise InputError(f"{config.weights} has a background class in front; only --qat trains such a head")
+        spec, labels = source.spec, source.labels
+        preprocess = _overridden(source.preprocess, config)
+        training, held_out = open_both(config, preprocess)
+        classes = class_table(training, labels, spec.num_classes, config.label_offset or 0, config.data)
+    network = FloatNetwork(
+        config=config, spec=spec, module=module, preprocess=preprocess, classes=classes, labels=labels
+    )
+    return Opened(network=network, training=training, held_out=held_out)
+
+
+def _overridden(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
+    return preprocess.override(config.preprocess) if config.preprocess is not None else preprocess
+
+
+def class_table(
+    images: TrainingImages, labels: tuple[str, ...] | None, outputs: int, offset: int, where: str
+) -> NDArray[np.int64]:
+    """Data class to logit: by name where both have names, else class ``k`` is logit ``k + offset``.
+
+    Raises:
+        InputError: the images have a class that the network has not, or another number of them.
+    """
+    names = images.classes
+    numbered = names == tuple(str(k) for k in range(len(names)))
+    if labels is not None and not numbered:
+        strange = sorted(set(names) - set(labels))
+        if strange:
+            raise InputError(
+                f"{where} has the class {strange[0]!r} ({len(strange)} such) that the weights lack; they know "
+                f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}"
+            )
+        return np.array([labels.index(name) + offset for name in names], np.int64)
+    room = outputs - offset
+    if len(names) > room or (len(names) < room and not numbered):
+        raise InputError(
+            f"{where} has {len(names)} classes but the weights have {outputs} outputs; train without --weights, or "
+            "name the folders by class index (0, 1, …)"
+        )
+    return np.arange(len(names)) + offset
+
+
+# --- quantized graphs ---
+
+
+@dataclass(kw_only=True)
+class QatNetwork:
+    """A quantized graph, and the ``.edgecnn`` file that it becomes."""
+
+    config: QatConfig
+    module: QatGraph
+    preprocess: Preprocess
+    classes: NDArray[np.int64]
+    teacher: TorchGraph | None
+
+    @property
+    def outputs(self) -> int:
+        """Logits."""
+        graph = self.module.graph
+        return graph.tensors[graph.outputs[0]].shape[-1]
+
+    def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Cross entropy with the labels and, for the share ``distill``, with the float network's probabilities.
+
+        Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", at temperature 1.
+        """
+        loss = _cross_entropy(self.config, outputs, targets)
+        if self.teacher is None:
+            return loss
+        wanted = self.teacher(x.permute(0, 2, 3, 1)).reshape(outputs.shape).clone().softmax(1)
+        share = self.config.distill
+        return (1 - share) * loss + share * nn.functional.cross_entropy(outputs, wanted)
+
+    def write(self, average: nn.Module) -> None:
+        """The quantized graph."""
+        assert isinstance(average, QatGraph)
+        graph = average.quantized()
+        settings = {k: v for k, v in self.config.identity().items() if k not in ("data", "weights")}
+        record = {**(graph.metadata.quantization or {}), "qat": settings}
+        save(replace(graph, metadata=replace(graph.metadata, quantization=record)), self.config.output)
+
+
+def _open_graph(config: QatConfig, device: torch.device) -> Opened:
+    if config.precision != "fp32":
+        raise InputError(f"--precision {config.precision} with --qat: the grids need fp32; leave it out")
+    steps = recipe(config.recipe)
+    source = Source(
+        model=config.model,
+        weights=config.weights,
+        preprocess=config.preprocess,
+        label_offset=config.label_offset,
+        seed=config.seed,
+    )
+    graph = load_graph(source)
+    metadata = graph.metadata
+    if metadata.preprocess is None:
+        raise InputError(
+            f"nothing says how images are fed to {config.model}; pass --preprocess resize=HxW,mean=…,std=…"
+        )
+    training, held_out = open_both(config, metadata.preprocess)
+    outputs = graph.tensors[graph.outputs[0]].shape[-1]
+    classes = class_table(training, metadata.labels, outputs, metadata.label_offset, config.data)
+    if graph.precision == "fp32":
+        graph = _post_training(config, graph, training, metadata.preprocess)
+    network = QatNetwork(
+        config=config,
+        module=QatGraph(graph, weight_limit=steps.weight_limit, learn_steps=config.learn_steps),
+        preprocess=metadata.preprocess,
+        classes=classes,
+        teacher=TorchGraph(graph.as_float(), device=device) if config.distill else None,
+    )
+    return Opened(network=network, training=training, held_out=held_out)
+
+
+def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, preprocess: Preprocess) -> Graph:
+    """The int8 graph that training starts from, calibrated on training images without augmentation."""
+    steps = recipe(config.recipe)
+    count = min(config.calibration_images, len(training.labels))
+    chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[:count]
+    digest = hashlib.sha256()
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for i in range(0, count, CALIBRATION_BATCH):
+            pixels = training.pixels(chosen[i : i + CALIBRATION_BATCH])
+            digest.update(pixels.tobytes())
+            yield preprocess.normalise(pixels)
+
+    seen = calibrate(graph, batches(), keep=images_needed(steps), seed=config.seed)
+    quantized = quantize(graph, seen, steps)
+    record = {
+        "recipe": steps.to_json(),
+        "calibration": {"images": count, "sha256": digest.hexdigest()},
+        "seed": config.seed,
+    }
+    return replace(quantized, metadata=replace(quantized.metadata, quantization=record))
