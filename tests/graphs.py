@@ -232,7 +232,8 @@ def _pool(op: str) -> Callable[[Int8Builder, str], str]:
 
 
 def _pad(b: Int8Builder, x: str) -> str:
-    return b.op("pad", x, padding=tuple(int(v) for v in b.rng.integers(0, 3, 4)))
+    amounts = [int(v) for v in b.rng.integers(0, 3, 6)]
+    return b.op("pad", x, padding=tuple(amounts[:4]), channels=tuple(amounts[4:]))
 
 
 def _unary(op: str) -> Callable[[Int8Builder, str], str]:

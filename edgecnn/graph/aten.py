@@ -254,12 +254,12 @@ def _pad(b: Builder, node: fx.Node) -> Value:
     value = b.value(x)
     _image(b, value)
     widths = [int(w) for w in widths]
-    if mode != "constant" or fill not in (None, 0) or len(widths) > 4 or min(widths) < 0:
+    if mode != "constant" or fill not in (None, 0) or len(widths) > 6 or min(widths) < 0:
         raise UnsupportedError(
-            f"padding {widths} of mode {mode!r}, value {fill}; zeros around height and width are supported"
+            f"padding {widths} of mode {mode!r}, value {fill}; zeros around height, width and channels are supported"
         )
-    left, right, top, bottom = [*widths, 0, 0][:4]
-    return b.add("pad", value, padding=(top, bottom, left, right))
+    left, right, top, bottom, front, back = [*widths, 0, 0, 0, 0][:6]
+    return b.add("pad", value, padding=(top, bottom, left, right), channels=(front, back))
 
 
 def _softmax(b: Builder, node: fx.Node) -> Value:

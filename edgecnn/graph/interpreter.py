@@ -113,6 +113,11 @@ def _concat(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(x, dim=axis)
 
 
+def _pad(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    (top, bottom, left, right), (front, back) = a["padding"], a["channels"]
+    return F.pad(x[0], (left, right, top, bottom, front, back))
+
+
 def _reshape(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     nhwc = x[0].permute(0, 2, 3, 1) if x[0].ndim == 4 else x[0]
     out = nhwc.reshape(x[0].shape[0], *a["shape"][1:])
@@ -128,7 +133,7 @@ KERNELS: Mapping[str, Kernel] = {
     "avg_pool2d": _avg_pool,
     "mean": _mean,
     "concat": _concat,
-    "pad": lambda a, x: _padded(x[0], a["padding"]),
+    "pad": _pad,
     "reshape": _reshape,
     "relu": lambda a, x: x[0].relu(),
     "relu6": lambda a, x: F.hardtanh(x[0], 0.0, 6.0),

@@ -118,9 +118,9 @@ def _concat_shape(s: list[Shape], a: Attrs) -> Shape:
 
 
 def _pad_shape(s: list[Shape], a: Attrs) -> Shape:
-    top, bottom, left, right = _ints(a["padding"])
+    (top, bottom, left, right), (front, back) = _ints(a["padding"]), _ints(a["channels"])
     n, h, w, c = s[0]
-    return (n, h + top + bottom, w + left + right, c)
+    return (n, h + top + bottom, w + left + right, c + front + back)
 
 
 def _reshape_shape(s: list[Shape], a: Attrs) -> Shape:
@@ -157,7 +157,8 @@ OPS: Mapping[str, OpSpec] = {
     "avg_pool2d": OpSpec(inputs=("x",), attrs={"kernel": REQUIRED, **_PLACE}, shape=_pool_shape, scale="same"),
     "mean": OpSpec(inputs=("x",), attrs={"keepdims": False}, shape=_mean_shape),  # over height and width
     "concat": OpSpec(inputs=("x*",), attrs={"axis": REQUIRED}, shape=_concat_shape, scale="same"),
-    "pad": OpSpec(inputs=("x",), attrs={"padding": REQUIRED}, shape=_pad_shape, scale="same"),  # zeros; NHWC only
+    # Zeros around height and width, and (front, back) around the channels; NHWC only.
+    "pad": OpSpec(inputs=("x",), attrs={"padding": (0, 0, 0, 0), "channels": (0, 0)}, shape=_pad_shape, scale="same"),
     "reshape": OpSpec(inputs=("x",), attrs={"shape": REQUIRED}, shape=_reshape_shape, scale="same"),
     "relu": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
     "relu6": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),

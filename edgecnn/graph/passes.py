@@ -82,6 +82,8 @@ def fuse_padding(graph: Graph) -> Graph:
     def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
         if first.op != "pad" or second.op != "conv2d" or second.inputs[0] != first.output:
             return None
+        if first.attrs["channels"] != (0, 0):
+            return None
         outer, inner = first.attrs["padding"], second.attrs["padding"]
         assert isinstance(outer, tuple)
         assert isinstance(inner, tuple)

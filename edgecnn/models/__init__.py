@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from edgecnn.models import mobilenet_v1 as _v1  # noqa: F401  # a family registers itself
-from edgecnn.models import mobilenet_v2 as _v2  # noqa: F401
+from edgecnn.models import (  # each registers its family
+    alexnet,
+    efficientnet,
+    googlenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    vgg,
+)
 from edgecnn.models.spec import FAMILIES, ModelSpec, resolve
+
+TABLES = (alexnet, vgg, googlenet, resnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, efficientnet)
 
 __all__ = ["FAMILIES", "ModelSpec", "resolve"]

@@ -1,121 +1,137 @@
-"""The blocks as torch modules. Inputs and outputs are NCHW float32."""
+"""A spec as one torch module: its rows in order, pooling, hidden layers, a classifier."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from edgecnn.graph.ops import same_padding
-from edgecnn.models.spec import FAMILIES, ConvRow, InvertedRow, ModelSpec, SeparableRow
+from edgecnn.models.layers import (
+    ACTIVATIONS,
+    Auxiliary,
+    ConvBlock,
+    Inception,
+    InvertedResidual,
+    Residual,
+    Separable,
+    set_drop_connect,
+)
+from edgecnn.models.rows import (
+    BasicRow,
+    BottleneckRow,
+    ConvRow,
+    InceptionRow,
+    InvertedRow,
+    LinearRow,
+    PoolRow,
+    SeparableRow,
+    Stage,
+)
+from edgecnn.models.spec import FAMILIES, ModelSpec
+
+AUXILIARY = "auxiliary."  # in the names of tensors that only training needs
+AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss (Szegedy et al. 2015, section 5)
 
 
-class ConvBlock(nn.Module):
-    """Padding, convolution, batch norm (unless folded) and ReLU6 (unless linear).
+class Hidden(nn.Module):
+    """A linear layer of the head, its activation, and dropout before or after. (N, inputs) to (N, row.features)."""
 
-    ``size`` is the input's side in pixels: TensorFlow ``SAME`` padding depends on it, and is asymmetric where the
-    stride is 2 and the side is even.
-    """
-
-    def __init__(
-        self, spec: ModelSpec, size: int, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1,
-        linear: bool = False,
-    ) -> None:  # fmt: skip
+    def __init__(self, inputs: int, row: LinearRow) -> None:
         super().__init__()
-        before, after = same_padding(size, kernel, stride) if spec.padding == "same" else (kernel // 2, kernel // 2)
-        self.pad = nn.Identity() if before == after else nn.ZeroPad2d((before, after, before, after))
-        padding = before if before == after else 0
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=spec.folded)
-        self.bn = nn.Identity() if spec.folded else nn.BatchNorm2d(outputs, eps=spec.bn_eps)
-        self.act = nn.Identity() if linear else nn.ReLU6()
-        self.size = (size + before + after - kernel) // stride + 1
+        self.before = nn.Dropout(row.dropout if row.dropout_first else 0.0)
+        self.linear = nn.Linear(inputs, row.features)
+        self.act = ACTIVATIONS[row.activation]()
+        self.after = nn.Dropout(0.0 if row.dropout_first else row.dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
-        out: torch.Tensor = self.act(self.bn(self.conv(self.pad(x))))
+        """(N, inputs) to (N, row.features)."""
+        out: torch.Tensor = self.after(self.act(self.linear(self.before(x))))
         return out
-
-
-class Separable(nn.Module):
-    """Depthwise 3x3, then pointwise (MobileNetV1, fig. 3)."""
-
-    def __init__(self, spec: ModelSpec, size: int, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.depthwise = ConvBlock(spec, size, inputs, inputs, kernel=3, stride=stride, groups=inputs)
-        self.pointwise = ConvBlock(spec, self.depthwise.size, inputs, outputs, kernel=1)
-        self.size = self.pointwise.size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
-        out: torch.Tensor = self.pointwise(self.depthwise(x))
-        return out
-
-
-class InvertedResidual(nn.Module):
-    """Expand 1x1 (unless by 1), depthwise 3x3, linear project 1x1; plus the input where shapes allow (V2, fig. 4)."""
-
-    def __init__(self, spec: ModelSpec, size: int, inputs: int, outputs: int, stride: int, expand: int) -> None:
-        super().__init__()
-        hidden = inputs * expand
-        self.expand = nn.Identity() if expand == 1 else ConvBlock(spec, size, inputs, hidden, kernel=1)
-        self.depthwise = ConvBlock(spec, size, hidden, hidden, kernel=3, stride=stride, groups=hidden)
-        self.project = ConvBlock(spec, self.depthwise.size, hidden, outputs, kernel=1, linear=True)
-        self.residual = stride == 1 and inputs == outputs
-        self.size = self.project.size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
-        out: torch.Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + out if self.residual else out
 
 
 class Classifier(nn.Module):
-    """Rows, global average pooling, dropout, one linear layer. (N, 3, R, R) to logits (N, num_classes)."""
+    """Rows, average pooling, hidden layers, dropout, one linear layer. (N, 3, R, R) to logits (N, num_classes).
 
-    def __init__(self, spec: ModelSpec) -> None:
+    Built with ``auxiliary``, and in training, it returns a tuple: the logits, then those of each auxiliary classifier,
+    whose losses count ``AUXILIARY_WEIGHT``.
+    """
+
+    def __init__(self, spec: ModelSpec, *, auxiliary: bool = False) -> None:
         super().__init__()
         self.spec = spec
         blocks: list[nn.Module] = []
-        size, channels = spec.resolution, 3
-        for row in spec.rows:
-            for block in _blocks(spec, row, size, channels):
-                blocks.append(block)
-                size = block.size
-                channels = row.channels
+        readers: dict[str, nn.Module] = {}
+        channels = 3
+        for row, size in zip(spec.rows, spec.sides, strict=False):
+            if isinstance(row, LinearRow):
+                break
+            if auxiliary and isinstance(row, InceptionRow) and row.auxiliary:
+                readers[str(len(blocks))] = Auxiliary(spec, size, channels)
+            blocks += _blocks(spec, row, size, channels)
+            channels = channels if isinstance(row, PoolRow) else row.channels
         self.features = nn.Sequential(*blocks)
+        self.auxiliary = nn.ModuleDict(readers)  # by the place of the block whose input it reads
+        features = channels * spec.grid**2
+        hidden: list[nn.Module] = []
+        for row in spec.rows:
+            if isinstance(row, LinearRow):
+                hidden.append(Hidden(features, row))
+                features = row.features
+        self.hidden = nn.Sequential(*hidden)
         self.dropout = nn.Dropout(FAMILIES[spec.family].dropout)
-        self.classifier = nn.Linear(channels, spec.num_classes)
+        self.classifier = nn.Linear(features, spec.num_classes)
+        set_drop_connect(self, FAMILIES[spec.family].drop_connect)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, R, R) to logits (N, num_classes)."""
-        out: torch.Tensor = self.classifier(self.dropout(self.features(x).mean(dim=(2, 3))))
-        return out
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """(N, 3, R, R) to logits (N, num_classes); see the class for training."""
+        extra: list[torch.Tensor] = []
+        for place, block in enumerate(self.features):
+            if self.training and str(place) in self.auxiliary:
+                extra.append(self.auxiliary[str(place)](x))
+            x = block(x)
+        grid = self.spec.grid
+        pooled = x.mean(dim=(2, 3)) if grid == 1 else F.adaptive_avg_pool2d(x, grid).flatten(1)
+        out: torch.Tensor = self.classifier(self.dropout(self.hidden(pooled)))
+        return (out, *extra) if extra else out
 
 
-def _blocks(
-    spec: ModelSpec, row: ConvRow | SeparableRow | InvertedRow, size: int, channels: int
-) -> list[ConvBlock | Separable | InvertedResidual]:
+def _blocks(spec: ModelSpec, row: Stage, size: int, channels: int) -> list[nn.Module]:
+    """The blocks of one row on a map of ``size`` pixels a side."""
     match row:
         case ConvRow():
-            return [ConvBlock(spec, size, channels, row.channels, kernel=row.kernel, stride=row.stride)]
+            return [
+                ConvBlock(
+                    spec, size, channels, row.channels, kernel=row.kernel, stride=row.stride, norm=row.norm,
+                    activation=row.activation, padding=row.padding, bias=row.bias,
+                )
+            ]  # fmt: skip
+        case PoolRow():
+            return [nn.MaxPool2d(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)]
         case SeparableRow():
             return [Separable(spec, size, channels, row.channels, row.stride)]
+        case InceptionRow():
+            return [Inception(spec, size, channels, row)]
         case InvertedRow():
-            first = InvertedResidual(spec, size, channels, row.channels, row.stride, row.expand)
-            out: list[ConvBlock | Separable | InvertedResidual] = [first]
-            for _ in range(row.repeats - 1):
-                out.append(InvertedResidual(spec, first.size, row.channels, row.channels, 1, row.expand))
-            return out
+            first = InvertedResidual(spec, size, channels, row, row.stride)
+            rest = [InvertedResidual(spec, first.size, row.channels, row, 1) for _ in range(row.repeats - 1)]
+            return [first, *rest]
+        case BasicRow() | BottleneckRow():
+            head = Residual(spec, size, channels, row, row.stride)
+            return [head, *(Residual(spec, head.size, row.channels, row, 1) for _ in range(row.repeats - 1))]
 
 
-def build(spec: ModelSpec) -> Classifier:
+def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
     """The module of a spec, in evaluation mode, with torch's present random state.
 
     He initialisation by fan out (He et al. 2015, section 2.2), counted within a group: torch's own counts a depthwise
     kernel's outputs over all groups, and activations would vanish.
+
+    Args:
+        auxiliary: with the auxiliary classifiers that the rows ask for, for training.
     """
-    model = Classifier(spec)
+    model = Classifier(spec, auxiliary=auxiliary)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = math.prod(module.kernel_size) * module.out_channels / module.groups

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgecnn.models.spec import FAMILIES, ConvRow, Family, Row, SeparableRow
+from edgecnn.models.rows import ConvRow, Row, SeparableRow
+from edgecnn.models.spec import Family, register
 
 # (stride, channels) of each depthwise separable block at width 1
 BLOCKS = (
@@ -22,17 +23,19 @@ BLOCKS = (
 )
 
 
-def rows(width: float) -> tuple[Row, ...]:
+def rows(width: float, depth: float) -> tuple[Row, ...]:
     """The stages at a width: channels are truncated, not rounded to 8, as in the reference implementation."""
     stem = ConvRow(kernel=3, stride=2, channels=max(1, int(32 * width)))
     return (stem, *(SeparableRow(stride=s, channels=max(1, int(c * width))) for s, c in BLOCKS))
 
 
-FAMILIES["mobilenet_v1"] = Family(
-    name="mobilenet_v1",
-    rows=rows,
-    resolution=224,
-    dropout=0.001,
-    listed=tuple(f"mobilenet_v1_{w}_224" for w in ("1.0", "0.75", "0.5", "0.25")),
-    paper="arXiv:1704.04861",
+register(
+    Family(
+        name="mobilenet_v1",
+        rows=rows,
+        resolution=224,
+        dropout=0.001,
+        listed=tuple(f"mobilenet_v1_{w}_224" for w in ("1.0", "0.75", "0.5", "0.25")),
+        paper="arXiv:1704.04861",
+    )
 )

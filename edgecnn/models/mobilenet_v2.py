@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgecnn.models.spec import FAMILIES, ConvRow, Family, InvertedRow, Row, make_divisible
+from edgecnn.models.rows import ConvRow, InvertedRow, Row, make_divisible
+from edgecnn.models.scaling import COMPOUND, deepened
+from edgecnn.models.spec import Family, register
 
 STEM, HEAD = 32, 1280
 # expand, channels, repeats, stride: t, c, n, s of table 2
@@ -17,20 +19,26 @@ BLOCKS = (
 )
 
 
-def rows(width: float) -> tuple[Row, ...]:
-    """The stages at a width; the last convolution grows with the width but does not shrink (section 6.1)."""
+def rows(width: float, depth: float) -> tuple[Row, ...]:
+    """The stages at a width and a depth; the last convolution grows with the width, but does not shrink (sec. 6.1)."""
     return (
         ConvRow(kernel=3, stride=2, channels=make_divisible(STEM * width)),
-        *(InvertedRow(expand=t, channels=make_divisible(c * width), repeats=n, stride=s) for t, c, n, s in BLOCKS),
+        *(
+            InvertedRow(expand=t, channels=make_divisible(c * width), repeats=deepened(n, depth), stride=s)
+            for t, c, n, s in BLOCKS
+        ),
         ConvRow(kernel=1, stride=1, channels=make_divisible(HEAD * max(1.0, width))),
     )
 
 
-FAMILIES["mobilenet_v2"] = Family(
-    name="mobilenet_v2",
-    rows=rows,
-    resolution=224,
-    dropout=0.2,
-    listed=(*(f"mobilenet_v2_{w}_224" for w in ("1.4", "1.0", "0.75", "0.5", "0.35")), "mobilenet_v2_0.35_96"),
-    paper="arXiv:1801.04381",
+register(
+    Family(
+        name="mobilenet_v2",
+        rows=rows,
+        resolution=224,
+        dropout=0.2,
+        listed=(*(f"mobilenet_v2_{w}_224" for w in ("1.4", "1.0", "0.75", "0.5", "0.35")), "mobilenet_v2_0.35_96"),
+        paper="arXiv:1801.04381",
+        scaling=COMPOUND,
+    )
 )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from edgecnn.errors import InputError
-from edgecnn.models.spec import ConvRow, InvertedRow, ModelSpec, SeparableRow
+from edgecnn.models.rows import ConvRow, InvertedRow, SeparableRow
+from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
 
 Arrange = Callable[[torch.Tensor], torch.Tensor]

@@ -1,6 +1,8 @@
 """Architectures as typed rows. No torch here: names, rows and errors answer at once.
 
-A name is ``FAMILY``, ``FAMILY_WIDTH`` or ``FAMILY_WIDTH_RESOLUTION``: ``mobilenet_v2``, ``mobilenet_v2_0.35_96``.
+A name is ``FAMILY``, then, each only if wanted, ``_WIDTH`` or ``_WIDTHxDEPTH`` (with a point) and ``_RESOLUTION``
+(without): ``mobilenet_v2``, ``mobilenet_v2_0.35_96``, ``resnet18_64``, ``efficientnet_b0_0.5x0.5_96``. They multiply
+the channels of the named family and the blocks in its stages: ``efficientnet_b0_1.2x1.4_300`` is ``efficientnet_b3``.
 """
 
 from __future__ import annotations
@@ -10,71 +12,55 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.models.rows import SAME, SYMMETRIC, InceptionRow, LinearRow, Row
+from edgecnn.models.scaling import Compound
 
-PADDINGS = ("same", "symmetric")
-WIDTHS = (0.05, 8.0)
+PADDINGS = (SAME, SYMMETRIC)
+STRIDE_PLACES = ("3x3", "1x1")
+MULTIPLIERS = (0.05, 8.0)
 RESOLUTIONS = (32, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvRow:
-    """A convolution, batch norm and ReLU6."""
-
-    kernel: int
-    stride: int
-    channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeparableRow:
-    """A depthwise 3x3 convolution and a pointwise one, each with batch norm and ReLU6 (MobileNetV1, fig. 3)."""
-
-    stride: int
-    channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvertedRow:
-    """``repeats`` inverted residuals; the first has ``stride``, the others 1 (MobileNetV2, table 1).
-
-    Attributes:
-        expand: channels inside, as a multiple of the input's.
-        channels: output channels.
-        repeats: blocks in the row.
-        stride: of the first block.
-    """
-
-    expand: int
-    channels: int
-    repeats: int
-    stride: int
-
-
-Row = ConvRow | SeparableRow | InvertedRow
-
-
-@dataclass(frozen=True, kw_only=True)
 class Family:
-    """A line of models that differ in width and resolution.
+    """A line of models that differ in width, depth and resolution.
 
     Attributes:
         name: as in model names.
-        rows: the rows at a width, channels already rounded.
+        rows: the rows at a width and a depth, channels and repeats already rounded.
         resolution: default input side in pixels.
         dropout: before the classifier, in training.
         listed: names that ``edgecnn models`` shows; any other width and resolution works too.
         paper: the source of the rows.
+        padding: of strided convolutions, unless the weights say otherwise.
+        bn_eps: batch norm's epsilon, unless the weights say otherwise.
+        grid: side of the pooled map that the head reads; a smaller map is read as it is.
+        drop_connect: probability that the last residual branch is dropped in training; the others in proportion to
+            their place (Huang et al. 2016, equation 4).
+        scaling: the compound rule, or ``None`` for a family whose stages have no repeated blocks to add.
+        num_classes: logits, unless the data or the weights say otherwise.
     """
 
     name: str
-    rows: Callable[[float], tuple[Row, ...]]
+    rows: Callable[[float, float], tuple[Row, ...]]
     resolution: int
     dropout: float
     listed: tuple[str, ...]
     paper: str
+    padding: str = SAME
+    bn_eps: float = 1e-3
+    grid: int = 1
+    drop_connect: float = 0.0
+    scaling: Compound | None = None
+    num_classes: int = 1000
 
 
 FAMILIES: dict[str, Family] = {}
+
+
+def register(*families: Family) -> None:
+    """Make families known by their names."""
+    FAMILIES.update({f.name: f for f in families})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +68,7 @@ class ModelSpec:
     """One architecture, ready to build.
 
     Attributes:
-        name: ``FAMILY_WIDTH_RESOLUTION``.
+        name: ``FAMILY_WIDTH_RESOLUTION``, or ``FAMILY_WIDTHxDEPTH_RESOLUTION``.
         family: a key of ``FAMILIES``.
         width: multiplier of the channels.
         resolution: input side in pixels.
@@ -90,7 +76,14 @@ class ModelSpec:
         padding: ``same`` (TensorFlow) or ``symmetric`` (torchvision): they differ where the stride is 2.
         folded: convolutions have a bias and there is no batch norm, as in weights that were folded already.
         bn_eps: batch norm's epsilon.
+        depth: multiplier of the blocks in a stage.
+        stride_in: which convolution of a bottleneck has the stride: ``3x3`` (torchvision), or the first ``1x1`` as in
+            the paper (Keras).
         rows: the stages, filled in from the family.
+        sides: side of the map that each row but the head's reads, and of the last one's output, in pixels.
+
+    Raises:
+        InputError: a value that is not allowed, or a resolution that the strides leave nothing of.
     """
 
     name: str
@@ -98,28 +91,69 @@ class ModelSpec:
     width: float
     resolution: int
     num_classes: int = 1000
-    padding: str = "same"
+    padding: str = SAME
     folded: bool = False
     bn_eps: float = 1e-3
+    depth: float = 1.0
+    stride_in: str = "3x3"
     rows: tuple[Row, ...] = field(init=False)
+    sides: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise InputError(unknown("padding", self.padding, PADDINGS))
+        if self.stride_in not in STRIDE_PLACES:
+            raise InputError(unknown("place of a bottleneck's stride", self.stride_in, STRIDE_PLACES))
         if self.num_classes < 1:
             raise InputError(f"{self.name}: {self.num_classes} classes; a classifier has at least 1")
-        low, high = WIDTHS
-        if not low <= self.width <= high:
-            raise InputError(f"{self.name}: width {self.width}; allowed: {low} to {high}")
+        low, high = MULTIPLIERS
+        for what in ("width", "depth"):
+            if not low <= getattr(self, what) <= high:
+                raise InputError(f"{self.name}: {what} {getattr(self, what)}; allowed: {low} to {high}")
+        family = FAMILIES[self.family]
+        if self.depth != 1 and family.scaling is None:
+            able = ", ".join(f.name for f in FAMILIES.values() if f.scaling)
+            raise InputError(f"{self.name}: {self.family} has no depth to scale; families that have: {able}")
         smallest, largest = RESOLUTIONS
         if not smallest <= self.resolution <= largest:
             raise InputError(f"{self.name}: resolution {self.resolution}; allowed: {smallest} to {largest} pixels")
-        object.__setattr__(self, "rows", FAMILIES[self.family].rows(self.width))
+        object.__setattr__(self, "rows", family.rows(self.width, self.depth))
+        fault = self._misfit(self.resolution)
+        if fault:
+            fitting = [r for r in range(smallest, largest + 1) if not self._misfit(r)]
+            near = sorted(sorted(fitting, key=lambda r: abs(r - self.resolution))[:2])
+            raise InputError(
+                f"{self.name}: resolution {self.resolution} is impossible: {fault}; the nearest that are possible: "
+                + ", ".join(map(str, near))
+            )
+        object.__setattr__(self, "sides", self._sides(self.resolution))
+
+    def _sides(self, resolution: int) -> tuple[int, ...]:
+        sides = [resolution]
+        for row in self.rows:
+            if not isinstance(row, LinearRow):
+                sides.append(row.side_after(sides[-1], self.padding))
+        return tuple(sides)
+
+    def _misfit(self, resolution: int) -> str | None:
+        """Why the rows cannot work at a resolution."""
+        sides, grid = self._sides(resolution), FAMILIES[self.family].grid
+        for number, (row, before, after) in enumerate(zip(self.rows, sides[:-1], sides[1:], strict=False), start=1):
+            stride = 1 if isinstance(row, InceptionRow | LinearRow) else row.stride
+            if before < stride or after < 1:
+                return f"stage {number}, of stride {stride}, would get a map of {max(before, 0)}x{max(before, 0)}"
+        if sides[-1] > grid and sides[-1] % grid:
+            return f"the last map is {sides[-1]}x{sides[-1]}, which does not divide into the classifier's {grid}x{grid}"
+        return None
+
+    @property
+    def grid(self) -> int:
+        """Side of the pooled map that the head reads."""
+        return min(FAMILIES[self.family].grid, self.sides[-1])
 
     def to_json(self) -> dict[str, object]:
         """What ``from_json`` needs to make the same spec."""
-        names = ("name", "family", "width", "resolution", "num_classes", "padding", "folded", "bn_eps")
-        return {k: getattr(self, k) for k in names}
+        return {k: getattr(self, k) for k, f in self.__dataclass_fields__.items() if f.init}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, object]) -> ModelSpec:
@@ -134,29 +168,40 @@ class ModelSpec:
             raise InputError(f"model record does not describe a model ({error})") from None
 
 
-def resolve(name: str, num_classes: int = 1000) -> ModelSpec:
+def resolve(name: str, num_classes: int | None = None) -> ModelSpec:
     """The spec of a name.
 
     Raises:
-        InputError: no such family, or an impossible width or resolution.
+        InputError: no such family, or an impossible width, depth or resolution.
     """
-    for family in sorted(FAMILIES.values(), key=lambda f: -len(f.name)):
-        match = re.fullmatch(rf"{family.name}(?:_(\d+(?:\.\d+)?))?(?:_(\d+))?", name)
+    for family in FAMILIES.values():
+        match = re.fullmatch(rf"{family.name}(?:_(\d+\.\d+)(?:x(\d+\.\d+))?)?(?:_(\d+))?", name)
         if match:
-            width = float(match[1] or 1.0)
-            resolution = int(match[2] or family.resolution)
-            full = f"{family.name}_{match[1] or '1.0'}_{resolution}"
-            return ModelSpec(name=full, family=family.name, width=width, resolution=resolution, num_classes=num_classes)
+            width, depth = float(match[1] or 1), float(match[2] or 1)
+            return named(family.name, width, depth, int(match[3] or family.resolution), num_classes)
     listed = [n for f in FAMILIES.values() for n in (f.name, *f.listed)]
     raise InputError(
-        unknown("model", name, listed) + "; any FAMILY_WIDTH_RESOLUTION, or package.module:factory for your own"
+        unknown("model", name, listed)
+        + "; any FAMILY_WIDTH_RESOLUTION or FAMILY_WIDTHxDEPTH_RESOLUTION, or package.module:factory for your own"
     )
 
 
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Nearest multiple of ``divisor``, at least one, and never more than 10 % below.
+def named(family: str, width: float, depth: float, resolution: int, num_classes: int | None = None) -> ModelSpec:
+    """The spec of a family at a width, depth and resolution; its name is one that ``resolve`` reads.
 
-    Source: the channel rounding of the MobileNetV2 reference implementation (TensorFlow models, slim).
+    Raises:
+        InputError: no such family, or an impossible width, depth or resolution.
     """
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+    if family not in FAMILIES:
+        raise InputError(unknown("family", family, FAMILIES))
+    multipliers = f"{float(width)}" if depth == 1 else f"{float(width)}x{float(depth)}"
+    return ModelSpec(
+        name=f"{family}_{multipliers}_{resolution}",
+        family=family,
+        width=width,
+        depth=depth,
+        resolution=resolution,
+        num_classes=FAMILIES[family].num_classes if num_classes is None else num_classes,
+        padding=FAMILIES[family].padding,
+        bn_eps=FAMILIES[family].bn_eps,
+    )

@@ -217,12 +217,13 @@ def test_onnx_carries_signed_activations_for_devices_that_want_them(mobilenet, t
 
 
 def names():
-    return sorted({resolve(n).name for family in FAMILIES.values() for n in (family.name, *family.listed)})
+    """Every family, narrow, shallow and on a small image: each kind of block, few weights."""
+    return [f"{f.name}_{'0.25x0.25' if f.scaling else '0.25'}_64" for f in FAMILIES.values()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
-def test_every_registered_model_holds_the_same_integers(name):
+def test_every_family_holds_the_same_integers(name):
     module, source = random_weights(resolve(name))
     side = source.spec.resolution
     graph = capture(module, (3, side, side), Metadata(model=name))

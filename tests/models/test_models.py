@@ -13,7 +13,7 @@ from edgecnn.models import FAMILIES, resolve
 from edgecnn.models.blocks import build
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.count import size_of
-from edgecnn.models.spec import make_divisible
+from edgecnn.models.rows import make_divisible
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "models.toml").read_text("utf-8"))
 
@@ -24,7 +24,9 @@ def test_parameters_and_macs_are_the_golden_and_the_published_ones(name):
     assert (size.parameters, size.macs) == (golden["parameters"], golden["macs"])
     # The tables round to two digits after the point, and to whole millions of MACs.
     assert size.parameters / 1e6 == pytest.approx(golden["published_parameters"], rel=0.021, abs=0.006)
-    assert size.macs / 1e6 == pytest.approx(golden["published_macs"], rel=0.005, abs=1)
+    if "published_macs" in golden:
+        within = golden.get("published_macs_within", 0.005)
+        assert size.macs / 1e6 == pytest.approx(golden["published_macs"], rel=within, abs=1)
 
 
 def test_every_listed_model_has_a_golden_entry():

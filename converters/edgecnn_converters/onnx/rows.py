@@ -265,8 +265,9 @@ def _concat(e: Emitter, node: Node) -> None:
 
 
 def _pad(e: Emitter, node: Node) -> None:
-    before, after = pads(node.attrs)
-    amounts = e.initializer(f"{node.output}/pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
+    a: Mapping[str, Any] = node.attrs
+    (before, after), (front, back) = pads(a), a["channels"]
+    amounts = e.initializer(f"{node.output}/pads", np.array([0, front, *before, 0, back, *after], np.int64))
     e.finish(node, "Pad", [e.value(node.inputs[0]), amounts])
 
 

@@ -201,9 +201,10 @@ def _repeated(e: Emitter, node: Node, times: int) -> Any:
 
 
 def _pad(e: Emitter, node: Node) -> Any:
+    a: Mapping[str, Any] = node.attrs
     amounts = [
-        e.plain(np.array([0, 0, *ends], np.int64), f"{node.output}/{k}")
-        for ends, k in zip(pads(node.attrs), ("begin", "end"), strict=True)
+        e.plain(np.array([0, channels, *ends], np.int64), f"{node.output}/{k}")
+        for ends, channels, k in zip(pads(a), a["channels"], ("begin", "end"), strict=True)
     ]
     zero = e.plain(np.float32(0), f"{node.output}/zero")
     return ops.pad(e.values[node.inputs[0]], *amounts, "constant", zero, name=f"{node.output}/op")

@@ -265,7 +265,7 @@ def _concat(e: Emitter, node: Node) -> None:
 def _pad(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     top, bottom, left, right = a["padding"]
-    amounts = e.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], [0, 0]])
+    amounts = e.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], a["channels"]])
     inputs = [e.operand(node.inputs[0]), amounts]
     e.operator("PAD", None, inputs, e.activation(node.output), e.schema.PadOptionsT())
 

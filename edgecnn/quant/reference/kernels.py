@@ -163,8 +163,8 @@ def concat(c: Call) -> Int8:
 
 def pad(c: Call) -> Int8:
     """Zeros, which are the zero point."""
-    top, bottom, left, right = c.attrs["padding"]
-    return np.pad(c.values[0], ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=c.zero(0))
+    (top, bottom, left, right), channels = c.attrs["padding"], c.attrs["channels"]
+    return np.pad(c.values[0], ((0, 0), (top, bottom), (left, right), channels), constant_values=c.zero(0))
 
 
 def reshape(c: Call) -> Int8:
