@@ -17,6 +17,7 @@ from edgecnn.files import sha256, write_atomic, write_json
 from edgecnn.graph.ir import Metadata
 
 PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
+INTEGER_PRECISIONS = ("int8", "int16x8")  # activations are integers too
 LAYOUTS = {"NHWC": 4, "NCHW": 4, "NC": 2}
 INTEGER_PORTS = ("int8", "uint8", "int16")
 

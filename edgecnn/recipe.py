@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -38,6 +39,9 @@ class Recipe:
     weight_range: str = _setting("minmax", "minmax or mse, for each output channel of the weights, or all of them")
     per_tensor: bool = _setting(False, "one scale for all of a layer's weights, for hardware that has no more")
     weight_bits: int = _setting(8, "8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits")
+    keep: tuple[str, ...] = _setting(
+        (), "activations in 16 bits in an int8 network, or float where the target has none; --mixed finds them"
+    )
     bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
     correction_images: int = _setting(32, "calibration images that bias correction looks at")
     reconstruction: str = _setting("none", "none, or learn the weights' rounding and the biases by layer or by block")
@@ -78,8 +82,7 @@ class Recipe:
         lines = [f'name = "{self.name}"']
         for setting in fields(self)[1:]:
             value = getattr(self, setting.name)
-            shown = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else value
-            lines += [f"# {setting.metadata['says']}", f"{setting.name} = {shown}"]
+            lines += [f"# {setting.metadata['says']}", f"{setting.name} = {json.dumps(value)}"]
         return "\n".join(lines) + "\n"
 
 
@@ -118,6 +121,8 @@ def _read(path: Path) -> Recipe:
         known = Recipe.__dataclass_fields__.get(key)
         if known is None:
             raise InputError(f"recipe {path}: {unknown('field', key, Recipe.__dataclass_fields__)}")
-        if type(value).__name__ != known.type and (type(value), known.type) != (int, "float"):
+        if known.type == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            given[key] = tuple(value)
+        elif type(value).__name__ != known.type and (type(value), known.type) != (int, "float"):
             raise InputError(f"recipe {path}: {key} is {value!r}, a {type(value).__name__}; it must be a {known.type}")
     return Recipe(**given)

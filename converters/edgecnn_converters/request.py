@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from edgecnn.artifact import INTEGER_PRECISIONS, PRECISIONS
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn.graph.contract import check_int8
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph
 
-FROM: Mapping[str, str] = {"fp32": "fp32", "fp16": "fp32", "w8": "w8", "int8": "int8"}  # of the file: of the graph
+FROM: Mapping[str, str] = {**{p: p for p in PRECISIONS}, "fp16": "fp32"}  # of the file: of the graph
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 Obstacle = tuple[str, str]  # node, reason
 
@@ -31,8 +32,8 @@ def check_request(graph: Graph, precision: str, io: str, io_types: Collection[st
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         got = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise UnsupportedError(f"the graph has {got}; one of each can be written")
-    if precision == "int8":
-        check_int8(graph)
+    if precision in INTEGER_PRECISIONS:
+        check_integers(graph)
 
 
 def refuse(target: str, faults: Collection[Obstacle]) -> None:

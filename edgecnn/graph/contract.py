@@ -1,6 +1,7 @@
-"""The numerics contract, checked: what a full int8 graph must hold before an oracle runs it or a converter writes it.
+"""The numerics contract, checked: what an integer graph must hold before an oracle runs it or a converter writes it.
 
-Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications".
+Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications"; for int16 activations the
+"16x8" mode of the same kernels (int16 activations, int8 weights, int64 biases), whose zero points are 0.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.graph.ops import OPS
 
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
+FIXED_INT16 = QParams(scale=np.array([1 / 32768], np.float32), zero_point=np.array([0]), dtype="int16")
+FIXED_OF = {"int8": FIXED, "int16": FIXED_INT16}  # by type of the activations
+BIAS_OF = {"int8": "int32", "int16": "int64"}
 WEIGHT_LIMIT = 127
 BIAS_TOLERANCE = 1e-6  # relative; float32 products differ by the order of rounding, nothing more
 WEIGHTED = ("conv2d", "fully_connected")
 
 
-def check_int8(graph: Graph) -> None:
+def check_integers(graph: Graph) -> None:
     """Nothing, where every tensor of the graph is quantized as the contract says.
 
-    - Activations: int8, per tensor; an op of scale ``same`` keeps its inputs' parameters, ``fixed`` has 1/256 and -128.
-    - Weights: int8, symmetric, in [-127, 127], one scale per output channel or one in all. Biases: int32 at
-      ``s_in * s_w[c]``, zero point 0.
+    - Activations: int8 or int16, per tensor, of one type at a node (but for ``requantize``); int16 has zero point 0. An
+      op of scale ``same`` keeps its inputs' parameters, ``fixed`` has those of ``FIXED_OF``.
+    - Weights: int8, symmetric, in [-127, 127], one scale per output channel or one in all. Biases: int32 (int64 beside
+      int16 activations) at ``s_in * s_w[c]``, zero point 0.
     - Other constants: as activations.
 
     Raises:
@@ -42,8 +47,16 @@ def _check_node(graph: Graph, node: Node) -> None:
     if node.op in WEIGHTED:
         _check_weights(where, *inputs)
         inputs = inputs[:1]
+    if node.op == "requantize" and output.quant.dtype != node.attrs["to"]:
+        raise InputError(f"{where} makes {output.quant.dtype}; it must make {node.attrs['to']}")
     for tensor in inputs:
         _per_tensor(tensor, f"{where}: input {tensor.name!r}")
+        assert tensor.quant is not None
+        if node.op != "requantize" and tensor.quant.dtype != output.quant.dtype:
+            raise InputError(
+                f"{where} reads {tensor.name!r} in {tensor.quant.dtype} and makes {output.quant.dtype}; "
+                "put a requantize between"
+            )
     scale = OPS[node.op].scale
     if scale == "same":
         for tensor in inputs:
@@ -52,16 +65,21 @@ def _check_node(graph: Graph, node: Node) -> None:
                     f"{where} only moves or compares integers, but its output is on another grid than its input "
                     f"{tensor.name!r}; quantize both with the same scale and zero point"
                 )
-    if scale == "fixed" and not output.quant.same_as(FIXED):
-        raise InputError(f"{where}: its output must have scale 1/256 and zero point -128")
+    fixed = FIXED_OF[output.quant.dtype]
+    if scale == "fixed" and not output.quant.same_as(fixed):
+        raise InputError(
+            f"{where}: its output must have scale 1/{1 / fixed.scale[0]:.0f} and zero point {fixed.zero_point[0]}"
+        )
 
 
 def _per_tensor(tensor: Tensor, what: str) -> None:
     if tensor.quant is None:
-        raise InputError(f"{what} stays float; in a full int8 graph every tensor is quantized")
-    if tensor.quant.dtype != "int8" or tensor.quant.axis is not None:
+        raise InputError(f"{what} stays float; in an integer graph every tensor is quantized")
+    if tensor.quant.dtype not in FIXED_OF or tensor.quant.axis is not None:
         axis = "per tensor" if tensor.quant.axis is None else f"per channel of axis {tensor.quant.axis}"
-        raise InputError(f"{what} is {tensor.quant.dtype} {axis}; it must be int8 per tensor")
+        raise InputError(f"{what} is {tensor.quant.dtype} {axis}; it must be int8 or int16 per tensor")
+    if tensor.quant.dtype == "int16" and tensor.quant.zero_point[0] != 0:
+        raise InputError(f"{what} is int16 with zero point {tensor.quant.zero_point[0]}; it must be 0")
 
 
 def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
@@ -76,14 +94,18 @@ def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
         )
     if np.any(weight.quant.zero_point) or weight.integers.min() < -WEIGHT_LIMIT:
         raise InputError(f"{where}: weight {weight.name!r} must be symmetric: zero point 0, integers in [-127, 127]")
+    if x.quant is None:
+        raise InputError(f"{where}: input {x.name!r} stays float")
+    wanted = BIAS_OF[x.quant.dtype]
     if (
         bias.integers is None
         or bias.quant is None
-        or bias.quant.dtype != "int32"
+        or bias.quant.dtype != wanted
         or bias.quant.axis != weight.quant.axis
     ):
-        raise InputError(f"{where}: bias {bias.name!r} must be a constant in int32 with as many scales as the weight")
-    assert x.quant is not None
+        raise InputError(
+            f"{where}: bias {bias.name!r} must be a constant in {wanted} with as many scales as the weight"
+        )
     product = x.quant.scale.astype(np.float64) * weight.quant.scale
     if np.any(bias.quant.zero_point) or not np.allclose(bias.quant.scale, product, rtol=BIAS_TOLERANCE, atol=0):
         raise InputError(f"{where}: bias {bias.name!r} must have zero point 0 and scale s_in * s_w")

@@ -137,6 +137,11 @@ class Tensor:
         return self.value is not None
 
 
+def is_wide(tensor: Tensor) -> bool:
+    """Whether a tensor is an activation in 16 bits."""
+    return tensor.quant is not None and tensor.quant.dtype == "int16"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """One operation. ``attrs`` holds every attribute of the op's row in ``graph/ops.py``, defaults filled in.
@@ -238,13 +243,18 @@ class Graph:
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``w8`` (weights only), ``int8`` or ``int16x8``: read off the tensors."""
+        """``fp32``, ``w8`` (weights only), ``int8`` (but for what is ``kept``) or ``int16x8``: read off the tensors."""
         types = {t.quant.dtype for t in self.activations() if t.quant is not None}
-        if "int16" in types:
-            return "int16x8"
         if types:
-            return "int8"
+            return "int16x8" if types == {"int16"} else "int8"
         return "w8" if any(t.quant is not None for t in self.tensors.values()) else "fp32"
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Nodes of an int8 graph that compute in 16 bits, or in float where a target has no such integers."""
+        if self.precision != "int8":
+            return ()
+        return tuple(n.output for n in self.nodes if n.op != "requantize" and is_wide(self.tensors[n.output]))
 
     def as_float(self) -> Graph:
         """The same network without quantization: the float values that stand beside the integers."""

@@ -29,7 +29,8 @@ class OpSpec:
         attrs: attribute name to default; ``REQUIRED`` has none.
         shape: output shape from input shapes and attributes.
         scale: how the output is quantized: ``own`` (calibrated), ``same`` (shares the input's parameters, so
-            the op only moves or compares integers) or ``fixed`` (scale 1/256, zero point -128).
+            the op only moves or compares integers) or ``fixed`` (scale 1/256 and zero point -128 in int8, 1/32768 and
+            0 in int16).
             Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications".
         macs: multiply-accumulates from input shapes and the output shape; biases and elementwise ops count 0.
     """
@@ -163,6 +164,8 @@ OPS: Mapping[str, OpSpec] = {
     "relu": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
     "relu6": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
     "hard_swish": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),  # x * relu6(x + 3) / 6
+    # The same values on the grid of another integer type; every other op's activations are all of one type.
+    "requantize": OpSpec(inputs=("x",), attrs={"to": REQUIRED}, shape=_same_shape),
     "sigmoid": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),
     "softmax": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),  # over the last dimension
 }

@@ -29,7 +29,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
     """The graph with corrected bias integers; the float values beside them stay as they are.
 
     Args:
-        graph: full int8, integers beside values.
+        graph: all integers, beside values.
         images: (N, H, W, C) network inputs; all are in memory at once, layer by layer.
     """
     exact = {t.name: _laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
@@ -52,7 +52,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
             bias = graph.tensors[node.inputs[2]]
             assert bias.quant is not None
             found = coarse[bias.name].numpy() + shift.numpy()
-            corrected.append(quantize_bias(bias, bias.quant.scale, found))
+            corrected.append(quantize_bias(bias, bias.quant.scale, found, bias.quant.dtype))
             for chunk in b:
                 chunk += shift.reshape(1, -1, *[1] * (chunk.ndim - 2))
         activation, quant = node.attrs.get("activation"), graph.tensors[node.output].quant

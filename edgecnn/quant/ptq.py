@@ -7,31 +7,34 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgecnn.errors import InputError, UnsupportedError
-from edgecnn.graph.contract import FIXED, WEIGHTED
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.graph.contract import FIXED_OF, WEIGHTED
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
+from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
 
-def quantize(graph: Graph, calibration: Calibration, recipe: Recipe) -> Graph:
-    """The int8 graph: every activation has parameters, every constant integers.
+def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: str = "int8") -> Graph:
+    """The integer graph: every activation has parameters, every constant integers.
 
     Args:
         graph: float.
         calibration: of this graph; with ``images_needed(recipe)`` images kept.
         recipe: the steps.
+        precision: ``int8``, but for what the recipe keeps in 16 bits, or ``int16x8``.
 
     Raises:
-        InputError: the graph is quantized already.
+        InputError: the graph is quantized already, or the recipe keeps what it does not have.
         UnsupportedError: an op's scale contract cannot be met; names the node.
     """
     if graph.precision != "fp32":
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-    result = quantize_activations(graph, calibration.ranges, recipe)
+    wide, ranges = widen(graph, calibration.ranges, wide_activations(graph, recipe, precision))
+    result = quantize_activations(wide, ranges, recipe, precision)
     result = quantize_constants(result)
     result = quantize_weights(result, recipe)
     result = quantize_biases(result)
@@ -47,6 +50,21 @@ def images_needed(recipe: Recipe) -> int:
     return max(correcting, learning)
 
 
+def wide_activations(graph: Graph, recipe: Recipe, precision: str) -> set[str]:
+    """The activations in 16 bits: all, or those that the recipe keeps so and all that must share their scale.
+
+    Raises:
+        InputError: the recipe keeps what is no activation inside the graph.
+    """
+    if precision == "int16x8":
+        return {t.name for t in graph.activations()}
+    inside = {t.name for t in graph.activations()} - {*graph.inputs, *graph.outputs}
+    strange = set(recipe.keep) - inside
+    if strange:
+        raise InputError(unknown("activation to keep in 16 bits", min(strange), sorted(inside)))
+    return set().union(*(group for group in scale_groups(graph) if group & set(recipe.keep)))
+
+
 def scale_groups(graph: Graph) -> list[set[str]]:
     """Activations that must share their parameters: what ops of scale ``same`` read and make."""
     groups = {t.name: {t.name} for t in graph.activations()}
@@ -57,25 +75,29 @@ def scale_groups(graph: Graph) -> list[set[str]]:
     return list({id(g): g for g in groups.values()}.values())
 
 
-def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe) -> Graph:
+def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe, precision: str = "int8") -> Graph:
     """Every activation gets the parameters of its range; those that must share a scale get the same.
+
+    The input has the precision's type, and so has everything up to a requantize.
 
     Raises:
         UnsupportedError: an op's scale contract cannot be met; names the node.
     """
     fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
+    types = scheme.activation_types(graph, "int16" if precision == "int16x8" else "int8")
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
+        dtype = types[min(group)]
         if group & fixed:
             if group - fixed and any(_origin(graph, name) for name in group - fixed):
                 names = ", ".join(sorted(group))
                 raise UnsupportedError(
-                    f"{names} must share one scale, but a sigmoid or softmax among them has the fixed scale 1/256; "
+                    f"{names} must share one scale, but a sigmoid or softmax among them has a fixed scale; "
                     "join them after a layer of their own"
                 )
-            quant = FIXED
+            quant = FIXED_OF[dtype]
         else:
-            quant = _group_qparams([ranges[name] for name in sorted(group)], recipe)
+            quant = _group_qparams([ranges[name] for name in sorted(group)], recipe, dtype)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
@@ -96,16 +118,18 @@ def _widen_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
     while changed:
         changed = False
         for node in graph:
-            if OPS[node.op].scale != "own":
+            if OPS[node.op].scale != "own" or node.op == "requantize":
                 continue
-            names = [i for i in node.inputs if i in chosen]
-            constants = [v for i in node.inputs[1:2] if (v := graph.tensors[i].value) is not None]
-            weight = max((scheme.constant_scale(node.op, v) for v in constants), default=0.0)
+            names, dtype = [i for i in node.inputs if i in chosen], chosen[node.output].dtype
+            constants = [v for i in node.inputs[1:] if (v := graph.tensors[i].value) is not None]
+            weight = max((scheme.constant_scale(node.op, v, dtype) for v in constants[:1]), default=0.0)
             scales, output = scheme.kernel_scales(
                 node.op, [float(chosen[i].scale[0]) for i in names], float(chosen[node.output].scale[0]), weight
             )
             for name, scale in ((node.output, output), *zip(names, scales, strict=True)):
-                changed |= chosen[name] is not FIXED and raise_to(name, scale)
+                changed |= chosen[name] not in FIXED_OF.values() and raise_to(name, scale)
+            if dtype == "int16" and node.op in WEIGHTED:
+                changed |= raise_to(node.output, scheme.accumulator_scale(float(chosen[names[0]].scale[0]), *constants))
 
 
 def _origin(graph: Graph, name: str) -> bool:
@@ -114,7 +138,9 @@ def _origin(graph: Graph, name: str) -> bool:
     return node is None or OPS[node.op].scale == "own"
 
 
-def _group_qparams(seen: list[Range], recipe: Recipe) -> QParams:
+def _group_qparams(seen: list[Range], recipe: Recipe, dtype: str) -> QParams:
+    if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
+        return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
     samples = np.concatenate([r.samples for r in seen])
     union = Range(low=min(r.low for r in seen), high=max(r.high for r in seen), samples=samples)
     match recipe.activation_range:
@@ -126,13 +152,15 @@ def _group_qparams(seen: list[Range], recipe: Recipe) -> QParams:
 
 
 def quantize_constants(graph: Graph) -> Graph:
-    """Constant operands of elementwise ops: int8 per tensor."""
+    """Constant operands of elementwise ops: per tensor, in the type of the output."""
     changed = []
     for node in graph:
         for name in node.inputs if node.op not in WEIGHTED else ():
             tensor = graph.tensors[name]
             if tensor.value is not None:
-                quant = scheme.activation_qparams(float(tensor.value.min()), float(tensor.value.max()))
+                made = graph.tensors[node.output].quant
+                assert made is not None
+                quant = scheme.activation_qparams(float(tensor.value.min()), float(tensor.value.max()), made.dtype)
                 changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
     return graph.with_tensors(*changed)
 
@@ -159,13 +187,13 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
             made = graph.tensors[node.output].quant
             if source.quant is not None and made is not None:
                 scales = np.maximum(scales, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
-                scales = scheme.widened_for_bias(scales, source.quant.scale, bias.value)
+                scales = scheme.widened_for_bias(scales, source.quant, bias.value)
             changed.append(scheme.quantize_weight(weight, scales, recipe.weight_limit))
     return graph.with_tensors(*changed)
 
 
 def quantize_biases(graph: Graph) -> Graph:
-    """int32 biases at the product of their layer's input and weight scales."""
+    """int32 (after int16 activations: int64) biases at the product of their layer's input and weight scales."""
     changed = []
     for node in graph:
         if node.op in WEIGHTED:
@@ -174,5 +202,5 @@ def quantize_biases(graph: Graph) -> Graph:
             assert weight.quant is not None
             assert bias.value is not None
             scales = scheme.bias_scales(source.quant.scale, weight.quant.scale)
-            changed.append(scheme.quantize_bias(bias, scales, bias.value))
+            changed.append(scheme.quantize_bias(bias, scales, bias.value, scheme.bias_type(source.quant)))
     return graph.with_tensors(*changed)

@@ -11,23 +11,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHT_LIMIT, WEIGHTED
-from edgecnn.graph.ir import QParams, Tensor
+from edgecnn.graph.contract import BIAS_OF, WEIGHT_LIMIT, WEIGHTED
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 
-BIAS_LIMIT = 2**30  # half of int32: the other half is headroom for the accumulated products
+BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
+ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
 SMALLEST_MULTIPLIER = np.float32(2**-30)  # of a convolution: below 2**-32 XNNPACK refuses it
 SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
 
 
-def activation_qparams(low: float, high: float) -> QParams:
-    """int8, per tensor, affine, over [low, high] widened to hold 0, which is exactly an integer.
+def activation_types(graph: Graph, first: str) -> dict[str, str]:
+    """The integer type of every activation: the input's is ``first``, and only a requantize changes it."""
+    types = dict.fromkeys(graph.inputs, first)
+    for node in graph:
+        types[node.output] = str(node.attrs.get("to")) if node.op == "requantize" else _read_type(node, types)
+    return types
+
+
+def _read_type(node: Node, types: dict[str, str]) -> str:
+    return next(types[i] for i in node.inputs if i in types)
+
+
+def activation_qparams(low: float, high: float, dtype: str = "int8") -> QParams:
+    """Per tensor over [low, high] widened to hold 0, which is exactly an integer: int8 affine, int16 symmetric.
 
     The scale is at least ``SMALLEST``, also where the tensor is always zero.
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    if dtype == "int16":
+        scale = max(np.float32(max(-low, high) / 32767), SMALLEST)
+        return QParams(scale=np.array([scale]), zero_point=np.array([0]), dtype=dtype)
     scale = max(np.float32((high - low) / 255), SMALLEST)
     zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
-    return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype="int8")
+    return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype=dtype)
 
 
 def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float) -> tuple[list[float], float]:
@@ -58,15 +74,23 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
     return [max(s, output / low) for s in raised], output
 
 
-def constant_scale(op: str, value: NDArray[np.float32]) -> float:
+def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> float:
     """The largest scale that a weight, or a constant operand, will get."""
     if op in WEIGHTED:
         return float(np.abs(value).max()) / WEIGHT_LIMIT
-    return float(activation_qparams(float(value.min()), float(value.max())).scale[0])
+    return float(activation_qparams(float(value.min()), float(value.max()), dtype).scale[0])
+
+
+def accumulator_scale(input_scale: float, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> float:
+    """The smallest output scale at which no 48-bit sum of a 16-bit layer leaves int32 on its way to the output."""
+    products = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1) * 2**15 * input_scale
+    return float((products + np.abs(bias)).max() / ACCUMULATOR_REACH)
 
 
 def rescaled(quant: QParams, scale: float) -> QParams:
     """The same lower end on a coarser grid."""
+    if quant.dtype == "int16":
+        return QParams(scale=np.array([scale]), zero_point=np.array([0]), dtype=quant.dtype)
     low = (-128 - int(quant.zero_point[0])) * float(quant.scale[0])
     zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype=quant.dtype)
@@ -110,20 +134,23 @@ def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.floa
     return product
 
 
-def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArray[Any]) -> Tensor:
-    """The tensor with int32 integers of the corrected bias; its float value stays what it was."""
-    quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int32", axis=0)
+def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArray[Any], dtype: str = "int32") -> Tensor:
+    """The tensor with integers of the corrected bias; its float value stays what it was."""
+    quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype=dtype, axis=0)
     integers = np.rint(corrected.astype(np.float64) / scales.astype(np.float64)).astype(np.int64)
     return Tensor(
-        name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers.astype(np.int32)
+        name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers.astype(dtype)
     )
 
 
-def widened_for_bias(
-    scales: NDArray[np.float32], input_scale: NDArray[np.float32], bias: NDArray[Any]
-) -> NDArray[np.float32]:
-    """Weight scales, made larger where the bias would not fit in half of int32 at ``s_in * s_w``."""
-    needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT * float(input_scale[0]))
+def bias_type(source: QParams) -> str:
+    """The integer type of the bias of a layer that reads ``source``."""
+    return BIAS_OF[source.dtype]
+
+
+def widened_for_bias(scales: NDArray[np.float32], source: QParams, bias: NDArray[Any]) -> NDArray[np.float32]:
+    """Weight scales, made larger where the bias would not fit in half of the sum's bits at ``s_in * s_w``."""
+    needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT[source.dtype] * float(source.scale[0]))
     needed = needed if scales.size == bias.size else needed.max()
     widened: NDArray[np.float32] = np.maximum(scales, needed).astype(np.float32)
     return widened

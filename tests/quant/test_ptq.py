@@ -14,7 +14,7 @@ from zoo import GOOD
 from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import check_int8
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.models import resolve
@@ -57,7 +57,7 @@ def test_every_module_becomes_a_close_int8_network(module, name):
     except UnsupportedError as error:
         assert "must share one scale" in str(error)
         return
-    check_int8(int8)
+    check_integers(int8)
     assert int8.precision == "int8"
     assert sqnr(graph, int8, images(graph, 16)) > (12 if module == "softmax" else 20)
 
@@ -72,7 +72,7 @@ def test_random_networks_meet_the_contract(seed, pieces, name):
     except UnsupportedError as error:
         assert "must share one scale" in str(error)
         return
-    check_int8(int8)
+    check_integers(int8)
     assert len(convert(int8, precision="int8").files[".tflite"])
 
 
@@ -115,8 +115,8 @@ def test_mse_ranges_clip_an_outlier_and_never_do_worse():
 
 
 def test_a_bias_too_large_for_int32_widens_its_weights():
-    narrow, wide = np.array([1e-9, 1e-3], np.float32), np.array([1e-6], np.float32)
-    scales = scheme.widened_for_bias(narrow, wide, np.array([5.0, 0.5]))
+    narrow, source = np.array([1e-9, 1e-3], np.float32), scheme.rescaled(scheme.activation_qparams(0, 1), 1e-6)
+    scales = scheme.widened_for_bias(narrow, source, np.array([5.0, 0.5]))
     assert 5.0 / (1e-6 * float(scales[0])) <= 2**30 * 1.001
     assert scales[1] == np.float32(1e-3)
 
@@ -220,7 +220,7 @@ def test_a_dead_layer_is_quantized_and_runs(tmp_path):
 def test_per_tensor_weights_have_one_scale(module):
     graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
     int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), Recipe(name="x", per_tensor=True))
-    check_int8(int8)
+    check_integers(int8)
     for node in (n for n in int8 if n.op in ("conv2d", "fully_connected")):
         weight, bias = (int8.tensors[i] for i in node.inputs[1:])
         assert weight.quant.axis is bias.quant.axis is None
@@ -234,7 +234,7 @@ def test_reduced_range_keeps_weights_in_seven_bits():
     int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), seven)
     weights = [int8.tensors[n.inputs[1]].integers.astype(int) for n in int8 if n.op in ("conv2d", "fully_connected")]
     assert max(np.abs(w).max() for w in weights) == 63
-    check_int8(int8)
+    check_integers(int8)
     with pytest.raises(InputError, match="weight_bits 6; allowed: 7, 8"):
         Recipe(name="x", weight_bits=6)
 

@@ -6,36 +6,38 @@ import json
 from typing import Any
 
 from edgecnn.artifact import Emission
-from edgecnn.graph.ir import Graph, Metadata, Node
+from edgecnn.graph.ir import Graph, Metadata, Node, is_wide
 from edgecnn_converters.request import check_request, float16_obstacles, refuse
 from edgecnn_converters.tflite.reader import METADATA, guess_precision, integers, layers, ports, read
 from edgecnn_converters.tflite.rows import ROWS, Emitter, placement, scale_ratio
 
 __all__ = ["convert", "describe", "integers", "layers", "unsupported"]
-IO = ("int8", "uint8", "float32")
-FLOAT_IO = ("int8", "float32")  # int8 is the default, and means nothing to a float file
+IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # the first is the default
+FLOAT_IO = ("float32",)
 MIN_RUNTIME = "min_runtime_version"
 MIN_RUNTIME_BYTES = 16
 
 
-def convert(graph: Graph, *, precision: str, io: str = "int8") -> Emission:
+def convert(graph: Graph, *, precision: str, io: str | None = None) -> Emission:
     """Write a graph as ``.tflite``. The same graph gives the same bytes.
 
     Args:
         graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
-        precision: ``fp32``, ``fp16``, ``w8`` or ``int8``.
-        io: type of the input and output of an int8 file. ``uint8`` and ``float32`` cost one operator at each end.
+        precision: ``fp32``, ``fp16``, ``w8``, ``int8`` or ``int16x8``.
+        io: type of the input and output of an integer file: its own unless told. Others cost one operator at each end.
 
     Raises:
         InputError: the graph is not of that precision, or breaks the numerics contract; the message names the node.
         UnsupportedError: the graph holds what a TFLite file or its kernels cannot express; all of it is listed.
         MissingDependencyError: ai-edge-litert is not installed.
     """
-    check_request(graph, precision, io, IO if precision == "int8" else FLOAT_IO)
+    types = IO.get(precision, FLOAT_IO)
+    io = io or types[0]
+    check_request(graph, precision, io, types)
     refuse("TFLite", unsupported(graph, precision))
     emitter = Emitter(graph, precision)
     (input_name,), (output_name,) = graph.inputs, graph.outputs
-    outer = emitter.integer and io != "int8"
+    outer = emitter.integer and io != types[0]
     source = _outer_input(emitter, io) if outer else emitter.activation(input_name)
     for node in graph:
         ROWS[node.op](emitter, node)
@@ -81,8 +83,11 @@ def _obstacle(graph: Graph, node: Node, precision: str) -> str | None:
         return f"no row for the op {node.op}; rows: {', '.join(sorted(ROWS))}"
     if node.op == "avg_pool2d" and not isinstance(placement(graph, node, a["kernel"]), str):
         return f"average pooling with padding {a['padding']}; allowed: none, or TensorFlow's SAME"
-    if precision == "int8" and node.op == "hard_swish" and scale_ratio(graph, node) >= 128:
-        return "int8 hard_swish needs an output scale above 1/128 of its input's"
+    if precision in IO and node.op == "hard_swish":
+        if is_wide(graph.tensors[node.output]):
+            return "LiteRT has no hard_swish of 16-bit activations"
+        if scale_ratio(graph, node) >= 128:
+            return "int8 hard_swish needs an output scale above 1/128 of its input's"
     return None
 
 

@@ -41,6 +41,7 @@ class ModelWriter:
         self.schema: Any = load_schema()
         self._subgraph = self.schema.SubGraphT(tensors=[], operators=[], name="main")
         self._buffers: list[bytes] = [b""]  # buffer 0 is the empty one, by convention
+        self._types: list[str] = []
         self._codes: dict[tuple[int, int], int] = {}
         self._metadata: list[Any] = []
 
@@ -67,7 +68,12 @@ class ModelWriter:
             hasRank=True,
         )
         self._subgraph.tensors.append(made)
+        self._types.append(dtype)
         return len(self._subgraph.tensors) - 1
+
+    def dtype(self, index: int) -> str:
+        """How a tensor is stored."""
+        return self._types[index]
 
     def operator(
         self, builtin: str, version: int, inputs: Sequence[int], output: int, options: Any | None = None

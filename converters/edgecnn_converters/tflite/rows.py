@@ -8,53 +8,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.graph.ops import same_padding
 from edgecnn_converters.tflite.model import ModelWriter
 
 # Operator versions, and the first runtime that has each: (operator, variant) -> (version, runtime).
 # Source: LiteRT ``tools/versioning/op_version.cc`` and ``runtime_version.cc``. Per-channel weights in FULLY_CONNECTED
-# have no version of their own in int8; the runtime is that of the hybrid one (version 12).
+# have no version of their own in int8 and int16; the runtime is that of the hybrid one (version 12).
 VERSIONS: Mapping[tuple[str, str], tuple[int, str]] = {
     ("CONV_2D", "float"): (1, "1.5.0"),
     ("CONV_2D", "int8"): (3, "1.14.0"),
+    ("CONV_2D", "int16"): (4, "2.3.0"),
     ("CONV_2D", "grouped"): (6, "2.9.0"),
     ("DEPTHWISE_CONV_2D", "float"): (1, "1.5.0"),
     ("DEPTHWISE_CONV_2D", "dilated"): (2, "1.12.0"),
     ("DEPTHWISE_CONV_2D", "int8"): (3, "1.14.0"),
+    ("DEPTHWISE_CONV_2D", "int16"): (5, "2.3.0"),
     ("FULLY_CONNECTED", "float"): (1, "1.5.0"),
     ("FULLY_CONNECTED", "int8"): (4, "2.17.0"),
+    ("FULLY_CONNECTED", "int16"): (7, "2.17.0"),
     ("ADD", "float"): (1, "1.5.0"),
     ("ADD", "int8"): (2, "1.14.0"),
+    ("ADD", "int16"): (3, "2.4.0"),
     ("MUL", "float"): (1, "1.5.0"),
     ("MUL", "int8"): (2, "1.14.0"),
+    ("MUL", "int16"): (4, "2.3.0"),
     ("MUL", "int8 enlarging"): (3, "1.15.0"),
     ("MAX_POOL_2D", "float"): (1, "1.5.0"),
     ("MAX_POOL_2D", "int8"): (2, "1.14.0"),
+    ("MAX_POOL_2D", "int16"): (3, "2.3.0"),
     ("AVERAGE_POOL_2D", "float"): (1, "1.5.0"),
     ("AVERAGE_POOL_2D", "int8"): (2, "1.14.0"),
+    ("AVERAGE_POOL_2D", "int16"): (3, "2.3.0"),
     ("MEAN", "float"): (1, "1.6.0"),
     ("MEAN", "int8"): (2, "1.14.0"),
+    ("MEAN", "int16"): (3, "2.4.0"),
     ("CONCATENATION", "float"): (1, "1.5.0"),
     ("CONCATENATION", "int8"): (2, "1.14.0"),
+    ("CONCATENATION", "int16"): (3, "2.3.0"),
     ("PAD", "float"): (1, "1.5.0"),
     ("PAD", "int8"): (2, "1.14.0"),
+    ("PAD", "int16"): (3, "2.4.0"),
     ("PADV2", "float"): (1, "1.9.0"),
     ("PADV2", "int8"): (2, "1.14.0"),
+    ("PADV2", "int16"): (3, "2.4.0"),
     ("RESHAPE", "float"): (1, "1.5.0"),
     ("RESHAPE", "int8"): (1, "1.5.0"),
+    ("RESHAPE", "int16"): (1, "1.5.0"),
     ("RELU", "float"): (1, "1.5.0"),
     ("RELU", "int8"): (2, "2.1.0"),
+    ("RELU", "int16"): (3, "2.5.0"),
     ("RELU6", "float"): (1, "1.5.0"),
     ("RELU6", "int8"): (2, "1.14.0"),
+    ("RELU6", "int16"): (3, "2.5.0"),
     ("HARD_SWISH", "float"): (1, "1.15.0"),
     ("HARD_SWISH", "int8"): (1, "1.15.0"),
     ("LOGISTIC", "float"): (1, "1.14.0"),
     ("LOGISTIC", "int8"): (2, "1.14.0"),
+    ("LOGISTIC", "int16"): (3, "2.3.0"),
     ("SOFTMAX", "float"): (1, "1.5.0"),
     ("SOFTMAX", "int8"): (2, "1.14.0"),
+    ("SOFTMAX", "int16"): (3, "2.3.0"),
     ("QUANTIZE", "int8"): (1, "1.14.0"),
+    ("QUANTIZE", "int16"): (2, "1.15.0"),
     ("DEQUANTIZE", "int8"): (2, "1.14.0"),
+    ("DEQUANTIZE", "int16"): (3, "1.15.0"),
     ("DEQUANTIZE", "float16"): (3, "1.15.0"),
     ("DEQUANTIZE", "int8 per channel"): (5, "2.7.0"),
 }
@@ -77,7 +96,7 @@ class Emitter:
     @property
     def integer(self) -> bool:
         """Whether activations are integers."""
-        return self.precision == "int8"
+        return self.precision in INTEGER_PRECISIONS
 
     def activation(self, name: str) -> int:
         """The activation's TFLite tensor, made when asked for first."""
@@ -127,8 +146,10 @@ class Emitter:
     def operator(
         self, builtin: str, variant: str | None, inputs: list[int], output: int, options: Any | None = None
     ) -> None:
-        """One operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the file's precision."""
-        version, runtime = VERSIONS[builtin, variant or ("int8" if self.integer else "float")]
+        """One operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the type it reads or makes."""
+        types = (self.model.dtype(inputs[0]), self.model.dtype(output))
+        plain = next((t for t in ("int16", "int8") if t in types), "float")
+        version, runtime = VERSIONS[builtin, variant or plain]
         self.runtimes.add(runtime)
         self.model.operator(builtin, version, inputs, output, options)
 
@@ -149,12 +170,12 @@ class Emitter:
             return source, getattr(self.schema.Padding, padding)
         top, bottom, left, right = padding
         shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
-        padded = self.model.tensor(f"{node.output}/padded", shape, "int8" if self.integer else "float32", x.quant)
+        dtype = "float32" if x.quant is None else x.quant.dtype
+        padded = self.model.tensor(f"{node.output}/padded", shape, dtype, x.quant)
         amounts = self.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], [0, 0]])
         zero_is_lowest = x.quant is not None and x.quant.zero_point[0] == x.quant.limits[0]
         if lowest and not zero_is_lowest:
-            value = np.array([-128], np.int8) if self.integer else np.array([np.finfo(np.float32).min])
-            dtype = "int8" if self.integer else "float32"
+            value = np.array([np.finfo(np.float32).min if x.quant is None else x.quant.limits[0]])
             outside = self.model.tensor(f"{node.output}/outside", (1,), dtype, x.quant, value.astype(dtype))
             self.operator("PADV2", None, [source, amounts, outside], padded, self.schema.PadV2OptionsT())
         else:
@@ -217,13 +238,14 @@ def _fully_connected(e: Emitter, node: Node) -> None:
 
 
 def _add(e: Emitter, node: Node) -> None:
-    options = e.schema.AddOptionsT(fusedActivationFunction=e.fused(node))
+    options = e.schema.AddOptionsT(fusedActivationFunction=e.fused(node), potScaleInt16=False)
     e.operator("ADD", None, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
 
 
 def _mul(e: Emitter, node: Node) -> None:
     options = e.schema.MulOptionsT(fusedActivationFunction=e.fused(node))
-    enlarging = e.integer and scale_ratio(e.graph, node) >= 1
+    quant = e.graph.tensors[node.output].quant
+    enlarging = quant is not None and quant.dtype == "int8" and scale_ratio(e.graph, node) >= 1
     variant = "int8 enlarging" if enlarging else None
     e.operator("MUL", variant, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
 
@@ -277,6 +299,10 @@ def _reshape(e: Emitter, node: Node) -> None:
     e.operator("RESHAPE", None, inputs, e.activation(node.output), e.schema.ReshapeOptionsT(newShape=shape))
 
 
+def _requantize(e: Emitter, node: Node) -> None:
+    e.operator("QUANTIZE", None, [e.operand(node.inputs[0])], e.activation(node.output), e.schema.QuantizeOptionsT())
+
+
 def _unary(builtin: str) -> Callable[[Emitter, Node], None]:
     def row(e: Emitter, node: Node) -> None:
         options = e.schema.SoftmaxOptionsT(beta=1.0) if builtin == "SOFTMAX" else None
@@ -296,6 +322,7 @@ ROWS: Mapping[str, Callable[[Emitter, Node], None]] = {
     "concat": _concat,
     "pad": _pad,
     "reshape": _reshape,
+    "requantize": _requantize,
     "relu": _unary("RELU"),
     "relu6": _unary("RELU6"),
     "hard_swish": _unary("HARD_SWISH"),

@@ -1,4 +1,4 @@
-"""The oracle: a full int8 graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
+"""The oracle: an integer graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
 
 It knows no converter and no runtime; every runtime is compared with it. Sources are named function by function in
 ``fixed_point.py``, ``parameters.py`` and ``kernels.py``.
@@ -9,35 +9,35 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
-from edgecnn.graph.contract import check_int8
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph
 from edgecnn.quant.reference.kernels import KERNELS
 from edgecnn.quant.reference.parameters import Call
 
 
-def run(graph: Graph, x: NDArray[np.int8], *, keep: Collection[str] = ()) -> dict[str, NDArray[np.int8]]:
+def run(graph: Graph, x: NDArray[Any], *, keep: Collection[str] = ()) -> dict[str, NDArray[Any]]:
     """Integers of the graph's outputs, and of the activations named in ``keep``.
 
     Args:
-        graph: full int8, by the numerics contract; one input.
-        x: the input's integers, NHWC (or NC), any batch.
+        graph: all integers (int8, int16 or both), by the numerics contract; one input.
+        x: the input's integers, of its type, NHWC (or NC), any batch.
         keep: further activations to return. The others are freed after their last reader.
 
     Returns:
-        Tensor name to int8 integers.
+        Tensor name to integers.
 
     Raises:
         InputError: the graph breaks the contract, the input does not fit, or ``keep`` names no activation.
     """
-    check_int8(graph)
+    check_integers(graph)
     (name,) = graph.inputs
-    wanted = graph.tensors[name].shape[1:]
-    if x.dtype != np.int8 or x.shape[1:] != wanted:
-        raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes int8 of shape (batch, *{wanted})")
+    wanted, quant = graph.tensors[name].shape[1:], graph.tensors[name].quant
+    assert quant is not None
+    if x.dtype != quant.dtype or x.shape[1:] != wanted:
+        raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes {quant.dtype} of shape (batch, *{wanted})")
     made = [t.name for t in graph.activations()]
     strange = set(keep) - set(made)
     if strange:

@@ -87,6 +87,23 @@ def multiply_once(x: Integers, multiplier: Integers, shift: Integers) -> Integer
     return product
 
 
+def multiply_wide(x: Integers, multiplier: Integers, shift: Integers) -> Integers:
+    """``x * multiplier / 2**31 * 2**shift`` by the upper 16 bits of the multiplier, rounded once, halves up.
+
+    ``MultiplyByQuantizedMultiplier`` of an int64: what convolutions of 16-bit activations use.
+
+    Args:
+        x: accumulators in [-2**47, 2**47).
+        multiplier, shift: from ``quantize_multiplier``, shift below 8; broadcast against ``x``.
+    """
+    reduced = np.minimum((multiplier + (1 << 15)) >> 16, 2**15 - 1)
+    total = 15 - shift
+    product: Integers = x * reduced
+    product += np.int64(1) << (total - 1)
+    product >>= total
+    return product
+
+
 def saturate32(x: Integers) -> Integers:
     """Clipped to int32."""
     clipped: Integers = np.clip(x, -(2**31), 2**31 - 1)

@@ -1,4 +1,4 @@
-"""One integer kernel per op, bit-exact with LiteRT's reference kernels. int8 NHWC (or NC) in, int8 out.
+"""One integer kernel per op, bit-exact with LiteRT's reference kernels. int8 or int16, NHWC (or NC), in and out.
 
 Names in docstrings are LiteRT's source files under ``kernels`` (``*.cc``) and ``kernels/internal/reference`` (``*.h``).
 """
@@ -13,41 +13,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.quant.reference import fixed_point as fp
-from edgecnn.quant.reference import parameters
-from edgecnn.quant.reference.parameters import HIGH, LOW, Call
+from edgecnn.quant.reference import parameters, tables
+from edgecnn.quant.reference.parameters import HIGH, LOW, Call, quant_of
 
-Int8 = NDArray[np.int8]
+Integers = NDArray[Any]  # of the activations' type
 CHUNK = 2**16  # accumulators rescaled at a time: small enough for the cache
 
 
 # --- convolutions: conv.h, depthwise_conv.h, fully_connected.h under integer_ops ---
 
 
-def conv2d(c: Call) -> Int8:
+def conv2d(c: Call) -> Integers:
     """``ConvPerChannel`` and ``DepthwiseConvPerChannel``: exact sums, one multiplier per channel."""
     weight = c.values[1]
     top, bottom, left, right = c.attrs["padding"]
-    centred = c.values[0].astype(_exact_type(weight)) - c.zero(0)
+    centred = c.values[0].astype(_exact_type(c)) - c.zero(0)
     padded = np.pad(centred, ((0, 0), (top, bottom), (left, right), (0, 0))) if any(c.attrs["padding"]) else centred
     sums = _convolve(padded, weight.astype(padded.dtype), c.attrs["stride"], c.attrs["dilation"], c.attrs["groups"])
-    return _rescaled(c, sums)
+    return _rescaled(c, sums, multiply=fp.multiply_wide if c.wide else fp.multiply)
 
 
-def fully_connected(c: Call) -> Int8:
+def fully_connected(c: Call) -> Integers:
     """``FullyConnectedPerChannel``.
 
     Unlike the convolutions it rounds once: of 524,288 outputs of a wide layer, single rounding gave every one, double
-    rounding all but 227 (LiteRT 2.3.0).
+    rounding all but 227 (LiteRT 2.3.0). Of int16, ``FullyConnected`` in double precision: every one of 2,400,000, the
+    fixed-point form all but 5.
     """
     weight = c.values[1]
-    centred = c.values[0].astype(_exact_type(weight)) - c.zero(0)
+    centred = c.values[0].astype(_exact_type(c)) - c.zero(0)
     sums = centred @ weight.astype(centred.dtype).T
+    if c.wide:
+        real, bias = parameters.real_weighted(c), c.values[2].astype(np.float64)
+        return _requantized(c, sums, lambda part: fp.round_away((part + bias) * real).astype(np.int64))
     return _rescaled(c, sums, multiply=fp.multiply_once)
 
 
-def _exact_type(weight: NDArray[Any]) -> type[np.floating[Any]]:
+def _exact_type(c: Call) -> type[np.floating[Any]]:
     """A float type in which no sum of products can round: every partial sum stays below its 2**24 or 2**53."""
-    largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1).max() * (HIGH - LOW)
+    weight, (low, high) = c.values[1], quant_of(c.inputs[0]).limits
+    largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1).max() * (high - low)
     return np.float32 if largest <= 2**24 else np.float64
 
 
@@ -76,18 +81,18 @@ def _convolve(
     return sums
 
 
-def _rescaled(c: Call, sums: NDArray[Any], *, multiply: Callable[..., fp.Integers] = fp.multiply) -> Int8:
+def _rescaled(c: Call, sums: NDArray[Any], *, multiply: Callable[..., fp.Integers] = fp.multiply) -> Integers:
     """Sums plus bias to the output's grid."""
     multiplier, shift = parameters.weighted(c)
     bias = c.values[2].astype(np.int64)
     return _requantized(c, sums, lambda part: multiply(part.astype(np.int64) + bias, multiplier, shift))
 
 
-def _requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], fp.Integers]) -> Int8:
+def _requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], fp.Integers]) -> Integers:
     """``to_grid`` of rows of channels, a chunk at a time, plus the zero point, clipped to the activation."""
     low, high = c.limits(c.attrs.get("activation", "none"))
     rows = sums.reshape(-1, sums.shape[-1])
-    out = np.empty(rows.shape, np.int8)
+    out = np.empty(rows.shape, c.dtype)
     step = max(1, CHUNK // rows.shape[1])
     for start in range(0, len(rows), step):
         part = to_grid(rows[start : start + step])
@@ -99,25 +104,23 @@ def _requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], 
 # --- arithmetic: add.cc, mul.cc, reduce.cc ---
 
 
-def add(c: Call) -> Int8:
-    """``AddElementwise``: both inputs times 2**20 on twice the larger scale, added, brought to the output's scale."""
+def add(c: Call) -> Integers:
+    """``AddElementwise``: inputs times 2**20 (int16: 2**15) on twice the larger scale, added, put on the output's."""
     *of_inputs, (multiplier, shift) = parameters.add(c)
-    every = np.arange(LOW, HIGH + 1, dtype=np.int64)
     scaled = []
-    for k, own in enumerate(of_inputs):  # one table of 256 entries each
-        table = fp.multiply((every - c.zero(k)) << parameters.ADD_SHIFT, *own)
-        scaled.append(table[c.values[k].astype(np.int16) - LOW])
+    for k, own in enumerate(of_inputs):  # one table each
+        scaled.append(c.looked_up(fp.multiply((c.every(k) - c.zero(k)) << c.add_shift, *own), k))
     return _requantized(c, scaled[0] + scaled[1], lambda part: fp.multiply(part, multiplier, shift))
 
 
-def mul(c: Call) -> Int8:
+def mul(c: Call) -> Integers:
     """``MulElementwise``: the product of the centred integers, one multiplier."""
     multiplier, shift = parameters.mul(c)
     product_ = (c.values[0].astype(np.int32) - c.zero(0)) * (c.values[1].astype(np.int32) - c.zero(1))
     return _requantized(c, product_, lambda part: fp.multiply(part.astype(np.int64), multiplier, shift))
 
 
-def mean(c: Call) -> Int8:
+def mean(c: Call) -> Integers:
     """``QuantizedMeanOrSum``: sums of the centred integers, one multiplier with the count in it."""
     x = c.values[0]
     multiplier, shift = parameters.mean(c)
@@ -126,24 +129,30 @@ def mean(c: Call) -> Int8:
     return _requantized(c, sums, lambda part: fp.multiply(part, multiplier, shift))
 
 
+def requantize(c: Call) -> Integers:
+    """``Requantize`` of requantize.h: from one integer type to another."""
+    table = fp.multiply(c.every(0) - c.zero(0), *parameters.requantize(c)) + c.zero(-1)
+    return c.looked_up(np.clip(table, *c.limits("none")).astype(c.dtype), 0)
+
+
 # --- ops that keep their input's grid ---
 
 
-def max_pool2d(c: Call) -> Int8:
+def max_pool2d(c: Call) -> Integers:
     """``MaxPool``: over the pixels inside the image."""
-    return _pooled(c, np.maximum, np.int8, LOW).astype(np.int8)
+    return _pooled(c, np.maximum, c.dtype, c.limits("none")[0])
 
 
-def avg_pool2d(c: Call) -> Int8:
+def avg_pool2d(c: Call) -> Integers:
     """``AveragePool``: integers as they are (zero point included), over the pixels inside, halves away from zero."""
-    sums = _pooled(c, np.add, np.int32, 0)
+    sums = _pooled(c, np.add, "int32", 0)
     inside = np.ones((1, *c.inputs[0].shape[1:3], 1), np.int8)
-    count = _pooled(Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[inside]), np.add, np.int32, 0)
+    count = _pooled(Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[inside]), np.add, "int32", 0)
     nearest: NDArray[Any] = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
-    return nearest.astype(np.int8)
+    return nearest.astype(c.dtype)
 
 
-def _pooled(c: Call, combine: np.ufunc, dtype: type[np.integer[Any]], outside: int) -> NDArray[Any]:
+def _pooled(c: Call, combine: np.ufunc, dtype: str, outside: int) -> NDArray[Any]:
     (kh, kw), (sh, sw) = c.attrs["kernel"], c.attrs["stride"]
     top, bottom, left, right = c.attrs["padding"]
     borders = ((0, 0), (top, bottom), (left, right), (0, 0))
@@ -156,36 +165,35 @@ def _pooled(c: Call, combine: np.ufunc, dtype: type[np.integer[Any]], outside: i
     return out
 
 
-def concat(c: Call) -> Int8:
+def concat(c: Call) -> Integers:
     """The integers side by side: all on one grid."""
     return np.concatenate(c.values, axis=c.attrs["axis"])
 
 
-def pad(c: Call) -> Int8:
+def pad(c: Call) -> Integers:
     """Zeros, which are the zero point."""
     (top, bottom, left, right), channels = c.attrs["padding"], c.attrs["channels"]
     return np.pad(c.values[0], ((0, 0), (top, bottom), (left, right), channels), constant_values=c.zero(0))
 
 
-def reshape(c: Call) -> Int8:
+def reshape(c: Call) -> Integers:
     """Any batch."""
     return c.values[0].reshape(-1, *c.attrs["shape"][1:])
 
 
-# --- ops of one input: 256 integers in, so a table of 256 integers out ---
+# --- ops of one input: a table with an entry for each integer that it can hold ---
 
 
-def _by_table(function: Callable[[Call, fp.Integers], NDArray[Any]]) -> Callable[[Call], Int8]:
-    def kernel(c: Call) -> Int8:
-        every = np.arange(LOW, HIGH + 1, dtype=np.int64)
-        table: Int8 = np.clip(function(c, every - c.zero(0)) + c.zero(-1), LOW, HIGH).astype(np.int8)
-        return table[c.values[0].astype(np.int16) - LOW]
+def _by_table(function: Callable[[Call, fp.Integers], NDArray[Any]]) -> Callable[[Call], Integers]:
+    def kernel(c: Call) -> Integers:
+        table = np.clip(function(c, c.every(0) - c.zero(0)) + c.zero(-1), *c.limits("none"))
+        return c.looked_up(table.astype(c.dtype), 0)
 
     kernel.__doc__ = function.__doc__
     return kernel
 
 
-def _relu(activation: str) -> Callable[[Call], Int8]:
+def _relu(activation: str) -> Callable[[Call], Integers]:
     def kernel(c: Call, centred: fp.Integers) -> fp.Integers:
         """``QuantizedReluX``: rescaled, then clipped like a fused activation."""
         multiplier, shift = parameters.rescaling(c)
@@ -197,7 +205,9 @@ def _relu(activation: str) -> Callable[[Call], Int8]:
 
 @_by_table
 def sigmoid(c: Call, centred: fp.Integers) -> NDArray[Any]:
-    """``SigmoidPrepare``: the table in float32."""
+    """``SigmoidPrepare``: the table in float32. Of int16: ``tables.sigmoid``."""
+    if c.wide:
+        return tables.sigmoid(centred, c.scale(0))
     real = np.maximum(c.scale(0) * centred.astype(np.float32), np.float32(-80))  # below, exp overflows: 0 either way
     return fp.round_away(np.float32(1) / (np.float32(1) + np.exp(-real)) * (np.float32(1) / c.scale(-1)))
 
@@ -248,8 +258,10 @@ def exponentials(c: Call) -> fp.Integers:
     return np.where(counted, powers, 0)
 
 
-def softmax(c: Call) -> Int8:
-    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row."""
+def softmax(c: Call) -> Integers:
+    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row. Of int16: ``tables.softmax``."""
+    if c.wide:
+        return tables.softmax(c.values[0], c.scale(0))
     x = c.values[0].astype(np.int16)
     powers = exponentials(c)[x.max(axis=-1, keepdims=True) - x]
     total = fp.divide_by_power(powers, 12).sum(axis=-1, keepdims=True)
@@ -258,7 +270,7 @@ def softmax(c: Call) -> Int8:
     return np.clip(share + LOW, LOW, HIGH).astype(np.int8)
 
 
-KERNELS: Mapping[str, Callable[[Call], Int8]] = {
+KERNELS: Mapping[str, Callable[[Call], Integers]] = {
     "conv2d": conv2d,
     "fully_connected": fully_connected,
     "add": add,
@@ -269,6 +281,7 @@ KERNELS: Mapping[str, Callable[[Call], Int8]] = {
     "concat": concat,
     "pad": pad,
     "reshape": reshape,
+    "requantize": requantize,
     "relu": _relu("relu"),
     "relu6": _relu("relu6"),
     "hard_swish": hard_swish,

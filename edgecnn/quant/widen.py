@@ -1,0 +1,96 @@
+"""Some activations of a float graph in 16 bits: which ops then compute in 16 bits, and what stands at the borders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import replace
+
+import numpy as np
+
+from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ops import make_node
+from edgecnn.graph.passes import drop_dead
+from edgecnn.quant.calibrate import Range
+
+SUFFIX = ".int16"  # of the 16-bit twin of an 8-bit activation
+
+
+def widen(graph: Graph, ranges: Mapping[str, Range], wide: Set[str]) -> tuple[Graph, Mapping[str, Range]]:
+    """Prepare a float graph for 16-bit activations.
+
+    LiteRT's kernels take all activations of an op in one type, so an op that reads or makes a wide activation computes
+    in 16 bits; a requantize goes to its other inputs and after its other output. Hard swish has no 16-bit kernel: it
+    becomes ``x * (relu6(x + 3) / 6)``.
+
+    Args:
+        graph: float.
+        ranges: of its activations.
+        wide: the activations in 16 bits; none keeps everything as it is, all needs no requantize.
+
+    Returns:
+        The graph, and the ranges of its activations.
+    """
+    if not wide:
+        return graph, ranges
+    widening = _Widening(graph, ranges, wide)
+    for node in graph:
+        widening.add(node)
+    return drop_dead(replace(graph, nodes=tuple(widening.nodes), tensors=widening.tensors)), widening.ranges
+
+
+class _Widening:
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range], wide: Set[str]) -> None:
+        self.wide = wide
+        self.nodes: list[Node] = []
+        self.tensors = dict(graph.tensors)
+        self.ranges = dict(ranges)
+        self._twins: dict[str, str] = {}
+
+    def add(self, node: Node) -> None:
+        """The node, in 16 bits where it touches a wide activation."""
+        if not self.wide & {*node.inputs, node.output}:
+            self.nodes.append(node)
+            return
+        node = replace(node, inputs=tuple(map(self._wide_twin, node.inputs)))
+        if node.output in self.wide:
+            self._compute(node)
+            return
+        twin = self._twins[node.output] = self._twin(node.output)
+        self._compute(replace(node, output=twin))
+        self.nodes.append(make_node("requantize", (twin,), node.output, node.source, to="int8"))
+
+    def _wide_twin(self, name: str) -> str:
+        """An input in 16 bits; made when it is asked for first."""
+        if name in self.wide or self.tensors[name].is_constant:
+            return name
+        if name not in self._twins:
+            self._twins[name] = self._twin(name)
+            self.nodes.append(make_node("requantize", (name,), self._twins[name], to="int16"))
+        return self._twins[name]
+
+    def _twin(self, name: str) -> str:
+        return self._activation(f"{name}{SUFFIX}", self.tensors[name].shape, self.ranges[name])
+
+    def _activation(self, name: str, shape: tuple[int, ...], seen: Range) -> str:
+        self.tensors[name] = Tensor(name=name, shape=shape)
+        self.ranges[name] = seen
+        return name
+
+    def _constant(self, name: str, value: float) -> str:
+        self.tensors[name] = Tensor(name=name, shape=(1,), value=np.array([value], np.float32))
+        return name
+
+    def _compute(self, node: Node) -> None:
+        if node.op != "hard_swish":
+            self.nodes.append(node)
+            return
+        (x,), out = node.inputs, node.output
+        shape, shifted = self.tensors[x].shape, np.clip(self.ranges[x].samples + np.float32(3), 0, 6)
+        sum_ = self._activation(f"{out}.shifted", shape, Range(low=0.0, high=6.0, samples=shifted))
+        gate = self._activation(f"{out}.gate", shape, Range(low=0.0, high=1.0, samples=shifted / np.float32(6)))
+        three, sixth = self._constant(f"{out}.three", 3.0), self._constant(f"{out}.sixth", 1 / 6)
+        self.nodes += [
+            make_node("add", (x, three), sum_, node.source, activation="relu6"),
+            make_node("mul", (sum_, sixth), gate, node.source),
+            make_node("mul", (x, gate), out, node.source),
+        ]
