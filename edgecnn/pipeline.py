@@ -174,6 +174,9 @@ def _quantized(
         with watch.step("calibrate") as notes:
             lint = CalibrationLint()
             stream = _calibration_stream(images, loaded.metadata, lint)
+            if recipe.prepares:
+                first, stream = calibrate.peeked(stream, recipe.statistics_images)
+                graph = ptq.prepare(graph, first, recipe)
             seen = calibrate.calibrate(graph, stream, keep=ptq.images_needed(recipe), seed=request.seed)
             notes.append(f"{len(images) - len(images.bad)} images")
         with watch.step("quantize") as notes:

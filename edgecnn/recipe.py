@@ -31,6 +31,9 @@ class Recipe:
     """
 
     name: str
+    equalization: bool = _setting(True, "scale channels so that integers cost them less (cross-layer equalization)")
+    bias_absorption: bool = _setting(False, "move biases that keep a ReLU's channels high into the next layer")
+    statistics_images: int = _setting(48, "calibration images that equalization and absorption look at")
     activation_range: str = _setting(
         "mse",
         "minmax (all that calibration saw), mse (clipped where that lowers the squared error) or percentile",
@@ -62,11 +65,22 @@ class Recipe:
             raise InputError(f"percentile {self.percentile}; allowed: {SMALLEST_PERCENTILE} to 100")
         if self.weight_bits not in (7, 8):
             raise InputError(f"weight_bits {self.weight_bits}; allowed: 7, 8")
-        for key in ("correction_images", "reconstruction_images", "reconstruction_iterations", "reconstruction_batch"):
+        for key in (
+            "statistics_images",
+            "correction_images",
+            "reconstruction_images",
+            "reconstruction_iterations",
+            "reconstruction_batch",
+        ):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} {getattr(self, key)}: at least 1")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate {self.learning_rate}: above 0")
+
+    @property
+    def prepares(self) -> bool:
+        """Whether the float network is changed before its ranges are taken."""
+        return self.equalization or self.bias_absorption
 
     @property
     def weight_limit(self) -> int:
@@ -90,7 +104,7 @@ RECIPES: Mapping[str, Recipe] = {
     r.name: r
     for r in (
         Recipe(name="fast"),
-        Recipe(name="minmax", activation_range="minmax", bias_correction=False),
+        Recipe(name="minmax", equalization=False, activation_range="minmax", bias_correction=False),
     )
 }
 DEFAULT = "fast"

@@ -19,7 +19,7 @@ OPTIONS = {
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
-    "inspect": "--weights --preprocess --device --json",
+    "inspect": "--weights --preprocess --device --sensitivity --data --limit --json",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --ema --seed "
     "--optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip --preprocess "
     "--label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images --distill "

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgecnn.commands.options import add_json
-from edgecnn.commands.tables import print_json, table
+from edgecnn.commands.options import add_json, positive
+from edgecnn.commands.tables import listed, print_json, table
 from edgecnn.errors import InputError
 
 HELP = "print a graph or an artifact, layer by layer"
@@ -23,6 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
     parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
     parser.add_argument("--device", metavar="NAME", help="what each op of an artifact costs there")
+    parser.add_argument(
+        "--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why"
+    )
+    parser.add_argument("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
+    parser.add_argument("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
     add_json(parser)
 
 
@@ -32,6 +37,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.device is not None:
         return _costs(options)
+    if options.sensitivity:
+        return _sensitivity(options)
+    if options.data is not None:
+        raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
     found = _layers(options)
     if options.json:
         print_json([asdict(layer) for layer in found])
@@ -86,6 +95,45 @@ def _costs(options: argparse.Namespace) -> int:
 
 def _cost(value: str | int | None) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    """What quantizing each layer costs, the worst first."""
+    import numpy as np
+
+    from edgecnn.data import open_images
+    from edgecnn.graph.serialize import load
+    from edgecnn.quant.sensitivity import sensitivity
+    from edgecnn.source import with_overrides
+
+    path = Path(options.model)
+    if path.suffix != ".edgecnn":
+        raise InputError(f"--sensitivity is of NAME.edgecnn, as `edgecnn export --quantize int8` writes it; got {path}")
+    if options.data is None:
+        raise InputError("--sensitivity needs images to measure on: pass --data DIR (no labels needed) or demo")
+    graph = load(path)
+    preprocess = with_overrides(graph.metadata, options.preprocess, None).preprocess
+    if preprocess is None:
+        raise InputError(f"nothing says how images are fed to {path}; pass --preprocess resize=HxW,mean=…,std=…")
+    images = open_images(options.data, demo_split="calibration", labelled=False, limit=options.limit)
+    fed = np.concatenate([preprocess.normalise(pixels) for pixels, _ in images.batches(preprocess, 4)])
+    rows = sensitivity(graph, fed)
+    shown = [
+        {
+            "rank": rank,
+            "layer": row.name,
+            "op": row.op,
+            "alone dB": _decibels(row.alone_db),
+            "running dB": _decibels(row.running_db),
+            "why": "; ".join(row.reasons),
+        }
+        for rank, row in enumerate(rows, start=1)
+    ]
+    return listed([vars(row) for row in rows], shown, options, right=("rank", "alone dB", "running dB"))
+
+
+def _decibels(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f}"
 
 
 def _span(scales: tuple[float, float, int] | None) -> str:

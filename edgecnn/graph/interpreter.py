@@ -25,7 +25,7 @@ class TorchGraph:
 
     def __init__(self, graph: Graph, *, integers: bool = False, device: torch.device | None = None) -> None:
         self.graph = graph
-        self._constants: dict[str, torch.Tensor] = {}
+        self.constants: dict[str, torch.Tensor] = {}
         for t in graph.tensors.values():
             if t.value is None:
                 continue
@@ -33,7 +33,7 @@ class TorchGraph:
             tensor = torch.from_numpy(real).to(device)
             if len(t.shape) == 4:  # OHWI is OIHW with channels last: a view, no copy
                 tensor = tensor.permute(0, 3, 1, 2)
-            self._constants[t.name] = tensor
+            self.constants[t.name] = tensor
         last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
         self._expired = [
             [n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))
@@ -55,7 +55,7 @@ class TorchGraph:
             input_name: self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)
         }
         for node, expired in zip(self.graph.nodes, self._expired, strict=True):
-            arguments = [values[i] if i in values else self._constants[i] for i in node.inputs]
+            arguments = [values[i] if i in values else self.constants[i] for i in node.inputs]
             values[node.output] = self._observed(observe, node.output, run_node(node, arguments))
             for name in expired:
                 values.pop(name, None)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.scheme import quantize_bias
+from edgecnn.quant.simulate import on_grid
 
 Chunks = list[torch.Tensor]
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
@@ -42,7 +43,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
     chunks = [whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK)]
     (name,) = graph.inputs
     float_values = {name: list(chunks)}
-    quant_values = {name: [_on_grid(c.clone(), graph.tensors[name].quant) for c in chunks]}
+    quant_values = {name: [on_grid(c.clone(), graph.tensors[name].quant) for c in chunks]}
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
     corrected: list[Tensor] = []
     for k, node in enumerate(graph.nodes):
@@ -57,7 +58,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
                 chunk += shift.reshape(1, -1, *[1] * (chunk.ndim - 2))
         activation, quant = node.attrs.get("activation"), graph.tensors[node.output].quant
         float_values[node.output] = [_activated(chunk, activation) for chunk in a]
-        quant_values[node.output] = [_on_grid(_activated(chunk, activation), quant) for chunk in b]
+        quant_values[node.output] = [on_grid(_activated(chunk, activation), quant) for chunk in b]
         for i in node.inputs:
             if last[i] == k:
                 float_values.pop(i, None)
@@ -96,11 +97,3 @@ def _activated(x: torch.Tensor, activation: object) -> torch.Tensor:
         case "relu6":
             return x.clamp_(0, 6)
     return x
-
-
-def _on_grid(x: torch.Tensor, quant: QParams | None) -> torch.Tensor:
-    """The values rounded to the grid, in place: what an integer kernel would hand on."""
-    assert quant is not None
-    scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
-    low, high = quant.limits
-    return x.div_(scale).round_().clamp_(low - zero, high - zero).mul_(scale)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -104,6 +105,17 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
             )
     ranges = {name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()}
     return Calibration(ranges=ranges, images=np.concatenate(kept) if kept else np.zeros((0,), np.float32))
+
+
+def peeked(
+    batches: Iterator[NDArray[np.float32]], count: int
+) -> tuple[NDArray[np.float32], Iterator[NDArray[np.float32]]]:
+    """The first ``count`` images (fewer where there are fewer), and a stream of all of them, from the first."""
+    taken: list[NDArray[np.float32]] = []
+    while sum(map(len, taken)) < count and (batch := next(batches, None)) is not None:
+        taken.append(batch)
+    first = np.concatenate(taken)[:count] if taken else np.zeros((0,), np.float32)
+    return first, chain(taken, batches)
 
 
 def mse_range(seen: Range) -> tuple[float, float]:

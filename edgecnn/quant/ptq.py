@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.contract import FIXED_OF, WEIGHTED
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
+from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
+from edgecnn.quant.equalize import equalize
+from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
@@ -41,6 +45,21 @@ def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: 
     if recipe.bias_correction:
         result = correct_biases(result, calibration.images[: recipe.correction_images])
     return result
+
+
+def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
+    """The float graph that the recipe quantizes: it computes what the given one does, and suffers less from int8.
+
+    Args:
+        graph: float.
+        images: (N, H, W, C) network inputs, ``recipe.statistics_images`` of them where the recipe prepares anything.
+        recipe: the steps.
+    """
+    if recipe.equalization:
+        graph = equalize(graph, channel_statistics(graph, images), per_tensor=recipe.per_tensor)
+    if recipe.bias_absorption:
+        graph = absorb_biases(graph, channel_statistics(graph, images))
+    return graph
 
 
 def images_needed(recipe: Recipe) -> int:

@@ -1,0 +1,196 @@
+"""Where quantization hurts: every layer quantized alone, the running network layer by layer, and why, if it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.interpreter import TorchGraph, run_node
+from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.quant.simulate import on_grid
+from edgecnn.quant.statistics import Channels, channel_statistics
+
+CHUNK = 4  # images whose activations are all in memory at once
+WIDE = 100.0  # a channel's range beside the median one's
+CLIPPED = 0.001  # share of an activation's values outside its grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """One layer.
+
+    Attributes:
+        name: of the tensor it makes; ``input`` is the network's input.
+        op: of the node, or ``input``.
+        alone_db: SQNR of the network's output when only this layer's weights and output are on their grids.
+        running_db: SQNR of this layer's output in the network that is quantized as a whole.
+        reasons: what is known to make it so.
+
+    SQNR in dB; ``None`` where nothing differs.
+    """
+
+    name: str
+    op: str
+    alone_db: float | None
+    running_db: float | None
+    reasons: tuple[str, ...]
+
+
+def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
+    """Every layer, the most harmful alone first.
+
+    Args:
+        graph: integer, by the numerics contract.
+        images: (N, H, W, C) float32 network inputs; some 16 show the order.
+
+    Raises:
+        InputError: the graph is not quantized, or there are no images.
+    """
+    if graph.precision in ("fp32", "w8"):
+        raise InputError(f"the graph is {graph.precision}; sensitivity is of an integer one (export --quantize int8)")
+    if not len(images):
+        raise InputError("there are no images to measure on; give a folder with some")
+    measure = _Measure(graph)
+    for start in range(0, len(images), CHUNK):
+        measure.update(torch.from_numpy(images[start : start + CHUNK]))
+    seen = channel_statistics(graph, images)
+    ops = {node.output: node for node in graph}
+    rows = [
+        Sensitivity(
+            name=name,
+            op=ops[name].op if name in ops else "input",
+            alone_db=measure.alone[name].db,
+            running_db=measure.running[name].db,
+            reasons=tuple(_reasons(graph, name, ops.get(name), seen, measure.outside[name])),
+        )
+        for name in measure.alone
+    ]
+    return sorted(rows, key=lambda row: math.inf if row.alone_db is None else row.alone_db)
+
+
+class _Error:
+    """Signal and error, summed over batches."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+
+    def update(self, exact: torch.Tensor, got: torch.Tensor) -> None:
+        self.signal += float(exact.square().sum(dtype=torch.float64))
+        self.noise += float((exact - got).square().sum(dtype=torch.float64))
+
+    @property
+    def db(self) -> float | None:
+        if self.noise == 0:
+            return None
+        return 10 * math.log10(max(self.signal, 1e-30) / self.noise)
+
+
+class _Share:
+    """How much of a tensor lies outside its grid."""
+
+    def __init__(self) -> None:
+        self.outside = self.count = 0
+
+    def update(self, values: torch.Tensor, quant: QParams) -> None:
+        low, high = quant.limits
+        ends = [(end - int(quant.zero_point[0])) * float(quant.scale[0]) for end in (low - 0.5, high + 0.5)]
+        self.outside += int(((values < ends[0]) | (values > ends[1])).sum())
+        self.count += values.numel()
+
+    @property
+    def share(self) -> float:
+        return self.outside / max(self.count, 1)
+
+
+class _Measure:
+    """Runs the float network, the quantized one, and one with a single layer quantized, for every layer."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.exact, self.coarse = (TorchGraph(graph, integers=integers) for integers in (False, True))
+        names = [t.name for t in graph.activations()]
+        self.alone = {name: _Error() for name in names}
+        self.running = {name: _Error() for name in names}
+        self.outside = {name: _Share() for name in names}
+
+    @torch.inference_mode()
+    def update(self, x: torch.Tensor) -> None:
+        grids = {t.name: t.quant for t in self.graph.activations()}
+        values: dict[str, torch.Tensor] = {}
+
+        def keep(name: str, value: torch.Tensor) -> None:
+            values[name] = value
+            self.outside[name].update(value, grids[name])  # type: ignore[arg-type]  # all are quantized
+
+        def rounded(name: str, value: torch.Tensor) -> torch.Tensor:
+            made = on_grid(value.clone(), grids[name])
+            self.running[name].update(values[name], made)
+            return made
+
+        self.exact(x, keep)
+        self.coarse(x, rounded)
+        (output,) = self.graph.outputs
+        for position, name in enumerate((*self.graph.inputs, *(node.output for node in self.graph))):
+            changed = {name: on_grid(self._alone(position, values), grids[name])}
+            for node in self.graph.nodes[position:]:
+                if any(i in changed for i in node.inputs):
+                    changed[node.output] = run_node(node, [self._argument(i, changed, values) for i in node.inputs])
+            self.alone[name].update(values[output], changed.get(output, values[output]))
+
+    def _alone(self, position: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The layer's output with quantized constants, of the float network's inputs; its bias stays float.
+
+        A corrected bias also makes up for the layers before, which are not quantized here.
+        """
+        if position == 0:
+            return values[self.graph.inputs[0]].clone()
+        node = self.graph.nodes[position - 1]
+        made = [values[i] if i in values else self.coarse.constants[i] for i in node.inputs]
+        if node.op in WEIGHTED:
+            made[2] = self.exact.constants[node.inputs[2]]
+        return run_node(node, made).clone()
+
+    def _argument(
+        self, name: str, changed: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        if name in changed:
+            return changed[name]
+        return values[name] if name in values else self.exact.constants[name]
+
+
+def _reasons(graph: Graph, name: str, node: Node | None, seen: Mapping[str, Channels], outside: _Share) -> list[str]:
+    found = []
+    reach = np.maximum(np.abs(seen[name].low), np.abs(seen[name].high))
+    lively = reach[reach > 0]
+    if lively.size and lively.max() >= WIDE * np.median(lively):
+        channel, ratio = int(reach.argmax()), lively.max() / np.median(lively)
+        found.append(f"channel {channel} reaches {ratio:.0f} times as far as the median one, on one scale")
+    if dead := int((reach == 0).sum()):
+        found.append(f"{dead} of {reach.size} channels are dead (always 0)")
+    if outside.share >= CLIPPED:
+        found.append(f"{100 * outside.share:.1f} % of its values are clipped by its range")
+    if node is not None and node.op in WEIGHTED:
+        weight = graph.tensors[node.inputs[1]]
+        assert weight.value is not None
+        assert weight.quant is not None
+        peaks = np.abs(weight.value.reshape(weight.shape[0], -1)).max(axis=1)
+        lively = peaks[peaks > 0]
+        if weight.quant.axis is None and lively.size and lively.max() >= WIDE * np.median(lively):
+            ratio = lively.max() / np.median(lively)
+            found.append(
+                f"the weights of channel {int(peaks.argmax())} are {ratio:.0f} times the median's, on one scale"
+            )
+        if node.op == "conv2d" and weight.quant.axis is not None:
+            columns = np.abs(weight.value).max(axis=(0, 1, 2))
+            columns = columns[columns > 0]
+            if columns.size > 1 and columns.max() >= WIDE * np.median(columns):
+                ratio = columns.max() / np.median(columns)
+                found.append(f"the weights of one input channel are {ratio:.0f} times the median's")
+    return found
