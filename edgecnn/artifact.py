@@ -84,6 +84,7 @@ class Emission:
         files: suffix to content; the main file first (``.tflite``; ``.xml`` then ``.bin``).
         input: the one input.
         output: the one output.
+        folder: ending of the folder that holds the files (``_c``: ``NAME_c``), or empty: they stand beside others'.
         float_ops: ops of an integer artifact that stay float, as ``op name``; empty unless the recipe says so.
     """
 
@@ -92,6 +93,7 @@ class Emission:
     files: Mapping[str, bytes]
     input: Port
     output: Port
+    folder: str = ""
     float_ops: tuple[str, ...] = ()
 
 
@@ -153,6 +155,12 @@ def manifest_path(artifact: Path, target: str) -> Path:
     return artifact.with_name(f"{artifact.stem}.{target}.json")
 
 
+def graph_path(artifact: Path) -> Path:
+    """``OUT/NAME.edgecnn`` of ``OUT/NAME.<suffix>``, or of what has a folder of its own, ``OUT/NAME_c/NAME.c``."""
+    own = artifact.parent.name == f"{artifact.stem}_{artifact.suffix[1:]}"
+    return (artifact.parent if own else artifact).with_name(f"{artifact.stem}.edgecnn")
+
+
 def write_artifact(
     directory: Path, name: str, emission: Emission, metadata: Metadata, versions: Mapping[str, str]
 ) -> Path:
@@ -165,7 +173,8 @@ def write_artifact(
         InputError: the directory cannot be written.
     """
     (suffix, main), *others = emission.files.items()
-    path = directory / f"{name}{suffix}"
+    home = directory / f"{name}{emission.folder}" if emission.folder else directory
+    path = home / f"{name}{suffix}"
     record = manifest_path(path, emission.target)
     try:
         for stale in (record, *([path] if others else [])):
@@ -173,7 +182,7 @@ def write_artifact(
     except OSError as error:
         raise InputError(f"cannot replace {path}: {error.strerror}; choose another place with -o") from None
     for other, data in others:
-        write_atomic(directory / f"{name}{other}", data)
+        write_atomic(home / f"{name}{other}", data)
     write_atomic(path, main)
     manifest = Manifest(
         target=emission.target,

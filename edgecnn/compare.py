@@ -192,10 +192,10 @@ def _open(path: Path, exact_kernels: bool) -> _Side:
     row = runtime_of(path)
     if not path.is_file():
         raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
-    reader, main = converter(row.target), path.read_bytes()
-    precision, metadata = reader.describe(main)
-    files = (main, path.with_suffix(".bin").read_bytes()) if path.with_suffix(".bin").is_file() else (main,)
-    integers = reader.integers(*files[: reader.files]) if precision in ("int8", "w8") else {}
+    reader = converter(row.target)
+    files = reader.read(path)
+    precision, metadata = reader.describe(files[0])
+    integers = reader.integers(*files) if precision in ("int8", "w8") else {}
     kernels = row.exact if exact_kernels else None
     session = open_session(device("host"), path, kernels=kernels)
     port = session.input

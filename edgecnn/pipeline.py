@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.allocator import keep_freed_memory
-from edgecnn.artifact import manifest_path, read_manifest, write_artifact
+from edgecnn.artifact import graph_path, manifest_path, read_manifest, write_artifact
 from edgecnn.checking import Checking, Reference, Subject, check, float_reference, session_reference
 from edgecnn.data import Images, open_images
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
@@ -26,7 +26,7 @@ from edgecnn.recipe import DEFAULT, Recipe
 from edgecnn.recipe import recipe as named_recipe
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source, load_graph, with_overrides
-from edgecnn_converters.registry import CONVERTERS, converter
+from edgecnn_converters.registry import TARGETS_OF_ALL, converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session, runtime, runtime_of
 
@@ -72,7 +72,7 @@ class Export:
     @property
     def targets(self) -> list[str]:
         """The formats, each once."""
-        return list(CONVERTERS) if self.target == "all" else [self.target]
+        return list(TARGETS_OF_ALL) if self.target == "all" else [self.target]
 
     @property
     def steps(self) -> Recipe:
@@ -238,6 +238,8 @@ def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> lis
 def _choices(request: Export, target: str) -> dict[str, str]:
     """What the user, or the devices, choose of an artifact's form."""
     chosen = {"io": request.io} if request.io is not None else {}
+    if target == "c":
+        chosen["name"] = request.source.name
     if target == "onnx" and request.precision == "int8":
         chosen["activations"] = request.checking.onnx_activations()
     return chosen
@@ -319,8 +321,7 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
     metadata = with_overrides(metadata, request.preprocess, request.label_offset)
     images = request.checking.open_images()
     reference, oracle, findings = _reference(request, metadata, precision) if images is not None else (None, None, ())
-    files = (path, path.with_suffix(".bin"))[: converter(row.target).files]
-    size = sum(file.stat().st_size for file in files if file.is_file())
+    size = sum(file.stat().st_size for file in converter(row.target).files(path) if file.is_file())
     subject = Subject(path=path, target=row.target, precision=precision, size_bytes=size, metadata=metadata)
     with watch.step("validate") as notes:
         entries = check([subject], request.checking, images, reference=reference, oracle=oracle)
@@ -333,7 +334,7 @@ def _reference(
 ) -> tuple[Reference | None, Graph | None, tuple[str, ...]]:
     """fp32, the integer oracle, and what to tell the user about them."""
     comparing = request.checking.limits.comparing
-    beside = request.artifact.with_suffix(".edgecnn")
+    beside = graph_path(request.artifact)
     given = request.reference
     if given == "none" or (given is None and not beside.exists()):
         if comparing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,13 +27,30 @@ class Converter:
             ``describe(main_file) -> (precision, Metadata or None)`` and
             ``integers(*files) -> {tensor: (parameters, integers)}``, and ``layers(*files) -> [Layer]``.
         precisions: what it writes, of ``artifact.PRECISIONS``.
-        files: how many files an artifact has.
+        suffixes: of an artifact's files, the main one first.
+        in_all: whether ``--target all`` writes it.
     """
 
     target: str
     module: str
     precisions: tuple[str, ...]
-    files: int = 1
+    suffixes: tuple[str, ...]
+    in_all: bool = True
+
+    def files(self, main: Path) -> list[Path]:
+        """All files of the artifact with that main file."""
+        return [main.with_name(f"{main.name.removesuffix(self.suffixes[0])}{suffix}") for suffix in self.suffixes]
+
+    def read(self, main: Path) -> list[bytes]:
+        """What those files hold.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        try:
+            return [file.read_bytes() for file in self.files(main)]
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
 
     @property
     def convert(self) -> Callable[..., Emission]:
@@ -76,16 +94,31 @@ class Converter:
             )
 
 
+FLOAT_AND_INT8 = ("fp32", "fp16", "w8", "int8")
 CONVERTERS = {
     row.target: row
     for row in (
-        Converter(target="tflite", module="edgecnn_converters.tflite", precisions=("fp32", "fp16", "w8", "int8")),
-        Converter(target="onnx", module="edgecnn_converters.onnx", precisions=("fp32", "fp16", "w8", "int8")),
         Converter(
-            target="openvino", module="edgecnn_converters.openvino", precisions=("fp32", "fp16", "w8", "int8"), files=2
+            target="tflite", module="edgecnn_converters.tflite", precisions=FLOAT_AND_INT8, suffixes=(".tflite",)
+        ),
+        Converter(target="onnx", module="edgecnn_converters.onnx", precisions=FLOAT_AND_INT8, suffixes=(".onnx",)),
+        Converter(
+            target="openvino",
+            module="edgecnn_converters.openvino",
+            precisions=FLOAT_AND_INT8,
+            suffixes=(".xml", ".bin"),
+        ),
+        Converter(
+            target="c",
+            module="edgecnn_converters.c",
+            precisions=("int8",),
+            suffixes=(".c", ".h", "_weights.h"),
+            in_all=False,
         ),
     )
 }
+TARGETS_OF_ALL = tuple(target for target, row in CONVERTERS.items() if row.in_all)
+"""What ``--target all`` writes: the formats that every precision and runtime on a desk has. C is for bare metal."""
 
 
 def converter(target: str) -> Converter:

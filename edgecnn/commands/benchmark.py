@@ -30,12 +30,12 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from edgecnn.benchmark import Matrix, benchmark
-    from edgecnn_converters.registry import CONVERTERS
+    from edgecnn_converters.registry import TARGETS_OF_ALL
 
     weights = dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights)
     matrix = Matrix(
         models=options.models,
-        targets=list(CONVERTERS) if options.targets == "all" else options.targets.split(","),
+        targets=list(TARGETS_OF_ALL) if options.targets == "all" else options.targets.split(","),
         precisions=options.precisions.split(","),
         checking=checking(options),
         output=options.output,

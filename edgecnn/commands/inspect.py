@@ -148,11 +148,7 @@ def _layers(options: argparse.Namespace) -> list[Any]:
     target = next((row.target for row in RUNTIMES.values() if row.suffix == path.suffix), None)
     if target is not None:
         reader = converter(target)
-        files = (path, path.with_suffix(".bin"))[: reader.files]
-        try:
-            return reader.layers(*(file.read_bytes() for file in files))
-        except OSError as error:
-            raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+        return reader.layers(*reader.read(path))
     from edgecnn.graph.summary import layers
     from edgecnn.source import Source, load_graph
 

@@ -19,7 +19,10 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs what this device lacks to run that target, or ``None`` when it is ready."""
-    return runtime.missing()
+    if runtime.library is not None:
+        return runtime.missing()
+    command: str | None = import_module(runtime.module).missing()
+    return command
 
 
 def setup(device: Device, say: Say) -> bool:

@@ -77,8 +77,9 @@ class Runtime:
         target: the format.
         suffix: of its main file.
         description: one line for ``edgecnn targets``.
-        module: has ``open_session(path, *, threads, kernels) -> Session``.
-        library: the import name it needs.
+        module: has ``open_session(path, *, threads, kernels) -> Session``; without a library also ``missing()``, how
+            to get what it needs to run artifacts here.
+        library: the import name that writing and running artifacts needs, or ``None``.
         extra: the extra of edgecnn that installs it.
         exact: its kernels whose sums are exact on every CPU, a name that its ``open_session`` takes.
     """
@@ -87,13 +88,14 @@ class Runtime:
     suffix: str
     description: str
     module: str
-    library: str
-    extra: str
+    library: str | None = None
+    extra: str | None = None
     exact: str = "exact"
 
     def missing(self) -> str | None:
         """The command that installs the library, or ``None`` when it is there."""
-        return None if find_spec(self.library) else f"pip install 'edgecnn[{self.extra}]'"
+        present = self.library is None or find_spec(self.library)
+        return None if present else f"pip install 'edgecnn[{self.extra}]'"
 
 
 RUNTIMES = {
@@ -123,6 +125,12 @@ RUNTIMES = {
             module="edgecnn_targets.openvino",
             library="openvino",
             extra="openvino",
+        ),
+        Runtime(
+            target="c",
+            suffix=".c",
+            description="C99 for microcontrollers, compiled for where it runs",
+            module="edgecnn_targets.c.host",
         ),
     )
 }

@@ -115,7 +115,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs Vela, or ``None`` when it is there."""
-    return None if find_spec("ethosu") and find_spec(runtime.library) else "pip install 'edgecnn[npu]'"
+    return None if find_spec("ethosu") and runtime.missing() is None else "pip install 'edgecnn[npu]'"
 
 
 def setup(device: Device, say: Say) -> bool:

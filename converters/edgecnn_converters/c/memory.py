@@ -1,0 +1,86 @@
+"""Where each activation of a graph lies: in the arena; the input and the output where the caller says.
+
+The arena keeps a place for those two as well, so that an application needs no other memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgecnn.graph.ir import Graph
+from edgecnn_converters.c.planner import Buffer, plan
+from edgecnn_converters.c.rows import ROWS
+
+INPUT, OUTPUT = "input", "output"  # the parameters of the C function
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Places, as C expressions.
+
+    Attributes:
+        places: of activations.
+        scratch: of what nodes need while they run; only of those that need something.
+        input: place in the arena that is kept for the input.
+        output: place in the arena that is kept for the output.
+        arena: bytes.
+    """
+
+    places: Mapping[str, str]
+    scratch: Mapping[str, str]
+    input: str
+    output: str
+    arena: int
+
+
+def memory(graph: Graph) -> Memory:
+    """Plan a graph's memory. Tensors that are one under another shape share a place."""
+    homes = _homes(graph)
+    first: dict[str, int] = {homes[graph.inputs[0]]: -1}
+    last: dict[str, int] = {}
+    for step, node in enumerate(graph.nodes):
+        for name in (*node.inputs, node.output):
+            if name in homes:
+                first.setdefault(homes[name], step)
+                last[homes[name]] = step
+    source, result = homes[graph.inputs[0]], homes[graph.outputs[0]]
+    last[result] = len(graph.nodes)
+    size = {home: math.prod(graph.tensors[home].shape) for home in first}
+    buffers = [Buffer(name=home, size=size[home], first=first[home], last=last.get(home, -1)) for home in first]
+    leads = {}
+    for step, node in enumerate(graph.nodes):
+        home, row = homes[node.output], ROWS[node.op]
+        if (needed := row.scratch(graph, node)) > 0:
+            buffers.append(Buffer(name=_scratch(node.output), size=needed, first=step, last=step))
+        for name in node.inputs:
+            if first[home] == step and name in homes and last[homes[name]] == step:
+                lead = row.lead(graph, node, graph.tensors[name])
+                if lead is not None:
+                    leads[home, homes[name]] = lead
+    made = plan(buffers, leads)
+    where = {name: f"arena + {offset}" for name, offset in made.offsets.items()}
+    seen = {**where, source: INPUT, result: OUTPUT}
+    return Memory(
+        places={name: seen[home] for name, home in homes.items()},
+        scratch={n.output: where[_scratch(n.output)] for n in graph if _scratch(n.output) in where},
+        input=where[source],
+        output=where[result],
+        arena=made.size,
+    )
+
+
+def _scratch(node: str) -> str:
+    return f"{node}/scratch"
+
+
+def _homes(graph: Graph) -> dict[str, str]:
+    """Activation to the first of those that share its place. The input's and the output's are never one."""
+    source = graph.inputs[0]
+    homes = {source: source}
+    for node in graph:
+        home = homes.get(node.inputs[0]) if ROWS[node.op].moves else None
+        apart = home is None or (home == source and node.output == graph.outputs[0])
+        homes[node.output] = node.output if apart or home is None else home
+    return homes

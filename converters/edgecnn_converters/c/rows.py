@@ -1,0 +1,406 @@
+"""One row per op: the kernel that computes it, the constants and numbers that it takes, and the memory it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.quant.reference import parameters
+from edgecnn.quant.reference.kernels import KERNELS, exponentials
+from edgecnn.quant.reference.parameters import HIGH, LOW, Call, Multiplier, quant_of
+from edgecnn_converters.c.planner import window_lead
+from edgecnn_converters.c.text import array, braces, record
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "rescale": ("fixed_point",),
+    "filter": ("rescale", "outputs"),
+    "conv2d": ("window", "filter"),
+    "depthwise": ("window", "taps", "rescale", "outputs"),
+    "fully_connected": ("filter",),
+    "add": ("rescale", "pairs"),
+    "mul": ("rescale", "pairs"),
+    "max_pool2d": ("window", "taps"),
+    "avg_pool2d": ("window", "taps"),
+    "mean": ("rescale",),
+    "pad": ("window",),
+    "softmax": ("fixed_point",),
+}
+"""Kernel, or part of one, to the parts it builds on: files of ``kernels/``."""
+
+MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19
+OHWI_TO_HWO = (1, 2, 0, 3)  # a depthwise weight is OHW1
+INT32 = 2**31 - 1
+
+
+class Emitter:
+    """Gathers the constants, the structs and the calls of a graph's nodes, and which kernels they use.
+
+    Args:
+        graph: full int8.
+        places: activation to where it lies, as C.
+        scratch: node to where its scratch memory lies, as C.
+    """
+
+    def __init__(self, graph: Graph, places: Mapping[str, str], scratch: Mapping[str, str]) -> None:
+        self.graph = graph
+        self.places = places
+        self.scratch = scratch
+        self.constants: list[str] = []
+        self.structs: list[str] = []
+        self.calls: list[str] = []
+        self.kernels: list[str] = []
+        self.constant_bytes = 0
+        self._index = -1
+        self._operands: dict[str, str] = {}
+
+    def begin(self, layer: Mapping[str, Any]) -> None:
+        """The next node, with what is noted of it."""
+        self._index += 1
+        self.calls.append(record(layer))
+
+    def call(self, kernel: str, *arguments: str | int) -> None:
+        """One call of a kernel."""
+        self._use(kernel)
+        self.calls.append(f"{kernel}({', '.join(map(str, arguments))});")
+
+    def _use(self, part: str) -> None:
+        for needed in NEEDS.get(part, ()):
+            self._use(needed)
+        if part not in self.kernels:
+            self.kernels.append(part)
+
+    def struct(self, kind: str, fields: Mapping[str, Any]) -> str:
+        """A constant struct of the node; its address."""
+        name = f"{kind}_{self._index}"
+        self.structs.append(f"static const struct {kind} {name} = {braces(fields)};")
+        return f"&{name}"
+
+    def constant(self, kind: str, ctype: str, values: NDArray[Any], note: str = "") -> str:
+        """A constant array of the node; its name."""
+        name = f"{kind}_{self._index}"
+        self.constants.append((f"{note}\n" if note else "") + array(name, ctype, values))
+        self.constant_bytes += values.size * (1 if ctype == "int8_t" else 4)
+        return name
+
+    def operand(self, name: str) -> str:
+        """An activation, or a constant that an op takes as it is."""
+        tensor = self.graph.tensors[name]
+        if tensor.integers is None:
+            return self.places[name]
+        if name not in self._operands:
+            note = record({**_about(tensor), "zero_point": quant_of(tensor).zero_point.tolist()})
+            self._operands[name] = self.constant(f"constant{len(self._operands)}", "int8_t", tensor.integers, note)
+        return self._operands[name]
+
+
+def _about(tensor: Tensor) -> dict[str, Any]:
+    quant = quant_of(tensor)
+    return {"name": tensor.name, "shape": tensor.shape, "scale": quant.scale.tolist(), "axis": quant.axis}
+
+
+def called(graph: Graph, node: Node) -> Call:
+    """The node as the oracle's functions take it; constants have their integers."""
+    inputs = [graph.tensors[name] for name in node.inputs]
+    integers = [t.integers if t.integers is not None else np.empty(0, np.int8) for t in inputs]
+    return Call(attrs=node.attrs, inputs=inputs, output=graph.tensors[node.output], values=integers)
+
+
+def is_depthwise(graph: Graph, node: Node) -> bool:
+    """Whether a conv2d has one group per input channel, and more than one."""
+    return bool(node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1)
+
+
+def _kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
+    a: Mapping[str, Any] = node.attrs
+    if node.op == "conv2d":
+        _, height, width, _ = graph.tensors[node.inputs[1]].shape
+        return height, width
+    kernel: tuple[int, int] = a.get("kernel", (1, 1))
+    return kernel
+
+
+def _window(graph: Graph, node: Node) -> dict[str, int]:
+    a: Mapping[str, Any] = node.attrs
+    x, y, kernel = graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape, _kernel_of(graph, node)
+    stride, dilation, padding = a.get("stride", (1, 1)), a.get("dilation", (1, 1)), a["padding"]
+    values = (*x[1:], *y[1:3], *kernel, *stride, *dilation, padding[0], padding[2])
+    names = "in_height in_width channels out_height out_width kernel_y kernel_x stride_y stride_x dilation_y dilation_x"
+    return dict(zip((*names.split(), "top", "left"), values, strict=True))
+
+
+def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) -> dict[str, Any]:
+    """Weights and outputs of a conv2d or fully_connected. ``folded``: the bias takes the input's zero point in."""
+    c = called(e.graph, node)
+    weight, bias = (e.graph.tensors[name] for name in node.inputs[1:3])
+    noted = record({**_about(weight), "stored": axes})
+    weights = e.constant("weights", "int8_t", c.values[1].transpose(axes), noted)
+    sums, multiplier = _start(c, folded=folded), parameters.weighted(c)
+    about = _about(bias)
+    if folded:
+        about["folded"] = [node.inputs[1], c.zero(0)]
+    low, high = c.limits(str(node.attrs["activation"]))
+    outputs = {
+        "bias": e.constant("bias", "int32_t", sums, record(about)),
+        "multiplier": e.constant("multiplier", "int32_t", multiplier[0]),
+        "shift": e.constant("shift", "int8_t", multiplier[1]),
+        "zero": c.zero(-1),
+        "low": low,
+        "high": high,
+    }
+    return {"weights": weights, "outputs": outputs}
+
+
+def _start(c: Call, *, folded: bool) -> NDArray[np.int64]:
+    """The bias, less what the input's zero point adds to the sums."""
+    bias = c.values[2].astype(np.int64)
+    return bias - c.zero(0) * c.values[1].reshape(len(bias), -1).sum(axis=1, dtype=np.int64) if folded else bias
+
+
+def _conv2d(e: Emitter, node: Node) -> None:
+    x, y = e.operand(node.inputs[0]), e.places[node.output]
+    window, in_zero = _window(e.graph, node), called(e.graph, node).zero(0)
+    if is_depthwise(e.graph, node):
+        per_channel = e.graph.tensors[node.output].shape[3] // window["channels"]
+        fields = {"window": window, "per_channel": per_channel, "in_zero": in_zero}
+        fields |= _weighted(e, node, OHWI_TO_HWO, folded=False)
+        e.call("depthwise", e.struct("depthwise", fields), x, y)
+        return
+    out_channels = e.graph.tensors[node.output].shape[3]
+    fields = {"window": window, "out_channels": out_channels, "groups": node.attrs["groups"], "in_zero": in_zero}
+    fields |= _weighted(e, node, (0, 1, 2, 3), folded=True)
+    e.call("conv2d", e.struct("conv2d", fields), x, y, e.scratch.get(node.output, "0"))
+
+
+def _fully_connected(e: Emitter, node: Node) -> None:
+    count, inputs = e.graph.tensors[node.inputs[1]].shape
+    fields = {"inputs": inputs, "count": count, **_weighted(e, node, (0, 1), folded=True)}
+    e.call("fully_connected", e.struct("fully_connected", fields), e.operand(node.inputs[0]), e.places[node.output])
+
+
+def _scaling(multiplier: Multiplier, suffix: str = "") -> dict[str, int]:
+    return {f"multiplier{suffix}": int(multiplier[0]), f"shift{suffix}": int(multiplier[1])}
+
+
+def _ends(c: Call) -> dict[str, int]:
+    low, high = c.limits(c.attrs["activation"])
+    return {"zero": c.zero(-1), "low": low, "high": high}
+
+
+def _pairs(graph: Graph, node: Node) -> dict[str, list[int]]:
+    """Sizes and steps of a broadcast, over as few dimensions as there are, in front of which stand ones."""
+    y = graph.tensors[node.output].shape
+    shapes = [(1,) * (len(y) - len(s)) + s for s in (graph.tensors[name].shape for name in node.inputs)]
+    rows: list[list[int]] = []  # size, step of a, step of b
+    for d in range(len(y)):
+        steps = [math.prod(s[d + 1 :]) if s[d] > 1 else 0 for s in shapes]
+        if y[d] == 1:
+            continue
+        if rows and all(rows[-1][1 + k] == steps[k] * y[d] for k in (0, 1)):
+            rows[-1] = [rows[-1][0] * y[d], *steps]
+        else:
+            rows.append([y[d], *steps])
+    rows = [[1, 0, 0]] * (4 - len(rows)) + rows
+    return dict(zip(("size", "step_a", "step_b"), ([row[k] for row in rows] for k in range(3)), strict=True))
+
+
+def _add(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    first, second, total = parameters.add(c)
+    fields = {"pairs": _pairs(e.graph, node), "zero_a": c.zero(0), **_scaling(first, "_a"), "zero_b": c.zero(1)}
+    fields |= {**_scaling(second, "_b"), **_scaling(total), **_ends(c)}
+    e.call("add", e.struct("add", fields), *map(e.operand, node.inputs), e.places[node.output])
+
+
+def _mul(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    fields = {"pairs": _pairs(e.graph, node), "zero_a": c.zero(0), "zero_b": c.zero(1)}
+    fields |= {**_scaling(parameters.mul(c)), **_ends(c)}
+    e.call("mul", e.struct("mul", fields), *map(e.operand, node.inputs), e.places[node.output])
+
+
+def _pool(e: Emitter, node: Node) -> None:
+    window = e.struct("window", _window(e.graph, node))
+    e.call(node.op, window, e.operand(node.inputs[0]), e.places[node.output])
+
+
+def _pad(e: Emitter, node: Node) -> None:
+    channels: Any = node.attrs["channels"]
+    fields = {"window": _window(e.graph, node), "front": channels[0], "back": channels[1]}
+    fields["zero"] = called(e.graph, node).zero(0)
+    e.call("pad", e.struct("pad", fields), e.operand(node.inputs[0]), e.places[node.output])
+
+
+def _mean(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    _, height, width, channels = c.inputs[0].shape
+    fields = {"pixels": height * width, "channels": channels, "in_zero": c.zero(0)}
+    fields |= {**_scaling(parameters.mean(c)), "zero": c.zero(-1)}
+    e.call("mean", e.struct("mean", fields), e.operand(node.inputs[0]), e.places[node.output])
+
+
+def _concat(e: Emitter, node: Node) -> None:
+    axis: Any = node.attrs["axis"]
+    step, begin = math.prod(e.graph.tensors[node.output].shape[axis:]), 0
+    for name in node.inputs:
+        shape = e.graph.tensors[name].shape
+        size = math.prod(shape[axis:])
+        e.call("copy", math.prod(shape[:axis]), size, step, e.operand(name), f"{e.places[node.output]} + {begin}")
+        begin += size
+
+
+def _reshape(e: Emitter, node: Node) -> None:
+    """Nothing where both lie in one place."""
+    x, y = e.operand(node.inputs[0]), e.places[node.output]
+    if x != y:
+        size = math.prod(e.graph.tensors[node.output].shape)
+        e.call("copy", 1, size, size, x, y)
+
+
+def _table(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    every = np.arange(LOW, HIGH + 1).astype(np.int8)
+    values = KERNELS[node.op](Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[every]))
+    name = e.constant("table", "int8_t", values)
+    e.call("table", name, math.prod(c.output.shape), e.operand(node.inputs[0]), e.places[node.output])
+
+
+def _softmax(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    *rows, classes = c.output.shape
+    powers = e.constant("powers", "int32_t", exponentials(c))
+    fields = {"rows": math.prod(rows), "classes": classes, "powers": powers}
+    e.call("softmax", e.struct("softmax", fields), e.operand(node.inputs[0]), e.places[node.output])
+
+
+# --- how far an output must stay before an input that it may overwrite; None where they must be apart ---
+
+
+def _behind_window(graph: Graph, node: Node, tensor: Tensor) -> int:
+    a: Mapping[str, Any] = node.attrs
+    kernel, dilation = _kernel_of(graph, node), a.get("dilation", (1, 1))
+    return window_lead(
+        tensor.shape,
+        graph.tensors[node.output].shape,
+        kernel=((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1),
+        stride=a.get("stride", (1, 1)),
+        padding=a["padding"],
+    )
+
+
+def _in_place(graph: Graph, node: Node, tensor: Tensor) -> int | None:
+    return 0 if math.prod(tensor.shape) == math.prod(graph.tensors[node.output].shape) else None
+
+
+def _apart(graph: Graph, node: Node, tensor: Tensor) -> None:
+    return None
+
+
+def _patch(graph: Graph, node: Node) -> int:
+    """Bytes of the patch that ``conv2d`` copies: none where it can never need one."""
+    kernel, depth = _kernel_of(graph, node), graph.tensors[node.inputs[1]].shape[3]
+    if is_depthwise(graph, node) or (kernel == (1, 1) and node.attrs["padding"] == (0, 0, 0, 0)):
+        return 0
+    return math.prod(kernel) * depth
+
+
+# --- what cannot be held ---
+
+
+def _sums_fit(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    depthwise = node.op == "conv2d" and is_depthwise(graph, node)
+    start = _start(c, folded=not depthwise)
+    reach = np.abs(c.values[1].reshape(len(start), -1).astype(np.int64)).sum(axis=1) * (255 if depthwise else 128)
+    _, shift = parameters.weighted(c)
+    lifted = np.maximum(shift, 0) if node.op == "conv2d" else 0
+    return _fits(int(((np.abs(start) + reach) << lifted).max()))
+
+
+def _fits(largest: int) -> str | None:
+    return None if largest <= INT32 else f"its sums may reach {largest:.3g}, beyond 32 bits"
+
+
+def _lifted(largest: int, multiplier: Multiplier) -> str | None:
+    return _fits(largest << max(int(multiplier[1]), 0))
+
+
+def _add_fits(graph: Graph, node: Node) -> str | None:
+    first, second, total = parameters.add(called(graph, node))
+    largest = 255 << parameters.ADD_SHIFT
+    return _lifted(largest, first) or _lifted(largest, second) or _lifted(2 * largest, total)
+
+
+def _mul_fits(graph: Graph, node: Node) -> str | None:
+    return _lifted(255**2, parameters.mul(called(graph, node)))
+
+
+def _mean_fits(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    return _lifted(255 * math.prod(c.inputs[0].shape[1:3]), parameters.mean(c))
+
+
+def _window_not_empty(graph: Graph, node: Node) -> str | None:
+    a: Mapping[str, Any] = node.attrs
+    if any(a["padding"][2 * k] >= a["kernel"][k] or a["padding"][2 * k + 1] >= a["kernel"][k] for k in (0, 1)):
+        return f"padding {a['padding']} leaves a window of {a['kernel']} without a pixel to average"
+    return None
+
+
+def _output_scale(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    return None if c.scale(0) < 128 * c.scale(-1) else "hard_swish needs an output scale above 1/128 of its input's"
+
+
+def _few_classes(graph: Graph, node: Node) -> str | None:
+    classes = graph.tensors[node.output].shape[-1]
+    return None if classes <= MAX_CLASSES else f"softmax over {classes} classes; at most {MAX_CLASSES}"
+
+
+def _nothing(graph: Graph, node: Node) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How one op is written.
+
+    Attributes:
+        write: adds the node's constants, structs and calls.
+        lead: bytes by which the output must start before an input (a lone one, read for the last time) to be written
+            over it; ``None`` where both must be apart. See ``planner.window_lead``.
+        scratch: bytes of memory that the node needs while it runs.
+        obstacle: why the node cannot be held, or ``None``.
+        moves: whether the output is the input, under another shape.
+    """
+
+    write: Callable[[Emitter, Node], None]
+    lead: Callable[[Graph, Node, Tensor], int | None] = _apart
+    scratch: Callable[[Graph, Node], int] = lambda graph, node: 0
+    obstacle: Callable[[Graph, Node], str | None] = _nothing
+    moves: bool = False
+
+
+ROWS: Mapping[str, Row] = {
+    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, obstacle=_sums_fit),
+    "fully_connected": Row(write=_fully_connected, obstacle=_sums_fit),
+    "add": Row(write=_add, lead=_in_place, obstacle=_add_fits),
+    "mul": Row(write=_mul, lead=_in_place, obstacle=_mul_fits),
+    "max_pool2d": Row(write=_pool, lead=_behind_window),
+    "avg_pool2d": Row(write=_pool, lead=_behind_window, obstacle=_window_not_empty),
+    "mean": Row(write=_mean, obstacle=_mean_fits),
+    "concat": Row(write=_concat),
+    "pad": Row(write=_pad, lead=_behind_window),
+    "reshape": Row(write=_reshape, lead=_in_place, moves=True),
+    "requantize": Row(write=_table, lead=_in_place),
+    "relu": Row(write=_table, lead=_in_place),
+    "relu6": Row(write=_table, lead=_in_place),
+    "hard_swish": Row(write=_table, lead=_in_place, obstacle=_output_scale),
+    "sigmoid": Row(write=_table, lead=_in_place),
+    "softmax": Row(write=_softmax, lead=_in_place, obstacle=_few_classes),
+}
