@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn_targets.session import Op
+from edgecnn_targets.runner import litert_details
+from edgecnn_targets.session import Description, Op
+
+Details = Mapping[str, Any]
 
 RESOLVERS = {"xnnpack": "BUILTIN", "reference": "BUILTIN_REF", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
 """Kernels to LiteRT's op resolver: XNNPACK (what an application gets by default), the bit-exact reference kernels,
@@ -44,21 +47,15 @@ class LiteRtSession:
             raise InputError(unknown("kernels", kernels, RESOLVERS))
         self.threads = threads
         self._interpreter = interpreter(path, threads, kernels)
-        self.input, self._feed = _port(path, "input", self._interpreter.get_input_details())
-        self.output, self._fetch = _port(path, "output", self._interpreter.get_output_details())
-        self.ops = _ops(self._interpreter, delegated=kernels == "xnnpack")
-        outside = tuple(op for op in self.ops if not op.as_asked)
-        if len(outside) == len(self.ops):
-            raise UnsupportedError(f"{path}: XNNPACK runs none of its {len(self.ops)} ops on this machine")
-        names = ", ".join(map(str, outside))
-        self.findings = (f"XNNPACK leaves {len(outside)} of {len(self.ops)} ops out: {names}",) if outside else ()
+        details = litert_details(self._interpreter)
+        self._said = describe(path, details, kernels=kernels)
+        self.input, self.output = self._said.input, self._said.output
+        self.ops, self.findings = self._said.ops, self._said.findings
+        self._feed, self._fetch = (details[side][0]["index"] for side in ("inputs", "outputs"))
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Session.run``."""
-        expected = self.input.shape[1:]
-        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
-            got = f"{batch.dtype} {batch.shape[1:]}"
-            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
+        self._said.require(batch)
         results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
         for index in range(len(batch)):
             self._interpreter.set_tensor(self._feed, batch[index : index + 1])
@@ -115,46 +112,68 @@ def without_info() -> Iterator[None]:
             os.write(2, b"".join(line for line in captured if not line.startswith(b"INFO:")))
 
 
-def _port(path: Path, side: str, details: list[dict[str, Any]]) -> tuple[Port, int]:
-    """The one input or output, and its tensor's index."""
+def describe(path: Path, details: Details, *, kernels: str) -> Description:
+    """What an open file says of itself.
+
+    Args:
+        path: of the file.
+        details: ``runner.litert_details`` of it, from wherever it is open.
+        kernels: a key of ``RESOLVERS``.
+
+    Raises:
+        UnsupportedError: it does not take one image and return one tensor, or XNNPACK runs none of its ops.
+    """
+    ops = _ops(details, delegated=kernels == "xnnpack")
+    outside = tuple(op for op in ops if not op.as_asked)
+    if len(outside) == len(ops):
+        raise UnsupportedError(f"{path}: XNNPACK runs none of its {len(ops)} ops on this machine")
+    names = ", ".join(map(str, outside))
+    return Description(
+        input=_port(path, "input", details["inputs"]),
+        output=_port(path, "output", details["outputs"]),
+        ops=ops,
+        findings=(f"XNNPACK leaves {len(outside)} of {len(ops)} ops out: {names}",) if outside else (),
+    )
+
+
+def _port(path: Path, side: str, details: list[Details]) -> Port:
+    """The one input or output."""
     if len(details) != 1:
         raise UnsupportedError(f"{path} has {len(details)} {side}s; one image in and one tensor out is supported")
-    detail = details[0]
-    shape = tuple(int(d) for d in detail["shape"])
+    (detail,) = details
+    shape = tuple(detail["shape"])
     layouts = {2: "NC", 4: "NHWC"}
     if len(shape) not in layouts or shape[0] != 1:
         raise UnsupportedError(f"{path}: {side} shape {shape}; supported: (1, height, width, channels), (1, classes)")
-    parameters = detail["quantization_parameters"]
-    port = Port(
+    return Port(
         name=detail["name"],
         shape=shape,
         layout=layouts[len(shape)],
-        dtype=np.dtype(detail["dtype"]).name,
-        scale=float(parameters["scales"][0]) if len(parameters["scales"]) else None,
-        zero_point=int(parameters["zero_points"][0]) if len(parameters["zero_points"]) else None,
+        dtype=detail["dtype"],
+        scale=detail["scales"][0] if detail["scales"] else None,
+        zero_point=detail["zero_points"][0] if detail["zero_points"] else None,
     )
-    return port, int(detail["index"])
 
 
-def _ops(interpreter: Any, *, delegated: bool) -> tuple[Op, ...]:
+def _ops(details: Details, *, delegated: bool) -> tuple[Op, ...]:
     """LiteRT lists the file's ops first and then, for each partition it handed to XNNPACK, an op named DELEGATE."""
-    nodes = interpreter._get_ops_details()
-    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
-    maker = {int(out): node["index"] for node in nodes if node["op_name"] != "DELEGATE" for out in node["outputs"]}
+    nodes = details["ops"]
+    names = dict(details["tensors"])
+    maker = {out: node["index"] for node in nodes if node["op_name"] != "DELEGATE" for out in node["outputs"]}
     inside: set[int] = set()
     for partition in (node for node in nodes if node["op_name"] == "DELEGATE"):
-        stop = set(map(int, partition["inputs"]))
-        pending = [maker[int(out)] for out in partition["outputs"]]
+        stop = set(partition["inputs"])
+        pending = [maker[out] for out in partition["outputs"]]
         while pending:
             index = pending.pop()
             inside.add(index)
-            made = (maker.get(int(i)) for i in nodes[index]["inputs"] if int(i) not in stop)
+            made = (maker.get(i) for i in nodes[index]["inputs"] if i not in stop)
             pending.extend(m for m in made if m is not None and m not in inside)
-    edges = {detail["index"] for detail in (*interpreter.get_input_details(), *interpreter.get_output_details())}
+    edges = {detail["index"] for detail in (*details["inputs"], *details["outputs"])}
     return tuple(
         Op(
             kind=node["op_name"],
-            name=names.get(int(node["outputs"][0]), ""),
+            name=names.get(node["outputs"][0], ""),
             as_asked=not delegated or node["index"] in inside,
             is_float=_is_float(node, edges),
         )
@@ -163,9 +182,8 @@ def _ops(interpreter: Any, *, delegated: bool) -> tuple[Op, ...]:
     )
 
 
-def _is_float(node: dict[str, Any], edges: set[int]) -> bool:
+def _is_float(node: Details, edges: set[int]) -> bool:
     """Whether an op computes in float. Conversion of the network's own input or output to its type does not count."""
-    types = [*node["operand_types"], *node["result_types"]]
-    if node["op_name"] in ("QUANTIZE", "DEQUANTIZE") and edges & {int(node["inputs"][0]), int(node["outputs"][0])}:
+    if node["op_name"] in ("QUANTIZE", "DEQUANTIZE") and edges & {node["inputs"][0], node["outputs"][0]}:
         return False
-    return any(np.issubdtype(t, np.floating) for t in types)
+    return any(name.startswith("float") for name in (*node["operand_types"], *node["result_types"]))

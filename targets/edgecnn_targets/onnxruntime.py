@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets.runner import ONNX_TYPES, onnx_details
 from edgecnn_targets.saturation import can_saturate, has_vnni, warning
-from edgecnn_targets.session import Op
+from edgecnn_targets.session import Description, Op
+
+Details = Mapping[str, Any]
 
 KERNELS = {"fast": "0", "exact": "1"}
 """Kernels to ``session.x64quantprecision``. ``fast`` is what an application gets unless it asks. ``exact`` is the same
 where its sums are; on x86 without VNNI it multiplies unsigned by unsigned bytes, whose sums have 32 bits."""
-TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 MULTIPLYING = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
 EDGES = ("QuantizeLinear", "DequantizeLinear")
 EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
@@ -42,25 +44,13 @@ class OnnxRuntimeSession:
             raise InputError(unknown("kernels", kernels, KERNELS))
         self.threads = threads
         self._session, original, optimised = _open(path, threads, kernels)
-        sides = (("input", self._session.get_inputs()), ("output", self._session.get_outputs()))
-        for side, found in sides:
-            if len(found) != 1:
-                raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
-        grids = _grids(original)
-        self.input, self.output = (_port(path, side, found[0], grids) for side, found in sides)
-        self.ops = _ops(optimised)
-        self.findings: tuple[str, ...] = ()
-        if kernels == "exact":
-            self.findings = () if has_vnni() else (EXACT,)
-        elif can_saturate(_byte_weights(optimised)):
-            self.findings = (warning("ONNX Runtime"),)
+        self._said = describe(path, onnx_details(self._session), original, optimised, kernels=kernels, vnni=has_vnni())
+        self.input, self.output = self._said.input, self._said.output
+        self.ops, self.findings = self._said.ops, self._said.findings
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Session.run``."""
-        expected = self.input.shape[1:]
-        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
-            got = f"{batch.dtype} {batch.shape[1:]}"
-            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
+        self._said.require(batch)
         results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
         for index in range(len(batch)):
             fed = {self.input.name: batch[index : index + 1]}
@@ -111,6 +101,34 @@ def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
         return session, onnx.load(str(path)), onnx.load(str(made))
 
 
+def describe(path: Path, details: Details, original: Any, optimised: Any, *, kernels: str, vnni: bool) -> Description:
+    """What an open file says of itself.
+
+    Args:
+        path: of the file.
+        details: ``runner.onnx_details`` of it, from wherever it is open.
+        original: the file's graph.
+        optimised: the graph that ONNX Runtime made of it there.
+        kernels: a key of ``KERNELS``.
+        vnni: ``saturation.has_vnni`` there.
+
+    Raises:
+        UnsupportedError: it does not take one image and return one tensor.
+    """
+    grids = _grids(original)
+    findings: tuple[str, ...] = ()
+    if kernels == "exact":
+        findings = () if vnni else (EXACT,)
+    elif can_saturate(_byte_weights(optimised), vnni=vnni):
+        findings = (warning("ONNX Runtime"),)
+    return Description(
+        input=_port(path, "input", details["inputs"], grids),
+        output=_port(path, "output", details["outputs"], grids),
+        ops=_ops(optimised),
+        findings=findings,
+    )
+
+
 def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
     """Scale and zero point of what a DequantizeLinear reads and a QuantizeLinear writes, in the file as it is."""
     from onnx import numpy_helper
@@ -126,17 +144,21 @@ def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
     return grids
 
 
-def _port(path: Path, side: str, found: Any, grids: Mapping[str, tuple[float, int]]) -> Port:
-    shape = tuple(1 if index == 0 and not isinstance(d, int) else d for index, d in enumerate(found.shape))
+def _port(path: Path, side: str, details: list[Details], grids: Mapping[str, tuple[float, int]]) -> Port:
+    if len(details) != 1:
+        raise UnsupportedError(f"{path} has {len(details)} {side}s; one image in and one tensor out is supported")
+    (found,) = details
+    name, kind = found["name"], found["type"]
+    shape = tuple(1 if index == 0 and not isinstance(d, int) else d for index, d in enumerate(found["shape"]))
     if len(shape) not in (2, 4) or not all(isinstance(d, int) for d in shape) or shape[0] != 1:
         raise UnsupportedError(
-            f"{path}: {side} shape {found.shape}; supported: (1, channels, height, width), (1, classes)"
+            f"{path}: {side} shape {found['shape']}; supported: (1, channels, height, width), (1, classes)"
         )
-    if found.type not in TYPES:
-        raise UnsupportedError(f"{path}: {side} type {found.type}; supported: {', '.join(TYPES)}")
-    scale, zero = (None, None) if TYPES[found.type] == "float32" else grids.get(found.name, (None, None))
+    if kind not in ONNX_TYPES:
+        raise UnsupportedError(f"{path}: {side} type {kind}; supported: {', '.join(ONNX_TYPES)}")
+    scale, zero = (None, None) if ONNX_TYPES[kind] == "float32" else grids.get(name, (None, None))
     layout = "NCHW" if len(shape) == 4 else "NC"
-    return Port(name=found.name, shape=shape, layout=layout, dtype=TYPES[found.type], scale=scale, zero_point=zero)
+    return Port(name=name, shape=shape, layout=layout, dtype=ONNX_TYPES[kind], scale=scale, zero_point=zero)
 
 
 def _ops(model: Any) -> tuple[Op, ...]:

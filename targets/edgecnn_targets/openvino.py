@@ -50,7 +50,9 @@ class OpenVinoSession:
         self.findings: tuple[str, ...] = ()
         if weights and in_float(kernels):
             self.findings = (EXACT,)
-        elif can_saturate(weights) and any(op.kind in MULTIPLYING and not op.is_float for op in self.ops):
+        elif can_saturate(weights, vnni=has_vnni()) and any(
+            op.kind in MULTIPLYING and not op.is_float for op in self.ops
+        ):
             self.findings = (warning("OpenVINO"),)
         self._request = compiled.create_infer_request()
 

@@ -43,6 +43,7 @@ class Kind:
 KINDS = {
     "host": Kind(module="edgecnn_targets.host", figures=("accuracy", "latency")),
     "vela": Kind(module="edgecnn_targets.vela", figures=("cycles", "sram_kib", "flash_kib", "npu_coverage")),
+    "qemu": Kind(module="edgecnn_targets.qemu", figures=("accuracy", "instructions")),
 }
 
 

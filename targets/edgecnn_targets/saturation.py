@@ -23,9 +23,9 @@ def has_vnni() -> bool:
     return "avx2" not in flags or "avx512_vnni" in flags or "avx_vnni" in flags
 
 
-def can_saturate(weights: Iterable[NDArray[Any]]) -> bool:
-    """Whether int8 weights are large enough that a sum of two products can be clipped on this CPU."""
-    return not has_vnni() and any(np.abs(w.astype(np.int16)).max(initial=0) > SAFE_WEIGHT for w in weights)
+def can_saturate(weights: Iterable[NDArray[Any]], *, vnni: bool) -> bool:
+    """Whether int8 weights are large enough that a sum of two products can be clipped, where there is no VNNI."""
+    return not vnni and any(np.abs(w.astype(np.int16)).max(initial=0) > SAFE_WEIGHT for w in weights)
 
 
 def warning(runtime: str) -> str:

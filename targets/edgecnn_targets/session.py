@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
+from edgecnn.errors import InputError
 from edgecnn.report import Latency, Resources
 
 
@@ -56,6 +57,27 @@ class LayerCost:
     instructions: int | None = None
     cycles: int | None = None
     place: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What an open artifact says of itself: the part of a ``Session`` that is data."""
+
+    input: Port
+    output: Port
+    ops: tuple[Op, ...]
+    findings: tuple[str, ...] = ()
+
+    def require(self, batch: NDArray[Any]) -> None:
+        """Nothing, for a batch that the input takes.
+
+        Raises:
+            InputError: its type or shape is another.
+        """
+        expected = self.input.shape[1:]
+        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
+            got = f"{batch.dtype} {batch.shape[1:]}"
+            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
 
 
 class Session(Protocol):

@@ -1,0 +1,249 @@
+"""Sets up what the emulated devices need, in the cache, without being root.
+
+- The emulator: Debian's dynamic ``qemu-user`` and the libraries of it that this machine lacks (the static build takes
+  no plugins).
+- The plugin: ``counter.c``, built by this machine's compiler.
+- A system per instruction set: Debian packages, unpacked and not installed, with the runtimes' wheels.
+- A tree per device: links to its system, what Linux would say of its CPU, and ``runner.py``.
+
+Packages come from the sources that this machine is set up with, by ``apt-get`` under a configuration of its own: other
+lists, other cache, no installed packages. apt verifies them against the signed index, pip the wheels against the hashes
+in ``locks``. What a killed run has downloaded is used by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
+from edgecnn.files import sha256
+from edgecnn_targets import runner
+from edgecnn_targets.cache import VARIABLE, cache_dir, ensure
+from edgecnn_targets.process import run
+from edgecnn_targets.qemu.architectures import Architecture
+from edgecnn_targets.qemu.settings import Settings
+
+Say = Callable[[str], None]
+PATIENCE_S = 900.0
+SITE, RUNNER, PYTHON = "site", "edgecnn/runner.py", "python3.11"
+
+
+# --- where things are ---
+
+
+def emulator_tree() -> str:
+    """The emulator's folder in the cache."""
+    return "qemu/emulator"
+
+
+def plugin_tree() -> str:
+    """The plugin's, named by its source."""
+    return f"qemu/counter-{sha256(_text('counter.c').encode())[:12]}"
+
+
+def system_tree(architecture: Architecture) -> str:
+    """An instruction set's, named by what goes into it."""
+    recipe = f"{architecture} {_text(f'locks/{architecture.name}.txt')}"
+    return f"qemu/system-{architecture.name}-{sha256(recipe.encode())[:12]}"
+
+
+def device_tree(name: str, settings: Settings) -> str:
+    """A device's, named by what goes into it."""
+    parts = (system_tree(settings.isa), cpuinfo(settings), _runner())
+    return f"qemu/{name}-{sha256(' '.join(parts).encode())[:12]}"
+
+
+def ready(name: str, settings: Settings) -> bool:
+    """Whether the device can run. A tree that is there is whole."""
+    trees = (emulator_tree(), plugin_tree(), system_tree(settings.isa), device_tree(name, settings))
+    return all((cache_dir() / tree).is_dir() for tree in trees)
+
+
+def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The command that starts ``runner.py`` on the device, and its environment.
+
+    Everything that the program inside can see has the same length and content on every machine and in every run, for an
+    address more or less is an instruction more or less: paths are the guest's own, which ``-L`` finds in the tree.
+    """
+    home, root = cache_dir() / emulator_tree(), cache_dir() / device_tree(name, settings)
+    return _emulation(home, root, settings, [f"/{RUNNER}"], plugin)
+
+
+def _emulation(
+    home: Path, root: Path, settings: Settings, words: Sequence[str], plugin: str | None = None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    inside = {"PYTHONHOME": "/usr", "PYTHONPATH": f"/{SITE}", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    command = (
+        *(str(home / "usr/bin" / settings.isa.emulator), "-seed", "42", "-cpu", settings.cpu, "-L", str(root)),
+        *(("-plugin", plugin) if plugin else ()),
+        *("-U", "LD_LIBRARY_PATH", *(word for key in inside for word in ("-E", f"{key}={inside[key]}"))),
+        *("-0", PYTHON, str(root / "usr/bin" / PYTHON), "-S", *words),
+    )
+    libraries = ":".join(map(str, sorted(home.glob("usr/lib/*-linux-gnu")) + sorted(home.glob("lib/*-linux-gnu"))))
+    return command, {"LD_LIBRARY_PATH": libraries}
+
+
+# --- setting up ---
+
+
+def setup(name: str, settings: Settings, say: Say) -> bool:
+    """Set a device up; whether anything was done.
+
+    Raises:
+        MissingDependencyError: apt-get, dpkg, pip or a C compiler is missing.
+        InputError: the cache cannot be written, or the disk is full.
+        DeviceFault: a tool failed; with its last output.
+    """
+    if ready(name, settings):
+        return False
+    _require_tools()
+    isa = settings.isa
+
+    def told(line: str, work: Callable[[Path], None]) -> Callable[[Path], None]:
+        def build(place: Path) -> None:
+            say(f"{name}: {line}")
+            work(place)
+
+        return build
+
+    ensure(emulator_tree(), told(f"the emulator ({isa.emulator})", _emulator))
+    ensure(plugin_tree(), told("the counting plugin", _plugin))
+    ensure(system_tree(isa), told(f"a Debian {isa.name} system with the runtimes' wheels", lambda p: _system(p, isa)))
+    ensure(device_tree(name, settings), told("a first run", lambda place: _device(place, settings)))
+    return True
+
+
+def _require_tools() -> None:
+    for tool in ("apt-get", "dpkg"):
+        if shutil.which(tool) is None:
+            raise MissingDependencyError(f"setting up emulated devices needs {tool}: use a Debian machine or container")
+    if find_spec("pip") is None:
+        raise MissingDependencyError(f"setting up emulated devices needs pip: {sys.executable} -m ensurepip")
+    if _compiler() is None:
+        raise MissingDependencyError("setting up emulated devices needs a C compiler: apt-get install gcc libc6-dev")
+
+
+def _compiler() -> str | None:
+    return shutil.which("cc") or shutil.which("gcc")
+
+
+def _tool(words: Sequence[str | Path]) -> str:
+    try:
+        return run(words, timeout_s=PATIENCE_S, environment={**os.environ, "LC_ALL": "C.UTF-8"})
+    except DeviceFault as fault:
+        if "No space left on device" in str(fault):
+            raise InputError(f"the disk is full; set {VARIABLE} to a folder with room ({fault})") from None
+        raise
+
+
+def _emulator(place: Path) -> None:
+    host = _tool(["dpkg", "--print-architecture"]).strip()
+    _unpack(place, _downloads("emulator"), host, ["qemu-user"], status=Path("/var/lib/dpkg/status"))
+    if not (place / "usr/bin/qemu-aarch64").is_file():
+        raise DeviceFault("the package qemu-user of this machine's sources holds no usr/bin/qemu-aarch64")
+
+
+def _plugin(place: Path) -> None:
+    source = place / "counter.c"
+    source.write_text(_text("counter.c"))
+    compiler = _compiler()
+    assert compiler is not None
+    _tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / "counter.so", source])
+
+
+def _system(place: Path, isa: Architecture) -> None:
+    _unpack(place, _downloads(isa.name), isa.name, isa.packages, status=place / "status")
+    if not (place / "usr/bin" / PYTHON).exists():
+        found = ", ".join(sorted(p.name for p in (place / "usr/bin").glob("python3.*"))) or "none"
+        raise InputError(
+            f"the devices' wheels are for {PYTHON}, this machine's package sources have {found}: use Debian 12"
+        )
+    lock = place / "lock.txt"
+    lock.write_text(_text(f"locks/{isa.name}.txt"))
+    tags = [f"manylinux_2_{minor}_{isa.machine}" for minor in range(36, 16, -1)]
+    _tool(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+            *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--target", place / SITE),
+            *("--implementation", "cp", "--python-version", PYTHON.removeprefix("python")),
+            *(word for tag in tags for word in ("--platform", tag)),
+            *("-r", lock),
+        ]
+    )
+    if (place / "usr/lib/python3/dist-packages").is_dir():  # what Debian itself serves of the runtimes
+        for package in (place / "usr/lib/python3/dist-packages").iterdir():
+            (place / SITE / package.name).symlink_to(f"../usr/lib/python3/dist-packages/{package.name}")
+
+
+def _device(place: Path, settings: Settings) -> None:
+    """The tree, tried: importing the runtimes also leaves their compiled code in the system, for later starts."""
+    system = cache_dir() / system_tree(settings.isa)
+    for entry in system.iterdir():
+        (place / entry.name).symlink_to(f"../{system.name}/{entry.name}")
+    write = {RUNNER: _runner(), "proc/cpuinfo": cpuinfo(settings)}
+    write |= {f"sys/devices/system/cpu/{name}": f"0-{CORES - 1}\n" for name in ("possible", "present", "online")}
+    for name, content in write.items():
+        if content:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(content)
+    imports = {"tflite": "runner.LiteRt.library()", "onnx": "runner.OnnxRuntime.library()"}
+    tries = "; ".join(imports[target] for target in settings.isa.targets)
+    words = ["-c", f"import sys; sys.path.append('/edgecnn'); import runner; {tries}"]
+    command, environment = _emulation(cache_dir() / emulator_tree(), place, settings, words)
+    run(command, timeout_s=PATIENCE_S, environment=environment)
+
+
+def _unpack(place: Path, room: Path, architecture: str, packages: Sequence[str], *, status: Path) -> None:
+    """Unpack Debian packages and what they depend on, but for what ``status``, if it is there, has as installed."""
+    for folder in ("state/lists/partial", "cache/archives/partial"):
+        (room / folder).mkdir(parents=True, exist_ok=True)
+    options = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "Debug::NoLocking": "true",
+        "Dir::Cache": room / "cache",
+        "Dir::State": room / "state",
+        "Dir::State::status": status,
+    }
+    apt = ["apt-get", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+    _tool([*apt, "update"])
+    _tool([*apt, "autoclean"])  # of what a killed run has left, what is not served any more
+    _tool([*apt, "install", "-y", "--download-only", "--reinstall", "--no-install-recommends", *packages])
+    for archive in sorted((room / "cache/archives").glob("*.deb")):
+        _tool(["dpkg", "-x", archive, place])
+    shutil.rmtree(room)
+
+
+def _downloads(name: str) -> Path:
+    return cache_dir() / "downloads" / name
+
+
+# --- what a device's Linux says ---
+
+CORES = 4
+
+
+def cpuinfo(settings: Settings) -> str:
+    """``/proc/cpuinfo`` of the device: runtimes on Arm pick their kernels by it, and crash without one. Empty on x86,
+    which has an instruction for that."""
+    if not settings.cpuinfo:
+        return ""
+    lines = "".join(f"{key}\t: {value}\n" for key, value in settings.cpuinfo.items())
+    return "".join(f"processor\t: {core}\nBogoMIPS\t: 100.00\n{lines}\n" for core in range(CORES))
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _runner() -> str:
+    return resources.files(runner.__spec__.parent or "").joinpath("runner.py").read_text("utf-8")

@@ -1,0 +1,90 @@
+"""What the file of a device of kind ``qemu`` says under ``[settings]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edgecnn.errors import InputError, unknown
+from edgecnn_targets.qemu.architectures import ARCHITECTURES, Architecture
+
+LINE = 64  # bytes, of every cache here
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """One data cache, with lines of 64 bytes.
+
+    Attributes:
+        kib: its size.
+        ways: lines that one address may be in.
+        miss_cycles: what a miss costs on average, for the estimate of time.
+
+    Raises:
+        InputError: size and ways do not fit together.
+    """
+
+    kib: int
+    ways: int
+    miss_cycles: float
+
+    def __post_init__(self) -> None:
+        if self.kib < 1 or self.ways < 1 or self.kib * 1024 % (LINE * self.ways):
+            raise InputError(
+                f"a cache of {self.kib} KiB in {self.ways} ways has no whole number of sets of {LINE} bytes"
+            )
+
+    @property
+    def sets(self) -> int:
+        """Groups of lines."""
+        return self.kib * 1024 // (LINE * self.ways)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """An emulated CPU.
+
+    Attributes:
+        architecture: a key of ``ARCHITECTURES``.
+        cpu: QEMU's name of it, for ``-cpu``.
+        cpuinfo: lines of ``/proc/cpuinfo`` for each core; empty on x86.
+        clock_mhz: for the estimate of time.
+        instructions_per_cycle: as above, where no cache misses.
+        l1d: first data cache.
+        l2: second cache.
+        vnni: false on x86 without VNNI, where sums of bytes saturate.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+
+    architecture: str
+    cpu: str
+    clock_mhz: float
+    instructions_per_cycle: float
+    l1d: Cache
+    l2: Cache
+    cpuinfo: Mapping[str, str] = field(default_factory=dict)
+    vnni: bool = True
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(unknown("architecture", self.architecture, ARCHITECTURES))
+        for name in ("l1d", "l2"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, Cache(**value))
+        for name in ("clock_mhz", "instructions_per_cycle"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+    @property
+    def isa(self) -> Architecture:
+        """The instruction set."""
+        return ARCHITECTURES[self.architecture]
+
+    def estimated_ms(self, instructions: int, misses: Mapping[str, int]) -> float:
+        """Milliseconds of so many instructions with so many misses of ``l1d`` and ``l2``: an estimate, by a model as
+        simple as ``instructions / IPC + misses * cost``. No branch, no prefetch, no memory bandwidth is in it."""
+        waited = misses["l1d"] * self.l1d.miss_cycles + misses["l2"] * self.l2.miss_cycles
+        return (instructions / self.instructions_per_cycle + waited) / (1000 * self.clock_mhz)

@@ -1,0 +1,249 @@
+"""A session whose artifact is open in ``runner.py``, in another process: an emulator, or a shell on another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn_targets import litert, onnxruntime
+from edgecnn_targets.process import how_it_ended, kill, last_output, start
+from edgecnn_targets.session import Description
+
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """How a runner is started.
+
+    Attributes:
+        device: its name, for messages.
+        words: the command; what it runs is ``runner.py``.
+        environment: all of it, or ``None`` to inherit.
+        open_s: it is killed when starting and opening an artifact takes longer.
+        image_s: it is killed when an inference takes longer.
+    """
+
+    device: str
+    words: tuple[str, ...]
+    environment: Mapping[str, str] | None = None
+    open_s: float = 120.0
+    image_s: float = 60.0
+
+
+class Runner:
+    """One running ``runner.py``.
+
+    Raises:
+        DeviceFault: it cannot be started.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        try:
+            environment = command.environment
+            self._process = start(command.words, environment=environment, stdin=-1, stdout=-1, stderr=self._said)
+        except BaseException:
+            self._said.close()
+            raise
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._into, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for end in (self._into, self._from):
+            os.set_blocking(end, False)
+        self._read = bytearray()
+        self._deadline = 0.0
+
+    def ask(self, request: Mapping[str, Any], payload: bytes = b"", *, within_s: float) -> None:
+        """Send a request; ``answer`` waits for what comes of it.
+
+        Args:
+            request: the line of JSON.
+            payload: the raw bytes after it.
+            within_s: of now, the answer is there, or the runner is killed.
+
+        Raises:
+            DeviceFault: it has ended, or does not read.
+        """
+        self._deadline, self._patience = time.monotonic() + within_s, within_s
+        rest = memoryview(json.dumps({**request, "bytes": len(payload)}).encode() + b"\n" + payload)
+        while rest:
+            self._wait(self._into, selectors.EVENT_WRITE)
+            try:
+                rest = rest[os.write(self._into, rest) :]
+            except BrokenPipeError:
+                self._ended()
+
+    def answer(self) -> tuple[dict[str, Any], bytes]:
+        """The answer to ``ask``.
+
+        Raises:
+            DeviceFault: it ended, hung, or said something else than an answer; with its last output.
+            UnsupportedError: it answers that it cannot; the message is its reason.
+        """
+        while (end := self._read.find(b"\n")) < 0:
+            self._more()
+        try:
+            head = json.loads(self._read[:end])
+            size = int(head.pop("bytes"))
+        except (ValueError, TypeError, AttributeError, KeyError):
+            self._broke(f"answered {bytes(self._read[:80])!r}, which is no answer")
+        while len(self._read) < end + 1 + size:
+            self._more()
+        payload = bytes(self._read[end + 1 : end + 1 + size])
+        del self._read[: end + 1 + size]
+        if "error" in head:
+            raise UnsupportedError(f"device {self._command.device!r} cannot run it: {head['error']}")
+        return head, payload
+
+    def close(self) -> None:
+        """End it; more than once is once."""
+        if not self._said.closed:
+            kill(self._process)
+            self._process.communicate()
+            self._said.close()
+
+    def _more(self) -> None:
+        self._wait(self._from, selectors.EVENT_READ)
+        chunk = os.read(self._from, CHUNK)
+        if not chunk:
+            self._ended()
+        self._read += chunk
+
+    def _wait(self, end: int, event: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(end, event)
+            if not selector.select(max(0.0, self._deadline - time.monotonic())):
+                self._broke(f"hung: no answer within {self._patience:g} s")
+
+    def _ended(self) -> NoReturn:
+        self._broke(how_it_ended(self._process.wait()))
+
+    def _broke(self, how: str) -> NoReturn:
+        kill(self._process)
+        self._process.wait()
+        self._said.seek(0)
+        said = last_output(self._said.read())
+        self.close()
+        raise DeviceFault(f"{self._command.device} {how}; its last output: {said}")
+
+
+class RemoteSession:
+    """An artifact open in runners; see ``Session``.
+
+    Args:
+        command: how a runner is started.
+        path: of the artifact here.
+        target: ``tflite`` or ``onnx``.
+        threads: of the runtime.
+        kernels: as the target's own session takes them; ``None`` is the fastest.
+        vnni: whether sums of bytes are exact there, see ``saturation``.
+        runners: so many run side by side, each with its share of a batch.
+
+    Raises:
+        InputError: the file cannot be read, the kernels are unknown, or it is not what its suffix says.
+        UnsupportedError: the device cannot run it.
+        DeviceFault: the device broke.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        path: Path,
+        target: str,
+        *,
+        threads: int = 1,
+        kernels: str | None = None,
+        vnni: bool = True,
+        runners: int = 1,
+    ) -> None:
+        self.threads, self.command, self.opening = threads, command, opening(path, target, threads, kernels)
+        self._runners: list[Runner] = []
+        try:
+            for _ in range(runners):
+                self._runners.append(Runner(command))
+                self._runners[-1].ask(*self.opening, within_s=command.open_s)
+            (details, graph), *_ = [runner.answer() for runner in self._runners]
+            said = _described(path, target, kernels, details, graph, vnni=vnni)
+        except BaseException:
+            self.close()
+            raise
+        self._said = said
+        self.input, self.output, self.ops, self.findings = said.input, said.output, said.ops, said.findings
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.run``.
+
+        Raises:
+            DeviceFault: the device broke.
+        """
+        self._said.require(batch)
+        shares = np.array_split(batch, len(self._runners))
+        asked = [(runner, share) for runner, share in zip(self._runners, shares, strict=True) if len(share)]
+        for runner, share in asked:
+            runner.ask({"do": "run"}, share.tobytes(), within_s=self.command.image_s * len(share))
+        made = b"".join(runner.answer()[1] for runner, _ in asked)
+        return np.frombuffer(made, self.output.dtype).reshape(-1, *self.output.shape[1:])
+
+    def time(self, image: NDArray[Any], *, warmup: int, runs: int) -> list[int]:
+        """Nanoseconds of each of so many runs there, by its clock.
+
+        Raises:
+            DeviceFault: the device broke.
+        """
+        request = {"do": "time", "warmup": warmup, "runs": runs}
+        self._runners[0].ask(request, image.tobytes(), within_s=self.command.image_s * (warmup + runs))
+        nanoseconds: list[int] = self._runners[0].answer()[0]["ns"]
+        return nanoseconds
+
+    def close(self) -> None:
+        """End the runners."""
+        for runner in self._runners:
+            runner.close()
+
+
+def opening(path: Path, target: str, threads: int, kernels: str | None) -> tuple[dict[str, Any], bytes]:
+    """The request that opens an artifact, and its file.
+
+    Raises:
+        InputError: the file cannot be read, or the kernels are unknown.
+    """
+    known = _KERNELS[target]
+    name = kernels or next(iter(known))
+    if name not in known:
+        raise InputError(unknown("kernels", name, known))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return {"do": "open", "target": target, "threads": threads, "kernels": known[name]}, content
+
+
+_KERNELS = {"tflite": litert.RESOLVERS, "onnx": onnxruntime.KERNELS}  # the first is the fastest
+
+
+def _described(
+    path: Path, target: str, kernels: str | None, details: Mapping[str, Any], graph: bytes, *, vnni: bool
+) -> Description:
+    name = kernels or next(iter(_KERNELS[target]))
+    if target == "tflite":
+        return litert.describe(path, details, kernels=name)
+    try:
+        import onnx
+    except ImportError:
+        raise MissingDependencyError("reading a .onnx file needs onnx: pip install 'edgecnn[onnx]'") from None
+    return onnxruntime.describe(
+        path, details, onnx.load(str(path)), onnx.load_from_string(graph), kernels=name, vnni=vnni
+    )

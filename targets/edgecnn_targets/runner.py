@@ -1,0 +1,206 @@
+"""Runs one artifact wherever this file is started: in an emulator, or on another machine.
+
+It needs Python 3.8, numpy and the artifact's runtime, and nothing of edgecnn. It answers requests on stdin, one at a
+time, on stdout; what runtimes print goes to stderr. A message is a line of JSON, of which ``bytes`` says how many raw
+bytes follow. ``remote.py`` is the other end.
+
+    {"do": "open", "target", "threads", "kernels", "bytes"} + file    what it says of itself, and the graph made of it
+    {"do": "run", "bytes"} + inputs                                   outputs, the raw bytes
+    {"do": "time", "warmup", "runs", "bytes"} + an input              "ns" of each run
+    {"do": "arm", "bytes"}                                            one sched_yield(2): an emulator begins to count
+    {"do": "count", "warmup", "runs", "bytes"} + an input             each run stands between two sched_yield(2)
+
+A request that cannot be met is answered with {"error": why}.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ONNX_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+
+
+def litert_details(interpreter: Any) -> dict[str, Any]:
+    """What LiteRT says of an open file, as plain data."""
+
+    def port(detail: dict[str, Any]) -> dict[str, Any]:
+        parameters = detail["quantization_parameters"]
+        return {
+            "name": detail["name"],
+            "index": int(detail["index"]),
+            "shape": [int(d) for d in detail["shape"]],
+            "dtype": np.dtype(detail["dtype"]).name,
+            "scales": [float(s) for s in parameters["scales"]],
+            "zero_points": [int(z) for z in parameters["zero_points"]],
+        }
+
+    def op(node: dict[str, Any]) -> dict[str, Any]:
+        numbers = {key: [int(i) for i in node[key]] for key in ("inputs", "outputs")}
+        types = {key: [np.dtype(t).name for t in node[key]] for key in ("operand_types", "result_types")}
+        return {"index": int(node["index"]), "op_name": node["op_name"], **numbers, **types}
+
+    return {
+        "inputs": [port(detail) for detail in interpreter.get_input_details()],
+        "outputs": [port(detail) for detail in interpreter.get_output_details()],
+        "tensors": [[int(t["index"]), t["name"]] for t in interpreter.get_tensor_details()],
+        "ops": [op(node) for node in interpreter._get_ops_details()],
+    }
+
+
+def onnx_details(session: Any) -> dict[str, Any]:
+    """What ONNX Runtime says of an open file, as plain data."""
+    sides = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {
+        side: [{"name": p.name, "shape": list(p.shape), "type": p.type} for p in ports] for side, ports in sides.items()
+    }
+
+
+class LiteRt:
+    """An open ``.tflite`` file."""
+
+    @staticmethod
+    def library() -> Any:
+        try:
+            from ai_edge_litert import interpreter
+        except ImportError:
+            from tflite_runtime import interpreter
+        return interpreter
+
+    def __init__(self, content: bytes, threads: int, kernels: str) -> None:
+        library = self.library()
+        resolver = library.OpResolverType[kernels]
+        self.interpreter = library.Interpreter(
+            model_content=content, num_threads=threads, experimental_op_resolver_type=resolver
+        )
+        self.interpreter.allocate_tensors()
+        self.details, self.graph = litert_details(self.interpreter), b""
+        (self.input,), (self.output,) = self.details["inputs"], self.details["outputs"]
+
+    def feed(self, image: Any) -> None:
+        self.interpreter.set_tensor(self.input["index"], image)
+
+    def invoke(self) -> None:
+        self.interpreter.invoke()
+
+    def fetch(self) -> Any:
+        return self.interpreter.get_tensor(self.output["index"])
+
+
+class OnnxRuntime:
+    """An open ``.onnx`` file."""
+
+    @staticmethod
+    def library() -> Any:
+        import onnxruntime
+
+        return onnxruntime
+
+    def __init__(self, content: bytes, threads: int, kernels: str) -> None:
+        library = self.library()
+        options = library.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.x64quantprecision", kernels)
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / "optimised.onnx"
+            options.optimized_model_filepath = str(made)
+            self.session = library.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.graph = made.read_bytes()
+        self.details = onnx_details(self.session)
+        (found,), (given,) = self.details["inputs"], self.details["outputs"]
+        self.input = {"shape": [1, *found["shape"][1:]], "dtype": ONNX_TYPES[found["type"]]}
+        self.names, self.fed = [given["name"]], {found["name"]: None}
+
+    def feed(self, image: Any) -> None:
+        self.fed = dict.fromkeys(self.fed, image)
+
+    def invoke(self) -> None:
+        (self.made,) = self.session.run(self.names, self.fed)
+
+    def fetch(self) -> Any:
+        return self.made
+
+
+RUNTIMES: dict[str, Any] = {"tflite": LiteRt, "onnx": OnnxRuntime}
+
+
+def images(network: Any, raw: bytes) -> Any:
+    """The inputs in a message, each with batch 1."""
+    shape, dtype = network.input["shape"], np.dtype(network.input["dtype"])
+    return np.frombuffer(raw, dtype).reshape(-1, *shape)
+
+
+def run(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """Every image is its own inference."""
+    made = []
+    for image in images(network, raw):
+        network.feed(image)
+        network.invoke()
+        made.append(network.fetch().tobytes())
+    return {}, b"".join(made)
+
+
+def timed(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """Nanoseconds, feeding and reading included."""
+    image, found = images(network, raw)[0], []
+    for _ in range(request["warmup"] + request["runs"]):
+        start = time.perf_counter_ns()
+        network.feed(image)
+        network.invoke()
+        network.fetch()
+        found.append(time.perf_counter_ns() - start)
+    return {"ns": found[request["warmup"] :]}, b""
+
+
+def armed(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """A mark by itself."""
+    os.sched_yield()
+    return {}, b""
+
+
+def counted(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """Inferences between marks. Python's collector of garbage stands still, or it would add to some of them."""
+    network.feed(images(network, raw)[0])
+    gc.disable()
+    for _ in range(request["warmup"]):
+        network.invoke()
+    for _ in range(request["runs"]):
+        os.sched_yield()
+        network.invoke()
+        os.sched_yield()
+    gc.enable()
+    return {}, b""
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    source, wire = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    network: Any = None
+    answers = {"run": run, "time": timed, "arm": armed, "count": counted}
+    for line in source:
+        request = json.loads(line)
+        raw = source.read(request["bytes"])
+        try:
+            if request["do"] == "open":
+                network = RUNTIMES[request["target"]](raw, request["threads"], request["kernels"])
+                answer, payload = network.details, network.graph
+            else:
+                answer, payload = answers[request["do"]](network, request, raw)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            answer, payload = {"error": " ".join(f"{type(error).__name__}: {error}".split())}, b""
+        wire.write(json.dumps({**answer, "bytes": len(payload)}).encode() + b"\n" + payload)
+        wire.flush()
+
+
+if __name__ == "__main__":
+    main()

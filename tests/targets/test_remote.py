@@ -1,0 +1,131 @@
+"""Sessions in another process: the same as here, and one line when the other end crashes, hangs or talks nonsense."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from edgecnn.errors import DeviceFault, InputError, UnsupportedError
+from edgecnn_targets import runner
+from edgecnn_targets.litert import open_session
+from edgecnn_targets.remote import Command, RemoteSession
+
+NETWORK = ("reshape", "linear")
+REAL = (sys.executable, runner.__file__)
+
+
+@pytest.fixture
+def remote(tflite):
+    """Opens the tiny network in a runner; what is still open is closed afterwards."""
+    opened = []
+
+    def opener(words=REAL, ops=NETWORK, integer=True, open_s=60.0, image_s=60.0, **options):
+        command = Command(device="board", words=tuple(map(str, words)), open_s=open_s, image_s=image_s)
+        opened.append(RemoteSession(command, tflite(*ops, integer=integer), "tflite", **options))
+        return opened[-1]
+
+    yield opener
+    for session in opened:
+        session.close()
+
+
+def images(n):
+    return np.random.default_rng(1).integers(-128, 128, (n, 2, 2, 3)).astype(np.int8)
+
+
+@pytest.mark.parametrize("integer", [True, False], ids=["int8", "fp32"])
+@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
+def test_it_is_the_session_that_opens_here(remote, tflite, integer, kernels):
+    there, here = (
+        remote(integer=integer, kernels=kernels),
+        open_session(tflite(*NETWORK, integer=integer), kernels=kernels),
+    )
+    assert (there.input, there.output, there.ops, there.findings) == (here.input, here.output, here.ops, here.findings)
+    batch = images(5).astype(here.input.dtype)
+    assert np.array_equal(there.run(batch), here.run(batch))
+
+
+def test_several_runners_share_a_batch_of_any_size_and_keep_its_order(remote, tflite):
+    there, here = remote(runners=3), open_session(tflite(*NETWORK, integer=True))
+    for n in (0, 1, 2, 3, 10):
+        assert np.array_equal(there.run(images(n)), here.run(images(n)))
+
+
+def test_times_are_those_of_the_other_ends_clock(remote):
+    found = remote().time(images(1), warmup=2, runs=7)
+    assert len(found) == 7
+    assert min(found) > 0
+
+
+def test_what_the_port_does_not_take_is_refused_here(remote):
+    with pytest.raises(InputError, match="takes int8"):
+        remote().run(images(1).astype(np.float32))
+
+
+def test_a_network_that_the_other_end_cannot_open_says_why(remote):
+    with pytest.raises(UnsupportedError, match="XNNPACK runs none of its 1 ops"):
+        remote(ops=("softmax",))
+
+
+def test_a_file_that_is_no_network_says_why(tmp_path):
+    path = tmp_path / "other.tflite"
+    path.write_bytes(b"not a flatbuffer" * 9)
+    with pytest.raises(
+        UnsupportedError, match="device 'board' cannot run it: ValueError: The model is not a valid Flatbuffer"
+    ):
+        RemoteSession(Command(device="board", words=REAL), path, "tflite")
+    with pytest.raises(InputError, match=r"cannot read .*none\.tflite: No such file"):
+        RemoteSession(Command(device="board", words=REAL), tmp_path / "none.tflite", "tflite")
+    with pytest.raises(InputError, match="did you mean 'xnnpack'"):
+        RemoteSession(Command(device="board", words=REAL), path, "tflite", kernels="xnpack")
+
+
+# --- the other end breaks ---
+
+SPEAK = (
+    "import json, sys, os, time, signal; line = sys.stdin.readline(); print('booting', file=sys.stderr, flush=True); "
+)
+BROKEN = {
+    "ends at once": ("import sys; sys.exit('no such board')", "ended with status 1; its last output: no such board"),
+    "crashes": (SPEAK + "os.kill(os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV; its last output: booting"),
+    "hangs": (SPEAK + "time.sleep(60)", r"hung: no answer within 1.5 s; its last output: booting"),
+    "garbage": (SPEAK + "print('Segmentation fault (core dumped)')", r"answered b'Segmentation fault .*no answer"),
+    "no size": (SPEAK + "print(json.dumps({'inputs': []}))", "which is no answer"),
+    "half an answer": (SPEAK + "print(json.dumps({'bytes': 9}))", "ended with status 0"),
+    "reads nothing": ("import time; time.sleep(60)", "hung: no answer within 1.5 s"),
+}
+
+
+@pytest.mark.parametrize(("script", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_device_is_a_fault_with_its_last_words(remote, script, message):
+    start = time.monotonic()
+    with pytest.raises(DeviceFault, match=message) as caught:
+        remote([sys.executable, "-S", "-c", script], open_s=1.5)
+    assert str(caught.value).startswith("board ")
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - start < 30, "it must not wait for a device that hangs"
+
+
+def test_a_device_that_cannot_be_started_is_a_fault(remote):
+    with pytest.raises(DeviceFault, match="cannot start no-such-emulator: No such file"):
+        remote(["no-such-emulator"])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("os.kill(os.getpid(), 9)", "was killed by SIGKILL; its last output: .*working"), ("time.sleep(60)", "hung")],
+    ids=["crashes", "hangs"],
+)
+def test_a_device_that_breaks_in_the_middle_is_a_fault(remote, how, message):
+    script = (
+        "import os, sys, time; sys.argv = ['runner']; from edgecnn_targets import runner\n"
+        "def broken(network, request, raw):\n"
+        f"    print('working', file=sys.stderr, flush=True); {how}\n"
+        "runner.run = broken; runner.main()"
+    )
+    session = remote([sys.executable, "-c", script], image_s=0.5)
+    with pytest.raises(DeviceFault, match=message):
+        session.run(images(2))
