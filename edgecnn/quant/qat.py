@@ -73,7 +73,7 @@ class QatGraph(nn.Module):
         learn_steps: whether scales of activations and weights learn.
 
     Raises:
-        InputError: the graph is not full int8.
+        InputError: the graph is not full int8, or has no weights.
     """
 
     def __init__(self, graph: Graph, *, weight_limit: int, learn_steps: bool) -> None:
@@ -82,6 +82,8 @@ class QatGraph(nn.Module):
             raise InputError(f"the graph is {graph.precision}; quantization-aware training starts from an int8 graph")
         self.graph, self.weight_limit = graph, weight_limit
         self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.op in WEIGHTED)}
+        if not self._layers:
+            raise InputError("the graph has no convolution and no linear layer: nothing in it could learn")
         self._groups = {name: k for k, group in enumerate(scale_groups(graph)) for name in group}
         fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
