@@ -20,9 +20,9 @@ OPTIONS = {
     "compare": "--data --limit --preprocess --layers --exact-kernels --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
     "inspect": "--weights --preprocess --device --sensitivity --data --limit --json",
-    "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --ema --seed "
-    "--optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip --preprocess "
-    "--label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images --distill "
+    "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
+    "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
+    "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images --distill "
     "--learn-steps --json",
     "models": "--json",
 }

@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         ("warmup", float, "share of the steps in which the learning rate rises (default 0.05)"),
         ("weight-decay", float, "not on biases and norms (default 0.05; 0 with --qat)"),
         ("label-smoothing", float, "(default 0.1; 0 with --qat)"),
+        ("drop-connect", float, "residual branches dropped, at most; default: what the family says"),
         ("ema", float, "decay of the averaged weights, which are what is kept (default 0.998; 0.99 with --qat)"),
         ("seed", int, "of every random choice (default 0)"),
     )

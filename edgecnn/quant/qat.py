@@ -24,7 +24,7 @@ from edgecnn.quant import scheme
 from edgecnn.quant.ptq import scale_groups
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
-INT32 = 2.0**31 - 1
+FLOAT64 = 2**53  # largest integer up to which float64 holds every one
 
 
 class RoundToGrid(torch.autograd.Function):
@@ -156,7 +156,8 @@ class QatGraph(nn.Module):
         real = _rounded(weight.double(), wide, -self.weight_limit, self.weight_limit).float()
         of_input = activation_scales[self._groups[node.inputs[0]]]
         product = (of_input.double() * scales.double()).float().double().detach()
-        bias = _rounded(self.biases[k], product, -INT32, INT32).float()
+        limit = _bias_limit(self.graph.tensors[node.inputs[2]])
+        bias = _rounded(self.biases[k], product, -limit, limit).float()
         return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
 
     @torch.no_grad()
@@ -177,14 +178,18 @@ class QatGraph(nn.Module):
         found = self._weight_scales(k).cpu().numpy()
         made = scheme.quantize_weight(replace(weight, value=self.weights[k].cpu().numpy()), found, self.weight_limit)
         products = scheme.bias_scales(input_scale, found)
-        limit = INT32 * products.astype(np.float64)
+        limit = _bias_limit(bias) * products.astype(np.float64)
         learned = np.clip(self.biases[k].cpu().numpy(), -limit, limit)
-        return replace(made, value=weight.value), scheme.quantize_bias(bias, products, learned)
+        return replace(made, value=weight.value), scheme.quantize_bias(bias, products, learned, _quant(bias).dtype)
 
 
 def _quant(tensor: Tensor) -> QParams:
     assert tensor.quant is not None
     return tensor.quant
+
+
+def _bias_limit(bias: Tensor) -> int:
+    return min(_quant(bias).limits[1], FLOAT64)
 
 
 def _integers(tensor: Tensor) -> NDArray[Any]:

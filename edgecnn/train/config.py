@@ -41,6 +41,8 @@ class TrainConfig:
         magnitude: of RandAugment, 0 to 10.
         shift: largest random shift, as a share of the side.
         flip: mirror images at random; not for signs or letters.
+        drop_connect: probability that the last residual branch is dropped in training, the others in proportion to
+            their place; ``None`` is what the family says.
         images: training images of the demo data.
         val_images: held-out images of the demo data, scored after each epoch.
         precision: ``fp32``, or matrix products in ``bf16`` or ``fp16``.
@@ -72,6 +74,7 @@ class TrainConfig:
     magnitude: int = 9
     shift: float = 0.08
     flip: bool = False
+    drop_connect: float | None = None
     images: int = 16000
     val_images: int = 1000
     precision: str = "fp32"
@@ -84,8 +87,9 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"{_option(name)} {getattr(self, name)}: at least 1")
         for name, high in _LARGEST.items():
-            if not 0 <= getattr(self, name) <= high:
-                raise InputError(f"{_option(name)} {getattr(self, name)}: allowed 0 to {high}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= high:
+                raise InputError(f"{_option(name)} {value}: allowed 0 to {high}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(unknown(_option(name), str(getattr(self, name)), filter(None, allowed)))
@@ -135,13 +139,15 @@ class QatConfig(TrainConfig):
         super().__post_init__()
         if self.calibration_images < 1:
             raise InputError(f"--calibration-images {self.calibration_images}: at least 1")
+        if self.drop_connect is not None:
+            raise InputError("--drop-connect is for float training: a captured graph has no branches to drop")
         if not 0 <= self.distill <= 1:
             raise InputError(f"--distill {self.distill}: allowed 0 to 1")
 
 
 _LARGEST: Mapping[str, float] = {
     "lr": 10, "weight_decay": 10, "label_smoothing": 0.9, "ema": 0.99999, "warmup": 0.9, "shift": 0.4, "mixup": 10,
-    "rand_augment": 14, "magnitude": 10, "checkpoint_steps": 10**9,
+    "rand_augment": 14, "magnitude": 10, "drop_connect": 0.9, "checkpoint_steps": 10**9,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "optimizer": OPTIMIZERS,

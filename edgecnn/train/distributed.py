@@ -7,7 +7,7 @@ batch, and noise is drawn for the whole batch: a group computes what one process
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import distributed, nn
 
 from edgecnn.errors import InputError
+from edgecnn.models.layers import DropConnect
 from edgecnn.train.config import TrainConfig
 
 
@@ -69,6 +70,8 @@ class Group:
                 child.__class__ = GroupBatchNorm2d
             if type(child) is nn.Dropout:
                 child.__class__ = GroupDropout
+            if type(child) is DropConnect:
+                child.__class__ = GroupDropConnect
         return module
 
 
@@ -155,8 +158,20 @@ class GroupDropout(nn.Dropout):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any shape, images first."""
-        if not self.training:
-            return x
-        size, rank = distributed.get_world_size(), distributed.get_rank()
-        whole = super().forward(torch.ones((len(x) * size, *x.shape[1:]), device=x.device, dtype=x.dtype))
-        return x * whole[rank * len(x) : (rank + 1) * len(x)]
+        return x * _own_rows(super().forward(_ones(x, x.shape[1:]))) if self.training else x
+
+
+class GroupDropConnect(DropConnect):
+    """The same for dropped branches."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape, images first."""
+        return x * _own_rows(super().forward(_ones(x, [1] * (x.ndim - 1)))) if self.training else x
+
+
+def _ones(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    return torch.ones((len(x) * distributed.get_world_size(), *shape), device=x.device, dtype=x.dtype)
+
+
+def _own_rows(whole: torch.Tensor) -> torch.Tensor:
+    return whole.chunk(distributed.get_world_size())[distributed.get_rank()]

@@ -18,19 +18,19 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.serialize import save
 from edgecnn.models import resolve
-from edgecnn.models.blocks import build
+from edgecnn.models.blocks import AUXILIARY, AUXILIARY_WEIGHT, build
 from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
+from edgecnn.models.layers import set_drop_connect
 from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.calibrate import calibrate
-from edgecnn.quant.ptq import images_needed, quantize
+from edgecnn.quant.calibrate import calibrate, peeked
+from edgecnn.quant.ptq import images_needed, prepare, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.recipe import recipe
 from edgecnn.source import Source, load_graph
 from edgecnn.train.config import QatConfig, TrainConfig
 from edgecnn.train.images import TrainingImages, open_both
 
-AUXILIARY = 0.3  # share of an auxiliary head's loss: Szegedy et al. 2015, section 5
 CALIBRATION_BATCH = 4  # images at a time: few enough to stay in the caches between layers
 
 
@@ -92,7 +92,10 @@ def _cross_entropy(config: TrainConfig, outputs: Any, targets: torch.Tensor) -> 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
 
-    return loss(main) + AUXILIARY * sum((loss(head) for head in auxiliary), torch.zeros((), device=targets.device))
+    total = loss(main)
+    for head in auxiliary:
+        total = total + AUXILIARY_WEIGHT * loss(head)
+    return total
 
 
 # --- float networks ---
@@ -119,8 +122,11 @@ class FloatNetwork:
         return _cross_entropy(self.config, outputs, targets)
 
     def write(self, average: nn.Module) -> None:
-        """The weights."""
-        save_weights(average, self.spec, self.config.output, preprocess=self.preprocess, labels=self.labels)
+        """The weights, without those of auxiliary heads."""
+        kept = {name: value for name, value in average.state_dict().items() if not name.startswith(AUXILIARY)}
+        plain = build(self.spec)
+        plain.load_state_dict(kept)
+        save_weights(plain, self.spec, self.config.output, preprocess=self.preprocess, labels=self.labels)
 
 
 def _open_float(config: TrainConfig) -> Opened:
@@ -129,18 +135,20 @@ def _open_float(config: TrainConfig) -> Opened:
         preprocess = _overridden(default_preprocess(spec.resolution), config)
         training, held_out = open_both(config, preprocess)
         spec = replace(spec, num_classes=len(training.classes))
-        module: nn.Module = build(spec)
+        module = build(spec, auxiliary=True)
         labels: tuple[str, ...] | None = training.classes
         classes = np.arange(spec.num_classes)
     else:
-        loaded = demo_weights(spec) if config.weights == "demo" else load_weights(spec, Path(config.weights))
-        module, source = loaded
+        given = config.weights
+        module, source = demo_weights(spec) if given == "demo" else load_weights(spec, Path(given))
         if source.label_offset:
             raise InputError(f"{config.weights} has a background class in front; only --qat trains such a head")
         spec, labels = source.spec, source.labels
         preprocess = _overridden(source.preprocess, config)
         training, held_out = open_both(config, preprocess)
         classes = class_table(training, labels, spec.num_classes, config.label_offset or 0, config.data)
+    if config.drop_connect is not None:
+        set_drop_connect(module, config.drop_connect)
     network = FloatNetwork(
         config=config, spec=spec, module=module, preprocess=preprocess, classes=classes, labels=labels
     )
@@ -263,7 +271,11 @@ def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, pr
             digest.update(pixels.tobytes())
             yield preprocess.normalise(pixels)
 
-    seen = calibrate(graph, batches(), keep=images_needed(steps), seed=config.seed)
+    stream = batches()
+    if steps.prepares:
+        first, stream = peeked(stream, steps.statistics_images)
+        graph = prepare(graph, first, steps)
+    seen = calibrate(graph, stream, keep=images_needed(steps), seed=config.seed)
     quantized = quantize(graph, seen, steps)
     record = {
         "recipe": steps.to_json(),

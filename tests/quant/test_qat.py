@@ -16,7 +16,7 @@ from zoo import GOOD
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED, check_int8
+from edgecnn.graph.contract import WEIGHTED, check_integers
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import images_needed, quantize, scale_groups
@@ -83,7 +83,7 @@ def test_random_networks_start_at_their_integers_and_export_what_they_learned(se
     assert_same(module.quantized(), graph)
     some_steps(module, images(graph, 4))
     learned = module.quantized()
-    check_int8(learned)
+    check_integers(learned)
     moved = [n for n, t in learned.tensors.items() if t.quant and not t.quant.same_as(graph.tensors[n].quant)]
     assert learn_steps or not moved
 
@@ -132,7 +132,7 @@ def test_seven_bit_and_per_tensor_weights_stay_so():
     learning = QatGraph(graph, weight_limit=63, learn_steps=True)
     some_steps(learning, images(graph, 4), lr=0.2)
     learned = learning.quantized()
-    check_int8(learned)
+    check_integers(learned)
     weights = [learned.tensors[n.inputs[1]] for n in graph if n.op in ("conv2d", "fully_connected")]
     assert weights
     assert all(np.abs(w.integers).max() <= 63 and w.quant.axis is None for w in weights)

@@ -19,7 +19,7 @@ def main(path: str) -> None:
         distributed.init_process_group("gloo")
     group = Group(rank=rank, size=size, device=torch.device("cpu"))
     torch.manual_seed(0)
-    module = build(resolve("mobilenet_v2_0.35_64", num_classes=10)).double()
+    module = build(resolve("efficientnet_b0_0.35x0.5_64", num_classes=10)).double()
     x, y = torch.randn(16, 3, 64, 64, dtype=torch.float64), torch.randint(10, (16,))
     module = group.whole_batch(module).train()
     torch.manual_seed(1)  # dropout
