@@ -22,8 +22,8 @@ OPTIONS = {
     "inspect": "--weights --preprocess --device --sensitivity --data --limit --json",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
-    "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images --distill "
-    "--learn-steps --json",
+    "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "
+    "--distill --learn-steps --json",
     "models": "--json",
 }
 ENTRY = (
