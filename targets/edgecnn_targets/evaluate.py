@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,9 +77,14 @@ def latency(session: Session, *, runs: int = 100, warmup: int = 10) -> Latency:
         start = time.perf_counter_ns()
         session.run(image)
         nanoseconds.append(time.perf_counter_ns() - start)
-    ms = np.asarray(nanoseconds[warmup:]) / 1e6
+    return timing(nanoseconds[warmup:], threads=session.threads)
+
+
+def timing(nanoseconds: Sequence[int], *, threads: int) -> Latency:
+    """What the times of single inferences say."""
+    ms = np.asarray(nanoseconds) / 1e6
     median, p90 = (float(np.percentile(ms, q)) for q in (50, 90))
-    return Latency(median_ms=median, p90_ms=p90, threads=session.threads, runs=runs)
+    return Latency(median_ms=median, p90_ms=p90, threads=threads, runs=len(ms))
 
 
 def fixed_input(session: Session) -> NDArray[Any]:

@@ -101,6 +101,16 @@ def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
         return session, onnx.load(str(path)), onnx.load(str(made))
 
 
+def optimised(path: Path, kernels: str) -> Any:
+    """The graph that ONNX Runtime makes of a file on this machine, for a runtime elsewhere that does not show its own.
+
+    Raises:
+        InputError: it is not an ONNX file that ONNX Runtime can run.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    return _open(path, 1, kernels)[2]
+
+
 def describe(path: Path, details: Details, original: Any, optimised: Any, *, kernels: str, vnni: bool) -> Description:
     """What an open file says of itself.
 

@@ -29,10 +29,12 @@ class Kind:
         module: a ``KindModule``, imported on use.
         figures: of ``FIGURES``. Without ``accuracy``, its sessions are never run. With ``latency``, nothing else runs
             here while it measures.
+        elsewhere: it runs on another machine, whose clock measures: others may run here meanwhile.
     """
 
     module: str
     figures: tuple[str, ...]
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         for figure in self.figures:
@@ -42,6 +44,8 @@ class Kind:
 
 KINDS = {
     "host": Kind(module="edgecnn_targets.host", figures=("accuracy", "latency")),
+    "ssh": Kind(module="edgecnn_targets.ssh", figures=("accuracy", "latency"), elsewhere=True),
+    "wasm": Kind(module="edgecnn_targets.wasm", figures=("accuracy", "latency")),
     "vela": Kind(module="edgecnn_targets.vela", figures=("cycles", "sram_kib", "flash_kib", "npu_coverage")),
     "qemu": Kind(module="edgecnn_targets.qemu", figures=("accuracy", "instructions")),
 }

@@ -244,6 +244,5 @@ def _described(
         import onnx
     except ImportError:
         raise MissingDependencyError("reading a .onnx file needs onnx: pip install 'edgecnn[onnx]'") from None
-    return onnxruntime.describe(
-        path, details, onnx.load(str(path)), onnx.load_from_string(graph), kernels=name, vnni=vnni
-    )
+    made = onnx.load_from_string(graph) if graph else onnxruntime.optimised(path, name)
+    return onnxruntime.describe(path, details, onnx.load(str(path)), made, kernels=name, vnni=vnni)

@@ -14,7 +14,9 @@ from edgecnn.errors import InputError, unknown
 
 T = TypeVar("T")
 
-ADDRESSED: Mapping[str, Mapping[str, Any]] = {}
+ADDRESSED: Mapping[str, Mapping[str, Any]] = {
+    "ssh": {"description": "a machine reached by SSH", "targets": ["tflite", "onnx"], "onnx_activations": "int8"},
+}
 """Kinds whose devices are an address and no file, ``ssh://user@host``: scheme to what a file would say."""
 
 

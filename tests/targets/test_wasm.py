@@ -1,0 +1,118 @@
+"""ONNX Runtime Web under Node: pinned, installed once, and computing what ONNX Runtime computes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecnn.cli import main
+from edgecnn.errors import DeviceFault, MissingDependencyError, UnsupportedError
+from edgecnn_targets import wasm
+from edgecnn_targets.devices import device
+from edgecnn_targets.registry import missing, open_session, setup
+
+GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["wasm"]
+HERE = Path(wasm.__file__).parent
+
+
+def test_every_package_is_pinned_by_its_checksum_and_no_registry_is_named():
+    text = (HERE / "package-lock.json").read_text()
+    packages = {name: row for name, row in json.loads(text)["packages"].items() if name}
+    assert all(row["integrity"].startswith("sha512-") for row in packages.values())
+    assert "://" not in text
+    asked = json.loads((HERE / "package.json").read_text())["dependencies"]
+    assert asked == {"onnxruntime-web": packages["node_modules/onnxruntime-web"]["version"]}
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """`tools(node=script, npm=script)` are the only ones that are found."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
+
+    def give(**scripts):
+        for name, script in scripts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+
+    return give
+
+
+def test_what_is_missing_is_said_with_the_command_that_installs_it(tools):
+    web = device("wasm")
+    assert missing(web, "onnx") == "apt-get install nodejs npm"
+    with pytest.raises(MissingDependencyError, match="apt-get install nodejs npm"):
+        setup(web, print)
+    tools(node="", npm="echo > installed")
+    assert missing(web, "onnx") == "edgecnn devices setup wasm"
+    assert setup(web, lambda line: None)
+    assert missing(web, "onnx") is None
+    assert (wasm.folder() / "installed").exists()
+    assert not setup(web, print)
+
+
+def test_an_npm_that_fails_leaves_nothing_half_set_up(tools):
+    tools(node="", npm="echo > half; echo no such package >&2; exit 1")
+    with pytest.raises(DeviceFault, match="npm ended with status 1; its last output: no such package"):
+        setup(device("wasm"), lambda line: None)
+    assert missing(device("wasm"), "onnx") == "edgecnn devices setup wasm"
+    tools(npm="echo > installed")
+    assert setup(device("wasm"), lambda line: None)
+    assert not (wasm.folder() / "half").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo out of memory >&2; exit 134", "wasm ended with status 134; .*out of memory"),
+        ("echo hello", "which is no answer|ended"),
+    ],
+)
+def test_a_node_that_breaks_is_a_fault_of_the_device(tools, tmp_path, script, message):
+    tools(node=script)
+    artifact = tmp_path / "m.onnx"
+    artifact.write_bytes(b"anything")
+    with pytest.raises(DeviceFault, match=message):
+        open_session(device("wasm"), artifact)
+
+
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None or shutil.which("npm") is None, reason="no Node and npm: apt-get install nodejs npm"
+)
+
+
+@pytest.mark.slow
+@needs_node
+def test_webassembly_computes_what_the_runtime_with_exact_sums_computes(demo, capfd):
+    setup(device("wasm"), lambda line: None)
+    path = demo / "mobilenet_v2_0.35_96.onnx"
+    web, here = open_session(device("wasm"), path), open_session(device("host"), path, kernels="exact")
+    assert (web.input, web.output) == (here.input, here.output)
+    fed = np.random.default_rng(3).uniform(-1, 1, (20, *web.input.shape[1:])).astype(np.float32)
+    there, exact = web.run(fed), here.run(fed)
+    assert np.mean(there == exact) >= GOLDEN["equal"]
+    assert np.array_equal(there.argmax(axis=1), exact.argmax(axis=1))
+    assert np.array_equal(web.run(fed), there)
+    web.close()
+    words = ["validate", str(path), "--device", "wasm", "--data", "demo", "--limit", "40", "--min-agreement", "95"]
+    assert main([*words, "--json"]) == 0
+    entry = json.loads(capfd.readouterr().out)[0]
+    assert entry["parity"]["max_lsb"] <= GOLDEN["oracle_lsb"]
+    assert entry["latency"]["runs"] == 50
+
+
+@pytest.mark.slow
+@needs_node
+def test_a_file_that_webassembly_does_not_run_is_refused(tmp_path):
+    setup(device("wasm"), lambda line: None)
+    junk = tmp_path / "m.onnx"
+    junk.write_bytes(b"junk")
+    with pytest.raises(UnsupportedError, match="device 'wasm' cannot run it: .*protobuf parsing failed"):
+        open_session(device("wasm"), junk)
