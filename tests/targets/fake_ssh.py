@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Stands in for OpenSSH's client: runs the command on this machine, or fails as the client does.
 
-`FAKE_SSH` says how: `changed`, `unknown`, `denied`, `refused`, `nopython`, `hang`, `meet` (it goes on when two are called
-at the same time), or `cut:N`: the connection breaks when N bytes have come back after the first line. What it was called
-with is appended to `FAKE_SSH_LOG`, a line of JSON per call.
+`FAKE_SSH` says how: `changed`, `unknown`, `denied`, `refused`, `nopython`, `hang`, `meet` (it goes on when two are
+called at the same time), or `cut:N`: the connection breaks when N bytes have come back after the first line. What it
+was called with is appended to `FAKE_SSH_LOG`, a line of JSON per call.
 """
 
 import json
