@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -109,7 +109,9 @@ class _Run:
             self.step(batch, progress.epoch * steps + progress.step + 1, config.epochs * steps)
             progress.step += 1
             if config.checkpoint_steps and progress.step % config.checkpoint_steps == 0 and progress.step < steps:
+                self.require_finite()
                 self.keep()
+        self.require_finite()
         loss, right = progress.sums
         self.val_top1 = self.score()
         row = {
@@ -124,6 +126,25 @@ class _Run:
         if self.group.rank == 0:
             metrics.log(config.beside(METRICS), row)
         self.keep()
+
+    def require_finite(self) -> None:
+        """Nothing, where every weight is a number; before anything is kept.
+
+        Raises:
+            InputError: one is not; the checkpoint before it stays.
+        """
+        for name, value in self.state.module.named_parameters():
+            if not bool(value.isfinite().all()):
+                self.stop(
+                    f"{name} holds NaN or infinity after {self.state.progress.step} steps of epoch "
+                    f"{self.state.progress.epoch + 1}"
+                )
+
+    def stop(self, what: str) -> NoReturn:
+        """Say what went wrong, and what is left."""
+        kept = self.config.beside(checkpoint.SUFFIX)
+        said = f"{kept} holds the run before it" if kept.exists() else "no checkpoint was written yet"
+        raise InputError(f"{what}; lower --lr (now {self.config.lr}); {said}")
 
     def keep(self) -> None:
         """Write the checkpoint, in the one process that writes."""
@@ -168,11 +189,7 @@ class _Run:
         right = (logits_of(outputs).argmax(1) == targets.argmax(1)).sum()
         figures = self.group.total([float(loss.detach()) / self.group.size, float(right)])
         if not math.isfinite(figures[0]):
-            kept = config.beside(checkpoint.SUFFIX)
-            said = f"{kept} holds the run before it" if kept.exists() else "no checkpoint was written yet"
-            raise InputError(
-                f"the loss became {figures[0]} in step {step} of {steps}; lower --lr (now {config.lr}); {said}"
-            )
+            self.stop(f"the loss became {figures[0]} in step {step} of {steps}")
         state.progress.sums = [a + b for a, b in zip(state.progress.sums, figures, strict=True)]
 
     @torch.inference_mode()
