@@ -1,13 +1,15 @@
-"""Our int8 ONNX and OpenVINO artifacts beside ONNX Runtime's own tool and NNCF, from the same weights and images.
+"""Our int8 artifacts beside those of the runtimes' own quantizers, from the same weights and images.
 
-The peers start from our fp32 artifact. One thread; latency in turns. A peer that is not installed is left out, and that
-is said.
+ONNX Runtime's tool and NNCF start from our fp32 artifact, litert-torch from the weights. One thread. Latency is of the
+kernels that an application gets, in turns; accuracy is of kernels whose sums are exact on every CPU, so that a machine
+without VNNI says of accuracy what one with VNNI says. A peer that is not installed is left out, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +28,7 @@ from edgecnn.data import open_images
 from edgecnn.graph.serialize import load
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import Batch, evaluate
-from edgecnn_targets.registry import open_session
+from edgecnn_targets.registry import open_session, runtime_of
 
 Images = Callable[[], Iterator[NDArray[np.float32]]]
 
@@ -64,11 +66,29 @@ def nncf_mixed(source: Path, output: Path, images: Images, activations: str) -> 
     openvino.save_model(quantized, str(output), compress_to_fp16=False)
 
 
+LITERT = "litert-torch + ai-edge-quantizer"
 PEERS = {  # name: library, what it does, format, activations
     "onnxruntime U8S8": ("onnxruntime", onnxruntime_static, "onnx", "uint8"),
     "onnxruntime S8S8": ("onnxruntime", onnxruntime_static, "onnx", "int8"),
     "nncf mixed": ("nncf", nncf_mixed, "xml", ""),
 }
+
+
+def present() -> list[str]:
+    """The peers whose library is installed; says which are left out."""
+    missing = {peer: library for peer, (library, *_) in PEERS.items() if find_spec(library) is None}
+    for peer, library in missing.items():
+        print(f"{peer} was left out: {library} is not installed; pip install 'edgecnn[bench]'", file=sys.stderr)
+    return [peer for peer in PEERS if peer not in missing]
+
+
+def litert(python: str, options: argparse.Namespace, output: Path) -> None:
+    """The peer's int8 .tflite, made by ``peer_litert.py`` in an environment of its own."""
+    script = str(Path(__file__).with_name("peer_litert.py"))
+    words = [python, script, options.weights, options.calibration, options.model, str(output)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
 
 
 def main() -> None:
@@ -78,6 +98,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--calibration", required=True)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--peer", metavar="PYTHON", help=f"a python with {LITERT}")
     options = parser.parse_args()
     out, name = Path(tempfile.mkdtemp()), options.model
     words = ["export", name, "--target", "all", "--weights", options.weights]
@@ -97,31 +118,39 @@ def main() -> None:
 
     artifacts = {f"edgecnn {k}": out / "ours" / f"{name}.{k}" for k in ("tflite", "onnx", "xml")}
     seconds: dict[str, float] = {}
-    for peer, (library, quantize, suffix, activations) in PEERS.items():
-        if find_spec(library) is None:
-            print(f"{peer} was left out: {library} is not installed", file=sys.stderr)
-            continue
+    for peer in present():
+        _, quantize, suffix, activations = PEERS[peer]
         artifacts[peer] = out / f"{peer.replace(' ', '_')}.{suffix}"
         start = time.perf_counter()
         quantize(out / "float" / f"{name}.{suffix}", artifacts[peer], calibration, activations)
         seconds[peer] = round(time.perf_counter() - start, 1)
+    if options.peer:
+        artifacts[LITERT] = out / "peer.tflite"
+        start = time.perf_counter()
+        litert(options.peer, options, artifacts[LITERT])
+        seconds[LITERT] = round(time.perf_counter() - start, 1)
+    else:
+        print(f"{LITERT} was left out: no --peer", file=sys.stderr)
     sessions = {key: open_session(device("host"), path) for key, path in artifacts.items()}
     turns = interleaved(sessions)
     for key, path in artifacts.items():
         images = open_images(options.data, demo_split="test", labelled=True)
         fed = ((preprocess.normalise(pixels), labels) for pixels, labels in images.batches(preprocess, 10))
         batches = (Batch(x, labels, reference(x)) for x, labels in fed)
-        accuracy = evaluate(sessions[key], batches, label_offset=graph.metadata.label_offset)
+        exact = open_session(device("host"), path, kernels=runtime_of(path).exact)
+        accuracy = evaluate(exact, batches, label_offset=graph.metadata.label_offset)
         files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
         result["rows"][key] = {
             "top1": round(accuracy.top1 or 0, 2),
             "agreement": round(accuracy.agreement or 0, 2),
             "sqnr_db": round(accuracy.sqnr_db or 0, 1),
             "ms": round(float(np.median(turns[key])), 3),
+            "findings": list(sessions[key].findings),
             "bytes": sum(file.stat().st_size for file in files),
             "quantize_s": seconds.get(key),
         }
-    for ours, peer in (("edgecnn onnx", "onnxruntime U8S8"), ("edgecnn xml", "nncf mixed")):
+    pairs = (("edgecnn tflite", LITERT), ("edgecnn onnx", "onnxruntime U8S8"), ("edgecnn xml", "nncf mixed"))
+    for ours, peer in pairs:
         if peer in turns:
             result[f"{ours} / {peer}"] = ratio(turns[ours], turns[peer])
     print(json.dumps(result, indent=2))

@@ -371,16 +371,19 @@ def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> No
 
 
 def compare_with_oracle(session: Session, oracle: Graph, inputs: NDArray[np.float32]) -> Parity:
-    """How far an int8 artifact's outputs are from the integer oracle's, on the same input integers."""
+    """How far an int8 artifact's outputs are from the integer oracle's, on the same input integers.
+
+    The oracle rounds as the session's kernels do.
+    """
     from edgecnn.quant.reference import run
 
     into, out = (oracle.tensors[name].quant for name in (oracle.inputs[0], oracle.outputs[0]))
     assert into is not None
     assert out is not None
     fed = session.input.encode(inputs)
-    exact = run(oracle, into.quantize(_real(session.input, fed)))[oracle.outputs[0]]
+    exact = run(oracle, into.quantize(_real(session.input, fed)), arithmetic=session.arithmetic)[oracle.outputs[0]]
     got = out.quantize(_real(session.output, session.run(fed))).reshape(exact.shape)
-    return parity(got, exact)
+    return replace(parity(got, exact), arithmetic=session.arithmetic)
 
 
 def _real(port: Port, raw: NDArray[Any]) -> NDArray[np.float32]:

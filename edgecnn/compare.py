@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.artifact import read_manifest
 from edgecnn.data import open_images
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.serialize import load
 from edgecnn.progress import track
+from edgecnn.quant.reference import ARITHMETICS, run
 from edgecnn.source import with_overrides
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
@@ -98,6 +100,7 @@ def compare(
     skip_bad: bool = False,
     by_layer: bool = False,
     exact_kernels: bool = False,
+    arithmetic: str = "litert",
 ) -> Comparison:
     """Compare two artifacts of any formats, or ``.edgecnn`` graphs: an int8 one runs in the integer oracle.
 
@@ -109,12 +112,15 @@ def compare(
         skip_bad: leave unreadable images out.
         by_layer: also compare every activation, on the first image.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
+        arithmetic: whose rounding the integer oracle has, a key of ``ARITHMETICS``.
 
     Raises:
         InputError: a file is wrong, or they take different inputs or have different outputs.
         MissingDependencyError: a runtime is not installed.
     """
-    left, right = (_open(path, exact_kernels) for path in (a, b))
+    if arithmetic not in ARITHMETICS:
+        raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
+    left, right = (_open(path, exact_kernels, arithmetic) for path in (a, b))
     if left.shape != right.shape:
         raise InputError(
             f"{a} takes images of {left.shape} and {b} of {right.shape}; only equal inputs can be compared"
@@ -186,12 +192,13 @@ def _equal(a: tuple[QParams, NDArray[Any] | None], b: tuple[QParams, NDArray[Any
     return same_grid and np.array_equal(values.reshape(-1), others.reshape(-1))
 
 
-def _open(path: Path, exact_kernels: bool) -> _Side:
+def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
     if path.suffix == ".edgecnn":
-        return _open_graph(path)
+        return _open_graph(path, arithmetic)
     row = runtime_of(path)
     if not path.is_file():
         raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
+    read_manifest(path, row.target)
     reader = converter(row.target)
     files = reader.read(path)
     precision, metadata = reader.describe(files[0])
@@ -217,7 +224,7 @@ def _plain(grids: Mapping[str, QParams]) -> dict[str, tuple[float, int]]:
     return {name: (float(quant.scale[0]), int(quant.zero_point[0])) for name, quant in grids.items()}
 
 
-def _open_graph(path: Path) -> _Side:
+def _open_graph(path: Path, arithmetic: str) -> _Side:
     graph = load(path)
     ordered = {t.name: t for t in (*graph.activations(), *graph.tensors.values())}  # activations as they are made
     integers = {t.name: (t.quant, t.integers) for t in ordered.values() if t.quant is not None}
@@ -228,30 +235,28 @@ def _open_graph(path: Path) -> _Side:
         integers=integers,
         shape=graph.tensors[graph.inputs[0]].shape[1:],
         grid=grid,
-        run=_oracle(graph) if grid is not None else _float(graph),
-        findings=(),
-        inside=lambda x, grids: _oracle_inside(graph, x, grids),
+        run=_oracle(graph, arithmetic) if grid is not None else _float(graph),
+        findings=(f"the integer oracle rounds as {arithmetic} does",) if grid is not None else (),
+        inside=lambda x, grids: _oracle_inside(graph, arithmetic, x, grids),
     )
 
 
 def _oracle_inside(
-    graph: Graph, x: NDArray[np.float32], grids: Mapping[str, QParams]
+    graph: Graph, arithmetic: str, x: NDArray[np.float32], grids: Mapping[str, QParams]
 ) -> Mapping[str, NDArray[np.float32]]:
-    from edgecnn.quant.reference import run
-
     into = graph.tensors[graph.inputs[0]].quant
     assert into is not None
     names = {t.name for t in graph.activations()} & set(grids)
-    return {name: grids[name].dequantize(made) for name, made in run(graph, into.quantize(x), keep=names).items()}
+    found = run(graph, into.quantize(x), keep=names, arithmetic=arithmetic)
+    return {name: grids[name].dequantize(made) for name, made in found.items()}
 
 
-def _oracle(graph: Graph) -> Run:
-    from edgecnn.quant.reference import run
-
+def _oracle(graph: Graph, arithmetic: str) -> Run:
     into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
     assert into is not None
     assert out is not None
-    return lambda x: out.dequantize(run(graph, into.quantize(x))[graph.outputs[0]]).reshape(len(x), -1)
+    name = graph.outputs[0]
+    return lambda x: out.dequantize(run(graph, into.quantize(x), arithmetic=arithmetic)[name]).reshape(len(x), -1)
 
 
 def _float(graph: Graph) -> Run:

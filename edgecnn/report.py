@@ -68,10 +68,14 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far the artifact's output integers are from the integer oracle's, in steps of the output's grid (LSB)."""
+    """How far the artifact's output integers are from the integer oracle's, in steps of the output's grid (LSB).
+
+    ``arithmetic`` is whose rounding the oracle had, a key of ``edgecnn.quant.reference.ARITHMETICS``.
+    """
 
     max_lsb: int | None = None
     mean_lsb: float | None = None
+    arithmetic: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +311,7 @@ def _cells(entry: ReportEntry) -> tuple[str, ...]:
         _number(accuracy.agreement, ".2f"),
         "equal" if equal else _number(accuracy.sqnr_db, ".1f"),
         _pair(latency.median_ms, latency.p90_ms),
-        _number(entry.parity.max_lsb, "d"),
+        "-" if entry.parity.max_lsb is None else f"{entry.parity.max_lsb} ({entry.parity.arithmetic})",
         "-" if not entry.checks else f"{failed} failed" if failed else "passed",
     )
 

@@ -6,7 +6,7 @@ Weights are random integers, scales are chosen so that outputs fill their range 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -216,6 +216,27 @@ def _concat(b: Int8Builder, x: str) -> str:
     return b.op("concat", *branches, axis=3)
 
 
+def _concat_pixels(b: Int8Builder, x: str) -> str:
+    """Side by side in height or width, with the pixels of another branch."""
+    channels = b.shape(x)[3]
+    inner = b.weighted("conv2d", x, (channels, 1, 1, channels), out=b.quant(x))
+    return b.op("concat", x, inner, axis=int(b.rng.integers(1, 3)))
+
+
+def _product(b: Int8Builder, x: str) -> str:
+    """Two branches multiplied."""
+    channels = b.shape(x)[3]
+    left, right = (b.weighted("conv2d", x, (channels, 1, 1, channels)) for _ in range(2))
+    return b.op("mul", left, right, activation=_activation(b.rng))
+
+
+def _reshape(b: Int8Builder, x: str) -> str:
+    """The same elements in rows of another length."""
+    _, height, width, channels = b.shape(x)
+    shapes = [(1, width, height, channels), (1, height, channels, width), (1, 1, height * width, channels)]
+    return b.op("reshape", x, shape=shapes[int(b.rng.integers(len(shapes)))])
+
+
 def _pool(op: str) -> Callable[[Int8Builder, str], str]:
     def piece(b: Int8Builder, x: str) -> str:
         rng, (_, height, width, _) = b.rng, b.shape(x)
@@ -272,6 +293,9 @@ PIECES: dict[str, Callable[[Int8Builder, str], str]] = {
     "mul_constant": _constant_operand("mul"),
     "squeeze_excite": _squeeze_excite,
     "concat": _concat,
+    "concat_pixels": _concat_pixels,
+    "product": _product,
+    "reshape": _reshape,
     "max_pool": _pool("max_pool2d"),
     "avg_pool": _pool("avg_pool2d"),
     "pad": _pad,
@@ -283,7 +307,8 @@ PIECES: dict[str, Callable[[Int8Builder, str], str]] = {
     "fully_connected": _head_fully_connected,
     "softmax": _head_softmax,
 }
-HEADS = ("mean", "fully_connected", "softmax")
+HEADS = ("mean", "fully_connected", "softmax")  # after which nothing can follow
+BODY = tuple(piece for piece in PIECES if piece not in HEADS)
 
 
 def piece_graph(piece: str, seed: int) -> Graph:
@@ -294,14 +319,22 @@ def piece_graph(piece: str, seed: int) -> Graph:
     return b.graph(PIECES[piece](b, b.input))
 
 
+def network(shape: tuple[int, ...], plan: Sequence[tuple[str, int]]) -> Graph:
+    """A network of pieces, one after the other, on an image (height, width, channels).
+
+    Each piece has a seed of its own, so that leaving one out changes no other: a failing network can shrink.
+    """
+    b = Int8Builder((1, *shape))
+    x = b.input
+    for piece, seed in plan:
+        b.rng = np.random.default_rng(seed)
+        x = PIECES[piece](b, x)
+    return b.graph(x)
+
+
 def random_graph(seed: int, pieces: int = 6) -> Graph:
     """A network of random pieces, with a head half of the time."""
     rng = np.random.default_rng(seed)
-    b = Int8Builder((1, *(int(v) for v in rng.integers((9, 9, 1), (25, 25, 9)))), seed)
-    x = b.input
-    body = [p for p in PIECES if p not in HEADS]
-    for _ in range(pieces):
-        x = PIECES[str(rng.choice(body))](b, x)
-    if rng.random() < 0.5:
-        x = PIECES[str(rng.choice(HEADS))](b, x)
-    return b.graph(x)
+    shape = tuple(int(v) for v in rng.integers((9, 9, 1), (25, 25, 9)))
+    names = [str(rng.choice(BODY)) for _ in range(pieces)] + [str(rng.choice(HEADS))] * bool(rng.random() < 0.5)
+    return network(shape, [(name, int(rng.integers(2**31))) for name in names])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgecnn.artifact import read_manifest
+from edgecnn.artifact import PRECISIONS, read_manifest
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load
 from edgecnn_converters.tflite.reader import integers
@@ -226,6 +226,17 @@ def test_lists_are_tables_or_json(command, capfd):
         assert set(by_name["mobilenet_v2"]) >= {"name", "parameters", "macs", "resolution"}
         assert by_name["mobilenet_v2"]["resolution"] == 224
         assert by_name[DEMO]["demo_weights"] is True
+
+
+def test_targets_are_a_matrix(capfd):
+    assert main(["targets"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    heading = next(line for line in lines if "name" in line)
+    assert all(precision in heading for precision in PRECISIONS)
+    assert main(["targets", "--json"]) == 0
+    for row in json.loads(capfd.readouterr().out):
+        (line,) = (line for line in lines if line.startswith(f"│ {row['name']} "))
+        assert line.count("│ yes") == len(row["precisions"])
 
 
 def test_inspect_prints_graphs_and_artifacts(exported, capfd):

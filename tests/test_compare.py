@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from itertools import combinations
 
 import pytest
+from runtimes import limits
 
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load, save
@@ -39,9 +42,10 @@ def test_one_calibration_gives_three_checked_artifacts(exported):
     assert {f"{DEMO}.{s}" for s in ("tflite", "onnx", "xml", "bin", "edgecnn")} <= names
     assert {f"{DEMO}.{t}.json" for t in entries} <= names
     assert len({e["accuracy"]["fp32_top1"] for e in entries.values()}) == 1
-    for entry in entries.values():
+    for target, entry in entries.items():
         assert entry["accuracy"]["agreement"] >= 95
-        assert entry["parity"]["mean_lsb"] < 2
+        assert entry["parity"]["arithmetic"] == {"tflite": "xnnpack", "onnx": "onnxruntime"}.get(target, target)
+        assert entry["parity"]["mean_lsb"] <= limits()[entry["parity"]["arithmetic"]]["network_mean"]
         assert entry["float_ops"] == []
         assert all(c["passed"] for c in entry["checks"])
         assert not entry["findings"]
@@ -170,6 +174,57 @@ def test_wrong_pairs_are_one_line(exported, tmp_path, monkeypatch, capfd):
     ):
         assert main(["compare", *map(str, words), *ON]) == 2
         assert message in capfd.readouterr().err
+
+
+def refused(capfd, *words):
+    """The one line on stderr of a command that must end with status 2."""
+    capfd.readouterr()
+    assert main(list(map(str, words))) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("edgecnn: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx", "openvino"])
+def test_broken_artifacts_are_one_line_in_every_command(exported, target, tmp_path, capfd):
+    suffixes = {"tflite": ["tflite"], "onnx": ["onnx"], "openvino": ["xml", "bin"]}[target]
+    for name in (*suffixes, f"{target}.json", "edgecnn"):
+        shutil.copy(exported / f"{DEMO}.{name}", tmp_path)
+    main_file, last = tmp_path / f"{DEMO}.{suffixes[0]}", tmp_path / f"{DEMO}.{suffixes[-1]}"
+    commands = [["validate", main_file, "--data", "demo"], ["compare", main_file, exported / f"{DEMO}.onnx", *ON]]
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for words in commands:
+        assert "is not the file that" in refused(capfd, *words), "the hash in its manifest"
+    (tmp_path / f"{DEMO}.{target}.json").unlink()
+    last.write_bytes(whole[: len(whole) // 2])
+    for words in commands:
+        assert DEMO in refused(capfd, *words) or target == "openvino", "truncated"
+    last.write_bytes(whole)
+    main_file.write_bytes((exported / f"{DEMO}.{'onnx' if target == 'tflite' else 'tflite'}").read_bytes())
+    for words in commands:
+        refused(capfd, *words)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "library"), [("tflite", "ai_edge_litert"), ("onnx", "onnxruntime"), ("xml", "openvino")]
+)
+def test_a_runtime_that_is_not_installed_is_status_3(exported, suffix, library, monkeypatch, capfd):
+    hidden = [library, *(name for name in sys.modules if name.startswith(f"{library}."))]
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)
+    capfd.readouterr()
+    assert main(["compare", *(str(exported / f"{DEMO}.{s}") for s in (suffix, "edgecnn")), *ON]) == 3
+    assert "pip install 'edgecnn[" in capfd.readouterr().err
+
+
+def test_the_oracle_takes_the_arithmetic_of_any_runtime(exported, capfd):
+    for suffix, arithmetic in (("tflite", "xnnpack"), ("onnx", "onnxruntime")):
+        pair = (exported / f"{DEMO}.{suffix}", exported / f"{DEMO}.edgecnn")
+        _, result = found(capfd, *pair, "--arithmetic", arithmetic)
+        assert result["max_lsb"] <= limits()[arithmetic]["piece"]
+        assert f"the integer oracle rounds as {arithmetic} does" in " ".join(result["findings"])
+    assert "unknown arithmetic 'mlas'" in refused(capfd, "compare", *pair, *ON, "--arithmetic", "mlas")
 
 
 HARD_SWISH = """

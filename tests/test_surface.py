@@ -17,7 +17,7 @@ OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "
     f"--io --padding -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
-    "compare": "--data --limit --preprocess --layers --exact-kernels --skip-bad-images --json",
+    "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
     "inspect": "--weights --preprocess --device --sensitivity --data --limit --json",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
@@ -54,7 +54,7 @@ def test_report_fields():
     assert list(entry["seconds"]) == ["capture", "calibrate", "quantize", "convert", "validate"]
     assert set(entry["accuracy"]) >= {"n", "fp32_top1", "top1", "drop", "agreement", "sqnr_db"}
     assert set(entry["latency"]) >= {"median_ms", "p90_ms", "threads", "instructions"}
-    assert set(entry["parity"]) == {"max_lsb", "mean_lsb"}
+    assert set(entry["parity"]) == {"max_lsb", "mean_lsb", "arithmetic"}
     assert set(entry["beside_host"]) == {"n", "max_lsb", "agreement"}
     assert " ".join(entry["resources"]) == RESOURCES
     assert set(entry["resources"].values()) == {None}

@@ -17,10 +17,9 @@ def nchw(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
-def mixes_pixels(graph: Graph, node: Node) -> bool:
-    """Whether a reshape takes an image apart, so that the order of its elements matters."""
-    shapes = [s for s in (graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape) if len(s) == 4]
-    return any(s[1] * s[2] > 1 and s[3] > 1 for s in shapes)
+def order_matters(shape: tuple[int, ...]) -> bool:
+    """Whether the elements of a shape have another order with channels first; then a reshape needs them last."""
+    return len(shape) == 4 and shape[1] * shape[2] > 1 and shape[3] > 1
 
 
 def needed_activation(graph: Graph, node: Node) -> str:

@@ -21,6 +21,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="override what A says")
     parser.add_argument("--layers", action="store_true", help="also say at which layer they part (both int8)")
     add_exact_kernels(parser)
+    parser.add_argument(
+        "--arithmetic", default="litert", metavar="NAME",
+        help="whose rounding the integer oracle has: litert (default), xnnpack, onnxruntime, openvino",
+    )  # fmt: skip
     parser.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
     add_json(parser)
 
@@ -38,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         skip_bad=options.skip_bad_images,
         by_layer=options.layers,
         exact_kernels=options.exact_kernels,
+        arithmetic=options.arithmetic,
     )
     figures = found.to_json()
     if options.json:

@@ -18,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn targets``."""
+    from edgecnn.artifact import PRECISIONS
     from edgecnn_converters.registry import CONVERTERS
     from edgecnn_targets.registry import runtime
 
@@ -32,5 +33,13 @@ def run(options: argparse.Namespace) -> int:
                 "missing": runs.missing(),
             }
         )
-    shown = [{**row, "precisions": ", ".join(row["precisions"]), "missing": row["missing"] or "-"} for row in rows]
+    shown = [
+        {
+            "name": row["name"],
+            "description": row["description"],
+            **{precision: "yes" if precision in row["precisions"] else "-" for precision in PRECISIONS},
+            "missing": row["missing"] or "-",
+        }
+        for row in rows
+    ]
     return listed(rows, shown, options)

@@ -50,7 +50,7 @@ class LiteRtSession:
         details = litert_details(self._interpreter)
         self._said = describe(path, details, kernels=kernels)
         self.input, self.output = self._said.input, self._said.output
-        self.ops, self.findings = self._said.ops, self._said.findings
+        self.ops, self.findings, self.arithmetic = self._said.ops, self._said.findings, self._said.arithmetic
         self._feed, self._fetch = (details[side][0]["index"] for side in ("inputs", "outputs"))
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -133,6 +133,7 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
         output=_port(path, "output", details["outputs"]),
         ops=ops,
         findings=(f"XNNPACK leaves {len(outside)} of {len(ops)} ops out: {names}",) if outside else (),
+        arithmetic="xnnpack" if kernels == "xnnpack" else "litert",
     )
 
 

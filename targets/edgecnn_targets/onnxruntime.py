@@ -46,7 +46,7 @@ class OnnxRuntimeSession:
         self._session, original, optimised = _open(path, threads, kernels)
         self._said = describe(path, onnx_details(self._session), original, optimised, kernels=kernels, vnni=has_vnni())
         self.input, self.output = self._said.input, self._said.output
-        self.ops, self.findings = self._said.ops, self._said.findings
+        self.ops, self.findings, self.arithmetic = self._said.ops, self._said.findings, self._said.arithmetic
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Session.run``."""
@@ -126,16 +126,14 @@ def describe(path: Path, details: Details, original: Any, optimised: Any, *, ker
         UnsupportedError: it does not take one image and return one tensor.
     """
     grids = _grids(original)
-    findings: tuple[str, ...] = ()
-    if kernels == "exact":
-        findings = () if vnni else (EXACT,)
-    elif can_saturate(_byte_weights(optimised), vnni=vnni):
-        findings = (warning("ONNX Runtime"),)
+    saturates = can_saturate(_byte_weights(optimised), vnni=vnni)
+    findings = (EXACT if kernels == "exact" else warning("ONNX Runtime"),) if saturates else ()
     return Description(
         input=_port(path, "input", details["inputs"], grids),
         output=_port(path, "output", details["outputs"], grids),
         ops=_ops(optimised),
         findings=findings,
+        arithmetic="onnxruntime",
     )
 
 

@@ -37,6 +37,8 @@ class OpenVinoSession:
         MissingDependencyError: OpenVINO is not installed.
     """
 
+    arithmetic = "openvino"
+
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))

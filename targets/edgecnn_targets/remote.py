@@ -182,6 +182,7 @@ class RemoteSession:
             raise
         self._said = said
         self.input, self.output, self.ops, self.findings = said.input, said.output, said.ops, said.findings
+        self.arithmetic = said.arithmetic
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Session.run``.

@@ -67,6 +67,7 @@ class Description:
     output: Port
     ops: tuple[Op, ...]
     findings: tuple[str, ...] = ()
+    arithmetic: str = "litert"
 
     def require(self, batch: NDArray[Any]) -> None:
         """Nothing, for a batch that the input takes.
@@ -102,6 +103,10 @@ class Session(Protocol):
     @property
     def findings(self) -> tuple[str, ...]:
         """What a user should know about how it runs here, one line each."""
+
+    @property
+    def arithmetic(self) -> str:
+        """Whose rounding its integer kernels have: a key of ``edgecnn.quant.reference.ARITHMETICS``."""
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Execute.

@@ -118,6 +118,11 @@ class SshSession:
         return self.remote.ops
 
     @property
+    def arithmetic(self) -> str:
+        """See ``Session.arithmetic``."""
+        return self.remote.arithmetic
+
+    @property
     def findings(self) -> tuple[str, ...]:
         """See ``Session``."""
         resumed = (f"went on after a run that broke: {self._before} images were done already",) if self._before else ()

@@ -82,6 +82,7 @@ class VelaSession:
     ops: tuple[Op, ...]
     findings: tuple[str, ...]
     compilation: Compilation
+    arithmetic: str = "litert"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Nothing.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import PIECES, float_graph, piece_graph, random_graph, random_images, weight_only_graph
-from hypothesis import given, note, settings
-from hypothesis import strategies as st
+import runtimes
+from graphs import float_graph, piece_graph, random_graph, weight_only_graph
+from runtimes import WRITERS, assert_integers_are_the_graphs
 
 from edgecnn.artifact import write_artifact
 from edgecnn.errors import InputError, UnsupportedError
@@ -21,116 +18,19 @@ from edgecnn.models import FAMILIES, resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
-from edgecnn.quant.reference import run
 from edgecnn.recipe import RECIPES
 from edgecnn_converters import onnx as to_onnx
 from edgecnn_converters import openvino as to_openvino
-from edgecnn_converters import tflite as to_tflite
-from edgecnn_converters.onnx.reader import integers as onnx_integers
 from edgecnn_converters.openvino.reader import integers as openvino_integers
 from edgecnn_converters.registry import CONVERTERS
-from edgecnn_converters.tflite.reader import integers as tflite_integers
 from edgecnn_targets.devices import device
+from edgecnn_targets.openvino import settings
 from edgecnn_targets.registry import RUNTIMES, open_session
-from edgecnn_targets.saturation import has_vnni
-
-LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "targets.toml").read_text("utf-8"))["runtimes"]
-WRITERS = {"tflite": to_tflite, "onnx": to_onnx, "openvino": to_openvino}
-SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step
-
-
-def integers_in(target, emission):
-    files = emission.files
-    if target == "openvino":
-        return openvino_integers(files[".xml"], files[".bin"])
-    return {"tflite": tflite_integers, "onnx": onnx_integers}[target](files[f".{target}"])
-
-
-def assert_integers_are_the_graphs(graph, target, emission):
-    quantized = {k: t for k, t in graph.tensors.items() if t.quant is not None}
-    found = integers_in(target, emission)
-    assert set(found) == set(quantized)
-    for name, (quant, values) in found.items():
-        want = quantized[name].quant
-        np.testing.assert_allclose(quant.scale, want.scale, rtol=SCALE_STEP if target == "openvino" else 0)
-        np.testing.assert_array_equal(quant.zero_point, want.zero_point)
-        assert (quant.dtype, quant.axis) == (want.dtype, want.axis), name
-        if values is not None:
-            np.testing.assert_array_equal(values.reshape(quantized[name].shape), quantized[name].integers)
 
 
 def session(target, emission, folder, *, fast=False):
     """Open with kernels whose sums are exact on any CPU, unless the fastest are asked for."""
-    path = write_artifact(folder, "net", emission, Metadata(), {})
-    return open_session(device("host"), path, kernels=None if fast else RUNTIMES[target].exact)
-
-
-def seven_bits(graph):
-    """The same graph with 7-bit weights: no kernel saturates, and the fastest can be held to the oracle everywhere."""
-    weights = [graph.tensors[n.inputs[1]] for n in graph if n.op in ("conv2d", "fully_connected")]
-    halved = [(w, (w.integers // 2).astype(np.int8)) for w in weights]
-    return graph.with_tensors(*(replace(w, integers=i, value=w.quant.dequantize(i)) for w, i in halved))
-
-
-def distance(graph, opened, images):
-    """Largest LSB from the oracle at the output."""
-    into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
-    real = opened.output.decode(opened.run(opened.input.encode(into.dequantize(images))))
-    want = run(graph, images)[graph.outputs[0]]
-    return int(np.abs(out.quantize(real).reshape(want.shape).astype(int) - want).max())
-
-
-@pytest.mark.parametrize("kernels", ["exact", "fast"])
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("piece", PIECES)
-def test_every_op_is_near_the_oracle(piece, target, kernels, tmp_path):
-    """8-bit weights in exact kernels; in the fastest ones too, with 7 bits where they would saturate."""
-    limit = LIMITS["chains"] if piece in ("squeeze_excite", "softmax") else LIMITS["one_op"]
-    fast = kernels == "fast"
-    for seed in range(3):
-        graph = piece_graph(piece, seed)
-        if fast and not has_vnni():
-            graph = seven_bits(graph)
-        emission = WRITERS[target].convert(graph, precision="int8")
-        assert_integers_are_the_graphs(graph, target, emission)
-        opened = session(target, emission, tmp_path, fast=fast)
-        assert not fast or opened.findings == ()
-        apart = distance(graph, opened, random_images(graph, 4, seed))
-        assert apart <= limit, f"seed {seed}: {apart} LSB"
-
-
-@settings(max_examples=40, deadline=None, print_blob=True)
-@given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
-def test_random_networks_hold_the_same_integers_in_every_file(seed, pieces):
-    note(f"random_graph({seed}, {pieces})")
-    graph = random_graph(seed, pieces)
-    for target, writer in WRITERS.items():
-        if target == "tflite" and to_tflite.unsupported(graph, "int8"):
-            continue
-        assert_integers_are_the_graphs(graph, target, writer.convert(graph, precision="int8"))
-
-
-@pytest.mark.slow
-@settings(max_examples=300, deadline=None, print_blob=True)
-@given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
-def test_random_networks_run_everywhere(seed, pieces, tmp_path_factory):
-    """LiteRT's reference kernels bit for bit; the others so near that a wrong scale, padding or order would show."""
-    note(f"random_graph({seed}, {pieces})")
-    graph, folder = random_graph(seed, pieces), tmp_path_factory.mktemp("net")
-    images = random_images(graph, 2, seed)
-    out = graph.tensors[graph.outputs[0]].quant
-    want = run(graph, images)[graph.outputs[0]].astype(int)
-    for target, writer in WRITERS.items():
-        path = write_artifact(folder, "net", writer.convert(graph, precision="int8"), Metadata(), {})
-        opened = open_session(device("host"), path, kernels="reference" if target == "tflite" else "exact")
-        into = graph.tensors[graph.inputs[0]].quant
-        real = opened.output.decode(opened.run(opened.input.encode(into.dequantize(images))))
-        apart = np.abs(out.quantize(real).reshape(want.shape).astype(int) - want)
-        if target == "tflite":
-            assert apart.max() == 0, f"{apart.max()} LSB in LiteRT's reference kernels"
-        else:
-            limit = LIMITS["softmax_mean" if graph.nodes[-1].op == "softmax" else "network_mean"]
-            assert np.mean(apart) <= limit, f"{target}: mean {np.mean(apart):.2f}, max {apart.max()} LSB"
+    return runtimes.opened(target, emission, folder, None if fast else RUNTIMES[target].exact)
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +51,38 @@ def test_onnx_runtime_fuses_every_convolution_and_addition(mobilenet, tmp_path):
     assert not [op for op in opened.ops if op.is_float]
 
 
+@pytest.mark.parametrize(
+    ("piece", "precision", "opset", "ir"),
+    [("max_pool", "fp32", 9, 4), ("max_pool", "int8", 10, 5), ("pad", "fp32", 11, 6), ("conv", "int8", 13, 7),
+     ("conv", "w8", 13, 7), ("hard_swish", "fp32", 14, 7)],
+)  # fmt: skip
+def test_opset_and_ir_version_are_the_oldest_that_carry_what_is_used(piece, precision, opset, ir, tmp_path):
+    import onnx
+
+    drawn = (piece_graph(piece, seed) for seed in range(9))
+    graph = next(
+        g for g in drawn if all(t.quant is None or t.quant.axis == 0 for t in g.tensors.values() if t.is_constant)
+    )
+    graph = {"int8": lambda g: g, "w8": weight_only_graph}.get(precision, float_graph)(graph)
+    emission = to_onnx.convert(graph, precision=precision)
+    model = onnx.load_from_string(emission.files[".onnx"])
+    assert ([o.version for o in model.opset_import], model.ir_version) == ([opset], ir)
+    onnx.checker.check_model(model, full_check=True)
+    session("onnx", emission, tmp_path)
+    model.opset_import[0].version -= 1
+    needed = {"max_pool": "QuantizeLinear", "pad": "Pad", "conv": "DequantizeLinear", "hard_swish": "HardSwish"}[piece]
+    if opset > 9:
+        with pytest.raises(onnx.checker.ValidationError, match=needed):
+            onnx.checker.check_model(model, full_check=True)
+
+
 def test_openvino_runs_every_convolution_and_linear_layer_in_int8(mobilenet, tmp_path):
     import openvino
 
     path = write_artifact(tmp_path, "net", to_openvino.convert(mobilenet, precision="int8"), Metadata(), {})
-    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings(1, "fast"))
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    model = compiled.get_runtime_model()
     infos = [n.get_rt_info() for n in model.get_ordered_ops()]
     kinds = Counter((i["layerType"].astype(str), i["runtimePrecision"].astype(str)) for i in infos)
     weighted = {k: v for k, v in kinds.items() if k[0] in ("Convolution", "FullyConnected")}
@@ -205,10 +132,11 @@ def test_onnx_takes_integers_by_choice(io, mobilenet, tmp_path):
 def test_onnx_carries_signed_activations_for_devices_that_want_them(mobilenet, tmp_path):
     emission = to_onnx.convert(mobilenet, precision="int8", activations="int8")
     assert_integers_are_the_graphs(mobilenet, "onnx", emission)
-    opened = session("onnx", emission, tmp_path)  # on x86 ONNX Runtime leaves some of these in float; on Arm none
-    images = mobilenet.tensors[mobilenet.inputs[0]].quant.quantize(np.zeros((1, 96, 96, 3)))
+    signed = session("onnx", emission, tmp_path)  # on x86 ONNX Runtime leaves some of these in float; on Arm none
     unsigned = session("onnx", to_onnx.convert(mobilenet, precision="int8"), tmp_path / "u8")
-    assert distance(mobilenet, opened, images) == distance(mobilenet, unsigned, images)
+    x = np.zeros((1, 96, 96, 3), np.float32)
+    a, b = (s.output.decode(s.run(s.input.encode(x))) for s in (signed, unsigned))
+    np.testing.assert_allclose(a, b, atol=1e-6)
     for io in ("uint8", "int8"):
         chosen = to_onnx.convert(mobilenet, precision="int8", activations="int8", io=io)
         assert session("onnx", chosen, tmp_path / io).input == chosen.input

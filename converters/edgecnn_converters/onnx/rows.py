@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Graph, Node, QParams
-from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, mixes_pixels, nchw, needed_activation, pads
+from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, nchw, needed_activation, order_matters, pads
 
-OPSET, HARD_SWISH_OPSET = 13, 14  # per-channel DequantizeLinear came with 13, HardSwish with 14
-IR_VERSION = 7  # of ONNX 1.8, the release that brought opset 13
+OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an input of the graph too
+SINCE = {"QuantizeLinear": 10, "DequantizeLinear": 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
+"""Opset from which an op has the form that is written here; ``OLDEST`` for the others. See ``_opset`` for more."""
 TYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -60,10 +61,19 @@ class Emitter:
             [self._info(result)],
             list(self.initializers.values()),
         )
-        opset = HARD_SWISH_OPSET if any(n.op_type == "HardSwish" for n in self.nodes) else OPSET
+        opset = helper.make_opsetid("", self._opset())
         return helper.make_model(
-            graph, producer_name="edgecnn", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", opset)]
+            graph,
+            producer_name="edgecnn",
+            ir_version=helper.find_min_ir_version_for([opset]),
+            opset_imports=[opset],
         )
+
+    def _opset(self) -> int:
+        """The oldest that carries what is used: 13 brought scales per channel, and softmax over one dimension."""
+        per_channel = any(a.name == "axis" for n in self.nodes if n.op_type == "DequantizeLinear" for a in n.attribute)
+        wide = any(n.op == "softmax" and len(self.graph.tensors[n.output].shape) == 4 for n in self.graph)
+        return max([OLDEST, 13 * (per_channel or wide), *(SINCE.get(n.op_type, OLDEST) for n in self.nodes)])
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[name].shape)))
@@ -189,6 +199,16 @@ class Emitter:
         else:
             self.nodes[-1].output[0] = node.output
 
+    def moved(self, kind: str, inputs: list[str], output: str, grid: str, **attrs: Any) -> str:
+        """A step of a node that takes several, on the grid of the graph tensor ``grid``; returns its value."""
+        self.node(kind, inputs, output, **attrs)
+        if not self.integer:
+            return output
+        own = self._grid(grid, self._quant(grid))
+        self.node("QuantizeLinear", [output, *own], f"{output}/q")
+        self.node("DequantizeLinear", [f"{output}/q", *own], f"{output}/real")
+        return f"{output}/real"
+
     def _activate(self, activation: str, source: str, output: str) -> None:
         if activation == "relu":
             self.node("Relu", [source], output)
@@ -244,16 +264,8 @@ def _mean(e: Emitter, node: Node) -> None:
     if node.attrs["keepdims"]:
         e.finish(node, "GlobalAveragePool", [e.value(node.inputs[0])])
         return
-    pooled, flat = f"{node.output}/pooled", f"{node.output}/raw"
-    e.node("GlobalAveragePool", [e.value(node.inputs[0])], pooled)
-    if e.integer:  # the integers are those of the mean; the flattened ones are the same
-        grid = e._grid(node.output, e._quant(node.output))
-        e.node("QuantizeLinear", [pooled, *grid], f"{pooled}/q")
-        e.node("DequantizeLinear", [f"{pooled}/q", *grid], f"{pooled}/real")
-        e.node("Flatten", [f"{pooled}/real"], flat)
-        e.quantize(node.output, flat)
-    else:
-        e.node("Flatten", [pooled], node.output)
+    pooled = e.moved("GlobalAveragePool", [e.value(node.inputs[0])], f"{node.output}/pooled", node.output)
+    e.finish(node, "Flatten", [pooled])
 
 
 def _concat(e: Emitter, node: Node) -> None:
@@ -273,11 +285,16 @@ def _pad(e: Emitter, node: Node) -> None:
 
 def _reshape(e: Emitter, node: Node) -> None:
     source, made = e.value(node.inputs[0]), e.graph.tensors[node.output].shape
-    if mixes_pixels(e.graph, node) and len(e.graph.tensors[node.inputs[0]].shape) == 4:
-        e.node("Transpose", [source], f"{node.output}/nhwc", perm=[0, 2, 3, 1])
-        source = f"{node.output}/nhwc"
-    shape = e.initializer(f"{node.output}/shape", np.array([-1, *nchw(made)[1:]], np.int64))
-    e.finish(node, "Reshape", [source, shape])
+    if order_matters(e.graph.tensors[node.inputs[0]].shape):
+        source = e.moved("Transpose", [source], f"{node.output}/nhwc", node.output, perm=[0, 2, 3, 1])
+    back = order_matters(made)
+    wanted = np.array([-1, *(made if back else nchw(made))[1:]], np.int64)
+    shape = e.initializer(f"{node.output}/shape", wanted)
+    if back:
+        source = e.moved("Reshape", [source, shape], f"{node.output}/reshaped", node.output)
+        e.finish(node, "Transpose", [source], perm=[0, 3, 1, 2])
+    else:
+        e.finish(node, "Reshape", [source, shape])
 
 
 def _unary(kind: str) -> Row:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, mixes_pixels, nchw, needed_activation, pads
+from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, nchw, needed_activation, order_matters, pads
 
 LEVELS = 256
 Row = Callable[["Emitter", Node], Any]
@@ -212,11 +212,17 @@ def _pad(e: Emitter, node: Node) -> Any:
 
 def _reshape(e: Emitter, node: Node) -> Any:
     value, made = e.values[node.inputs[0]], e.graph.tensors[node.output].shape
-    if mixes_pixels(e.graph, node) and len(e.graph.tensors[node.inputs[0]].shape) == 4:
-        order = e.plain(np.array([0, 2, 3, 1], np.int64), f"{node.output}/order")
-        value = ops.transpose(value, order, name=f"{node.output}/nhwc")
-    shape = e.plain(np.array([-1, *nchw(made)[1:]], np.int64), f"{node.output}/shape")
-    return ops.reshape(value, shape, False, name=f"{node.output}/op")
+
+    def transposed(value: Any, order: list[int], name: str) -> Any:
+        axes = e.plain(np.array(order, np.int64), f"{node.output}/{name}_order")
+        return ops.transpose(value, axes, name=f"{node.output}/{name}")
+
+    if order_matters(e.graph.tensors[node.inputs[0]].shape):
+        value = transposed(value, [0, 2, 3, 1], "nhwc")
+    back = order_matters(made)
+    shape = e.plain(np.array([-1, *(made if back else nchw(made))[1:]], np.int64), f"{node.output}/shape")
+    value = ops.reshape(value, shape, False, name=f"{node.output}/op")
+    return transposed(value, [0, 3, 1, 2], "nchw") if back else value
 
 
 def _unary(kind: Callable[..., Any]) -> Row:

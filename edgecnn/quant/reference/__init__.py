@@ -1,7 +1,7 @@
 """The oracle: an integer graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
 
 It knows no converter and no runtime; every runtime is compared with it. Sources are named function by function in
-``fixed_point.py``, ``parameters.py`` and ``kernels.py``.
+``fixed_point.py``, ``parameters.py`` and ``kernels.py``. ``arithmetic.py`` says where fast runtimes round otherwise.
 """
 
 from __future__ import annotations
@@ -14,24 +14,33 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph
-from edgecnn.quant.reference.kernels import KERNELS
+from edgecnn.quant.reference.arithmetic import ARITHMETICS
 from edgecnn.quant.reference.parameters import Call
 
+__all__ = ["ARITHMETICS", "run"]
 
-def run(graph: Graph, x: NDArray[Any], *, keep: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+
+def run(
+    graph: Graph, x: NDArray[Any], *, keep: Collection[str] = (), arithmetic: str = "litert"
+) -> dict[str, NDArray[Any]]:
     """Integers of the graph's outputs, and of the activations named in ``keep``.
 
     Args:
         graph: all integers (int8, int16 or both), by the numerics contract; one input.
         x: the input's integers, of its type, NHWC (or NC), any batch.
         keep: further activations to return. The others are freed after their last reader.
+        arithmetic: whose rounding, a key of ``ARITHMETICS``; by default that of LiteRT's reference kernels.
 
     Returns:
         Tensor name to integers.
 
     Raises:
-        InputError: the graph breaks the contract, the input does not fit, or ``keep`` names no activation.
+        InputError: the graph breaks the contract, the input does not fit, ``keep`` names no activation, or there is no
+            such arithmetic.
     """
+    if arithmetic not in ARITHMETICS:
+        raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
+    kernels = ARITHMETICS[arithmetic]
     check_integers(graph)
     (name,) = graph.inputs
     wanted, quant = graph.tensors[name].shape[1:], graph.tensors[name].quant
@@ -53,7 +62,7 @@ def run(graph: Graph, x: NDArray[Any], *, keep: Collection[str] = ()) -> dict[st
             output=graph.tensors[node.output],
             values=[values[source] for source in node.inputs],
         )
-        values[node.output] = KERNELS[node.op](call)
+        values[node.output] = kernels[node.op](call)
         for source in node.inputs:
             if last[source] == i and source not in needed:
                 values.pop(source, None)

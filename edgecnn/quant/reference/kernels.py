@@ -25,12 +25,16 @@ CHUNK = 2**16  # accumulators rescaled at a time: small enough for the cache
 
 def conv2d(c: Call) -> Integers:
     """``ConvPerChannel`` and ``DepthwiseConvPerChannel``: exact sums, one multiplier per channel."""
+    return _rescaled(c, convolved(c), multiply=fp.multiply_wide if c.wide else fp.multiply)
+
+
+def convolved(c: Call) -> NDArray[Any]:
+    """Exact sums of a conv2d, without its bias."""
     weight = c.values[1]
     top, bottom, left, right = c.attrs["padding"]
     centred = c.values[0].astype(_exact_type(c)) - c.zero(0)
     padded = np.pad(centred, ((0, 0), (top, bottom), (left, right), (0, 0))) if any(c.attrs["padding"]) else centred
-    sums = _convolve(padded, weight.astype(padded.dtype), c.attrs["stride"], c.attrs["dilation"], c.attrs["groups"])
-    return _rescaled(c, sums, multiply=fp.multiply_wide if c.wide else fp.multiply)
+    return _convolve(padded, weight.astype(padded.dtype), c.attrs["stride"], c.attrs["dilation"], c.attrs["groups"])
 
 
 def fully_connected(c: Call) -> Integers:
@@ -40,13 +44,18 @@ def fully_connected(c: Call) -> Integers:
     rounding all but 227 (LiteRT 2.3.0). Of int16, ``FullyConnected`` in double precision: every one of 2,400,000, the
     fixed-point form all but 5.
     """
-    weight = c.values[1]
-    centred = c.values[0].astype(_exact_type(c)) - c.zero(0)
-    sums = centred @ weight.astype(centred.dtype).T
     if c.wide:
         real, bias = parameters.real_weighted(c), c.values[2].astype(np.float64)
-        return _requantized(c, sums, lambda part: fp.round_away((part + bias) * real).astype(np.int64))
-    return _rescaled(c, sums, multiply=fp.multiply_once)
+        return requantized(c, connected(c), lambda part: fp.round_away((part + bias) * real).astype(np.int64))
+    return _rescaled(c, connected(c), multiply=fp.multiply_once)
+
+
+def connected(c: Call) -> NDArray[Any]:
+    """Exact sums of a fully_connected, without its bias."""
+    weight = c.values[1]
+    centred = c.values[0].astype(_exact_type(c)) - c.zero(0)
+    sums: NDArray[Any] = centred @ weight.astype(centred.dtype).T
+    return sums
 
 
 def _exact_type(c: Call) -> type[np.floating[Any]]:
@@ -85,10 +94,10 @@ def _rescaled(c: Call, sums: NDArray[Any], *, multiply: Callable[..., fp.Integer
     """Sums plus bias to the output's grid."""
     multiplier, shift = parameters.weighted(c)
     bias = c.values[2].astype(np.int64)
-    return _requantized(c, sums, lambda part: multiply(part.astype(np.int64) + bias, multiplier, shift))
+    return requantized(c, sums, lambda part: multiply(part.astype(np.int64) + bias, multiplier, shift))
 
 
-def _requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], fp.Integers]) -> Integers:
+def requantized(c: Call, sums: NDArray[Any], to_grid: Callable[[NDArray[Any]], fp.Integers]) -> Integers:
     """``to_grid`` of rows of channels, a chunk at a time, plus the zero point, clipped to the activation."""
     low, high = c.limits(c.attrs.get("activation", "none"))
     rows = sums.reshape(-1, sums.shape[-1])
@@ -110,23 +119,33 @@ def add(c: Call) -> Integers:
     scaled = []
     for k, own in enumerate(of_inputs):  # one table each
         scaled.append(c.looked_up(fp.multiply((c.every(k) - c.zero(k)) << c.add_shift, *own), k))
-    return _requantized(c, scaled[0] + scaled[1], lambda part: fp.multiply(part, multiplier, shift))
+    return requantized(c, scaled[0] + scaled[1], lambda part: fp.multiply(part, multiplier, shift))
 
 
 def mul(c: Call) -> Integers:
     """``MulElementwise``: the product of the centred integers, one multiplier."""
     multiplier, shift = parameters.mul(c)
-    product_ = (c.values[0].astype(np.int32) - c.zero(0)) * (c.values[1].astype(np.int32) - c.zero(1))
-    return _requantized(c, product_, lambda part: fp.multiply(part.astype(np.int64), multiplier, shift))
+    return requantized(c, multiplied(c), lambda part: fp.multiply(part.astype(np.int64), multiplier, shift))
+
+
+def multiplied(c: Call) -> NDArray[Any]:
+    """Products of the centred integers of two tensors."""
+    left, right = (c.values[k].astype(np.int32) - c.zero(k) for k in (0, 1))
+    return left * right
 
 
 def mean(c: Call) -> Integers:
     """``QuantizedMeanOrSum``: sums of the centred integers, one multiplier with the count in it."""
-    x = c.values[0]
     multiplier, shift = parameters.mean(c)
-    sums = x.sum(axis=(1, 2), dtype=np.int64, keepdims=bool(c.attrs["keepdims"]))
+    return requantized(c, summed(c), lambda part: fp.multiply(part, multiplier, shift))
+
+
+def summed(c: Call) -> NDArray[Any]:
+    """Sums of the centred integers over height and width."""
+    x = c.values[0]
+    sums: NDArray[Any] = x.sum(axis=(1, 2), dtype=np.int64, keepdims=bool(c.attrs["keepdims"]))
     sums -= c.zero(0) * x.shape[1] * x.shape[2]
-    return _requantized(c, sums, lambda part: fp.multiply(part, multiplier, shift))
+    return sums
 
 
 def requantize(c: Call) -> Integers:
@@ -140,25 +159,29 @@ def requantize(c: Call) -> Integers:
 
 def max_pool2d(c: Call) -> Integers:
     """``MaxPool``: over the pixels inside the image."""
-    return _pooled(c, np.maximum, c.dtype, c.limits("none")[0])
+    largest: Integers = _pooled(c, c.values[0], np.maximum, c.limits("none")[0])
+    return largest
 
 
 def avg_pool2d(c: Call) -> Integers:
     """``AveragePool``: integers as they are (zero point included), over the pixels inside, halves away from zero."""
-    sums = _pooled(c, np.add, "int32", 0)
-    inside = np.ones((1, *c.inputs[0].shape[1:3], 1), np.int8)
-    count = _pooled(Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[inside]), np.add, "int32", 0)
+    sums, count = pooled_sums(c, c.values[0].astype(np.int32))
     nearest: NDArray[Any] = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
     return nearest.astype(c.dtype)
 
 
-def _pooled(c: Call, combine: np.ufunc, dtype: str, outside: int) -> NDArray[Any]:
+def pooled_sums(c: Call, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sums over the pixels inside each window, in the type of ``x``, and how many those pixels are."""
+    inside = np.ones((1, *x.shape[1:3], 1), np.int32)
+    return _pooled(c, x, np.add, 0), _pooled(c, inside, np.add, 0)
+
+
+def _pooled(c: Call, values: NDArray[Any], combine: np.ufunc, outside: int) -> NDArray[Any]:
     (kh, kw), (sh, sw) = c.attrs["kernel"], c.attrs["stride"]
     top, bottom, left, right = c.attrs["padding"]
-    borders = ((0, 0), (top, bottom), (left, right), (0, 0))
-    x = np.pad(c.values[0].astype(dtype), borders, constant_values=outside)
+    x = np.pad(values, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=outside)
     _, height, width, _ = c.output.shape
-    out = np.full((x.shape[0], height, width, x.shape[3]), outside, dtype)
+    out = np.full((x.shape[0], height, width, x.shape[3]), outside, x.dtype)
     for ky, kx in product(range(kh), range(kw)):
         patch = x[:, ky : ky + (height - 1) * sh + 1 : sh, kx : kx + (width - 1) * sw + 1 : sw]
         combine(out, patch, out=out)

@@ -31,6 +31,7 @@ class CSession:
 
     findings: tuple[str, ...] = ()
     threads = 1
+    arithmetic = "litert"
 
     def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
         if kernels not in (None, "exact"):

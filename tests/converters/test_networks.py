@@ -1,0 +1,78 @@
+"""Random networks over the whole op table: three files of the same integers, in runtimes that compute them as stated.
+
+``EDGECNN_FUZZ=1`` draws other networks. A failing one shrinks: fewer pieces, a smaller image, smaller seeds.
+"""
+
+from __future__ import annotations
+
+import pytest
+from graphs import BODY, HEADS, PIECES, network, piece_graph, random_images
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from runtimes import WRITERS, assert_integers_are_the_graphs, distances, limits, opened, unsaturated
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph.ops import ACTIVATIONS, OPS
+
+RUNS = [("tflite", "reference"), ("tflite", "xnnpack"), ("onnx", "exact"), ("openvino", "fast")]
+ELSEWHERE = {"requantize"}  # joins int8 and int16, so only TFLite has it: tests of int16x8 make it
+SEEDS = st.integers(0, 999)
+SHAPES = st.tuples(st.integers(1, 24), st.integers(1, 24), st.integers(1, 8))
+PLANS = st.builds(
+    lambda body, head: [*body, *head],
+    st.lists(st.tuples(st.sampled_from(BODY), SEEDS), min_size=1, max_size=6),
+    st.lists(st.tuples(st.sampled_from(HEADS), SEEDS), max_size=1),
+)
+
+
+def test_the_generator_makes_every_op_with_every_activation():
+    drawn = [node for piece in PIECES for seed in range(24) for node in piece_graph(piece, seed)]
+    missing = sorted(set(OPS) - ELSEWHERE - {node.op for node in drawn})
+    assert not missing, f"no random network has {', '.join(missing)}: add a piece that makes it to tests/graphs.py"
+    for op in (op for op, spec in OPS.items() if "activation" in spec.attrs):
+        assert {node.attrs["activation"] for node in drawn if node.op == op} == set(ACTIVATIONS), op
+
+
+def runs(graph, folder):
+    """(target, kernels, the graph or its 7-bit form, session) of every runtime that takes the network."""
+    for target, kernels in RUNS:
+        used = unsaturated(graph) if kernels == "fast" else graph
+        emission = WRITERS[target].convert(used, precision="int8")
+        if kernels != "reference":
+            assert_integers_are_the_graphs(used, target, emission)
+        try:
+            yield target, kernels, used, opened(target, emission, folder, kernels)
+        except UnsupportedError as error:
+            assert "XNNPACK runs none of its" in str(error)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_is_as_near_the_oracle_as_stated(piece, tmp_path):
+    for seed in range(3):
+        graph = piece_graph(piece, seed)
+        for target, kernels, used, session in runs(graph, tmp_path):
+            worst = int(distances(used, session, random_images(used, 4, seed)).max())
+            allowed = limits()[session.arithmetic]["piece"]
+            assert worst <= allowed, f"seed {seed}, {target} {kernels}: {worst} LSB in {session.arithmetic} arithmetic"
+
+
+def hold(shape, plan, folder):
+    note(f"network({shape}, {plan})")
+    graph = network(shape, plan)
+    for target, kernels, used, session in runs(graph, folder):
+        apart = distances(used, session, random_images(used, 2))
+        allowed, found = limits()[session.arithmetic]["network_mean"], apart.mean()
+        assert found <= allowed, f"{target} {kernels}: mean {found:.2f}, max {apart.max()} LSB ({session.arithmetic})"
+
+
+@settings(max_examples=60, deadline=None, print_blob=True)
+@given(shape=SHAPES, plan=PLANS)
+def test_random_networks_are_the_same_everywhere(shape, plan, tmp_path_factory):
+    hold(shape, plan, tmp_path_factory.mktemp("net"))
+
+
+@pytest.mark.slow
+@settings(max_examples=250, deadline=None, print_blob=True)
+@given(shape=SHAPES, plan=PLANS)
+def test_many_more_random_networks_are_the_same_everywhere(shape, plan, tmp_path_factory):
+    hold(shape, plan, tmp_path_factory.mktemp("net"))

@@ -1,0 +1,71 @@
+"""What tests of several runtimes share: the writers, what files hold, and how far a session is from the oracle."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgecnn.artifact import write_artifact
+from edgecnn.graph.ir import Metadata
+from edgecnn.quant.reference import run
+from edgecnn_converters import onnx as to_onnx
+from edgecnn_converters import openvino as to_openvino
+from edgecnn_converters import tflite as to_tflite
+from edgecnn_targets.devices import device
+from edgecnn_targets.registry import open_session
+from edgecnn_targets.saturation import has_vnni
+
+WRITERS = {"tflite": to_tflite, "onnx": to_onnx, "openvino": to_openvino}
+SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step
+
+
+def limits():
+    """Arithmetic to the LSB that its runtime may be away from the oracle on this CPU."""
+    golden = tomllib.loads((Path(__file__).parent / "golden" / "targets.toml").read_text("utf-8"))["parity"]
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text("utf-8") if info.exists() else ""
+    return golden["avx2" if "avx2" in flags and "avx512" not in flags else "other"]
+
+
+def integers_in(target, emission):
+    """The quantized tensors that the files of an emission hold."""
+    return WRITERS[target].integers(*emission.files.values())
+
+
+def assert_integers_are_the_graphs(graph, target, emission):
+    """Every quantized tensor of the graph is in the files: grid and integers."""
+    quantized = {k: t for k, t in graph.tensors.items() if t.quant is not None}
+    found = integers_in(target, emission)
+    assert set(found) == set(quantized)
+    for name, (quant, values) in found.items():
+        want = quantized[name].quant
+        np.testing.assert_allclose(quant.scale, want.scale, rtol=SCALE_STEP if target == "openvino" else 0)
+        np.testing.assert_array_equal(quant.zero_point, want.zero_point)
+        assert (quant.dtype, quant.axis) == (want.dtype, want.axis), name
+        if values is not None:
+            np.testing.assert_array_equal(values.reshape(quantized[name].shape), quantized[name].integers)
+
+
+def opened(target, emission, folder, kernels=None):
+    """A session of an emission, on this machine."""
+    return open_session(device("host"), write_artifact(folder, "net", emission, Metadata(), {}), kernels=kernels)
+
+
+def unsaturated(graph):
+    """The graph, with weights of 7 bits where the fastest kernels of this CPU would saturate with 8."""
+    if has_vnni():
+        return graph
+    weights = [graph.tensors[n.inputs[1]] for n in graph if n.op in ("conv2d", "fully_connected")]
+    halved = [(w, (w.integers // 2).astype(np.int8)) for w in weights]
+    return graph.with_tensors(*(replace(w, integers=i, value=w.quant.dequantize(i)) for w, i in halved))
+
+
+def distances(graph, session, images):
+    """LSB between a session's outputs and the oracle's, which rounds as the session's kernels do."""
+    into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
+    real = session.output.decode(session.run(session.input.encode(into.dequantize(images))))
+    want = run(graph, images, arithmetic=session.arithmetic)[graph.outputs[0]].astype(int)
+    return np.abs(out.quantize(real).reshape(want.shape).astype(int) - want)
