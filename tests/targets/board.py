@@ -22,9 +22,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgecnn.errors import MissingDependencyError
 from edgecnn.files import sha256
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.devices import device
+from edgecnn_targets.process import run
 from edgecnn_targets.qemu import install
 from edgecnn_targets.qemu.architectures import ARCHITECTURES
 from edgecnn_targets.registry import setup
@@ -34,6 +36,7 @@ TOOLS = {EMULATOR: "qemu-system-arm", "mke2fs": "e2fsprogs", "ssh": "openssh-cli
 SERVER = ("busybox-static", "dropbear-bin", "libtomcrypt1", "libtommath1", "libgmp10", "libcrypt1")
 KERNEL = "linux-image-cloud-arm64"
 BOOT_S = 300
+TOOL_S = 900
 
 MODULES = (  # of the kernel, in the order in which they need each other
     *("drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_modern_dev"),
@@ -87,22 +90,29 @@ class Board:
     process: subprocess.Popen[bytes]
 
 
-def lacking() -> str | None:
-    """The command that installs what this machine lacks to boot one."""
-    packages = dict.fromkeys(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
-    return f"apt-get install {' '.join(packages)}" if packages else None
+def built() -> Path:
+    """The folder of what a board boots from; the first time, that takes a minute and the network.
 
-
-@contextlib.contextmanager
-def booted() -> Iterator[Board]:
-    """A board, until the block ends. The first one on a machine is built, which takes a minute and the network."""
+    Raises:
+        MissingDependencyError: this machine lacks a tool.
+        DeviceFault: apt or another tool failed.
+    """
+    lacking = dict.fromkeys(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
+    if lacking:
+        raise MissingDependencyError(f"apt-get install {' '.join(lacking)}")
     setup(device("cortex-a72"), print)
     system = cache_dir() / install.system_tree(ARCHITECTURES["arm64"])
     tree = f"board-{sha256(f'{Path(__file__).read_text()} {system.name}'.encode())[:16]}"
     ensure(tree, lambda place: _build(place, system))
+    return cache_dir() / tree
+
+
+@contextlib.contextmanager
+def booted(place: Path) -> Iterator[Board]:
+    """A board, until the block ends; what ``built`` built."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), _free_port()
-        process = _start(cache_dir() / tree, folder, port)
+        process = _start(place, folder, port)
         try:
             _wait(folder, process)
             yield Board(address=f"ssh://root@127.0.0.1:{port}", folder=folder, process=process)
@@ -122,7 +132,7 @@ def _build(place: Path, system: Path) -> None:
     unpacked = place / "unpacked"
     packages = _download(place / "apt", (*SERVER, KERNEL))
     for package in packages:
-        subprocess.run(["dpkg", "-x", package, unpacked], check=True)
+        run(["dpkg", "-x", package, unpacked], timeout_s=TOOL_S)
     (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
     kernel.replace(place / "kernel")
     (modules,) = (unpacked / "lib/modules").iterdir()
@@ -132,7 +142,7 @@ def _build(place: Path, system: Path) -> None:
     shutil.copy(unpacked / "bin/busybox", place / "busybox")
     for unused in ("boot", "lib/modules", "usr/share"):
         shutil.rmtree(unpacked / unused)
-    subprocess.run(["cp", "-a", f"{system}/.", unpacked], check=True)
+    run(["cp", "-a", f"{system}/.", unpacked], timeout_s=TOOL_S)
     for folder in ("sbin", "proc", "dev", "sys", "tmp", "root", "etc"):
         (unpacked / folder).mkdir(exist_ok=True)
     write = {"sbin/init": INIT, "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n"}
@@ -146,7 +156,7 @@ def _build(place: Path, system: Path) -> None:
     (packages_of_debian / "site.pth").write_text(f"/{install.SITE}\n")
     size = sum(f.lstat().st_size for f in unpacked.rglob("*")) // 2**20 * 5 // 4 + 64
     words = ["mke2fs", "-q", "-t", "ext4", "-d", unpacked, "-E", "root_owner=0:0", place / "disk", f"{size}M"]
-    subprocess.run(words, check=True, capture_output=True)
+    run(words, timeout_s=TOOL_S)
     shutil.rmtree(unpacked)
     shutil.rmtree(place / "apt")
 
@@ -164,8 +174,7 @@ def _download(place: Path, names: tuple[str, ...]) -> list[Path]:
     environment = {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C.UTF-8"}
 
     def apt(*words: str) -> str:
-        done = subprocess.run(words, env=environment, cwd=place / "debs", check=True, capture_output=True, text=True)
-        return done.stdout
+        return run(words, timeout_s=TOOL_S, cwd=place / "debs", environment=environment)
 
     apt("apt-get", "update", "-qq")
     depends = apt("apt-cache", "depends", KERNEL)
@@ -240,6 +249,6 @@ def _cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
 
 
 if __name__ == "__main__":
-    with booted() as board:
+    with booted(built()) as board:
         sys.stdout.write(f"ssh -F {board.folder / 'config'} {board.address}\n")
         board.process.wait()

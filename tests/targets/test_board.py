@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgecnn.cli import main
-from edgecnn.errors import DeviceFault
+from edgecnn.errors import DeviceFault, MissingDependencyError
 from edgecnn_targets import ssh
 from edgecnn_targets.devices import device
 from edgecnn_targets.litert import LiteRtSession
@@ -30,10 +30,11 @@ def linux() -> Iterator[object]:
     """A Linux that has booted."""
     import board
 
-    command = board.lacking()
-    if command is not None:
-        pytest.skip(f"no arm64 machine can be emulated here: {command}")
-    with board.booted() as booted:
+    try:
+        place = board.built()
+    except (MissingDependencyError, DeviceFault) as error:
+        pytest.skip(f"no arm64 machine can be emulated here: {error}")
+    with board.booted(place) as booted:
         yield booted
 
 

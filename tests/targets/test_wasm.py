@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tomllib
 from pathlib import Path
 
@@ -83,24 +82,27 @@ def test_a_node_that_breaks_is_a_fault_of_the_device(tools, tmp_path, script, me
         open_session(device("wasm"), artifact)
 
 
-needs_node = pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None, reason="no Node and npm: apt-get install nodejs npm"
-)
+@pytest.fixture(scope="module")
+def web():
+    """The device, set up."""
+    try:
+        setup(device("wasm"), lambda line: None)
+    except (MissingDependencyError, DeviceFault) as error:
+        pytest.skip(str(error))
+    return device("wasm")
 
 
 @pytest.mark.slow
-@needs_node
-def test_webassembly_computes_what_the_runtime_with_exact_sums_computes(demo, capfd):
-    setup(device("wasm"), lambda line: None)
+def test_webassembly_computes_what_the_runtime_with_exact_sums_computes(web, demo, capfd):
     path = demo / "mobilenet_v2_0.35_96.onnx"
-    web, here = open_session(device("wasm"), path), open_session(device("host"), path, kernels="exact")
-    assert (web.input, web.output) == (here.input, here.output)
-    fed = np.random.default_rng(3).uniform(-1, 1, (20, *web.input.shape[1:])).astype(np.float32)
-    there, exact = web.run(fed), here.run(fed)
+    session, here = open_session(web, path), open_session(device("host"), path, kernels="exact")
+    assert (session.input, session.output) == (here.input, here.output)
+    fed = np.random.default_rng(3).uniform(-1, 1, (20, *session.input.shape[1:])).astype(np.float32)
+    there, exact = session.run(fed), here.run(fed)
     assert np.mean(there == exact) >= GOLDEN["equal"]
     assert np.array_equal(there.argmax(axis=1), exact.argmax(axis=1))
-    assert np.array_equal(web.run(fed), there)
-    web.close()
+    assert np.array_equal(session.run(fed), there)
+    session.close()
     words = ["validate", str(path), "--device", "wasm", "--data", "demo", "--limit", "40", "--min-agreement", "95"]
     assert main([*words, "--json"]) == 0
     entry = json.loads(capfd.readouterr().out)[0]
@@ -109,10 +111,8 @@ def test_webassembly_computes_what_the_runtime_with_exact_sums_computes(demo, ca
 
 
 @pytest.mark.slow
-@needs_node
-def test_a_file_that_webassembly_does_not_run_is_refused(tmp_path):
-    setup(device("wasm"), lambda line: None)
+def test_a_file_that_webassembly_does_not_run_is_refused(web, tmp_path):
     junk = tmp_path / "m.onnx"
     junk.write_bytes(b"junk")
     with pytest.raises(UnsupportedError, match="device 'wasm' cannot run it: .*protobuf parsing failed"):
-        open_session(device("wasm"), junk)
+        open_session(web, junk)
