@@ -50,6 +50,10 @@ class Images(Protocol):
         """One class index per image, or ``None`` where the set has none."""
 
     @property
+    def kinds(self) -> int | None:
+        """How many classes the images are of, where the folder says; also of images that need no labels."""
+
+    @property
     def bad(self) -> Sequence[str]:
         """Images left out so far because they could not be read."""
 
@@ -91,11 +95,13 @@ def open_images(
         return _DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle), labelled=labelled)
     files, labels, classes = _labelled(Path(where)) if labelled else (_any_images(Path(where)), None, None)
     chosen = _choose(len(files), limit, shuffle)
+    picked = [files[i] for i in chosen]
     return _FolderImages(
         name=where,
-        files=[files[i] for i in chosen],
+        files=picked,
         labels=None if labels is None else labels[chosen],
         classes=classes,
+        kinds=_kinds(Path(where), picked),
         skip_bad=skip_bad,
     )
 
@@ -123,6 +129,16 @@ def _any_images(root: Path) -> list[Path]:
     if not files:
         raise InputError(f"no images in {root}; looked for {', '.join(SUFFIXES)} in it and its subfolders")
     return files
+
+
+def _kinds(root: Path, files: Sequence[Path]) -> int | None:
+    """How many classes the files are of, by ``labels.csv`` or by subfolder; ``None`` where neither says."""
+    if (root / "labels.csv").is_file():
+        listed, labels = _table(root)
+        label_of = dict(zip(listed, labels.tolist(), strict=True))
+        return len({label_of[file] for file in files}) if set(files) <= set(label_of) else None
+    folders = [file.relative_to(root).parts[:-1] for file in files]
+    return len({parts[0] for parts in folders}) if all(folders) else None
 
 
 def _images_below(root: Path) -> list[Path]:
@@ -275,6 +291,7 @@ class _FolderImages:
     labels: Labels | None
     classes: tuple[str, ...] | None
     skip_bad: bool
+    kinds: int | None = None
     bad: list[str] = field(default_factory=list)
     digest: str = ""
 
@@ -368,6 +385,10 @@ class _DemoImages:
     @property
     def labels(self) -> Labels | None:
         return demo.labels(self.split, map(int, self.chosen), self.seed) if self.labelled else None
+
+    @property
+    def kinds(self) -> int | None:
+        return len(set(demo.labels(self.split, map(int, self.chosen), self.seed).tolist()))
 
     @property
     def bad(self) -> Sequence[str]:

@@ -26,12 +26,18 @@ from edgecnn.recipe import DEFAULT, Recipe
 from edgecnn.recipe import recipe as named_recipe
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source, load_graph, with_overrides
+from edgecnn.synthetic import SyntheticImages
 from edgecnn_converters.registry import TARGETS_OF_ALL, converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session, runtime, runtime_of
 
 CALIBRATION_BATCH = 4  # images in memory at a time: few enough to stay in the caches between layers
 LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
+DATA_FREE = "none"  # of --calibration
+DATA_FREE_LOSS = (  # measured, docs/quantization.md
+    "calibrated without data, on synthesised images: expect LOSS than with photographs; "
+    "pass --calibration DIR if you can"
+)
 PRECISIONS = {"none": "fp32", "fp16": "fp16", "w8": "w8", "int8": "int8", "int16x8": "int16x8"}  # of --quantize
 
 
@@ -45,7 +51,7 @@ class Export:
         quantize: a key of ``PRECISIONS``.
         output: the directory.
         checking: how to check what comes out.
-        calibration: a folder of images, or ``demo``; needed for int8.
+        calibration: a folder of images, ``demo``, or ``none`` for synthesised ones; needed for int8.
         calibration_images: at most so many.
         recipe: a named recipe.
         reduce_range: 7-bit weights, for x86 without VNNI.
@@ -108,7 +114,7 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     if request.checking.runs_anything:
         with watch.step("validate") as notes:
             oracle = graph if graph.precision == "int8" else None
-            reference = float_reference(graph) if images is not None else None
+            reference = float_reference(loaded) if images is not None else None
             entries = check(subjects, request.checking, images, reference=reference, oracle=oracle)
             notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
     else:
@@ -131,7 +137,10 @@ def _check_request(request: Export) -> None:
     if request.precision != "int8" and request.calibration is not None:
         raise InputError(f"--calibration is for --quantize int8; {request.quantize} needs none")
     if request.precision == "int8" and request.calibration is None and not request.source.is_file:
-        raise InputError("int8 needs calibration images: pass --calibration DIR (some 300 typical images) or demo")
+        raise InputError(
+            "int8 needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
+            "or none to do without"
+        )
     assert request.steps
     if request.checking.runs_anything:
         request.checking.places(request.targets, request.precision)
@@ -141,6 +150,8 @@ def _check_request(request: Export) -> None:
 def _calibration_images(request: Export) -> Images | None:
     if request.calibration is None:
         return None
+    if request.calibration == DATA_FREE:
+        return SyntheticImages(count=request.calibration_images, seed=request.seed)
     return open_images(
         request.calibration,
         demo_split="calibration",
@@ -183,7 +194,14 @@ def _quantized(
             graph = ptq.quantize(graph, seen, recipe)
             notes.append(f"recipe {recipe.name}")
         assert loaded.metadata.preprocess is not None
-        findings = lint.findings(loaded.metadata.preprocess)
+        findings = lint.findings(
+            loaded.metadata.preprocess,
+            growth=seen.growth,
+            classes=images.kinds,
+            outputs=loaded.tensors[loaded.outputs[0]].shape[-1] - loaded.metadata.label_offset,
+        )
+        if request.calibration == DATA_FREE:
+            findings = (DATA_FREE_LOSS, *findings)
         if images.bad:
             findings = (f"{len(images.bad)} unreadable calibration images were left out", *findings)
         used = {"images": len(images) - len(images.bad), "sha256": images.digest}

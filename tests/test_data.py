@@ -282,6 +282,26 @@ def lint(pixels, preprocess=SMALL):
 PHOTOS = demo.images("calibration", range(40))[0]
 
 
+def scenes(count):
+    """Warm ground under a blue sky, with smooth shapes: the statistics of colour that photographs have."""
+    rng = np.random.default_rng(5)
+    rows, columns = np.mgrid[0:48, 0:48] / 48
+    made = []
+    for _ in range(count):
+        horizon, tilt = rng.uniform(0.2, 0.5), rng.uniform(-0.2, 0.2)
+        ground = (rows > horizon + tilt * (columns - 0.5))[..., None]
+        x, y, size = rng.uniform(0.2, 0.8, 3)
+        thing = (np.hypot(rows - y, columns - x) < size / 3)[..., None]
+        light = rng.uniform(0.6, 1.2) * (0.8 + 0.4 * columns[..., None])
+        scene = np.where(ground, rng.normal((140, 115, 85), 12), rng.normal((135, 150, 175), 12))
+        scene = np.where(thing, rng.normal((150, 120, 100), 30), scene) * light
+        made.append(np.clip(scene + rng.normal(0, 3, scene.shape), 0, 255))
+    return np.array(made).astype(np.uint8)
+
+
+SCENES = scenes(60)
+
+
 def test_photographs_raise_nothing():
     assert lint(PHOTOS) == ()
 
@@ -300,6 +320,52 @@ def test_noise_says_why():
 def test_images_normalised_before_saving_say_why(spoilt):
     (line,) = lint(spoilt.astype(np.uint8))
     assert "normalised twice" in line
+
+
+@pytest.mark.parametrize("channels", ["RGB", "GREY"])
+def test_photographs_of_every_kind_are_not_odd(channels):
+    pixels = SCENES if channels == "RGB" else SCENES.mean(axis=3, keepdims=True).repeat(3, axis=3).astype(np.uint8)
+    assert lint(pixels) == ()
+
+
+def test_blue_for_red_says_why():
+    (line,) = lint(SCENES[..., ::-1])
+    assert "look like BGR: blue exceeds red by" in line
+
+
+def test_channels_first_saved_as_channels_last_says_why():
+    (line,) = lint(np.ascontiguousarray(SCENES.transpose(0, 3, 1, 2)).reshape(SCENES.shape))
+    assert "repeat after a third of their width" in line
+    assert "channels-first" in line
+
+
+@pytest.mark.parametrize(("classes", "outputs", "odd"), [(9, 100, True), (10, 100, False), (1, 2, True), (2, 2, False)])
+def test_few_classes_say_why(classes, outputs, odd):
+    found = CalibrationLint()
+    found.update(PHOTOS)
+    lines = found.findings(SMALL, classes=classes, outputs=outputs)
+    assert [f"of {classes} of the network's {outputs} classes" in line for line in lines] == [True] * odd
+
+
+def test_ranges_that_still_grow_say_why():
+    found = CalibrationLint()
+    found.update(PHOTOS)
+    assert found.findings(SMALL, growth={"a": 0.2, "b": 0.0, "c": 0.0, "d": 0.0}) == ()
+    (line,) = found.findings(SMALL, growth={"a": 0.2, "b": 0.3, "c": 0.0, "d": 0.0})
+    assert "the ranges of 2 of 4 activations grew by more than 10 %" in line
+
+
+def test_a_calibration_folder_says_of_how_many_classes_it_is(tmp_path):
+    for k, folder in enumerate(["a", "a", "b", "c"]):
+        picture(tmp_path / "folders" / folder / f"{k}.png", k)
+        picture(tmp_path / "table" / "images" / f"{k}.png", k)
+        picture(tmp_path / "flat" / f"{k}.png", k)
+    (tmp_path / "table" / "labels.csv").write_text("file,class_index\n0.png,5\n1.png,5\n2.png,5\n3.png,7\n")
+    kinds = {
+        name: open_images(str(tmp_path / name), demo_split="test", labelled=False).kinds
+        for name in ("folders", "table", "flat")
+    }
+    assert kinds == {"folders": 3, "table": 2, "flat": None}
 
 
 def test_few_images_and_fractions_say_why():

@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", action="append", default=[], metavar="[MODEL=]FILE|demo|random", help="for one model, or for all"
     )
-    parser.add_argument("--calibration", metavar="DIR|demo", help="images that set int8's ranges")
+    parser.add_argument("--calibration", metavar="DIR|demo|none", help="images that set int8's ranges")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
     add_checking(parser, data_required=True)
 

@@ -20,7 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, metavar="TARGET", help="a name from `edgecnn targets`, or all")
     parser.add_argument("--quantize", default="int8", choices=["int8", "none", "fp16", "w8", "int16x8"])
     parser.add_argument("--weights", metavar="FILE|demo|random", help="safetensors or torch state dict")
-    parser.add_argument("--calibration", metavar="DIR|demo", help="images that set the ranges; no labels needed")
+    parser.add_argument(
+        "--calibration",
+        metavar="DIR|demo|none",
+        help="images that set the ranges; no labels needed; none: synthesised ones, at some loss",
+    )
     parser.add_argument("--calibration-images", type=positive, default=300, metavar="N", help="at most N (default 300)")
     parser.add_argument(
         "--recipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -42,17 +42,25 @@ class _Watch:
         self.finite = True
         self.chunks: list[torch.Tensor] = []
         self.every, self.seen = 1, 0
+        self.spans: list[float] = []  # of the range, after each batch
 
     def see(self, values: torch.Tensor, generator: torch.Generator) -> None:
         low, high = (float(v) for v in torch.aminmax(values))  # NaN where one of the values is
         self.finite = self.finite and math.isfinite(low) and math.isfinite(high)
         self.low, self.high = min(self.low, low), max(self.high, high)
+        self.spans.append(self.high - self.low)
         if self.seen % self.every == 0:
             if len(self.chunks) == CHUNKS:
                 self.chunks, self.every = self.chunks[::2], self.every * 2
             if self.seen % self.every == 0:
                 self.chunks.append(values[torch.randint(values.numel(), (SAMPLES_PER_BATCH,), generator=generator)])
         self.seen += 1
+
+    @property
+    def growth(self) -> float:
+        """By how much the range grew in the last quarter of the batches, as a share."""
+        before = self.spans[(3 * len(self.spans) - 1) // 4]
+        return self.spans[-1] / before - 1 if before > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +70,12 @@ class Calibration:
     Attributes:
         ranges: of every activation.
         images: the first ones, (N, H, W, C) float32, for steps that need some at hand.
+        growth: by how much each activation's range grew in the last quarter of the images, as a share.
     """
 
     ranges: Mapping[str, Range]
     images: NDArray[np.float32]
+    growth: Mapping[str, float] = field(default_factory=dict)
 
 
 def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int = 0, seed: int = 0) -> Calibration:
@@ -104,7 +114,9 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
                 f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
             )
     ranges = {name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()}
-    return Calibration(ranges=ranges, images=np.concatenate(kept) if kept else np.zeros((0,), np.float32))
+    growth = {name: watch.growth for name, watch in watches.items()}
+    images = np.concatenate(kept) if kept else np.zeros((0,), np.float32)
+    return Calibration(ranges=ranges, images=images, growth=growth)
 
 
 def peeked(

@@ -7,6 +7,9 @@ because weights had one scale per tensor. Here it is chosen from a family that h
 would make: of the activation (one scale per tensor) and of the weights (one scale per output channel, or per tensor).
 
 A residual stream, whose tensors are joined by additions, is scaled as one.
+
+A ReLU6 is homogeneous only where it does not clip. Its channels are scaled only for per-tensor weights, which need it,
+and of them only those that stay ``HEADROOM`` below 6 on the images seen, and only so far that they still do.
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ from edgecnn.graph.ir import Graph, Node
 from edgecnn.quant.statistics import Channels
 
 HOMOGENEOUS = ("add", "relu", "relu6", "max_pool2d", "avg_pool2d", "mean", "pad", "reshape")
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the family, for weights with one scale per output channel
+COARSE = (0.0, 0.5, 1.0)  # for those with one, which depend on a third vector
 ROUNDS = 2  # over all groups: a layer's noise depends on the scaling of both its sides
 LARGEST = 1e3  # of a channel's scaling, and its inverse: dead channels stay finite
 TINY = 1e-12
-HEADROOM = 1.25
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+HEADROOM = 1.25  # between the largest value seen of a ReLU6's channel and its clip, before and after
+FACTORS = (0.5, 1.0, 2.0, 4.0)  # tried on the whole vector where a clip fixes the unit
 
 Vector = NDArray[np.float64]
 
@@ -52,13 +56,15 @@ class Group:
 def equalize(graph: Graph, statistics: Mapping[str, Channels], *, per_tensor: bool = False) -> Graph:
     """A float graph that computes the same, up to float rounding, and suffers less from int8.
 
+    With ``per_tensor``, the same on inputs like those of the statistics: see the module's word on ReLU6.
+
     Args:
         graph: float.
         statistics: of its activations.
         per_tensor: weights will have one scale per tensor.
     """
     work = _Work(graph, statistics, per_tensor)
-    groups = list(scalable(graph))
+    groups = [group for group in scalable(graph) if per_tensor or not group.clipped]
     for _ in range(ROUNDS):
         for group in groups:
             work.improve(group)
@@ -122,7 +128,8 @@ class _Work:
         high = np.max([np.zeros(reach.size), *(self.statistics[t].high for t in group.clipped)], axis=0)
         free, lowest = high * HEADROOM <= 6, high * HEADROOM / 6
         best, least = self.scaling[name], self._noise(group, self.scaling[name])
-        for a, w, r in product(EXPONENTS, EXPONENTS, EXPONENTS if self.per_tensor else (0.0,)):
+        exponents = (COARSE, COARSE, COARSE) if self.per_tensor else (EXPONENTS, EXPONENTS, (0.0,))
+        for a, w, r in product(*exponents):
             trial = (reach + TINY) ** a * (rows + TINY) ** r / (columns + TINY) ** w
             trial = np.clip(trial / np.exp(np.mean(np.log(trial))), 1 / LARGEST, LARGEST)
             for factor in FACTORS if group.clipped else (1.0,):

@@ -89,13 +89,16 @@ def test_a_residual_stream_is_scaled_as_one():
 def test_a_clipped_channel_is_left_alone():
     graph = capture(Chain(torch.nn.ReLU6).eval(), SHAPE, Metadata())
     seen = channel_statistics(graph, images())
-    equal = equalize(graph, seen)
+    equal = equalize(graph, seen, per_tensor=True)
     name = next(n.output for n in graph if n.attrs.get("groups") == 16)
     before, after = (g.tensors[f"{name}.bias"].value for g in (graph, equal))
     clipped = seen[name].high >= 6
     assert clipped.any()
     assert not clipped.all()
     np.testing.assert_array_equal(before[clipped], after[clipped])
+    assert not np.array_equal(before, after)
+    exact = equalize(graph, seen)
+    np.testing.assert_array_equal(exact.tensors[f"{name}.bias"].value, before)
 
 
 def test_an_absorbed_bias_shrinks_the_range_and_changes_nothing():
