@@ -101,6 +101,16 @@ def test_the_same_command_gives_the_same_bytes_in_another_process(exported, tmp_
         assert (tmp_path / name).read_bytes() == (exported[0] / name).read_bytes()
 
 
+def test_without_calibration_data_the_loss_is_said(tmp_path, capfd):
+    words = ["export", DEMO, "--target", "tflite", "--weights", "demo", "--calibration", "none", *QUICK]
+    assert main([*words, "--data", "demo", "--limit", "60", "-o", str(tmp_path), "--json"]) == 0
+    captured = capfd.readouterr()
+    (entry,) = json.loads(captured.out)
+    assert "calibrated without data" in entry["findings"][0]
+    assert "calibrated without data" in captured.err
+    assert entry["accuracy"]["agreement"] >= 90
+
+
 def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd):
     path = exported[0] / f"{DEMO}.tflite"
     assert main(["validate", str(path), "--data", "demo", "--limit", "60", "--min-agreement", "90", "--json"]) == 0
