@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from edgecnn.errors import InputError
 from edgecnn.lint import CalibrationLint
 from edgecnn.preprocess import Preprocess
 
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 SMALL = Preprocess(resize=(8, 10))
 
 
@@ -337,6 +339,25 @@ def test_channels_first_saved_as_channels_last_says_why():
     (line,) = lint(np.ascontiguousarray(SCENES.transpose(0, 3, 1, 2)).reshape(SCENES.shape))
     assert "repeat after a third of their width" in line
     assert "channels-first" in line
+
+
+def photographs(name):
+    if name == "cifar10":
+        with np.load(SHARED / "cifar10" / "cifar10_train4000_test500.npz") as arrays:
+            return arrays["x_train"][:300]
+    images = open_images(str(SHARED / name), demo_split="test", labelled=False, limit=100)
+    return np.concatenate([batch for batch, _ in images.batches(Preprocess(resize=(96, 96)), 20)])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data (real images) is not there")
+@pytest.mark.parametrize("name", ["imagenet_sample500", "imagenet_val650", "cifar10"])
+def test_real_photographs_are_not_odd_and_spoilt_ones_are(name):
+    pixels = photographs(name)
+    assert lint(pixels) == ()
+    assert "look like BGR" in lint(pixels[..., ::-1])[0]
+    first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(pixels.shape)
+    assert "channels-first" in lint(first)[0]
+    assert "normalised twice" in lint(pixels // 128)[0]
 
 
 @pytest.mark.parametrize(("classes", "outputs", "odd"), [(9, 100, True), (10, 100, False), (1, 2, True), (2, 2, False)])
