@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from edgecnn_targets.registry import measure, open_session
 
 pytestmark = pytest.mark.slow
 
-CUT = 'for p in /proc/[0-9]*; do grep -q "^python3" $p/cmdline && kill -9 $(sed -n "s/^PPid:.//p" $p/status); done'
+CUT = (
+    'for p in /proc/[0-9]*; do grep -q "^python3" $p/cmdline && kill -9 $(sed -n "s/^PPid:.//p" $p/status); done; true'
+)
 """Ends the server's process that holds a runner: what the client sees is a connection that breaks."""
 
 
@@ -70,17 +73,15 @@ def test_a_connection_that_breaks_is_a_fault_and_the_next_run_goes_on(address, d
     monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path / "cache"))
     path = demo / "mobilenet_v2_0.35_96.tflite"
     fed = np.random.default_rng(2).integers(-128, 128, (6, 96, 96, 3)).astype(np.int8)
-    session = open_session(device(address), path)
-    session.run(fed[:4])
-    on_board(address, CUT)
-    with pytest.raises(DeviceFault, match="ended with status 255; .*4 images are done and kept"):
-        session.run(fed)
-    session.close()
-    session = open_session(device(address), path)
-    assert "4 images were done already" in session.findings[-1]
-    assert np.array_equal(session.run(fed), LiteRtSession(path).run(fed))
-    assert measure(device(address), session).latency.median_ms > 0
-    session.close()
+    with closing(open_session(device(address), path)) as session:
+        session.run(fed[:4])
+        on_board(address, CUT)
+        with pytest.raises(DeviceFault, match="ended with status 255; .*4 images are done and kept"):
+            session.run(fed)
+    with closing(open_session(device(address), path)) as session:
+        assert "4 images were done already" in session.findings[-1]
+        assert np.array_equal(session.run(fed), LiteRtSession(path).run(fed))
+        assert measure(device(address), session).latency.median_ms > 0
 
 
 def test_a_host_key_that_changed_or_is_not_known_is_never_accepted(address, linux, demo):
