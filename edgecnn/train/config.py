@@ -147,7 +147,8 @@ class QatConfig(TrainConfig):
 
 _LARGEST: Mapping[str, float] = {
     "lr": 10, "weight_decay": 10, "label_smoothing": 0.9, "ema": 0.99999, "warmup": 0.9, "shift": 0.4, "mixup": 10,
-    "rand_augment": 14, "magnitude": 10, "drop_connect": 0.9, "checkpoint_steps": 10**9,
+    "rand_augment": 14, "magnitude": 10, "drop_connect": 0.9, "checkpoint_steps": 10**9, "seed": 2**31,
+    "label_offset": 10**6,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str | None, ...]] = {
     "optimizer": OPTIMIZERS,

@@ -138,6 +138,7 @@ def test_a_users_folder_and_training_on(tmp_path, capfd):
         ({"lr": -1.0}, "--lr -1.0: allowed 0 to 10"),
         ({"ema": 1.0}, "--ema 1.0"),
         ({"label_smoothing": 2.0}, "--label-smoothing 2.0"),
+        ({"seed": -1}, "--seed -1: allowed 0 to 2147483648"),
         ({"magnitude": 11}, "--magnitude 11: allowed 0 to 10"),
         ({"schedule": "cosin"}, "unknown --schedule 'cosin' .did you mean 'cosine'"),
         ({"optimizer": "adam"}, "unknown --optimizer"),
