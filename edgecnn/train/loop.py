@@ -14,7 +14,6 @@ from typing import NoReturn, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import require_writable
@@ -79,7 +78,7 @@ class _Run:
     def __init__(self, config: TrainConfig, processes: Group, opened: Opened, start: float) -> None:
         self.config, self.group, self.start = config, processes, start
         self.network, self.training, self.held_out = opened.network, opened.training, opened.held_out
-        module = _laid_out(self.network.module).to(processes.device)
+        module = self.network.module.to(processes.device)
         self.state = State(
             module=module,
             average=copy.deepcopy(module),
@@ -202,10 +201,6 @@ class _Run:
             answers = self.state.average(self.fed(images.pixels(chosen))).argmax(1).cpu().numpy()
             right += int((answers == self.network.classes[images.labels[chosen]]).sum())
         return 100 * self.group.total([float(right)])[0] / len(images.labels)
-
-
-def _laid_out(module: nn.Module) -> nn.Module:
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 
 
 def prefetched(items: Iterator[T]) -> Iterator[T]:
