@@ -145,6 +145,7 @@ def _cell(matrix: Matrix, source: Source, model: str, target: str, precision: st
         target=target,
         quantize=QUANTIZE[precision],
         output=matrix.output / source.name / precision,
+        calibration=matrix.calibration if precision == "int16x8" else None,
         checking=replace(matrix.checking, devices=(device,)),
         seed=matrix.seed,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
+from edgecnn.artifact import INTEGER_PRECISIONS, Port
 from edgecnn.data import Images, match_labels, open_images
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.graph.ir import Graph, Metadata
@@ -24,10 +24,11 @@ from edgecnn_targets.devices import Device, device, select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.metrics import AccuracyMeter, parity
 from edgecnn_targets.registry import KINDS, figures, measure, missing, open_session, runtime
-from edgecnn_targets.session import Session, Usage
+from edgecnn_targets.session import Op, Session, Usage
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
+KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
 
 Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """fp32 logits ``(n, classes)`` of network inputs, NHWC."""
@@ -127,7 +128,7 @@ class Subject:
         target: its format.
         precision: one of ``artifact.PRECISIONS``.
         size_bytes: of all its files.
-        metadata: how it is fed.
+        metadata: how it is fed, and what of it is kept out of 8 bits.
     """
 
     path: Path
@@ -135,6 +136,11 @@ class Subject:
     precision: str
     size_bytes: int
     metadata: Metadata
+
+    def declared(self, op: Op) -> bool:
+        """Whether the quantization says that the op stays out of 8 bits; ops are named after what they make."""
+        kept = (self.metadata.quantization or {}).get(KEPT, ())
+        return op.name.split("/")[0] in kept
 
 
 def float_reference(graph: Graph) -> Reference:
@@ -261,7 +267,7 @@ class _Run:
         self.attempt(work)
 
     def entry(self, images: Images | None) -> ReportEntry:
-        subject, checking, integer = self.subject, self.checking, self.subject.precision == "int8"
+        subject, checking, integer = self.subject, self.checking, self.subject.precision in INTEGER_PRECISIONS
         ops = self.session.ops if self.session is not None else ()
         float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
         skipped = (f"{len(images.bad)} unreadable images were left out",) if images is not None and images.bad else ()
@@ -295,10 +301,12 @@ class _Run:
         }
         has = {field: value for field, value in own.items() if getattr(limits, field) is None}
         yield from replace(limits, **has).checks(entry, self.figures)
-        if entry.precision != "int8":
+        if entry.precision not in INTEGER_PRECISIONS:
             return
         if not self.checking.allow_float:
-            yield Check.at_most("float_ops", len(entry.float_ops), 0, "ops")
+            ops = self.session.ops if self.session is not None else ()
+            undeclared = [op for op in ops if op.is_float and not self.subject.declared(op)]
+            yield Check.at_most("float_ops", len(undeclared), 0, "ops")
         if self.executes and entry.accuracy.n:
             for name, found, allowed in (
                 ("host_lsb", entry.beside_host.max_lsb, device.tolerances.host_lsb),
@@ -336,7 +344,7 @@ def _over_images(
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
-    integer = [run for run in runs if run.subject.precision == "int8"]
+    integer = [run for run in runs if run.subject.precision in INTEGER_PRECISIONS]
     first = np.concatenate(seen)[:PARITY_IMAGES]
     for run in integer:
         if oracle is not None:

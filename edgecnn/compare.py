@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import read_manifest
+from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.ir import Graph, Metadata, QParams
@@ -202,12 +202,12 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
     reader = converter(row.target)
     files = reader.read(path)
     precision, metadata = reader.describe(files[0])
-    integers = reader.integers(*files) if precision in ("int8", "w8") else {}
+    integers = reader.integers(*files) if precision in (*INTEGER_PRECISIONS, "w8") else {}
     kernels = row.exact if exact_kernels else None
     session = open_session(device("host"), path, kernels=kernels)
     port = session.input
     made = integers.get(session.output.name)
-    grid = made[0] if made is not None and precision == "int8" else None
+    grid = made[0] if made is not None and precision in INTEGER_PRECISIONS else None
     return _Side(
         path=path,
         metadata=metadata or Metadata(model=path.stem),

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.allocator import keep_freed_memory
-from edgecnn.artifact import graph_path, manifest_path, read_manifest, write_artifact
-from edgecnn.checking import Checking, Reference, Subject, check, float_reference, session_reference
+from edgecnn.artifact import INTEGER_PRECISIONS, graph_path, manifest_path, read_manifest, write_artifact
+from edgecnn.checking import KEPT, Checking, Reference, Subject, check, float_reference, session_reference
 from edgecnn.data import Images, open_images
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
 from edgecnn.files import require_writable, write_json
@@ -31,6 +31,10 @@ from edgecnn_converters.registry import TARGETS_OF_ALL, converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session, runtime, runtime_of
 
+if TYPE_CHECKING:
+    from edgecnn.quant.calibrate import Calibration
+
+RANKING_IMAGES = 16  # calibration images on which --mixed ranks the layers
 CALIBRATION_BATCH = 4  # images in memory at a time: few enough to stay in the caches between layers
 LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
 DATA_FREE = "none"  # of --calibration
@@ -38,6 +42,7 @@ DATA_FREE_LOSS = (  # measured, docs/quantization.md
     "calibrated without data, on synthesised images: expect some 1 to 2 dB less SQNR than with real ones "
     "(MobileNetV2: 1.3 dB); pass --calibration DIR if you can"
 )
+IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # of an artifact's input and output
 PRECISIONS = {"none": "fp32", "fp16": "fp16", "w8": "w8", "int8": "int8", "int16x8": "int16x8"}  # of --quantize
 
 
@@ -51,12 +56,13 @@ class Export:
         quantize: a key of ``PRECISIONS``.
         output: the directory.
         checking: how to check what comes out.
-        calibration: a folder of images, ``demo``, or ``none`` for synthesised ones; needed for int8.
+        calibration: a folder of images, ``demo``, or ``none`` for synthesised ones; needed for int8 and int16x8.
         calibration_images: at most so many.
         recipe: a named recipe.
         reduce_range: 7-bit weights, for x86 without VNNI.
         per_tensor: one scale for all of a layer's weights.
-        io: type of an int8 artifact's input and output.
+        mixed: keep the fewest activations of an int8 network in 16 bits such that ``--max-drop`` holds.
+        io: type of an integer artifact's input and output.
         skip_bad_images: leave unreadable calibration images out.
         seed: of every random choice.
     """
@@ -71,6 +77,7 @@ class Export:
     recipe: str = DEFAULT
     reduce_range: bool = False
     per_tensor: bool = False
+    mixed: bool = False
     io: str | None = None
     skip_bad_images: bool = False
     seed: int = 0
@@ -109,17 +116,21 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     with watch.step("capture") as notes:
         loaded = load_graph(request.source)
         notes.append(f"{len(loaded.nodes)} ops, {_megabytes(_weight_bytes(loaded))} of weights")
-    graph, findings = _quantized(request, loaded, calibration_images, watch)
+    graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch)
     subjects = _emit(request, loaded, graph, watch)
+    costs = _costs(request, plain, subjects, watch) if plain is not None and graph.kept else {}
     if request.checking.runs_anything:
         with watch.step("validate") as notes:
-            oracle = graph if graph.precision == "int8" else None
+            oracle = graph if graph.precision in INTEGER_PRECISIONS else None
             reference = float_reference(loaded) if images is not None else None
             entries = check(subjects, request.checking, images, reference=reference, oracle=oracle)
             notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
     else:
         entries = [_unchecked(subject) for subject in subjects]
-    entries = [replace(e, seconds=dict(watch.seconds), findings=(*findings, *e.findings)) for e in entries]
+    entries = [
+        replace(e, seconds=dict(watch.seconds), findings=(*findings, *costs.get(e.target, ()), *e.findings))
+        for e in entries
+    ]
     for subject in subjects:
         _add_figures(subject, entries)
     write_json(request.output / "report.json", [entry.to_json() for entry in entries])
@@ -132,19 +143,34 @@ def _check_request(request: Export) -> None:
         command = runtime(target).missing()
         if command is not None:
             raise MissingDependencyError(f"target {target} needs a library that is not installed: {command}")
-    if request.io is not None and request.precision != "int8":
-        raise InputError(f"--io {request.io} is for --quantize int8; {request.quantize} has float32 input and output")
-    if request.precision != "int8" and request.calibration is not None:
-        raise InputError(f"--calibration is for --quantize int8; {request.quantize} needs none")
-    if request.precision == "int8" and request.calibration is None and not request.source.is_file:
+    integer = request.precision in INTEGER_PRECISIONS
+    if request.io is not None and request.io not in (allowed := IO.get(request.precision, ())):
+        has = " or ".join(allowed) or "float32"
+        raise InputError(f"--io {request.io} is for another precision; {request.quantize} has {has} input and output")
+    if not integer and request.calibration is not None:
+        raise InputError(f"--calibration is for --quantize int8 and int16x8; {request.quantize} needs none")
+    if integer and request.calibration is None and not request.source.is_file:
         raise InputError(
-            "int8 needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
+            f"{request.quantize} needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
             "or none to do without"
         )
     assert request.steps
+    if request.mixed:
+        _check_mixed(request)
     if request.checking.runs_anything:
         request.checking.places(request.targets, request.precision)
     require_writable(request.output)
+
+
+def _check_mixed(request: Export) -> None:
+    if request.precision != "int8":
+        raise InputError(f"--mixed is for --quantize int8: {request.quantize} has no 8-bit activations to keep from")
+    if request.checking.limits.max_drop is None or request.checking.data is None:
+        raise InputError("--mixed keeps layers in 16 bits until a limit holds: pass --max-drop POINTS and --data DIR")
+    if request.calibration is None:
+        raise InputError("--mixed ranks the layers and quantizes again: pass --calibration DIR")
+    if request.steps.keep:
+        raise InputError(f"--mixed finds what to keep, and recipe {request.recipe} says it; give one of them")
 
 
 def _calibration_images(request: Export) -> Images | None:
@@ -163,20 +189,23 @@ def _calibration_images(request: Export) -> Images | None:
 
 
 def _quantized(
-    request: Export, loaded: Graph, images: Images | None, watch: Stopwatch
-) -> tuple[Graph, tuple[str, ...]]:
-    """The graph in the precision asked for, and what was odd about the calibration set."""
-    if request.precision == "int8" and images is None:
-        if loaded.precision != "int8":
-            raise InputError(f"{request.source.model} is {loaded.precision}, not int8 yet; pass --calibration DIR")
-        return loaded, ()
+    request: Export, loaded: Graph, images: Images | None, labelled: Images | None, watch: Stopwatch
+) -> tuple[Graph, Graph | None, tuple[str, ...]]:
+    """The graph in the precision asked for, the one without ``--mixed``, and what a user should know of it."""
+    if request.precision in INTEGER_PRECISIONS and images is None:
+        if loaded.precision != request.precision:
+            was = f"{request.source.model} is {loaded.precision}, not {request.precision}"
+            raise InputError(f"{was} yet; pass --calibration DIR")
+        return loaded, None, ()
     graph, recipe = loaded.as_float(), request.steps
     if request.precision in ("fp32", "fp16"):
-        return graph, ()
+        return graph, None, ()
     from edgecnn.quant import calibrate, ptq
 
     record: dict[str, Any] = {"recipe": recipe.to_json()}
     findings: tuple[str, ...] = ()
+    notes_of_mixed: tuple[str, ...] = ()
+    plain = None
     if request.precision == "w8":
         with watch.step("quantize"):
             graph = ptq.quantize_weights(graph, recipe)
@@ -188,10 +217,11 @@ def _quantized(
             if recipe.prepares:
                 first, stream = calibrate.peeked(stream, recipe.statistics_images)
                 graph = ptq.prepare(graph, first, recipe)
-            seen = calibrate.calibrate(graph, stream, keep=ptq.images_needed(recipe), seed=request.seed)
+            keep = max(ptq.images_needed(recipe), RANKING_IMAGES if request.mixed else 0)
+            seen = calibrate.calibrate(graph, stream, keep=keep, seed=request.seed)
             notes.append(f"{len(images) - len(images.bad)} images")
         with watch.step("quantize") as notes:
-            graph = ptq.quantize(graph, seen, recipe)
+            exact, graph = graph, ptq.quantize(graph, seen, recipe, request.precision)
             notes.append(f"recipe {recipe.name}")
         assert loaded.metadata.preprocess is not None
         findings = lint.findings(
@@ -202,13 +232,56 @@ def _quantized(
         )
         if request.calibration == DATA_FREE:
             findings = (DATA_FREE_LOSS, *findings)
+        if request.mixed:
+            assert labelled is not None
+            plain = graph
+            graph, recipe, notes_of_mixed = _mixed(request, exact, plain, seen, labelled, watch)
+            record["recipe"] = recipe.to_json()
+        if graph.kept:
+            record[KEPT] = graph.kept_tensors
         if images.bad:
             findings = (f"{len(images.bad)} unreadable calibration images were left out", *findings)
         used = {"images": len(images) - len(images.bad), "sha256": images.digest}
         record |= {"calibration": used, "seed": request.seed}
     for finding in findings:
         watch.say(f"warning: {finding}")
-    return replace(graph, metadata=replace(graph.metadata, quantization=record)), findings
+    return replace(graph, metadata=replace(graph.metadata, quantization=record)), plain, (*findings, *notes_of_mixed)
+
+
+def _mixed(
+    request: Export, exact: Graph, plain: Graph, seen: Calibration, labelled: Images, watch: Stopwatch
+) -> tuple[Graph, Recipe, tuple[str, ...]]:
+    """The graph that keeps the fewest activations in 16 bits such that the limit holds, its recipe, and findings."""
+    from edgecnn.mixed import DropMeter, choose
+    from edgecnn.quant import ptq
+
+    assert exact.metadata.preprocess is not None
+    assert request.checking.limits.max_drop is not None
+    quick = replace(request.steps, reconstruction="none")
+    kept, said = choose(
+        plain,
+        lambda keep: ptq.quantize(exact, seen, replace(quick, keep=keep)),
+        seen.images[:RANKING_IMAGES],
+        DropMeter(exact, labelled, exact.metadata.preprocess),
+        request.checking.limits.max_drop,
+        watch.say,
+    )
+    watch.say(f"mixed: {said}")
+    recipe = replace(request.steps, keep=kept)
+    return ptq.quantize(exact, seen, recipe) if kept else plain, recipe, (said,)
+
+
+def _costs(request: Export, plain: Graph, subjects: Sequence[Subject], watch: Stopwatch) -> Mapping[str, tuple[str]]:
+    """What the layers that are kept cost in latency, by target."""
+    from edgecnn.mixed import latency_cost
+
+    found = {}
+    for subject in (s for s in subjects if s.target in device("host").targets):
+        emission = converter(subject.target).convert(plain, precision="int8", **_choices(request, subject.target))
+        cost = latency_cost(emission, subject.path, request.checking.threads)
+        watch.say(f"mixed: {subject.target}: {cost}")
+        found[subject.target] = (f"what is kept costs latency: {cost}",)
+    return found
 
 
 def _calibration_stream(images: Images, metadata: Metadata, lint: CalibrationLint) -> Iterator[NDArray[np.float32]]:
@@ -370,8 +443,9 @@ def _reference(
     if given is None and metadata.weights_sha256 is not None and theirs.weights_sha256 != metadata.weights_sha256:
         raise InputError(f"{path} holds other weights than {request.artifact}; export again, or pass --reference")
     same = metadata.quantization is not None and theirs.quantization == metadata.quantization
-    oracle = graph if precision == graph.precision == "int8" and same else None
-    if precision == "int8" and oracle is None:
+    integer = precision in INTEGER_PRECISIONS
+    oracle = graph if integer and precision == graph.precision and same else None
+    if integer and oracle is None:
         said = (f"not compared with the integer oracle: {path.name} is of another quantization",)
         return float_reference(graph), None, said
     return float_reference(graph), oracle, ()

@@ -270,7 +270,8 @@ def test_a_matrix_of_formats_and_precisions_survives_a_failing_cell(exported, tm
     assert len(cells) == 2 * 2 * 3
     ok = [c for c in cells if c["status"] == "ok"]
     assert {(c["target"], c["precision"]) for c in ok} == {
-        (t, p) for t in ("tflite", "openvino") for p in ("fp32", "int8")
+        *((t, p) for t in ("tflite", "openvino") for p in ("fp32", "int8")),
+        ("tflite", "int16x8"),
     }
     for cell in ok:
         assert cell["images_per_s"] == pytest.approx(1000 / cell["median_ms"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Emission
+from edgecnn.artifact import PRECISIONS, Emission
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.summary import Layer
@@ -29,6 +29,7 @@ class Converter:
         precisions: what it writes, of ``artifact.PRECISIONS``.
         suffixes: of an artifact's files, the main one first.
         in_all: whether ``--target all`` writes it.
+        refusals: precision to the reason why it is not written.
     """
 
     target: str
@@ -36,6 +37,7 @@ class Converter:
     precisions: tuple[str, ...]
     suffixes: tuple[str, ...]
     in_all: bool = True
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
     def files(self, main: Path) -> list[Path]:
         """All files of the artifact with that main file."""
@@ -86,27 +88,33 @@ class Converter:
         """Nothing, where the converter writes that precision.
 
         Raises:
-            UnsupportedError: it does not; lists what it writes.
+            UnsupportedError: it does not; says why, and lists what it writes.
         """
         if precision not in self.precisions:
+            why = f": {self.refusals[precision]}" if precision in self.refusals else ""
             raise UnsupportedError(
-                f"{self.target} is not written in {precision}; it takes: {', '.join(self.precisions)}"
+                f"{self.target} is not written in {precision}{why}; it takes: {', '.join(self.precisions)}"
             )
 
 
-FLOAT_AND_INT8 = ("fp32", "fp16", "w8", "int8")
+IN_8_BITS = ("fp32", "fp16", "w8", "int8")
 CONVERTERS = {
     row.target: row
     for row in (
+        Converter(target="tflite", module="edgecnn_converters.tflite", precisions=PRECISIONS, suffixes=(".tflite",)),
         Converter(
-            target="tflite", module="edgecnn_converters.tflite", precisions=FLOAT_AND_INT8, suffixes=(".tflite",)
+            target="onnx",
+            module="edgecnn_converters.onnx",
+            precisions=IN_8_BITS,
+            suffixes=(".onnx",),
+            refusals={"int16x8": "ONNX Runtime computes in float between 16-bit QuantizeLinear and DequantizeLinear"},
         ),
-        Converter(target="onnx", module="edgecnn_converters.onnx", precisions=FLOAT_AND_INT8, suffixes=(".onnx",)),
         Converter(
             target="openvino",
             module="edgecnn_converters.openvino",
-            precisions=FLOAT_AND_INT8,
+            precisions=IN_8_BITS,
             suffixes=(".xml", ".bin"),
+            refusals={"int16x8": "OpenVINO's CPU plugin computes in float after a FakeQuantize of 65,536 levels"},
         ),
         Converter(
             target="c",

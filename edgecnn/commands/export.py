@@ -39,7 +39,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--per-tensor", action="store_true", help="one scale for all of a layer's weights, for hardware that needs it"
     )
     parser.add_argument(
-        "--io", choices=["int8", "uint8", "float32"], help="type of an int8 artifact's input and output"
+        "--mixed", action="store_true", help="keep the fewest layers out of 8 bits such that --max-drop holds on --data"
+    )
+    parser.add_argument(
+        "--io",
+        choices=["int8", "uint8", "int16", "float32"],
+        help="type of an int8 or int16x8 artifact's input and output",
     )
     parser.add_argument(
         "--padding",
@@ -65,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         recipe=options.recipe,
         reduce_range=options.reduce_range,
         per_tensor=options.per_tensor,
+        mixed=options.mixed,
         io=options.io,
         skip_bad_images=options.skip_bad_images,
         seed=options.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from edgecnn.commands.options import add_json
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
                 "name": name,
                 "description": runs.description,
                 "precisions": list(row.precisions),
+                "refusals": dict(row.refusals),
                 "missing": runs.missing(),
             }
         )
@@ -42,4 +44,8 @@ def run(options: argparse.Namespace) -> int:
         }
         for row in rows
     ]
-    return listed(rows, shown, options)
+    status = listed(rows, shown, options)
+    for found in rows if not options.json else ():
+        for precision, reason in found["refusals"].items():
+            sys.stdout.write(f"{found['name']} {precision}: {reason}\n")
+    return status

@@ -256,10 +256,31 @@ class Graph:
             return ()
         return tuple(n.output for n in self.nodes if n.op != "requantize" and is_wide(self.tensors[n.output]))
 
+    @property
+    def kept_tensors(self) -> tuple[str, ...]:
+        """All tensors of the nodes that are ``kept``, and both sides of their borders."""
+        kept, names = set(self.kept), set[str]()
+        for node in self.nodes:
+            if node.output in kept or (node.op == "requantize" and kept):
+                names |= {*node.inputs, node.output}
+        return tuple(sorted(names))
+
     def as_float(self) -> Graph:
         """The same network without quantization: the float values that stand beside the integers."""
-        tensors = {name: replace(t, quant=None, integers=None) for name, t in self.tensors.items()}
-        return replace(self, tensors=tensors, metadata=replace(self.metadata, quantization=None))
+        same = {}  # a requantize's 16-bit side is, in float, its 8-bit side
+        for node in self.nodes:
+            if node.op == "requantize":
+                wide, narrow = (
+                    (node.output, node.inputs[0]) if node.attrs["to"] == "int16" else (node.inputs[0], node.output)
+                )
+                same[wide] = narrow
+        nodes = tuple(
+            replace(n, inputs=tuple(same.get(i, i) for i in n.inputs), output=same.get(n.output, n.output))
+            for n in self.nodes
+            if n.op != "requantize"
+        )
+        tensors = {name: replace(t, quant=None, integers=None) for name, t in self.tensors.items() if name not in same}
+        return replace(self, nodes=nodes, tensors=tensors, metadata=replace(self.metadata, quantization=None))
 
     def with_tensors(self, *changed: Tensor) -> Graph:
         """A copy in which the given tensors replace those of the same name."""

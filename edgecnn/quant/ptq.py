@@ -77,11 +77,17 @@ def wide_activations(graph: Graph, recipe: Recipe, precision: str) -> set[str]:
     """
     if precision == "int16x8":
         return {t.name for t in graph.activations()}
-    inside = {t.name for t in graph.activations()} - {*graph.inputs, *graph.outputs}
+    groups = groups_inside(graph)
+    inside: set[str] = set().union(*groups)
     strange = set(recipe.keep) - inside
     if strange:
         raise InputError(unknown("activation to keep in 16 bits", min(strange), sorted(inside)))
-    return set().union(*(group for group in scale_groups(graph) if group & set(recipe.keep)))
+    return set().union(*(group for group in groups if group & set(recipe.keep)))
+
+
+def groups_inside(graph: Graph) -> list[set[str]]:
+    """The ``scale_groups`` that hold neither the network's input nor its output, whose types stay what they are."""
+    return [group for group in scale_groups(graph) if not group & {*graph.inputs, *graph.outputs}]
 
 
 def scale_groups(graph: Graph) -> list[set[str]]:

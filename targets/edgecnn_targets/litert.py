@@ -38,7 +38,7 @@ class LiteRtSession:
 
     Raises:
         InputError: the file is missing, is not a TFLite file, or does not take one image and return one tensor.
-        UnsupportedError: XNNPACK was asked for and runs none of its ops.
+        UnsupportedError: XNNPACK was asked for and runs none of its ops, though it has kernels for some.
         MissingDependencyError: LiteRT is not installed.
     """
 
@@ -121,18 +121,15 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
         kernels: a key of ``RESOLVERS``.
 
     Raises:
-        UnsupportedError: it does not take one image and return one tensor, or XNNPACK runs none of its ops.
+        UnsupportedError: it does not take one image and return one tensor, or XNNPACK runs none of its ops, though it
+            has kernels for some.
     """
     ops = _ops(details, delegated=kernels == "xnnpack")
-    outside = tuple(op for op in ops if not op.as_asked)
-    if len(outside) == len(ops):
-        raise UnsupportedError(f"{path}: XNNPACK runs none of its {len(ops)} ops on this machine")
-    names = ", ".join(map(str, outside))
     return Description(
         input=_port(path, "input", details["inputs"]),
         output=_port(path, "output", details["outputs"]),
         ops=ops,
-        findings=(f"XNNPACK leaves {len(outside)} of {len(ops)} ops out: {names}",) if outside else (),
+        findings=tuple(_findings(path, ops, _touches_int16(details))),
         arithmetic="xnnpack" if kernels == "xnnpack" else "litert",
     )
 
@@ -181,6 +178,33 @@ def _ops(details: Details, *, delegated: bool) -> tuple[Op, ...]:
         for node in nodes
         if node["op_name"] != "DELEGATE"
     )
+
+
+def _touches_int16(details: Details) -> set[str]:
+    """Names of the tensors that ops with a 16-bit input or output make: XNNPACK has no such kernels."""
+    names = dict(details["tensors"])
+    wide = (n for n in details["ops"] if "int16" in (*n["operand_types"], *n["result_types"]))
+    return {names.get(node["outputs"][0], "") for node in wide if node["op_name"] != "DELEGATE"}
+
+
+def _findings(path: Path, ops: tuple[Op, ...], wide: set[str]) -> Iterator[str]:
+    """What XNNPACK does not run.
+
+    Raises:
+        UnsupportedError: it runs none of the ops, though it has kernels for some.
+    """
+    outside = [op for op in ops if not op.as_asked]
+    unasked = [op for op in outside if op.name not in wide]
+    expected = len(outside) - len(unasked)
+    if unasked and len(outside) == len(ops):
+        raise UnsupportedError(f"{path}: XNNPACK runs none of its {len(ops)} ops on this machine")
+    if expected:
+        yield (
+            f"LiteRT's built-in kernels run {expected} of {len(ops)} ops, those of 16-bit activations: "
+            "XNNPACK has none for them"
+        )
+    if unasked:
+        yield f"XNNPACK leaves {len(unasked)} of {len(ops)} ops out: {', '.join(map(str, unasked))}"
 
 
 def _is_float(node: Details, edges: set[int]) -> bool:

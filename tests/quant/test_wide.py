@@ -33,8 +33,8 @@ def requantized(graph: Graph, precision: str = "int8", keep: tuple[str, ...] = (
 
 
 def some_inside(graph: Graph, seed: int, count: int = 3) -> tuple[str, ...]:
-    """Some activations that are neither input nor output."""
-    names = [t.name for t in graph.activations() if t.name not in (*graph.inputs, *graph.outputs)]
+    """Some activations that may be kept: that share their scale with neither input nor output."""
+    names = sorted(set().union(*ptq.groups_inside(graph)))
     chosen = np.random.default_rng(seed).permutation(len(names))[:count]
     return tuple(names[i] for i in sorted(chosen))
 

@@ -1,7 +1,8 @@
 """One row per op: how a graph node becomes ONNX nodes.
 
 In an int8 file every activation goes through QuantizeLinear and DequantizeLinear. ``NAME/q`` holds its integers,
-``NAME`` their real values; weights and biases are integer initializers behind a DequantizeLinear.
+``NAME`` their real values; weights and biases are integer initializers behind a DequantizeLinear. What the
+network keeps in 16 bits is float in the file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ir import Graph, Node, QParams, is_wide
 from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, nchw, needed_activation, order_matters, pads
 
 OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an input of the graph too
@@ -36,6 +37,7 @@ class Emitter:
         self.graph, self.precision, self.io, self.activations = graph, precision, io, activations
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.twins: dict[str, str] = {}  # an activation in 16 bits to the 8-bit one that holds its values
 
     @property
     def integer(self) -> bool:
@@ -79,7 +81,8 @@ class Emitter:
         return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[name].shape)))
 
     def value(self, name: str) -> str:
-        """The ONNX tensor of a graph tensor's real values: of its name, but for the file's input."""
+        """The ONNX tensor of a graph tensor's real values: of its name, but for the file's input and a 16-bit twin."""
+        name = self.twins.get(name, name)
         return f"{name}/real" if name == self.graph.inputs[0] and self._converts else name
 
     @property
@@ -159,6 +162,8 @@ class Emitter:
         quant = tensor.quant
         if quant is None or tensor.integers is None or (not self.integer and quant.dtype != "int8"):
             return self.initializer(name, placed(tensor.value).astype(self.real))
+        if quant.dtype in ("int16", "int64"):  # of a layer that is kept: float here
+            return self.initializer(name, placed(quant.dequantize(tensor.integers)))
         if name not in (n.output[0] for n in self.nodes):
             if affine:
                 shift = 128 if self.activations == "uint8" else 0
@@ -194,7 +199,7 @@ class Emitter:
         if activation != "none":
             self._activate(activation, raw, f"{node.output}/activated")
             raw = f"{node.output}/activated"
-        if self.integer:
+        if self.on_grid(node.output):
             self.quantize(node.output, raw)
         else:
             self.nodes[-1].output[0] = node.output
@@ -202,12 +207,16 @@ class Emitter:
     def moved(self, kind: str, inputs: list[str], output: str, grid: str, **attrs: Any) -> str:
         """A step of a node that takes several, on the grid of the graph tensor ``grid``; returns its value."""
         self.node(kind, inputs, output, **attrs)
-        if not self.integer:
+        if not self.on_grid(grid):
             return output
         own = self._grid(grid, self._quant(grid))
         self.node("QuantizeLinear", [output, *own], f"{output}/q")
         self.node("DequantizeLinear", [f"{output}/q", *own], f"{output}/real")
         return f"{output}/real"
+
+    def on_grid(self, name: str) -> bool:
+        """Whether an activation's values go through its integers; in 16 bits they stay float."""
+        return self.integer and not is_wide(self.graph.tensors[name])
 
     def _activate(self, activation: str, source: str, output: str) -> None:
         if activation == "relu":
@@ -297,6 +306,14 @@ def _reshape(e: Emitter, node: Node) -> None:
         e.finish(node, "Reshape", [source, shape])
 
 
+def _requantize(e: Emitter, node: Node) -> None:
+    """To 16 bits: the 8-bit values as they are, which float holds exactly. To 8 bits: onto the grid."""
+    if node.attrs["to"] == "int16":
+        e.twins[node.output] = node.inputs[0]
+    else:
+        e.quantize(node.output, e.value(node.inputs[0]))
+
+
 def _unary(kind: str) -> Row:
     def row(e: Emitter, node: Node) -> None:
         e.finish(node, kind, [e.value(node.inputs[0])])
@@ -323,6 +340,7 @@ ROWS: Mapping[str, Row] = {
     "concat": _concat,
     "pad": _pad,
     "reshape": _reshape,
+    "requantize": _requantize,
     "relu": _unary("Relu"),
     "relu6": _relu6,
     "hard_swish": _unary("HardSwish"),

@@ -105,7 +105,7 @@ def _as_graph(values: NDArray[Any]) -> NDArray[Any]:
     """Weights from (O, I, H, W) or (G, O/G, I, H, W) to OHWI, biases to a vector."""
     if values.ndim == 2 and values.dtype == np.int8:
         return values
-    if values.dtype == np.int32:
+    if values.dtype in (np.int32, np.int64):
         return values.reshape(-1)
     wide = values.reshape(-1, *values.shape[2:]) if values.ndim == 5 else values
     return np.ascontiguousarray(wide.transpose(OIHW_TO_OHWI))

@@ -45,7 +45,7 @@ class Emitter:
 
     def _on_grid(self, name: str, value: Any) -> Any:
         quant = self.graph.tensors[name].quant
-        if quant is None:
+        if quant is None or quant.dtype == "int16":  # kept in 16 bits: float here
             return value
         ends = [
             self.plain(np.float32(end), f"{name}/{k}") for end, k in zip(grid_ends(quant), ("low", "high"), strict=True)
@@ -79,7 +79,7 @@ class Emitter:
             return (array if axes is None else array.transpose(axes)).reshape(shape)
 
         quant, integers = tensor.quant, tensor.integers
-        if quant is None or integers is None:
+        if quant is None or integers is None or quant.dtype == "int16":
             if self.precision == "fp16" and tensor.value.ndim > 1:
                 half = self.plain(placed(tensor.value).astype(np.float16), f"{name}/half")
                 return ops.convert(half, "f32", name=name)
@@ -240,6 +240,7 @@ ROWS: Mapping[str, Row] = {
     "concat": _concat,
     "pad": _pad,
     "reshape": _reshape,
+    "requantize": lambda e, node: e.values[node.inputs[0]],
     "relu": _unary(ops.relu),
     "relu6": lambda e, node: ops.clamp(e.values[node.inputs[0]], 0.0, 6.0, name=f"{node.output}/op"),
     "hard_swish": _unary(ops.hswish),

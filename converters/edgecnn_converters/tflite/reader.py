@@ -249,10 +249,10 @@ def guess_precision(model: TfliteModel) -> str:
     """One of ``artifact.PRECISIONS``, from the types of a file that does not say: activations first, then constants."""
     made = {model.tensors[i].dtype for op in model.ops for i in op.outputs if op.name not in ("QUANTIZE", "DEQUANTIZE")}
     stored = {t.dtype for t in model.tensors if t.data is not None}
-    if "int16" in made:
-        return "int16x8"
     if made & {"int8", "uint8"}:
         return "int8"
+    if "int16" in made:
+        return "int16x8"
     return "w8" if stored & {"int8", "uint8"} else "fp16" if "float16" in stored else "fp32"
 
 

@@ -62,7 +62,8 @@ def run(
             output=graph.tensors[node.output],
             values=[values[source] for source in node.inputs],
         )
-        values[node.output] = kernels[node.op](call)
+        wide = call.wide or node.op == "requantize"  # no runtime has fast kernels for these: LiteRT's own run
+        values[node.output] = (ARITHMETICS["litert"] if wide else kernels)[node.op](call)
         for source in node.inputs:
             if last[source] == i and source not in needed:
                 values.pop(source, None)

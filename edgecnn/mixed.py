@@ -1,0 +1,117 @@
+"""``--mixed``: the fewest activations in 16 bits such that the drop on labelled images stays within its limit."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Emission, write_artifact
+from edgecnn.data import Images, match_labels
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.preprocess import Preprocess
+from edgecnn.progress import track
+from edgecnn.quant.mixed import Names, fewest, ranked
+from edgecnn.quant.simulate import SimulatedGraph
+from edgecnn_targets.devices import device
+from edgecnn_targets.evaluate import latency
+from edgecnn_targets.metrics import AccuracyMeter
+from edgecnn_targets.registry import open_session
+
+BATCH = 10  # images in memory at a time
+
+
+class DropMeter:
+    """The drop of quantized graphs, simulated, on labelled images; fp32 runs over them once.
+
+    Args:
+        graph: the network; its float values are the reference.
+        images: labelled.
+        preprocess: how they are fed.
+
+    Raises:
+        InputError: images and network do not fit together.
+    """
+
+    def __init__(self, graph: Graph, images: Images, preprocess: Preprocess) -> None:
+        self._images, self._preprocess = images, preprocess
+        self._offset = graph.metadata.label_offset
+        outputs = math.prod(graph.tensors[graph.outputs[0]].shape)
+        self._classes = match_labels(images, graph.metadata.labels, outputs, self._offset)
+        self._exact = self._logits(TorchGraph(graph), "fp32")
+
+    def __call__(self, graph: Graph) -> float:
+        """fp32 top-1 minus the graph's, in points."""
+        meter = AccuracyMeter(self._offset)
+        meter.update(self._logits(SimulatedGraph(graph), "mixed"), self._labels, self._exact)
+        drop = meter.result().drop
+        assert drop is not None
+        return drop
+
+    def _logits(self, run: Callable[[torch.Tensor], torch.Tensor], what: str) -> NDArray[np.float32]:
+        made, labels = [], []
+        for pixels, classes in track(
+            self._images.batches(self._preprocess, BATCH), what, math.ceil(len(self._images) / BATCH)
+        ):
+            assert classes is not None
+            x = torch.from_numpy(self._preprocess.normalise(pixels))
+            made.append(run(x).numpy().reshape(len(pixels), -1))
+            labels.append(self._classes[classes])
+        self._labels = np.concatenate(labels)
+        return np.concatenate(made)
+
+
+def choose(
+    plain: Graph,
+    quantized: Callable[[Names], Graph],
+    images: NDArray[np.float32],
+    drop: Callable[[Graph], float],
+    max_drop: float,
+    say: Callable[[str], None],
+) -> tuple[Names, str]:
+    """The activations to keep in 16 bits, and what to tell the user.
+
+    Args:
+        plain: the int8 graph.
+        quantized: the graph that keeps some.
+        images: of the calibration set; the layers are ranked on them.
+        drop: of a graph, in points; see ``DropMeter``.
+        max_drop: the limit, in points.
+        say: told of every trial.
+    """
+
+    def holds(keep: Names) -> bool:
+        found = drop(quantized(keep))
+        say(f"mixed: {len(keep)} of {len(order)} activations in 16 bits: simulated drop {found:+.2f} points")
+        return found <= max_drop
+
+    found = drop(plain)
+    say(f"mixed: int8 alone: simulated drop {found:+.2f} points")
+    if found <= max_drop:
+        return (), "int8 alone holds --max-drop (simulated): nothing is kept in 16 bits"
+    order = ranked(plain, images)
+    kept = fewest(order, holds)
+    if kept is None:
+        return (), (
+            f"--mixed cannot hold --max-drop {max_drop:g}: all {len(order)} inner activations in 16 bits do not. "
+            "The 8-bit weights, input or output cost it; nothing is kept; try another recipe"
+        )
+    return kept, f"kept in 16 bits, or in float where the target has none: the activations {', '.join(kept)}"
+
+
+def latency_cost(plain: Emission, mixed: Path, threads: int) -> str:
+    """What the layers that are kept cost on this machine: the median of one inference beside the plain artifact's."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = write_artifact(Path(folder), "plain", plain, Metadata(), {})
+        before, after = (
+            latency(open_session(device("host"), path, threads=threads)).median_ms for path in (alone, mixed)
+        )
+    assert before is not None
+    assert after is not None
+    return f"{after:.2f} ms beside {before:.2f} ms in int8 alone ({100 * (after / before - 1):+.0f} %)"
