@@ -46,6 +46,8 @@ KINDS = {
     "host": Kind(module="edgecnn_targets.host", figures=("accuracy", "latency")),
     "ssh": Kind(module="edgecnn_targets.ssh", figures=("accuracy", "latency"), elsewhere=True),
     "wasm": Kind(module="edgecnn_targets.wasm", figures=("accuracy", "latency")),
+    "cortex-m": Kind(module="edgecnn_targets.cortex_m", figures=("accuracy", "instructions", "sram_kib", "flash_kib")),
+    "tflm": Kind(module="edgecnn_targets.tflm", figures=("accuracy", "sram_kib", "flash_kib")),
     "vela": Kind(module="edgecnn_targets.vela", figures=("cycles", "sram_kib", "flash_kib", "npu_coverage")),
     "qemu": Kind(module="edgecnn_targets.qemu", figures=("accuracy", "instructions")),
 }

@@ -6,14 +6,11 @@
 - A system per instruction set: Debian packages, unpacked and not installed, with the runtimes' wheels.
 - A tree per device: links to its system, what Linux would say of its CPU, and ``runner.py``.
 
-Packages come from the sources that this machine is set up with, by ``apt-get`` under a configuration of its own: other
-lists, other cache, no installed packages. apt verifies them against the signed index, pip the wheels against the hashes
-in ``locks``. What a killed run has downloaded is used by the next.
+Packages come by ``debian.py``; pip verifies the wheels against the hashes in ``locks``.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -24,13 +21,13 @@ from pathlib import Path
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.files import sha256
 from edgecnn_targets import runner
-from edgecnn_targets.cache import VARIABLE, cache_dir, ensure
+from edgecnn_targets.cache import cache_dir, ensure
+from edgecnn_targets.debian import PATIENCE_S, library_path, require, tool, unpack
 from edgecnn_targets.process import run
 from edgecnn_targets.qemu.architectures import Architecture
 from edgecnn_targets.qemu.settings import Settings
 
 Say = Callable[[str], None]
-PATIENCE_S = 900.0
 SITE, RUNNER, PYTHON = "site", "edgecnn/runner.py", "python3.11"
 
 
@@ -85,8 +82,7 @@ def _emulation(
         *("-U", "LD_LIBRARY_PATH", *(word for key in inside for word in ("-E", f"{key}={inside[key]}"))),
         *("-0", PYTHON, str(root / "usr/bin" / PYTHON), "-S", *words),
     )
-    libraries = ":".join(map(str, sorted(home.glob("usr/lib/*-linux-gnu")) + sorted(home.glob("lib/*-linux-gnu"))))
-    return command, {"LD_LIBRARY_PATH": libraries}
+    return command, {"LD_LIBRARY_PATH": library_path(home)}
 
 
 # --- setting up ---
@@ -120,9 +116,7 @@ def setup(name: str, settings: Settings, say: Say) -> bool:
 
 
 def _require_tools() -> None:
-    for tool in ("apt-get", "dpkg"):
-        if shutil.which(tool) is None:
-            raise MissingDependencyError(f"setting up emulated devices needs {tool}: use a Debian machine or container")
+    require()
     if find_spec("pip") is None:
         raise MissingDependencyError(f"setting up emulated devices needs pip: {sys.executable} -m ensurepip")
     if _compiler() is None:
@@ -133,18 +127,8 @@ def _compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc")
 
 
-def _tool(words: Sequence[str | Path]) -> str:
-    try:
-        return run(words, timeout_s=PATIENCE_S, environment={**os.environ, "LC_ALL": "C.UTF-8"})
-    except DeviceFault as fault:
-        if "No space left on device" in str(fault):
-            raise InputError(f"the disk is full; set {VARIABLE} to a folder with room ({fault})") from None
-        raise
-
-
 def _emulator(place: Path) -> None:
-    host = _tool(["dpkg", "--print-architecture"]).strip()
-    _unpack(place, _downloads("emulator"), host, ["qemu-user"], status=Path("/var/lib/dpkg/status"))
+    unpack(place, ["qemu-user"], downloads="emulator")
     if not (place / "usr/bin/qemu-aarch64").is_file():
         raise DeviceFault("the package qemu-user of this machine's sources holds no usr/bin/qemu-aarch64")
 
@@ -154,11 +138,11 @@ def _plugin(place: Path) -> None:
     source.write_text(_text("counter.c"))
     compiler = _compiler()
     assert compiler is not None
-    _tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / "counter.so", source])
+    tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / "counter.so", source])
 
 
 def _system(place: Path, isa: Architecture) -> None:
-    _unpack(place, _downloads(isa.name), isa.name, isa.packages, status=place / "status")
+    unpack(place, isa.packages, downloads=isa.name, architecture=isa.name, status=place / "status")
     if not (place / "usr/bin" / PYTHON).exists():
         found = ", ".join(sorted(p.name for p in (place / "usr/bin").glob("python3.*"))) or "none"
         raise InputError(
@@ -167,7 +151,7 @@ def _system(place: Path, isa: Architecture) -> None:
     lock = place / "lock.txt"
     lock.write_text(_text(f"locks/{isa.name}.txt"))
     tags = [f"manylinux_2_{minor}_{isa.machine}" for minor in range(36, 16, -1)]
-    _tool(
+    tool(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
             *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--target", place / SITE),
@@ -197,34 +181,6 @@ def _device(place: Path, settings: Settings) -> None:
     words = ["-c", f"import sys; sys.path.append('/edgecnn'); import runner; {tries}"]
     command, environment = _emulation(cache_dir() / emulator_tree(), place, settings, words)
     run(command, timeout_s=PATIENCE_S, environment=environment)
-
-
-def _unpack(place: Path, room: Path, architecture: str, packages: Sequence[str], *, status: Path) -> None:
-    """Unpack Debian packages and what they depend on, but for what ``status``, if it is there, has as installed."""
-    for folder in ("state/lists/partial", "cache/archives/partial"):
-        (room / folder).mkdir(parents=True, exist_ok=True)
-    options = {
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "3",
-        "Debug::NoLocking": "true",
-        "Dir::Cache": room / "cache",
-        "Dir::State": room / "state",
-        "Dir::State::status": status,
-    }
-    apt = ["apt-get", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
-    _tool([*apt, "update"])
-    _tool([*apt, "autoclean"])  # of what a killed run has left, what is not served any more
-    _tool([*apt, "install", "-y", "--download-only", "--reinstall", "--no-install-recommends", *packages])
-    for archive in sorted((room / "cache/archives").glob("*.deb")):
-        _tool(["dpkg", "-x", archive, place])
-    shutil.rmtree(room)
-
-
-def _downloads(name: str) -> Path:
-    return cache_dir() / "downloads" / name
 
 
 # --- what a device's Linux says ---

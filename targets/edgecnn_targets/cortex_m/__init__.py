@@ -1,0 +1,170 @@
+"""Devices of kind ``cortex-m``: C networks on an emulated bare Cortex-M board, compiled for its core.
+
+QEMU executes the instructions of the core, one after another, each in the same emulated time (``-icount``): what a
+counter of the board shows is then a number of instructions, the same in every run. They are no cycles: a real core
+takes more than one for some, and waits for its flash.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import DeviceFault, InputError, unknown
+from edgecnn.report import Latency, Resources
+from edgecnn_targets.c.host import require_fits
+from edgecnn_targets.c.network import Network, read_network
+from edgecnn_targets.cortex_m import toolchain
+from edgecnn_targets.cortex_m.toolchain import Settings
+from edgecnn_targets.devices import Device, settings_of
+from edgecnn_targets.evaluate import fixed_input
+from edgecnn_targets.registry import Runtime
+from edgecnn_targets.session import LayerCost, Op, Usage
+
+__all__ = ["Settings", "layers", "measure", "missing", "open_session", "setup"]
+SHIFT = 4  # an instruction takes 2**SHIFT ns of emulated time: some 2 ticks of the counter make it, at 25 MHz
+START_S, IMAGE_S = 60.0, 120.0
+EMULATORS = 4  # at a time, at most
+COST = np.dtype([("ticks", "<u8"), ("flash", "<u8"), ("ram", "<u8"), ("stack", "<u8")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CortexMSession:
+    """A network compiled for a board; see ``Session``.
+
+    Attributes:
+        network: its files.
+        settings: the board.
+        image: an ELF file.
+    """
+
+    network: Network
+    settings: Settings
+    image: bytes = field(repr=False)
+    findings: tuple[str, ...]
+    threads: int = 1
+    arithmetic: str = "litert"
+    ops: tuple[Op, ...] = field(init=False)
+    input: Port = field(init=False)
+    output: Port = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("ops", "input", "output"):
+            object.__setattr__(self, name, getattr(self.network, name))
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.run``: several emulators share the batch.
+
+        Raises:
+            DeviceFault: an emulator crashed, hung, or left not every output.
+        """
+        require_fits(self.network, batch)
+        parts = [part for part in np.array_split(batch, min(EMULATORS, os.cpu_count() or 1)) if len(part)]
+        with ThreadPoolExecutor(max(len(parts), 1)) as pool:
+            made = list(pool.map(lambda part: emulate(self, self.image, part)[0], parts))
+        return np.concatenate(made) if made else np.empty((0, *self.output.shape[1:]), np.int8)
+
+
+def open_session(
+    device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None
+) -> CortexMSession:
+    """Compile a network for the device's board.
+
+    Raises:
+        InputError: more than one thread, or other kernels, were asked for; or the files are not a C network.
+        UnsupportedError: it does not fit the board.
+        MissingDependencyError: the device is not set up.
+        DeviceFault: the compiler failed.
+    """
+    if threads != 1:
+        raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
+    if kernels not in (None, "exact"):
+        raise InputError(unknown("kernels", kernels, ("exact",)))
+    network, settings = read_network(artifact), settings_of(device, Settings)
+    image = toolchain.build(network, settings)
+    version = toolchain.call(toolchain.COMPILER, "-dumpversion", timeout_s=START_S).strip()
+    flags = " ".join(("-O3", *settings.flags))
+    built = f"built by {toolchain.COMPILER} {version} with {flags}; counts are of instructions, not of cycles"
+    return CortexMSession(network=network, settings=settings, image=image, findings=(built,))
+
+
+def missing(device: Device, runtime: Runtime) -> str | None:
+    """The command that sets the device up, or ``None`` when it is ready."""
+    return None if toolchain.ready() else f"edgecnn devices setup {device.name}"
+
+
+def setup(device: Device, say: Callable[[str], None]) -> bool:
+    """Fetch the compiler and the emulator; whether anything was done."""
+    settings_of(device, Settings)
+    return toolchain.setup(lambda line: say(f"{device.name}: {line}"))
+
+
+def measure(device: Device, session: CortexMSession) -> Usage:
+    """Instructions and memory of one inference: the whole image in flash; data, arena and used stack in RAM."""
+    _, costs, _ = emulate(session, session.image, fixed_input(session))
+    cost = costs[0]
+    return Usage(
+        latency=Latency(threads=1, instructions=instructions(session.settings, int(cost["ticks"])), runs=1),
+        resources=Resources(
+            sram_kib=int(cost["ram"] + cost["stack"]) / 1024,
+            flash_kib=int(cost["flash"]) / 1024,
+            arena_bytes=session.network.arena_bytes,
+        ),
+    )
+
+
+def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
+    """Instructions of each op, from a build that notes the counter before each."""
+    session = open_session(device, runtime, artifact, threads=1, kernels=None)
+    image = toolchain.build(session.network, session.settings, marking=True)
+    _, _, marks = emulate(session, image, fixed_input(session))
+    spent = np.diff(marks[0].astype(np.int64))
+    return [
+        LayerCost(op=op.kind, name=op.name, instructions=instructions(session.settings, int(ticks)), place="CPU")
+        for op, ticks in zip(session.ops, spent, strict=True)
+    ]
+
+
+def instructions(settings: Settings, ticks: int) -> int:
+    """What so many ticks of the counter are, to within the instructions of one tick."""
+    return round(ticks * 1000 / (settings.clock_mhz * (1 << SHIFT)))
+
+
+def emulate(session: CortexMSession, image: bytes, batch: NDArray[Any]) -> tuple[NDArray[np.int8], Any, Any]:
+    """Run images through one emulator.
+
+    Returns:
+        The outputs; a ``COST`` for each image; the counter before each op (in a marking build) and at the end.
+
+    Raises:
+        DeviceFault: it crashed, hung, or left not every output.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "image.elf").write_bytes(image)
+        (folder / "input.bin").write_bytes(np.ascontiguousarray(batch).tobytes())
+        said = toolchain.call(
+            toolchain.EMULATOR,
+            *("-machine", session.settings.machine, "-icount", f"shift={SHIFT}", "-kernel", "image.elf"),
+            *("-semihosting-config", "enable=on,target=native", "-nodefaults", "-display", "none"),
+            timeout_s=START_S + IMAGE_S * len(batch),
+            cwd=folder,
+        )
+        marks = toolchain.marks_of(session.network)
+        record = np.dtype([("cost", COST), ("marks", "<u8", (marks,))])
+        outputs, records = ((folder / f"{what}.bin").read_bytes() for what in ("output", "costs"))
+    size = int(np.prod(session.output.shape))
+    if len(outputs) != size * len(batch) or len(records) != record.itemsize * len(batch):
+        raise DeviceFault(f"the emulator left {len(outputs) // size} of {len(batch)} outputs; it said: {said or '-'}")
+    found = np.frombuffer(records, record)
+    made = np.frombuffer(outputs, np.int8).reshape(len(batch), *session.output.shape[1:])
+    return made, found["cost"], found["marks"]

@@ -1,0 +1,164 @@
+"""The cross-compiler and the emulator of bare Cortex-M boards: Debian's, in the cache, and how they are called."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
+from edgecnn_targets.c.network import Network
+from edgecnn_targets.cache import cache_dir, ensure
+from edgecnn_targets.debian import library_path, unpack
+from edgecnn_targets.process import run
+
+COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
+PACKAGES = {COMPILER: "gcc-arm-none-eabi", EMULATOR: "qemu-system-arm"}
+COMPILE_S = 300.0
+OPTIONS = ("-std=c99", "-O3", "-ffreestanding", "-nostdlib", "-mthumb")
+MARK = re.compile(r"^(?=  /\* \{\"op\")", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The board that is emulated. Its memory is larger than the device's, whose limits are checks.
+
+    Attributes:
+        machine: QEMU's name of the board.
+        flags: the compiler's, for the core.
+        clock_mhz: of the emulated board's core clock, which drives the counter.
+        vectors: address of the vector table.
+        code: address of the memory for code and constants.
+        code_kib: its size.
+        data: address of the memory for everything else.
+        data_kib: its size.
+    """
+
+    machine: str
+    flags: tuple[str, ...]
+    clock_mhz: float
+    vectors: int
+    code: int
+    code_kib: int
+    data: int
+    data_kib: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flags", tuple(self.flags))
+        for name in ("clock_mhz", "code_kib", "data_kib"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+def tree(tool: str) -> Path:
+    """The tool's folder in the cache."""
+    return cache_dir() / "cortex-m" / tool
+
+
+def ready() -> bool:
+    """Whether compiler and emulator are there. A tree that is there is whole."""
+    return all(tree(tool).is_dir() for tool in PACKAGES)
+
+
+def setup(say: Callable[[str], None]) -> bool:
+    """Fetch what is missing; whether anything was done. Raises as ``debian.unpack``."""
+
+    def build(tool: str) -> Callable[[Path], None]:
+        def fill(place: Path) -> None:
+            say(f"fetching {PACKAGES[tool]}")
+            unpack(place, [PACKAGES[tool]], downloads=tool)
+            if not (place / "usr/bin" / tool).is_file():
+                raise DeviceFault(f"the package {PACKAGES[tool]} of this machine's sources holds no usr/bin/{tool}")
+
+        return fill
+
+    built = [ensure(f"cortex-m/{tool}", build(tool)) for tool in PACKAGES]
+    return any(built)
+
+
+def call(tool: str, *words: str | Path, timeout_s: float, cwd: Path | None = None) -> str:
+    """What a tool prints.
+
+    Raises:
+        MissingDependencyError: it is not set up.
+        DeviceFault: it fails, or does not end in time.
+    """
+    place = tree(tool)
+    if not place.is_dir():
+        raise MissingDependencyError(f"{tool} is not set up: edgecnn devices setup cortex-m4")
+    environment = {**os.environ, "LD_LIBRARY_PATH": library_path(place)}
+    return run([place / "usr/bin" / tool, *words], timeout_s=timeout_s, cwd=cwd, environment=environment)
+
+
+def build(network: Network, settings: Settings, *, marking: bool = False) -> bytes:
+    """Compile a network and the harness into an image for a board, an ELF file.
+
+    Args:
+        network: the C files.
+        settings: the board.
+        marking: whether the time before each op is noted.
+
+    Raises:
+        UnsupportedError: it does not fit the board's memory; says by how much.
+        DeviceFault: the compiler fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, image = network.source, Path(folder) / "image.elf"
+        if marking:
+            source = Path(folder) / "marking.c"
+            code = MARK.sub("  mark();\n", network.source.read_text("utf-8"))
+            source.write_text(f"extern void mark(void);\n{code}", "utf-8")
+        (Path(folder) / "harness.h").write_text(_harness(network), "utf-8")
+        script = Path(folder) / "linker.ld"
+        script.write_text(_memory(settings) + _text("linker.ld"), "utf-8")
+        harness = Path(folder) / "harness.c"
+        harness.write_text(_text("harness.c"), "utf-8")
+        places = ("-I", folder, "-I", network.source.parent, "-T", script, "-o", image)
+        try:
+            call(COMPILER, *OPTIONS, *settings.flags, *places, harness, source, "-lgcc", timeout_s=COMPILE_S)
+            return image.read_bytes()
+        except DeviceFault as fault:
+            over = re.search(r"region `(\w+)' overflowed by (\d+) bytes", str(fault))
+            if over is None:
+                raise
+            kib = settings.code_kib if over[1] == "CODE" else settings.data_kib
+            raise UnsupportedError(
+                f"{network.source} does not fit the emulated board {settings.machine}: {over[2]} bytes more than the "
+                f"{kib} KiB for {over[1].lower()}"
+            ) from None
+
+
+def _harness(network: Network) -> str:
+    function = network.function.removesuffix("_invoke")
+    return (
+        f'#include "{network.header.name}"\n'
+        f"#define INPUT_SIZE {network.prefix}_INPUT_SIZE\n"
+        f"#define OUTPUT_SIZE {network.prefix}_OUTPUT_SIZE\n"
+        f"#define MARKS {marks_of(network)}\n"
+        f"#define invoke {function}_invoke\n"
+        f"#define input_place {function}_input\n"
+        f"#define output_place {function}_output\n"
+    )
+
+
+def marks_of(network: Network) -> int:
+    """How many times the harness notes: one before each op, and the end."""
+    return len(network.ops) + 1
+
+
+def _memory(settings: Settings) -> str:
+    return (
+        "MEMORY {\n"
+        f"  VECTORS : ORIGIN = {settings.vectors:#x}, LENGTH = 64\n"
+        f"  CODE : ORIGIN = {settings.code:#x}, LENGTH = {settings.code_kib}K\n"
+        f"  DATA : ORIGIN = {settings.data:#x}, LENGTH = {settings.data_kib}K\n"
+        "}\n"
+    )
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")

@@ -1,0 +1,93 @@
+"""Debian packages, unpacked into a folder and not installed: nobody needs to be root.
+
+They come from the sources that this machine is set up with, by ``apt-get`` under a configuration of its own: other
+lists and another cache. apt verifies them against the signed index. What a killed run has downloaded is used by the
+next.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
+from edgecnn_targets.cache import VARIABLE, cache_dir
+from edgecnn_targets.process import run
+
+PATIENCE_S = 900.0
+INSTALLED = Path("/var/lib/dpkg/status")
+
+
+def require() -> None:
+    """Nothing, on a Debian machine.
+
+    Raises:
+        MissingDependencyError: it is none.
+    """
+    for name in ("apt-get", "dpkg"):
+        if shutil.which(name) is None:
+            raise MissingDependencyError(f"setting up emulated devices needs {name}: use a Debian machine or container")
+
+
+def unpack(
+    place: Path, packages: Sequence[str], *, downloads: str, architecture: str | None = None, status: Path = INSTALLED
+) -> None:
+    """Unpack packages and what they depend on.
+
+    Args:
+        place: an empty folder.
+        packages: Debian's names.
+        downloads: folder in the cache for what is on its way.
+        architecture: of the packages; by default this machine's.
+        status: what is listed there as installed is left out; by default what this machine has. It need not exist.
+
+    Raises:
+        MissingDependencyError: this is no Debian machine.
+        InputError: the disk is full.
+        DeviceFault: apt or dpkg failed; with its last output.
+    """
+    require()
+    room = cache_dir() / "downloads" / downloads
+    for folder in ("state/lists/partial", "cache/archives/partial"):
+        (room / folder).mkdir(parents=True, exist_ok=True)
+    own = architecture or tool(["dpkg", "--print-architecture"]).strip()
+    options = {
+        "APT::Architecture": own,
+        "APT::Architectures": own,
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "Debug::NoLocking": "true",
+        "Dir::Cache": room / "cache",
+        "Dir::State": room / "state",
+        "Dir::State::status": status,
+    }
+    apt = ["apt-get", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+    tool([*apt, "update"])
+    tool([*apt, "autoclean"])  # of what a killed run has left, what is not served any more
+    tool([*apt, "install", "-y", "--download-only", "--reinstall", "--no-install-recommends", *packages])
+    for archive in sorted((room / "cache/archives").glob("*.deb")):
+        tool(["dpkg", "-x", archive, place])
+    shutil.rmtree(room)
+
+
+def library_path(place: Path) -> str:
+    """Where unpacked programs find the libraries unpacked beside them, for ``LD_LIBRARY_PATH``."""
+    return ":".join(map(str, sorted(place.glob("usr/lib/*-linux-gnu")) + sorted(place.glob("lib/*-linux-gnu"))))
+
+
+def tool(words: Sequence[str | Path]) -> str:
+    """What a tool of a set-up prints.
+
+    Raises:
+        InputError: the disk is full.
+        DeviceFault: it failed; with its last output.
+    """
+    try:
+        return run(words, timeout_s=PATIENCE_S, environment={**os.environ, "LC_ALL": "C.UTF-8"})
+    except DeviceFault as fault:
+        if "No space left on device" in str(fault):
+            raise InputError(f"the disk is full; set {VARIABLE} to a folder with room ({fault})") from None
+        raise

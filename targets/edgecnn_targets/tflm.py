@@ -1,0 +1,135 @@
+"""Devices of kind ``tflm``: TensorFlow Lite Micro, the interpreter that microcontrollers run, built for this machine.
+
+Its kernels are the reference ones, in plain C++, so its outputs are a microcontroller's. Its arena is not, quite: with
+64-bit pointers the structs in it are larger.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import DeviceFault, InputError, UnsupportedError
+from edgecnn.report import Resources
+from edgecnn_targets import litert, tflm_child
+from edgecnn_targets.devices import Device
+from edgecnn_targets.evaluate import fixed_input
+from edgecnn_targets.process import run
+from edgecnn_targets.registry import Runtime
+from edgecnn_targets.session import Op, Usage
+
+ARENA_BYTES = 64 << 20  # given to the interpreter, which says how much of it it takes
+START_S, IMAGE_S = 60.0, 60.0
+TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+HEAD = re.compile(r"Arena allocation head (\d+) bytes")
+UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TflmSession:
+    """A file that TensorFlow Lite Micro takes; see ``Session``.
+
+    Attributes:
+        path: the file.
+        arena_bytes: of the whole arena.
+        activation_bytes: of the tensors in it; the rest is structs and what kernels keep.
+    """
+
+    path: Path
+    arena_bytes: int
+    activation_bytes: int
+    input: Port
+    output: Port
+    ops: tuple[Op, ...]
+    findings: tuple[str, ...] = field(init=False)
+    threads: int = 1
+    arithmetic: str = "litert"
+
+    def __post_init__(self) -> None:
+        kinds = sorted({op.kind for op in self.ops})
+        memory = f"an arena of {self.arena_bytes:,} bytes, of them {self.activation_bytes:,} for activations"
+        said = f"{memory} (on a 64-bit machine); needs {len(kinds)} ops registered: {', '.join(kinds)}"
+        object.__setattr__(self, "findings", (said,))
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.run``.
+
+        Raises:
+            DeviceFault: the interpreter crashed or hung.
+        """
+        if batch.shape[1:] != self.input.shape[1:] or batch.dtype != self.input.dtype:
+            got, takes = f"{batch.dtype} {batch.shape[1:]}", f"{self.input.dtype} {self.input.shape[1:]}"
+            raise InputError(f"{self.path} takes {takes} per image, not {got}")
+        return _interpret(self.path, batch)[0] if len(batch) else np.empty((0, *self.output.shape[1:]), np.int8)
+
+
+def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> TflmSession:
+    """Try one inference.
+
+    Raises:
+        InputError: more than one thread was asked for, or the file is not a TFLite file.
+        UnsupportedError: the interpreter does not have one of its ops.
+        DeviceFault: the interpreter crashed or hung.
+    """
+    if threads != 1:
+        raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
+    said = litert.open_session(artifact, kernels="reference")
+    try:
+        _, allocations = _interpret(artifact, fixed_input(said))
+    except DeviceFault as fault:
+        unknown = UNKNOWN.search(str(fault))
+        if unknown is None:
+            raise
+        raise UnsupportedError(f"{artifact}: TensorFlow Lite Micro has no {unknown[1]}") from None
+    total, head = TOTAL.search(allocations), HEAD.search(allocations)
+    if total is None or head is None:
+        raise DeviceFault(f"TensorFlow Lite Micro did not say what memory it takes, but: {allocations[-200:]!r}")
+    return TflmSession(
+        path=artifact,
+        arena_bytes=int(total[1]),
+        activation_bytes=int(head[1]),
+        input=said.input,
+        output=said.output,
+        ops=said.ops,
+    )
+
+
+def missing(device: Device, runtime: Runtime) -> str | None:
+    """The command that installs the interpreter, or ``None`` when it is there."""
+    return None if find_spec("tflite_micro") and runtime.missing() is None else "pip install 'edgecnn[mcu]'"
+
+
+def setup(device: Device, say: Callable[[str], None]) -> bool:
+    """Nothing: the interpreter is installed with this package's extra ``mcu``."""
+    return False
+
+
+def measure(device: Device, session: TflmSession) -> Usage:
+    """Memory: the arena, and the file, without the interpreter's code."""
+    return Usage(
+        resources=Resources(
+            sram_kib=session.arena_bytes / 1024,
+            flash_kib=session.path.stat().st_size / 1024,
+            arena_bytes=session.arena_bytes,
+        )
+    )
+
+
+def _interpret(path: Path, batch: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Outputs, and what the interpreter said."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
+        np.save(inputs, batch)
+        words = (sys.executable, str(tflm_child.__file__), path, inputs, outputs, str(ARENA_BYTES))
+        said = run(words, timeout_s=START_S + IMAGE_S * len(batch))
+        return np.load(outputs), said
