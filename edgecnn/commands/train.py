@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument_group("how it learns"),
         ("epochs", positive, "passes over the training images (default 30; 4 with --qat)"),
         ("batch", positive, "images per step, over all processes (default 64)"),
-        ("lr", float, "peak learning rate (default 0.003; 0.0002 with --qat)"),
+        ("lr", float, "peak learning rate (default 0.003; 0.0001 with --qat)"),
         ("warmup", float, "share of the steps in which the learning rate rises (default 0.05)"),
         ("weight-decay", float, "not on biases and norms (default 0.05; 0 with --qat)"),
         ("label-smoothing", float, "(default 0.1; 0 with --qat)"),

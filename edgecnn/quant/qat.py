@@ -65,7 +65,9 @@ class QatGraph(nn.Module):
     """A full int8 graph as a module that learns: NCHW float32 in, logits on the output's grid out.
 
     A learned scale is the graph's times ``exp(step)``, and ``step`` starts at 0: so it stays above 0, and Adam changes
-    it by a share of itself (Jain et al. 2020, section 4.1, learn its logarithm too). Zero points stay.
+    it by a share of itself (Jain et al. 2020, section 4.1, learn its logarithm too). Zero points stay. For the
+    same reason weights are parameters in shares of their channel's range and biases of their output's range: folding
+    batch norm leaves channels of any size, and one learning rate must suit them all.
 
     Args:
         graph: quantized by ``ptq.quantize``.
@@ -90,8 +92,15 @@ class QatGraph(nn.Module):
         for node in graph:
             if node.op in WEIGHTED:
                 weight, bias = (graph.tensors[i] for i in node.inputs[1:])
-                self.weights.append(nn.Parameter(torch.from_numpy(_start(weight))))
-                self.biases.append(nn.Parameter(torch.from_numpy(_real(bias))))
+                made = _quant(graph.tensors[node.output])
+                reach = (made.limits[1] - made.limits[0]) * float(made.scale[0])
+                ranges = _steps(weight) * weight_limit
+                self.weights.append(nn.Parameter(torch.from_numpy(_start(weight) / ranges)))
+                self.biases.append(nn.Parameter(torch.from_numpy(_real(bias) / reach)))
+                k = self._layers[node.output]
+                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(_quant(weight).scale), persistent=False)
+                self.register_buffer(f"weight_ranges_{k}", torch.from_numpy(ranges), persistent=False)
+                self.register_buffer(f"bias_range_{k}", torch.tensor(reach, dtype=torch.float64), persistent=False)
                 self.weight_steps.append(
                     nn.Parameter(torch.zeros(len(_quant(weight).scale)), requires_grad=learn_steps)
                 )
@@ -111,9 +120,6 @@ class QatGraph(nn.Module):
                     value = torch.from_numpy(_quant(tensor).dequantize(_integers(tensor)))
                     value = value.permute(0, 3, 1, 2) if value.ndim == 4 else value
                     self.register_buffer(f"constant_{k}_{i}", value, persistent=False)
-        for k, node in enumerate(n for n in graph if n.op in WEIGHTED):
-            found = torch.from_numpy(_quant(graph.tensors[node.inputs[1]]).scale)
-            self.register_buffer(f"weight_scales_{k}", found, persistent=False)
         self._last = {name: k for k, node in enumerate(graph) for name in node.inputs}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,6 +149,12 @@ class QatGraph(nn.Module):
         scales: torch.Tensor = getattr(self, f"weight_scales_{layer}") * torch.exp(self.weight_steps[layer])
         return scales
 
+    def _learned(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (laid out as the graph's) and bias of a layer before rounding, float64."""
+        weight: torch.Tensor = self.weights[layer] * getattr(self, f"weight_ranges_{layer}")
+        bias: torch.Tensor = self.biases[layer] * getattr(self, f"bias_range_{layer}")
+        return weight, bias
+
     def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         quant = _quant(self.graph.tensors[name])
         (low, high), zero = quant.limits, int(quant.zero_point[0])
@@ -151,13 +163,13 @@ class QatGraph(nn.Module):
     def _layer(self, node: Node, activation_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as ``scheme.py`` does."""
         k = self._layers[node.output]
-        scales, weight = self._weight_scales(k), self.weights[k]
+        scales, (weight, learned) = self._weight_scales(k), self._learned(k)
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
-        real = _rounded(weight.double(), wide, -self.weight_limit, self.weight_limit).float()
+        real = _rounded(weight, wide, -self.weight_limit, self.weight_limit).float()
         of_input = activation_scales[self._groups[node.inputs[0]]]
         product = (of_input.double() * scales.double()).float().double().detach()
         limit = _bias_limit(self.graph.tensors[node.inputs[2]])
-        bias = _rounded(self.biases[k], product, -limit, limit).float()
+        bias = _rounded(learned, product, -limit, limit).float()
         return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
 
     @torch.no_grad()
@@ -176,10 +188,11 @@ class QatGraph(nn.Module):
         k = self._layers[node.output]
         weight, bias = (self.graph.tensors[i] for i in node.inputs[1:])
         found = self._weight_scales(k).cpu().numpy()
-        made = scheme.quantize_weight(replace(weight, value=self.weights[k].cpu().numpy()), found, self.weight_limit)
+        value, learned = (t.cpu().numpy() for t in self._learned(k))
+        made = scheme.quantize_weight(replace(weight, value=value), found, self.weight_limit)
         products = scheme.bias_scales(input_scale, found)
         limit = _bias_limit(bias) * products.astype(np.float64)
-        learned = np.clip(self.biases[k].cpu().numpy(), -limit, limit)
+        learned = np.clip(learned, -limit, limit)
         return replace(made, value=weight.value), scheme.quantize_bias(bias, products, learned, _quant(bias).dtype)
 
 
@@ -201,18 +214,20 @@ def _scaled(quant: QParams, scale: np.float32) -> QParams:
     return replace(quant, scale=np.array([scale], np.float32))
 
 
+def _steps(tensor: Tensor) -> NDArray[np.float64]:
+    """The scales of a weight or bias, shaped to broadcast against it."""
+    return _quant(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+
+
 def _real(tensor: Tensor) -> NDArray[np.float64]:
     """Real values of the integers in float64: an int32 does not fit into float32."""
-    quant = _quant(tensor)
-    shape = (-1, *[1] * (len(tensor.shape) - 1))
-    real: NDArray[np.float64] = _integers(tensor) * quant.scale.astype(np.float64).reshape(shape)
+    real: NDArray[np.float64] = _integers(tensor) * _steps(tensor)
     return real
 
 
-def _start(weight: Tensor) -> NDArray[np.float32]:
+def _start(weight: Tensor) -> NDArray[np.float64]:
     """The float weights, moved no further than so that each rounds to its integer, whichever way that was chosen."""
     assert weight.value is not None
-    step = _quant(weight).scale.astype(np.float64).reshape(-1, *[1] * (len(weight.shape) - 1))
-    real = _real(weight)
-    start: NDArray[np.float32] = np.clip(weight.value, real - CELL * step, real + CELL * step).astype(np.float32)
+    reach = CELL * _steps(weight)
+    start: NDArray[np.float64] = np.clip(weight.value.astype(np.float64), _real(weight) - reach, _real(weight) + reach)
     return start

@@ -118,12 +118,13 @@ class QatConfig(TrainConfig):
         weights: the float network; needed unless the model has demo weights or brings its own.
         recipe: as of ``edgecnn export``; its grids and integers are where training starts.
         calibration_images: training images that set the ranges.
+        lr: peak learning rate; weights and biases learn in shares of their ranges, of which 1/127 is one integer.
         learn_steps: the scales of weights and activations learn too (LSQ, Esser et al. 2020).
         distill: share of the loss that asks for the float network's probabilities instead of the labels.
     """
 
     epochs: int = 4
-    lr: float = 2e-4
+    lr: float = 1e-4
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.99
