@@ -160,7 +160,10 @@ def test_the_header_says_what_an_application_needs(mobilenet):
 
 def test_it_includes_nothing_but_stdint(files):
     included = {name for data in files.values() for name in re.findall(r"#include (\S+)", data.decode())}
-    assert included == {"<stdint.h>", '"v2.h"', '"v2_weights.h"'}
+    assert included == {"<stdint.h>", "<arm_mve.h>", '"v2.h"', '"v2_weights.h"'}
+    assert (
+        b"#ifdef __ARM_FEATURE_MVE\n#include <arm_mve.h>\n#endif" in files[".c"]
+    )  # the compiler's own, on such a core
 
 
 def test_only_the_kernels_used_are_in_it():

@@ -1,8 +1,22 @@
+#ifdef __ARM_FEATURE_MVE
+#include <arm_mve.h>
+#endif
+
 /* The sums of products of x with one to four filters, which lie one after another. */
 static void dot(const int8_t *x, const int8_t *filters, int32_t length, int32_t count, int32_t *sums) {
   if (count == 4) {
     const int8_t *f0 = filters, *f1 = f0 + length, *f2 = f1 + length, *f3 = f2 + length;
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#ifdef __ARM_FEATURE_MVE /* Helium: 16 products at a time */
+    for (int32_t i = 0; i < length; i += 16) {
+      const mve_pred16_t inside = vctp8q((uint32_t)(length - i));
+      const int8x16_t v = vldrbq_z_s8(x + i, inside);
+      s0 = vmladavaq_s8(s0, v, vldrbq_z_s8(f0 + i, inside));
+      s1 = vmladavaq_s8(s1, v, vldrbq_z_s8(f1 + i, inside));
+      s2 = vmladavaq_s8(s2, v, vldrbq_z_s8(f2 + i, inside));
+      s3 = vmladavaq_s8(s3, v, vldrbq_z_s8(f3 + i, inside));
+    }
+#else
     for (int32_t i = 0; i < length; i++) {
       const int32_t v = x[i];
       s0 += v * f0[i];
@@ -10,6 +24,7 @@ static void dot(const int8_t *x, const int8_t *filters, int32_t length, int32_t 
       s2 += v * f2[i];
       s3 += v * f3[i];
     }
+#endif
     sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
     return;
   }
