@@ -47,6 +47,7 @@ class Checking:
         limits: what is demanded.
         allow_float: accept ops that compute in float in an int8 artifact; they are listed all the same.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
+        seed: which images, where there are more than ``limit``.
     """
 
     data: str | None
@@ -57,6 +58,7 @@ class Checking:
     limits: Limits = field(default_factory=Limits)
     allow_float: bool = False
     exact_kernels: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.data is None and self.limits.comparing:
@@ -116,7 +118,14 @@ class Checking:
         """The images to check on."""
         if self.data is None:
             return None
-        return open_images(self.data, demo_split="test", labelled=True, limit=self.limit, skip_bad=self.skip_bad_images)
+        return open_images(
+            self.data,
+            demo_split="test",
+            labelled=True,
+            limit=self.limit,
+            seed=self.seed,
+            skip_bad=self.skip_bad_images,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +235,7 @@ class _Run:
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
         self.fault: DeviceFault | None = None
+        self.stopped: str | None = None
 
     @property
     def executes(self) -> bool:
@@ -256,9 +266,17 @@ class _Run:
             close()
 
     def count(
-        self, x: NDArray[np.float32], labels: NDArray[np.integer[Any]], expected: NDArray[np.float32] | None
+        self, x: NDArray[np.float32], labels: NDArray[np.integer[Any]], expected: NDArray[np.float32] | None, total: int
     ) -> None:
+        """Some images more; none on a slow device, once a limit cannot hold any more."""
+        if self.stopped is not None:
+            return
         self.attempt(lambda session: self.meter.update(logits(session, x), labels, expected))
+        if self.fault is None and not self.by_the_clock:
+            accuracy = self.meter.result()
+            option = self.checking.limits.lost(accuracy, total)
+            if option is not None and accuracy.n < total:
+                self.stopped = f"stopped after {accuracy.n} of {total} images: {option} cannot hold any more"
 
     def measure(self) -> None:
         def work(session: Session) -> None:
@@ -286,7 +304,13 @@ class _Run:
             beside_host=self.beside_host,
             resources=self.usage.resources,
             float_ops=float_ops,
-            findings=(*findings, *skipped, *checking.limits.left_out(self.figures), *broken),
+            findings=(
+                *findings,
+                *skipped,
+                *filter(None, [self.stopped]),
+                *checking.limits.left_out(self.figures),
+                *broken,
+            ),
         )
         return replace(entry, checks=tuple(self._checks(entry)))
 
@@ -340,7 +364,7 @@ def _over_images(
         x = preprocess.normalise(pixels)
         expected = reference(x) if reference is not None else None
         _wait(busy)
-        busy = [pool.submit(run.count, x, classes[labels], expected) for run in runs]
+        busy = [pool.submit(run.count, x, classes[labels], expected, len(images)) for run in runs]
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
@@ -367,8 +391,8 @@ def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> No
     host = device("host")
     if missing(host, run.subject.target) is not None:
         return
-    fed = session.input.encode(inputs)
-    there, here = session.run(fed), open_session(host, run.subject.path).run(fed)
+    fed, exact = session.input.encode(inputs), runtime(run.subject.target).exact
+    there, here = session.run(fed), open_session(host, run.subject.path, kernels=exact).run(fed)
     same = there.reshape(len(fed), -1).argmax(axis=1) == here.reshape(len(fed), -1).argmax(axis=1)
     integers = np.issubdtype(there.dtype, np.integer)
     run.beside_host = BesideHost(

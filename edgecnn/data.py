@@ -75,6 +75,7 @@ def open_images(
     labelled: bool,
     limit: int | None = None,
     shuffle: int | None = None,
+    seed: int = 0,
     skip_bad: bool = False,
 ) -> Images:
     """The images that a user named.
@@ -83,8 +84,9 @@ def open_images(
         where: a folder, or ``demo``.
         demo_split: of the demo data: ``test`` or ``calibration``.
         labelled: whether every image must have a class.
-        limit: at most so many, spread evenly over the set.
+        limit: at most so many. Of labelled images, each class keeps its share; others are spread evenly over the set.
         shuffle: seed of the order, or ``None`` to keep it.
+        seed: which images of a class are among them.
         skip_bad: leave unreadable images out, instead of stopping.
 
     Raises:
@@ -92,9 +94,10 @@ def open_images(
     """
     if where == "demo":
         count = demo.TEST_IMAGES if demo_split == "test" else demo.CALIBRATION_IMAGES
-        return _DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle), labelled=labelled)
+        known = demo.labels(demo_split, range(count), 0) if labelled and limit is not None else None
+        return _DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle, known, seed), labelled=labelled)
     files, labels, classes = _labelled(Path(where)) if labelled else (_any_images(Path(where)), None, None)
-    chosen = _choose(len(files), limit, shuffle)
+    chosen = _choose(len(files), limit, shuffle, labels, seed)
     picked = [files[i] for i in chosen]
     return _FolderImages(
         name=where,
@@ -106,11 +109,36 @@ def open_images(
     )
 
 
-def _choose(count: int, limit: int | None, shuffle: int | None) -> NDArray[np.int64]:
-    """Indices: evenly spaced where there are more than ``limit``, for class folders follow each other."""
+def _choose(count: int, limit: int | None, shuffle: int | None, labels: Labels | None, seed: int) -> NDArray[np.int64]:
+    """Indices of at most ``limit``: of every class its share, or evenly spaced where there are no labels."""
     wanted = count if limit is None else min(limit, count)
-    chosen = np.arange(wanted) * count // wanted
+    if labels is None or wanted == count:
+        chosen = np.arange(wanted) * count // wanted
+    else:
+        chosen = stratified(labels, wanted, seed)
     return chosen if shuffle is None else np.random.default_rng(shuffle).permutation(chosen)
+
+
+def stratified(labels: Labels, wanted: int, seed: int) -> NDArray[np.int64]:
+    """Indices, in order, of so many images, each class with its share of them to within one image.
+
+    Proportional allocation (Cochran 1977, "Sampling Techniques", section 5.5): shares are rounded down, and the images
+    that are left go to the largest remainders, drawn among equal ones. Within a class, chance decides.
+
+    Args:
+        labels: a class per image.
+        wanted: how many, at most ``len(labels)``.
+        seed: of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = counts * wanted / len(labels)
+    quota = np.floor(shares).astype(np.int64)
+    largest = np.lexsort((rng.random(len(classes)), -(shares - quota)))
+    quota[largest[: wanted - quota.sum()]] += 1
+    taken = [order[labels[order] == k][:n] for k, n in zip(classes, quota, strict=True)]
+    return np.sort(np.concatenate(taken))
 
 
 # --- finding files ---

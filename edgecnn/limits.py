@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from edgecnn.errors import InputError
-from edgecnn.report import Check, ReportEntry
+from edgecnn.report import Accuracy, Check, ReportEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,24 @@ class Limits:
     def measuring(self) -> list[str]:
         """The options given that need the artifact run or counted, and no images."""
         return [row.option for row, _ in self.given if row.figure != "accuracy"]
+
+    def lost(self, accuracy: Accuracy, total: int) -> str | None:
+        """The option of a limit that cannot hold any more, whatever the images that are left give; or ``None``.
+
+        Args:
+            accuracy: of the images so far.
+            total: images in the set.
+        """
+        left = 100 * (total - accuracy.n)
+        if self.max_drop is not None and accuracy.drop is not None:
+            least = (accuracy.drop * accuracy.n - left) / total
+            if least > self.max_drop:
+                return f"--max-drop {self.max_drop:g}"
+        if self.min_agreement is not None and accuracy.agreement is not None:
+            most = (accuracy.agreement * accuracy.n + left) / total
+            if most < self.min_agreement:
+                return f"--min-agreement {self.min_agreement:g}"
+        return None
 
     def checks(self, entry: ReportEntry, figures: Collection[str]) -> Iterator[Check]:
         """The limits given, beside the entry's figures; those whose figure the device does not find out are not there,

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from edgecnn import demo
-from edgecnn.data import match_labels, open_images, open_training_folder, resize_arrays
+from edgecnn.data import match_labels, open_images, open_training_folder, resize_arrays, stratified
 from edgecnn.errors import InputError
 from edgecnn.lint import CalibrationLint
 from edgecnn.preprocess import Preprocess
@@ -394,3 +396,27 @@ def test_few_images_and_fractions_say_why():
     fractions = Preprocess(resize=(8, 8), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     assert "multiply both by 255" in lint(PHOTOS, fractions)[0]
     assert lint(PHOTOS, Preprocess(resize=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))) == ()
+
+
+# --- subsets ---
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 2**32 - 1), st.data())
+def test_a_subset_has_every_class_by_its_share(labels, seed, data):
+    labels = np.array(labels)
+    wanted = data.draw(st.integers(1, len(labels)))
+    chosen = stratified(labels, wanted, seed)
+    assert len(set(chosen.tolist())) == wanted
+    assert chosen.tolist() == sorted(chosen)
+    assert chosen.tolist() == stratified(labels, wanted, seed).tolist()
+    for k in set(labels.tolist()):
+        assert abs(np.count_nonzero(labels[chosen] == k) - np.count_nonzero(labels == k) * wanted / len(labels)) < 1
+
+
+def test_the_seed_chooses_the_images_of_a_subset():
+    labels = np.repeat(np.arange(4), 50)
+    subsets = {tuple(stratified(labels, 20, seed)) for seed in range(5)}
+    assert len(subsets) == 5
+    sets = [open_images("demo", demo_split="test", labelled=True, limit=40, seed=seed).labels for seed in (0, 0, 1)]
+    assert sets[0].tolist() == sets[1].tolist()
+    assert [np.bincount(s, minlength=16).max() - np.bincount(s, minlength=16).min() for s in sets] <= [2, 2, 2]

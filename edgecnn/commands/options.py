@@ -42,7 +42,9 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     """On what, where and against which limits artifacts are checked."""
     data = parser.add_argument_group("checking")
     data.add_argument("--data", required=data_required, metavar="DIR|demo", help="labelled images to check on")
-    data.add_argument("--limit", type=positive, metavar="N", help="at most N images of --data")
+    data.add_argument(
+        "--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share"
+    )
     data.add_argument(
         "--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)"
     )
@@ -89,6 +91,7 @@ def checking(options: argparse.Namespace) -> Any:
         limit=options.limit,
         skip_bad_images=options.skip_bad_images,
         devices=tuple(filter(None, options.device.split(","))),
+        seed=options.seed,
         threads=options.threads,
         limits=limits,
         allow_float=options.allow_float,

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
+from edgecnn.files import sha256
 from edgecnn_targets.cache import VARIABLE, cache_dir
 from edgecnn_targets.process import run
 
 PATIENCE_S = 900.0
 INSTALLED = Path("/var/lib/dpkg/status")
+PACKAGES = "packages.txt"
 
 
 def require() -> None:
@@ -32,16 +34,23 @@ def require() -> None:
 
 
 def unpack(
-    place: Path, packages: Sequence[str], *, downloads: str, architecture: str | None = None, status: Path = INSTALLED
+    place: Path,
+    packages: Sequence[str],
+    *,
+    downloads: str,
+    architecture: str | None = None,
+    status: Path = INSTALLED,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Unpack packages and what they depend on.
 
     Args:
-        place: an empty folder.
+        place: an empty folder; ``packages.txt`` in it will list the packages and their SHA-256.
         packages: Debian's names.
         downloads: folder in the cache for what is on its way.
         architecture: of the packages; by default this machine's.
         status: what is listed there as installed is left out; by default what this machine has. It need not exist.
+        say: tells the person at the terminal what is odd.
 
     Raises:
         MissingDependencyError: this is no Debian machine.
@@ -65,11 +74,16 @@ def unpack(
         "Dir::State::status": status,
     }
     apt = ["apt-get", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
-    tool([*apt, "update"])
+    try:
+        tool([*apt, "update"])
+    except DeviceFault as fault:  # one index of several; what lacks for it is found below
+        say(f"going on without some of the package lists: {fault}")
     tool([*apt, "autoclean"])  # of what a killed run has left, what is not served any more
     tool([*apt, "install", "-y", "--download-only", "--reinstall", "--no-install-recommends", *packages])
-    for archive in sorted((room / "cache/archives").glob("*.deb")):
+    archives = sorted((room / "cache/archives").glob("*.deb"))
+    for archive in archives:
         tool(["dpkg", "-x", archive, place])
+    (place / PACKAGES).write_text("".join(f"{sha256(a.read_bytes())}  {a.name}\n" for a in archives))
     shutil.rmtree(room)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import tempfile
@@ -17,10 +18,14 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn_targets import litert, onnxruntime
+from edgecnn_targets.memory import Memory
 from edgecnn_targets.process import how_it_ended, kill, last_output, start
 from edgecnn_targets.session import Description
 
 CHUNK = 1 << 16
+
+Opening = tuple[dict[str, Any], bytes]
+"""The request that opens a file, and the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +156,7 @@ class RemoteSession:
         kernels: as the target's own session takes them; ``None`` is the fastest.
         vnni: whether sums of bytes are exact there, see ``saturation``.
         runners: so many run side by side, each with its share of a batch.
+        memory: what it has answered before; with it, runners start only for what is not known yet.
 
     Raises:
         InputError: the file cannot be read, the kernels are unknown, or it is not what its suffix says.
@@ -168,21 +174,47 @@ class RemoteSession:
         kernels: str | None = None,
         vnni: bool = True,
         runners: int = 1,
+        memory: Memory | None = None,
     ) -> None:
         self.threads, self.command, self.opening = threads, command, opening(path, target, threads, kernels)
+        self.memory, self._count, self._recalled, self._ran = memory, runners, 0, 0
         self._runners: list[Runner] = []
         try:
-            for _ in range(runners):
-                self._runners.append(Runner(command))
-                self._runners[-1].ask(*self.opening, within_s=command.open_s)
-            (details, graph), *_ = [runner.answer() for runner in self._runners]
-            said = _described(path, target, kernels, details, graph, vnni=vnni)
+            details, graph = self._opened()
+            self._said = _described(path, target, kernels, details, graph, vnni=vnni)
         except BaseException:
             self.close()
             raise
-        self._said = said
-        self.input, self.output, self.ops, self.findings = said.input, said.output, said.ops, said.findings
-        self.arithmetic = said.arithmetic
+        self.input, self.output, self.ops = self._said.input, self._said.output, self._said.ops
+        self.arithmetic = self._said.arithmetic
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """See ``Session.findings``."""
+        if self.memory is None or not self._recalled:
+            return self._said.findings
+        said = (
+            f"{self._recalled} of {self._recalled + self._ran} outputs are of an earlier run, in {self.memory.folder}"
+        )
+        return (*self._said.findings, said)
+
+    def _opened(self) -> tuple[dict[str, Any], bytes]:
+        """Details and graph, from memory or from the device."""
+        known = self.memory.recall("opened") if self.memory is not None else None
+        if known is not None:
+            head, _, graph = known.partition(b"\n")
+            return json.loads(head), graph
+        details, graph = self._start()
+        if self.memory is not None:
+            self.memory.keep("opened", json.dumps(details).encode() + b"\n" + graph)
+        return details, graph
+
+    def _start(self) -> tuple[dict[str, Any], bytes]:
+        for _ in range(self._count):
+            self._runners.append(Runner(self.command))
+            self._runners[-1].ask(*self.opening, within_s=self.command.open_s)
+        first, *_ = [runner.answer() for runner in self._runners]
+        return first
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """See ``Session.run``.
@@ -191,12 +223,29 @@ class RemoteSession:
             DeviceFault: the device broke.
         """
         self._said.require(batch)
+        fed = [image.tobytes() for image in batch]
+        made = {k: self.memory.output(image) for k, image in enumerate(fed)} if self.memory is not None else {}
+        new = [k for k in range(len(fed)) if made.get(k) is None]
+        self._recalled, self._ran = self._recalled + len(fed) - len(new), self._ran + len(new)
+        if new:
+            outputs = self._executed(batch[new])
+            made |= dict(zip(new, outputs, strict=True))
+            if self.memory is not None:
+                self.memory.learn((fed[k] for k in new), outputs)
+        whole = b"".join(made[k] or b"" for k in range(len(fed)))
+        return np.frombuffer(whole, self.output.dtype).reshape(-1, *self.output.shape[1:])
+
+    def _executed(self, batch: NDArray[Any]) -> list[bytes]:
+        """The output of each image."""
+        if not self._runners:
+            self._start()
         shares = np.array_split(batch, len(self._runners))
         asked = [(runner, share) for runner, share in zip(self._runners, shares, strict=True) if len(share)]
         for runner, share in asked:
             runner.ask({"do": "run"}, share.tobytes(), within_s=self.command.image_s * len(share))
         made = b"".join(runner.answer()[1] for runner, _ in asked)
-        return np.frombuffer(made, self.output.dtype).reshape(-1, *self.output.shape[1:])
+        size = math.prod(self.output.shape) * np.dtype(self.output.dtype).itemsize
+        return [made[at : at + size] for at in range(0, len(batch) * size, size)]
 
     def time(self, image: NDArray[Any], *, warmup: int, runs: int) -> list[int]:
         """Nanoseconds of each of so many runs there, by its clock.
@@ -204,6 +253,8 @@ class RemoteSession:
         Raises:
             DeviceFault: the device broke.
         """
+        if not self._runners:
+            self._start()
         request = {"do": "time", "warmup": warmup, "runs": runs}
         self._runners[0].ask(request, image.tobytes(), within_s=self.command.image_s * (warmup + runs))
         nanoseconds: list[int] = self._runners[0].answer()[0]["ns"]
@@ -215,8 +266,8 @@ class RemoteSession:
             runner.close()
 
 
-def opening(path: Path, target: str, threads: int, kernels: str | None) -> tuple[dict[str, Any], bytes]:
-    """The request that opens an artifact, and its file.
+def opening(path: Path, target: str, threads: int, kernels: str | None) -> Opening:
+    """How an artifact is opened.
 
     Raises:
         InputError: the file cannot be read, or the kernels are unknown.

@@ -246,6 +246,22 @@ def test_counts_that_differ_are_a_fault(emulators, artifact, capfd):
     assert any("2 equal inferences took [1000, 1001] instructions" in f for f in entry["findings"])
 
 
+def test_a_second_run_needs_no_emulator(emulators, artifact, capfd):
+    emulators()
+    (first,) = report(capfd, 0, artifact, "--device", "cortex-a53")
+    emulators(cortex_a53="import sys; sys.exit('started')")
+    (second,) = report(capfd, 0, artifact, "--device", "cortex-a53")
+    assert {**second, "seconds": None, "findings": None} == {**first, "seconds": None, "findings": None}
+    assert any(f.startswith("36 of 36 outputs are of an earlier run") for f in second["findings"])
+
+
+def test_a_device_stops_once_a_limit_cannot_hold(emulators, artifact, capfd):
+    emulators()
+    here, there = report(capfd, 1, artifact, "--min-agreement", "100.1", "--device", "host,cortex-a53")
+    assert (here["accuracy"]["n"], there["accuracy"]["n"]) == (20, 10)
+    assert "stopped after 10 of 20 images: --min-agreement 100.1 cannot hold any more" in there["findings"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
-from edgecnn_targets import runner
+from edgecnn_targets import cache, runner
 from edgecnn_targets.litert import open_session
+from edgecnn_targets.memory import Memory
 from edgecnn_targets.remote import Command, RemoteSession
 
 NETWORK = ("reshape", "linear")
@@ -81,6 +82,35 @@ def test_a_file_that_is_no_network_says_why(tmp_path):
         RemoteSession(Command(device="board", words=REAL), tmp_path / "none.tflite", "tflite")
     with pytest.raises(InputError, match="did you mean 'xnnpack'"):
         RemoteSession(Command(device="board", words=REAL), path, "tflite", kernels="xnpack")
+
+
+# --- what it has answered before ---
+
+
+def test_what_is_known_is_not_run_again(remote, tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    batch = images(7)
+    first = remote(memory=Memory(b"artifact", b"device"))
+    some = first.run(batch[:4])
+    assert first.findings == ()
+    again = remote(memory=Memory(b"artifact", b"device"))
+    assert again._runners == []
+    assert np.array_equal(again.run(batch)[:4], some)
+    assert again.findings[0].startswith("4 of 7 outputs are of an earlier run, in ")
+    no_device = remote(["no-such-emulator"], memory=Memory(b"artifact", b"device"))
+    assert np.array_equal(no_device.run(batch[::-1]), again.run(batch)[::-1])
+    assert no_device.ops == first.ops
+    with pytest.raises(DeviceFault, match="cannot start no-such-emulator"):
+        no_device.run(images(9))
+
+
+def test_another_artifact_or_version_is_another_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    Memory(b"a", b"1").learn([b"x"], [b"y"])
+    assert Memory(b"a", b"1").output(b"x") == b"y"
+    assert Memory(b"a", b"1").output(b"z") is None
+    for parts in ((b"a", b"2"), (b"b", b"1"), (b"a1",), (b"a", b"1", b"")):
+        assert Memory(*parts).output(b"x") is None
 
 
 # --- the other end breaks ---

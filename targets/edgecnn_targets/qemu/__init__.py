@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.errors import DeviceFault, InputError
+from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.devices import Device, settings_of
 from edgecnn_targets.evaluate import fixed_input
+from edgecnn_targets.memory import Memory
 from edgecnn_targets.qemu import install
+from edgecnn_targets.qemu.prefixes import prefixes
 from edgecnn_targets.qemu.settings import Settings
-from edgecnn_targets.session import Session, Usage
+from edgecnn_targets.session import LayerCost, Session, Usage
 
 if TYPE_CHECKING:
     from edgecnn_targets.registry import Runtime, Say
-    from edgecnn_targets.remote import Command
+    from edgecnn_targets.remote import Command, Opening, RemoteSession
 
 RUNS, WARMUP = 2, 1
 SAME = 1e-6
@@ -48,13 +51,14 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     """
     import os
 
-    from edgecnn_targets.remote import RemoteSession
+    from edgecnn_targets.remote import RemoteSession, opening
 
     if threads != 1:
         raise InputError(
             f"device {device.name!r} runs one thread, not --threads {threads}: its counts are of one thread"
         )
     settings = settings_of(device, Settings)
+    request, content = opening(artifact, runtime.target, threads, kernels)
     return RemoteSession(
         command(device),
         artifact,
@@ -62,39 +66,96 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
         kernels=kernels,
         vnni=settings.vnni,
         runners=min(4, os.cpu_count() or 1),
+        memory=Memory(repr(request).encode(), content, install.versions(device.name, settings)),
     )
 
 
 def measure(device: Device, session: Session) -> Usage:
-    """Instructions, by class, and simulated cache misses of one inference after a warm-up."""
-    from edgecnn_targets.remote import RemoteSession, Runner
+    """Instructions, by class, and simulated cache misses of one inference after a warm-up.
+
+    Raises:
+        DeviceFault: it broke, or two equal inferences took different numbers of instructions.
+    """
+    from edgecnn_targets.remote import RemoteSession
 
     assert isinstance(session, RemoteSession)
     settings = settings_of(device, Settings)
-    with tempfile.TemporaryDirectory() as folder:
-        counts = Path(folder) / "counts"
-        counting = command(device, f"out={counts}", *(f"{k}={c.sets}:{c.ways}" for k, c in _caches(settings)))
-        runner = Runner(counting)
-        try:
-            runner.ask(*session.opening, within_s=counting.open_s)
-            runner.answer()
-            runner.ask({"do": "arm"}, within_s=counting.image_s)
-            runner.answer()
-            request = {"do": "count", "warmup": WARMUP, "runs": RUNS}
-            runner.ask(request, fixed_input(session).tobytes(), within_s=counting.image_s * (WARMUP + RUNS))
-            runner.answer()
-        finally:
-            runner.close()
-        found = _read(device, counts, RUNS)
-    instructions, misses = found[0]["instructions"], found[0]["misses"]
+    known = session.memory.recall("counts") if session.memory is not None else None
+    if known is not None:
+        return _usage(settings, json.loads(known))
+    caches = (f"{name}={cache.sets}:{cache.ways}" for name, cache in (("l1", settings.l1d), ("l2", settings.l2)))
+    found = _counts(device, [session.opening], session, runs=RUNS, caches=caches)
+    counts = [line["instructions"] for line in found]
+    if max(counts) - min(counts) > SAME * max(counts):
+        raise DeviceFault(f"{device.name}: {RUNS} equal inferences took {counts} instructions")
+    if session.memory is not None:
+        session.memory.keep("counts", json.dumps(found[0]).encode())
+    return _usage(settings, found[0])
+
+
+def _usage(settings: Settings, counted: Mapping[str, Any]) -> Usage:
+    instructions, misses = counted["instructions"], counted["misses"]
     return Usage(
         latency=Latency(threads=1, instructions=instructions, runs=RUNS),
         resources=Resources(
-            instruction_mix={name: n for name, n in found[0]["mix"].items() if n} or None,
+            instruction_mix={name: n for name, n in counted["mix"].items() if n} or None,
             cache_misses=misses,
             estimated_ms=settings.estimated_ms(instructions, misses),
         ),
     )
+
+
+def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
+    """Instructions of each op: those of the file that ends with it, less those of the file that ends before it. The
+    first op has what every inference costs as well, and all of them add up to the whole.
+
+    Raises:
+        UnsupportedError: the artifact is no ``.tflite`` file.
+        DeviceFault: it broke.
+    """
+    from edgecnn_targets.remote import RemoteSession
+
+    if runtime.target != "tflite":
+        raise UnsupportedError(f"device {device.name!r} says what each op costs of .tflite files, not of {artifact}")
+    session = RemoteSession(command(device), artifact, runtime.target)
+    session.close()
+    request, content = session.opening
+    files = [(request, cut) for cut in prefixes(content)]
+    totals = [line["instructions"] for line in _counts(device, files, session, runs=1)]
+    own = [after - before for before, after in zip([0, *totals[:-1]], totals, strict=True)]
+    return [LayerCost(op=op.kind, name=op.name, instructions=n) for op, n in zip(session.ops, own, strict=True)]
+
+
+def _counts(
+    device: Device, openings: Sequence[Opening], session: RemoteSession, *, runs: int, caches: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """Open files one after another in one emulator with the plugin; what it says of each counted inference."""
+    from edgecnn_targets.remote import Runner
+
+    image = fixed_input(session).tobytes()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "counts"
+        how = command(device, f"out={place}", *caches)
+        runner = Runner(how)
+        try:
+            for number, opening in enumerate(openings):
+                runner.ask(*opening, within_s=how.open_s)
+                runner.answer()
+                if number == 0:  # what comes before would only be slow to count
+                    runner.ask({"do": "arm"}, within_s=how.open_s)
+                    runner.answer()
+                request = {"do": "count", "warmup": WARMUP, "runs": runs}
+                runner.ask(request, image, within_s=how.image_s * (WARMUP + runs))
+                runner.answer()
+        finally:
+            runner.close()
+        try:
+            found: list[dict[str, Any]] = [json.loads(line) for line in place.read_text("utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise DeviceFault(f"{device.name}: the plugin left no counts ({error})") from None
+    if len(found) != runs * len(openings):
+        raise DeviceFault(f"{device.name}: the plugin counted {len(found)} inferences of {runs * len(openings)}")
+    return found
 
 
 def command(device: Device, *counting: str) -> Command:
@@ -109,19 +170,3 @@ def command(device: Device, *counting: str) -> Command:
         plugin = ",".join([str(library), f"yield={isa.sched_yield}", f"classes={isa.classes}", *counting])
     words, environment = install.emulation(device.name, settings, plugin)
     return Command(device=device.name, words=words, environment=environment)
-
-
-def _caches(settings: Settings) -> list[tuple[str, Any]]:
-    return [("l1", settings.l1d), ("l2", settings.l2)]
-
-
-def _read(device: Device, path: Path, runs: int) -> list[dict[str, Any]]:
-    """The plugin's lines, one per counted inference."""
-    try:
-        found: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise DeviceFault(f"{device.name}: the plugin left no counts ({error})") from None
-    counts = [line["instructions"] for line in found]
-    if len(counts) != runs or max(counts) - min(counts) > SAME * max(counts):
-        raise DeviceFault(f"{device.name}: {runs} equal inferences took {counts} instructions")
-    return found

@@ -62,6 +62,13 @@ def ready(name: str, settings: Settings) -> bool:
     return all((cache_dir() / tree).is_dir() for tree in trees)
 
 
+def versions(name: str, settings: Settings) -> bytes:
+    """What decides the device's answers: its tree, and the Debian packages of its system and of the emulator."""
+    trees = (cache_dir() / tree / PACKAGES for tree in (emulator_tree(), system_tree(settings.isa)))
+    lists = [place.read_bytes() for place in trees if place.is_file()]
+    return b"\n".join([device_tree(name, settings).encode(), plugin_tree().encode(), repr(settings).encode(), *lists])
+
+
 def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
     """The command that starts ``runner.py`` on the device, and its environment.
 
@@ -101,17 +108,18 @@ def setup(name: str, settings: Settings, say: Say) -> bool:
     _require_tools()
     isa = settings.isa
 
-    def told(line: str, work: Callable[[Path], None]) -> Callable[[Path], None]:
-        def build(place: Path) -> None:
-            say(f"{name}: {line}")
+    def build(tree: str, what: str, work: Callable[[Path], None]) -> None:
+        def told(place: Path) -> None:
+            say(f"{name}: {what}")
             work(place)
 
-        return build
+        ensure(tree, told)
 
-    ensure(emulator_tree(), told(f"the emulator ({isa.emulator})", _emulator))
-    ensure(plugin_tree(), told("the counting plugin", _plugin))
-    ensure(system_tree(isa), told(f"a Debian {isa.name} system with the runtimes' wheels", lambda p: _system(p, isa)))
-    ensure(device_tree(name, settings), told("a first run", lambda place: _device(place, settings)))
+    build(emulator_tree(), f"the emulator ({isa.emulator})", lambda place: _emulator(place, say))
+    build(plugin_tree(), "the counting plugin", _plugin)
+    system = f"a Debian {isa.name} system with the runtimes' wheels"
+    build(system_tree(isa), system, lambda place: _system(place, isa, say))
+    build(device_tree(name, settings), "a first run", lambda place: _device(place, settings))
     return True
 
 
@@ -127,8 +135,8 @@ def _compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc")
 
 
-def _emulator(place: Path) -> None:
-    unpack(place, ["qemu-user"], downloads="emulator")
+def _emulator(place: Path, say: Say) -> None:
+    unpack(place, ["qemu-user"], downloads="emulator", say=say)
     if not (place / "usr/bin/qemu-aarch64").is_file():
         raise DeviceFault("the package qemu-user of this machine's sources holds no usr/bin/qemu-aarch64")
 
@@ -141,8 +149,8 @@ def _plugin(place: Path) -> None:
     tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / "counter.so", source])
 
 
-def _system(place: Path, isa: Architecture) -> None:
-    unpack(place, isa.packages, downloads=isa.name, architecture=isa.name, status=place / "status")
+def _system(place: Path, isa: Architecture, say: Say) -> None:
+    unpack(place, isa.packages, downloads=isa.name, architecture=isa.name, status=place / "status", say=say)
     if not (place / "usr/bin" / PYTHON).exists():
         found = ", ".join(sorted(p.name for p in (place / "usr/bin").glob("python3.*"))) or "none"
         raise InputError(

@@ -1,0 +1,62 @@
+"""What an emulated device has answered before: the same artifact and input give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgecnn.files import sha256, write_atomic
+from edgecnn_targets.cache import cache_dir
+
+DIGEST = 64  # characters of SHA-256
+
+
+class Memory:
+    """Answers of one artifact on one device, in the cache, whole or not at all.
+
+    Args:
+        parts: everything that decides the answers: the artifact, the runtime's settings, the versions of what runs it.
+    """
+
+    def __init__(self, *parts: bytes) -> None:
+        self.folder: Path = cache_dir() / "results" / sha256(b"".join(sha256(part).encode() for part in parts))
+        self._outputs: dict[str, bytes] | None = None
+
+    def recall(self, name: str) -> bytes | None:
+        """What ``keep`` kept under a name."""
+        place = self.folder / name
+        return place.read_bytes() if place.is_file() else None
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep something under a name.
+
+        Raises:
+            InputError: the cache cannot be written.
+        """
+        write_atomic(self.folder / name, content)
+
+    def output(self, image: bytes) -> bytes | None:
+        """The output that this input had."""
+        if self._outputs is None:
+            self._outputs = {}
+            for file in self.folder.glob("*.outputs"):
+                self._outputs.update(_unpacked(file.read_bytes()))
+        return self._outputs.get(sha256(image))
+
+    def learn(self, images: Iterable[bytes], outputs: Iterable[bytes]) -> None:
+        """Keep the outputs, all of one size, that these inputs had.
+
+        Raises:
+            InputError: the cache cannot be written.
+        """
+        found = {sha256(image): output for image, output in zip(images, outputs, strict=True)}
+        self._outputs = {**(self._outputs or {}), **found}
+        content = b"".join(digest.encode() + output for digest, output in found.items())
+        size = len(next(iter(found.values()), b""))
+        self.keep(f"{sha256(content)[:16]}.outputs", size.to_bytes(8, "little") + content)
+
+
+def _unpacked(content: bytes) -> dict[str, bytes]:
+    step = DIGEST + int.from_bytes(content[:8], "little")
+    records = (content[at : at + step] for at in range(8, len(content), step))
+    return {record[:DIGEST].decode(): record[DIGEST:] for record in records}
