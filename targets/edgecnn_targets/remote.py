@@ -157,6 +157,7 @@ class RemoteSession:
         vnni: whether sums of bytes are exact there, see ``saturation``.
         runners: so many run side by side, each with its share of a batch.
         memory: what it has answered before; with it, runners start only for what is not known yet.
+        notes: further findings.
 
     Raises:
         InputError: the file cannot be read, the kernels are unknown, or it is not what its suffix says.
@@ -175,9 +176,10 @@ class RemoteSession:
         vnni: bool = True,
         runners: int = 1,
         memory: Memory | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.threads, self.command, self.opening = threads, command, opening(path, target, threads, kernels)
-        self.memory, self._count, self._recalled, self._ran = memory, runners, 0, 0
+        self.notes, self.memory, self._count, self._recalled, self._ran = notes, memory, runners, 0, 0
         self._runners: list[Runner] = []
         try:
             details, graph = self._opened()
@@ -191,12 +193,11 @@ class RemoteSession:
     @property
     def findings(self) -> tuple[str, ...]:
         """See ``Session.findings``."""
+        said = (*self._said.findings, *self.notes)
         if self.memory is None or not self._recalled:
-            return self._said.findings
-        said = (
-            f"{self._recalled} of {self._recalled + self._ran} outputs are of an earlier run, in {self.memory.folder}"
-        )
-        return (*self._said.findings, said)
+            return said
+        counts = f"{self._recalled} of {self._recalled + self._ran}"
+        return (*said, f"{counts} outputs are of an earlier run, in {self.memory.folder}")
 
     def _opened(self) -> tuple[dict[str, Any], bytes]:
         """Details and graph, from memory or from the device."""

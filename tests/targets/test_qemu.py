@@ -36,7 +36,7 @@ def test_a_device_that_is_not_set_up_says_the_command(row, tflite, capfd):
     assert f"install what it needs: edgecnn devices setup {row.name}" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("row", EMULATED, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [r for r in EMULATED if r.name != "armv7"], ids=lambda row: row.name)
 def test_nothing_of_this_machine_is_visible_inside(row):
     words, environment = install.emulation(row.name, settings_of(row, Settings))
     inside = words[words.index("-0") :]

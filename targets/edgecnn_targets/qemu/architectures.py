@@ -19,6 +19,8 @@ class Architecture:
         packages: Debian packages whose closure is the system.
         machine: as wheels name it.
         targets: formats whose runtime is served as a wheel for it.
+        paths: whether QEMU looks for every path of the guest in its tree first. It does not for statx(2), which
+            32-bit C libraries use.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Architecture:
     packages: tuple[str, ...]
     machine: str
     targets: tuple[str, ...]
+    paths: bool = True
 
 
 ARCHITECTURES = {
@@ -59,6 +62,7 @@ ARCHITECTURES = {
             packages=(*PYTHON, "python3-numpy"),
             machine="armv7l",
             targets=("tflite",),
+            paths=False,
         ),
     )
 }

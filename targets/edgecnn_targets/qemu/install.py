@@ -22,7 +22,7 @@ from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.files import sha256
 from edgecnn_targets import runner
 from edgecnn_targets.cache import cache_dir, ensure
-from edgecnn_targets.debian import PATIENCE_S, library_path, require, tool, unpack
+from edgecnn_targets.debian import PACKAGES, PATIENCE_S, library_path, require, tool, unpack
 from edgecnn_targets.process import run
 from edgecnn_targets.qemu.architectures import Architecture
 from edgecnn_targets.qemu.settings import Settings
@@ -73,21 +73,29 @@ def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple
     """The command that starts ``runner.py`` on the device, and its environment.
 
     Everything that the program inside can see has the same length and content on every machine and in every run, for an
-    address more or less is an instruction more or less: paths are the guest's own, which ``-L`` finds in the tree.
+    address more or less is an instruction more or less: paths are the guest's own, which ``-L`` finds in the tree (not
+    so where the architecture's ``paths`` is false).
     """
     home, root = cache_dir() / emulator_tree(), cache_dir() / device_tree(name, settings)
-    return _emulation(home, root, settings, [f"/{RUNNER}"], plugin)
+    return _emulation(home, root, settings, (), plugin)
 
 
 def _emulation(
     home: Path, root: Path, settings: Settings, words: Sequence[str], plugin: str | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    inside = {"PYTHONHOME": "/usr", "PYTHONPATH": f"/{SITE}", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    """The command that has Python in a tree run some words, or ``runner.py``."""
+    top = "" if settings.isa.paths else root
+    inside = {
+        "PYTHONHOME": f"{top}/usr",
+        "PYTHONPATH": f"{top}/{SITE}:{top}/edgecnn",
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     command = (
         *(str(home / "usr/bin" / settings.isa.emulator), "-seed", "42", "-cpu", settings.cpu, "-L", str(root)),
         *(("-plugin", plugin) if plugin else ()),
         *("-U", "LD_LIBRARY_PATH", *(word for key in inside for word in ("-E", f"{key}={inside[key]}"))),
-        *("-0", PYTHON, str(root / "usr/bin" / PYTHON), "-S", *words),
+        *("-0", PYTHON, str(root / "usr/bin" / PYTHON), "-S", *(words or [f"{top}/{RUNNER}"])),
     )
     return command, {"LD_LIBRARY_PATH": library_path(home)}
 
@@ -171,6 +179,9 @@ def _system(place: Path, isa: Architecture, say: Say) -> None:
     if (place / "usr/lib/python3/dist-packages").is_dir():  # what Debian itself serves of the runtimes
         for package in (place / "usr/lib/python3/dist-packages").iterdir():
             (place / SITE / package.name).symlink_to(f"../usr/lib/python3/dist-packages/{package.name}")
+    for library in place.glob("usr/lib/*/*/lib*.so.3"):  # BLAS and LAPACK, which installing would link so
+        if library.parent.name in ("blas", "lapack"):
+            library.parent.with_name(library.name).symlink_to(f"{library.parent.name}/{library.name}")
 
 
 def _device(place: Path, settings: Settings) -> None:
@@ -186,7 +197,7 @@ def _device(place: Path, settings: Settings) -> None:
             (place / name).write_text(content)
     imports = {"tflite": "runner.LiteRt.library()", "onnx": "runner.OnnxRuntime.library()"}
     tries = "; ".join(imports[target] for target in settings.isa.targets)
-    words = ["-c", f"import sys; sys.path.append('/edgecnn'); import runner; {tries}"]
+    words = ["-c", f"import runner; {tries}"]
     command, environment = _emulation(cache_dir() / emulator_tree(), place, settings, words)
     run(command, timeout_s=PATIENCE_S, environment=environment)
 

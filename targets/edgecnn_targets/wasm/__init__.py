@@ -35,9 +35,7 @@ def open_session(
         DeviceFault: Node broke.
     """
     command = Command(device=device.name, words=("node", str(folder() / "runner.mjs")))
-    session = RemoteSession(command, artifact, runtime.target, threads=threads, kernels=kernels)
-    session.findings = (*session.findings, BORROWED)
-    return session
+    return RemoteSession(command, artifact, runtime.target, threads=threads, kernels=kernels, notes=(BORROWED,))
 
 
 def folder() -> Path:
