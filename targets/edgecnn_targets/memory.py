@@ -1,7 +1,8 @@
-"""What an emulated device has answered before: the same artifact and input give the same bytes."""
+"""What a device has answered before: the same artifact and input give the same bytes."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,11 +38,10 @@ class Memory:
 
     def output(self, image: bytes) -> bytes | None:
         """The output that this input had."""
-        if self._outputs is None:
-            self._outputs = {}
-            for file in self.folder.glob("*.outputs"):
-                self._outputs.update(_unpacked(file.read_bytes()))
-        return self._outputs.get(sha256(image))
+        return self._known().get(sha256(image))
+
+    def __len__(self) -> int:
+        return len(self._known())
 
     def learn(self, images: Iterable[bytes], outputs: Iterable[bytes]) -> None:
         """Keep the outputs, all of one size, that these inputs had.
@@ -50,10 +50,21 @@ class Memory:
             InputError: the cache cannot be written.
         """
         found = {sha256(image): output for image, output in zip(images, outputs, strict=True)}
-        self._outputs = {**(self._outputs or {}), **found}
+        self._known().update(found)
         content = b"".join(digest.encode() + output for digest, output in found.items())
         size = len(next(iter(found.values()), b""))
         self.keep(f"{sha256(content)[:16]}.outputs", size.to_bytes(8, "little") + content)
+
+    def forget(self) -> None:
+        """Remove all of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _known(self) -> dict[str, bytes]:
+        if self._outputs is None:
+            self._outputs = {}
+            for file in self.folder.glob("*.outputs"):
+                self._outputs.update(_unpacked(file.read_bytes()))
+        return self._outputs
 
 
 def _unpacked(content: bytes) -> dict[str, bytes]:

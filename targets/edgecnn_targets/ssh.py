@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
-from edgecnn.files import sha256
 from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input, timing
-from edgecnn_targets.kept import Kept
+from edgecnn_targets.memory import Memory
 from edgecnn_targets.registry import Runtime, Say
 from edgecnn_targets.remote import Command, RemoteSession
 from edgecnn_targets.session import Op, Usage
@@ -93,8 +92,8 @@ def parse(name: str) -> Address:
 class SshSession:
     """An artifact open on a board; see ``Session``. What the board answered is kept until ``measure`` ends well."""
 
-    def __init__(self, address: Address, remote: RemoteSession, kept: Kept) -> None:
-        self.address, self.remote, self._kept = address, remote, kept
+    def __init__(self, remote: RemoteSession, kept: Memory) -> None:
+        self.remote, self._kept = remote, kept
         self._before, self.done = len(kept), False
 
     @property
@@ -139,13 +138,13 @@ class SshSession:
 
     def _run(self, image: NDArray[Any]) -> bytes:
         fed = image.tobytes()
-        output = self._kept.get(fed)
+        output = self._kept.output(fed)
         if output is None:
             try:
                 output = self.remote.run(image).tobytes()
             except DeviceFault as fault:
                 raise self.broken(fault) from None
-            self._kept.put(fed, output)
+            self._kept.learn([fed], [output])
         return output
 
     def broken(self, fault: DeviceFault) -> DeviceFault:
@@ -173,9 +172,8 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
         remote = RemoteSession(command, artifact, runtime.target, threads=threads, kernels=kernels)
     except (DeviceFault, UnsupportedError) as error:
         _explain(address, runtime.target, error)
-    facts = f"{device.name} {runtime.target} {threads} {kernels} {sha256(artifact.read_bytes())}".encode()
-    size = int(np.prod(remote.output.shape)) * np.dtype(remote.output.dtype).itemsize
-    return SshSession(address, remote, Kept(sha256(facts + RUNNER.read_bytes()), size))
+    request, content = remote.opening
+    return SshSession(remote, Memory(device.name.encode(), repr(request).encode(), content, RUNNER.read_bytes()))
 
 
 def words(address: Address) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn_targets import ssh
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.devices import device
-from edgecnn_targets.kept import Kept
 from edgecnn_targets.litert import LiteRtSession
 from edgecnn_targets.registry import measure, missing, open_session
 
@@ -152,7 +151,7 @@ def test_a_connection_that_breaks_in_the_middle_is_said_and_the_next_run_goes_on
     assert f"{done} images were done already" in session.findings[-1]
     measure(device(BOARD), session)
     session.close()
-    assert not list((cache_dir() / "kept").iterdir())
+    assert not list((cache_dir() / "results").iterdir())
 
 
 def count_runs(session, asked):
@@ -188,26 +187,3 @@ def test_an_address_says_user_host_and_port():
     found = ssh.parse("ssh://pi@10.0.0.7:2200")
     assert (found.user, found.host, found.port) == ("pi", "10.0.0.7", 2200)
     assert ssh.parse("ssh://board").words == ["--", "board"]
-
-
-def test_half_a_record_of_a_killed_run_is_not_believed(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
-    kept = Kept("k", 4)
-    kept.put(b"a", b"1234")
-    kept.put(b"b", b"5678")
-    path = tmp_path / "kept/k"
-    path.write_bytes(path.read_bytes()[:-1])
-    kept = Kept("k", 4)
-    assert (kept.get(b"a"), kept.get(b"b"), len(kept)) == (b"1234", None, 1)
-    kept.put(b"b", b"5678")
-    assert Kept("k", 4).get(b"b") == b"5678"
-    kept.forget()
-    assert len(Kept("k", 4)) == 0
-
-
-def test_a_full_disk_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGECNN_CACHE", str(tmp_path))
-    kept = Kept("k", 4)
-    kept._path = Path("/dev/full")
-    with pytest.raises(InputError, match="No space left on device; set EDGECNN_CACHE"):
-        kept.put(b"a", b"1234")
