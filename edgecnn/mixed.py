@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,27 +45,29 @@ class DropMeter:
         self._offset = graph.metadata.label_offset
         outputs = math.prod(graph.tensors[graph.outputs[0]].shape)
         self._classes = match_labels(images, graph.metadata.labels, outputs, self._offset)
-        self._exact = self._logits(TorchGraph(graph), "fp32")
+        self._exact, self._labels = self._logits(TorchGraph(graph), "fp32")
 
     def __call__(self, graph: Graph) -> float:
         """fp32 top-1 minus the graph's, in points."""
         meter = AccuracyMeter(self._offset)
-        meter.update(self._logits(SimulatedGraph(graph), "mixed"), self._labels, self._exact)
+        made, _ = self._logits(SimulatedGraph(graph), "mixed")
+        meter.update(made, self._labels, self._exact)
         drop = meter.result().drop
         assert drop is not None
         return drop
 
-    def _logits(self, run: Callable[[torch.Tensor], torch.Tensor], what: str) -> NDArray[np.float32]:
+    def _logits(
+        self, run: Callable[[torch.Tensor], torch.Tensor], what: str
+    ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
+        """Of all images, and their classes."""
         made, labels = [], []
-        for pixels, classes in track(
-            self._images.batches(self._preprocess, BATCH), what, math.ceil(len(self._images) / BATCH)
-        ):
+        batches = self._images.batches(self._preprocess, BATCH)
+        for pixels, classes in track(batches, what, math.ceil(len(self._images) / BATCH)):
             assert classes is not None
             x = torch.from_numpy(self._preprocess.normalise(pixels))
             made.append(run(x).numpy().reshape(len(pixels), -1))
             labels.append(self._classes[classes])
-        self._labels = np.concatenate(labels)
-        return np.concatenate(made)
+        return np.concatenate(made), np.concatenate(labels)
 
 
 def choose(

@@ -44,6 +44,18 @@ def test_the_demo_is_trained_and_survives_int8(tmp_path):
     assert accuracy["sqnr_db"] >= golden["min_sqnr_db"]
 
 
+def test_16_bit_activations_leave_only_the_rounding_of_the_weights(tmp_path):
+    words = ["export", "mobilenet_v2_0.35_96", "--target", "tflite", "--quantize", "int16x8", "--weights", "demo"]
+    words += ["--calibration", "demo", "--calibration-images", "60", "--data", "demo", "--limit", "100"]
+    assert main([*words, "-o", str(tmp_path)]) == 0
+    (entry,) = json.loads((tmp_path / "report.json").read_text())
+    golden = GOLDEN["demo"]["int16x8"]
+    assert entry["accuracy"]["agreement"] >= golden["min_agreement"]
+    assert entry["accuracy"]["sqnr_db"] >= golden["min_sqnr_db"]
+    assert entry["parity"]["max_lsb"] <= golden["max_lsb"]
+    assert entry["float_ops"] == []
+
+
 def test_the_demo_is_hard_enough_to_show_a_bad_quantizer(tmp_path):
     dim = tmp_path / "dim"
     dim.mkdir()

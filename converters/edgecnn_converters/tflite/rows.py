@@ -72,6 +72,10 @@ VERSIONS: Mapping[tuple[str, str], tuple[int, str]] = {
     ("SOFTMAX", "int16"): (3, "2.3.0"),
     ("QUANTIZE", "int8"): (1, "1.14.0"),
     ("QUANTIZE", "int16"): (2, "1.15.0"),
+    ("QUANTIZE", "int8 to int16"): (
+        2,
+        "2.22.0",
+    ),  # no version of its own: LiteRT 2.3 has it, TensorFlow 2.21 refuses it
     ("DEQUANTIZE", "int8"): (2, "1.14.0"),
     ("DEQUANTIZE", "int16"): (3, "1.15.0"),
     ("DEQUANTIZE", "float16"): (3, "1.15.0"),
@@ -300,7 +304,8 @@ def _reshape(e: Emitter, node: Node) -> None:
 
 
 def _requantize(e: Emitter, node: Node) -> None:
-    e.operator("QUANTIZE", None, [e.operand(node.inputs[0])], e.activation(node.output), e.schema.QuantizeOptionsT())
+    variant = "int8 to int16" if node.attrs["to"] == "int16" else None
+    e.operator("QUANTIZE", variant, [e.operand(node.inputs[0])], e.activation(node.output), e.schema.QuantizeOptionsT())
 
 
 def _unary(builtin: str) -> Callable[[Emitter, Node], None]:
