@@ -200,8 +200,7 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
         raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
     read_manifest(path, row.target)
     reader = converter(row.target)
-    files = reader.read(path)
-    precision, metadata = reader.describe(files[0])
+    files, precision, metadata = reader.described(path)
     integers = reader.integers(*files) if precision in (*INTEGER_PRECISIONS, "w8") else {}
     kernels = row.exact if exact_kernels else None
     session = open_session(device("host"), path, kernels=kernels)

@@ -406,7 +406,7 @@ def validate(request: Validate, watch: Stopwatch) -> list[ReportEntry]:
     if not path.is_file():
         raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
     manifest = read_manifest(path, row.target)
-    precision, embedded = converter(row.target).describe(path.read_bytes())
+    _, precision, embedded = converter(row.target).described(path)
     request.checking.places([row.target], precision)
     metadata = manifest.metadata if manifest is not None else embedded or Metadata(model=path.stem)
     metadata = with_overrides(metadata, request.preprocess, request.label_offset)

@@ -54,6 +54,18 @@ class Converter:
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
 
+    def described(self, main: Path) -> tuple[list[bytes], str, Metadata | None]:
+        """What those files hold, and what ``describe`` says of them.
+
+        Raises:
+            InputError: one cannot be read, or is not of the format; names the main file.
+        """
+        held = self.read(main)
+        try:
+            return held, *self.describe(held[0])
+        except InputError as error:
+            raise InputError(f"{main}: {error}") from None
+
     @property
     def convert(self) -> Callable[..., Emission]:
         """The module's ``convert``."""

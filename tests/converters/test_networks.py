@@ -17,7 +17,7 @@ from edgecnn.graph.ops import ACTIVATIONS, OPS
 RUNS = [("tflite", "reference"), ("tflite", "xnnpack"), ("onnx", "exact"), ("openvino", "fast")]
 ELSEWHERE = {"requantize"}  # joins int8 and int16, so only TFLite has it: tests of int16x8 make it
 SEEDS = st.integers(0, 999)
-SHAPES = st.tuples(st.integers(1, 24), st.integers(1, 24), st.integers(1, 8))
+SHAPES = st.tuples(st.integers(3, 24), st.integers(3, 24), st.integers(1, 8))
 PLANS = st.builds(
     lambda body, head: [*body, *head],
     st.lists(st.tuples(st.sampled_from(BODY), SEEDS), min_size=1, max_size=6),
