@@ -13,7 +13,7 @@ from edgecnn.errors import InputError, unknown
 
 ACTIVATION_RANGES = ("mse", "minmax", "percentile")
 WEIGHT_RANGES = ("minmax", "mse")
-RECONSTRUCTIONS = ("none",)
+RECONSTRUCTIONS = ("none", "layer")
 SMALLEST_PERCENTILE = 90.0
 
 
@@ -47,11 +47,12 @@ class Recipe:
     )
     bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
     correction_images: int = _setting(32, "calibration images that bias correction looks at")
-    reconstruction: str = _setting("none", "none, or learn the weights' rounding and the biases by layer or by block")
-    reconstruction_images: int = _setting(300, "calibration images that reconstruction learns from")
-    reconstruction_iterations: int = _setting(1000, "steps of each layer or block")
-    reconstruction_batch: int = _setting(32, "images in a step")
-    learning_rate: float = _setting(0.001, "of reconstruction")
+    reconstruction: str = _setting(
+        "none", "none, or layer: choose each layer's integers and bias for what they make of the images"
+    )
+    reconstruction_images: int = _setting(
+        300, "calibration images that reconstruction looks at; fewer where their activations would not fit in 2 GiB"
+    )
 
     def __post_init__(self) -> None:
         for key, allowed in (
@@ -69,13 +70,9 @@ class Recipe:
             "statistics_images",
             "correction_images",
             "reconstruction_images",
-            "reconstruction_iterations",
-            "reconstruction_batch",
         ):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} {getattr(self, key)}: at least 1")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate {self.learning_rate}: above 0")
 
     @property
     def prepares(self) -> bool:
@@ -104,6 +101,7 @@ RECIPES: Mapping[str, Recipe] = {
     r.name: r
     for r in (
         Recipe(name="fast"),
+        Recipe(name="best", statistics_images=300, reconstruction="layer"),
         Recipe(name="minmax", equalization=False, activation_range="minmax", bias_correction=False),
     )
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
 
@@ -66,6 +69,17 @@ class TorchGraph:
     def _observed(observe: Observer | None, name: str, value: torch.Tensor) -> torch.Tensor:
         replaced = observe(name, value) if observe is not None else None
         return value if replaced is None else replaced
+
+
+def laid_out(array: NDArray[np.float32]) -> torch.Tensor:
+    """A constant as torch takes it: OHWI (or NHWC) becomes OIHW (NCHW) with channels last, a view."""
+    tensor = torch.from_numpy(array)
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+
+
+def without_activation(node: Node) -> Node:
+    """The node, but for the activation fused into it."""
+    return replace(node, attrs={**node.attrs, "activation": "none"}) if "activation" in node.attrs else node
 
 
 def run_node(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:

@@ -9,14 +9,13 @@ layer also corrects what the layers before it left.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
-from edgecnn.graph.interpreter import run_node
+from edgecnn.graph.interpreter import laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.scheme import quantize_bias
 from edgecnn.quant.simulate import on_grid
@@ -33,9 +32,9 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
         graph: all integers, beside values.
         images: (N, H, W, C) network inputs; all are in memory at once, layer by layer.
     """
-    exact = {t.name: _laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
+    exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     coarse = {
-        t.name: _laid_out(t.quant.dequantize(t.integers)) if t.quant and t.integers is not None else exact[t.name]
+        t.name: laid_out(t.quant.dequantize(t.integers)) if t.quant and t.integers is not None else exact[t.name]
         for t in graph.tensors.values()
         if t.value is not None
     }
@@ -68,7 +67,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
 
 def _run(node: Node, values: Mapping[str, Chunks], constants: Mapping[str, torch.Tensor]) -> Chunks:
     """The node's outputs before its activation, chunk by chunk; not a view of its inputs."""
-    before = replace(node, attrs={**node.attrs, "activation": "none"}) if "activation" in node.attrs else node
+    before = without_activation(node)
     count = len(next(iter(values.values())))
     made = []
     for j in range(count):
@@ -83,11 +82,6 @@ def _channel_means(chunks: Chunks) -> torch.Tensor:
     total = sum((chunk.sum(over, dtype=torch.float64) for chunk in chunks), torch.zeros(()))
     per_channel = sum(chunk.numel() for chunk in chunks) // chunks[0].shape[1]
     return (total / per_channel).float()
-
-
-def _laid_out(array: NDArray[np.float32]) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
 def _activated(x: torch.Tensor, activation: object) -> torch.Tensor:

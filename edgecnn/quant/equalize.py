@@ -9,7 +9,8 @@ would make: of the activation (one scale per tensor) and of the weights (one sca
 A residual stream, whose tensors are joined by additions, is scaled as one.
 
 A ReLU6 is homogeneous only where it does not clip. Its channels are scaled only for per-tensor weights, which need it,
-and of them only those that stay ``HEADROOM`` below 6 on the images seen, and only so far that they still do.
+and in large maps, where a few images show all that there is; of them only those that stay ``HEADROOM`` below 6 on the
+images seen, and only so far that they still do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ COARSE = (0.0, 0.5, 1.0)  # for those with one, which depend on a third vector
 ROUNDS = 2  # over all groups: a layer's noise depends on the scaling of both its sides
 LARGEST = 1e3  # of a channel's scaling, and its inverse: dead channels stay finite
 TINY = 1e-12
+WELL_SEEN = 2000  # positions in a map, from which on a few images show how far a ReLU6's channels go
 HEADROOM = 1.25  # between the largest value seen of a ReLU6's channel and its clip, before and after
 FACTORS = (0.5, 1.0, 2.0, 4.0)  # tried on the whole vector where a clip fixes the unit
 
@@ -56,7 +58,7 @@ class Group:
 def equalize(graph: Graph, statistics: Mapping[str, Channels], *, per_tensor: bool = False) -> Graph:
     """A float graph that computes the same, up to float rounding, and suffers less from int8.
 
-    With ``per_tensor``, the same on inputs like those of the statistics: see the module's word on ReLU6.
+    Where a ReLU6 is scaled, the same on inputs like those of the statistics: see the module's word on it.
 
     Args:
         graph: float.
@@ -64,11 +66,16 @@ def equalize(graph: Graph, statistics: Mapping[str, Channels], *, per_tensor: bo
         per_tensor: weights will have one scale per tensor.
     """
     work = _Work(graph, statistics, per_tensor)
-    groups = [group for group in scalable(graph) if per_tensor or not group.clipped]
+    groups = [g for g in scalable(graph) if per_tensor or not g.clipped or _well_seen(graph, g)]
     for _ in range(ROUNDS):
         for group in groups:
             work.improve(group)
     return work.graph()
+
+
+def _well_seen(graph: Graph, group: Group) -> bool:
+    shapes = [graph.tensors[name].shape for name in group.clipped]
+    return all(len(shape) == 4 and shape[1] * shape[2] >= WELL_SEEN for shape in shapes)
 
 
 def scalable(graph: Graph) -> Iterator[Group]:

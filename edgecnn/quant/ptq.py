@@ -17,6 +17,7 @@ from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
 from edgecnn.quant.equalize import equalize
+from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
@@ -42,6 +43,8 @@ def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: 
     result = quantize_constants(result)
     result = quantize_weights(result, recipe)
     result = quantize_biases(result)
+    if recipe.reconstruction != "none":
+        return reconstruct(result, calibration.images[: recipe.reconstruction_images], recipe.weight_limit)
     if recipe.bias_correction:
         result = correct_biases(result, calibration.images[: recipe.correction_images])
     return result
@@ -64,9 +67,9 @@ def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
 
 def images_needed(recipe: Recipe) -> int:
     """Calibration images that the recipe's steps look at again."""
-    correcting = recipe.correction_images if recipe.bias_correction else 0
-    learning = recipe.reconstruction_images if recipe.reconstruction != "none" else 0
-    return max(correcting, learning)
+    if recipe.reconstruction != "none":
+        return recipe.reconstruction_images
+    return recipe.correction_images if recipe.bias_correction else 0
 
 
 def wide_activations(graph: Graph, recipe: Recipe, precision: str) -> set[str]:
@@ -103,7 +106,8 @@ def scale_groups(graph: Graph) -> list[set[str]]:
 def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe, precision: str = "int8") -> Graph:
     """Every activation gets the parameters of its range; those that must share a scale get the same.
 
-    The input has the precision's type, and so has everything up to a requantize.
+    The input has the precision's type, and so has everything up to a requantize. What the network is given and what it
+    answers is never clipped: the largest logit is what matters.
 
     Raises:
         UnsupportedError: an op's scale contract cannot be met; names the node.
@@ -122,7 +126,9 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
                 )
             quant = FIXED_OF[dtype]
         else:
-            quant = _group_qparams([ranges[name] for name in sorted(group)], recipe, dtype)
+            ends = not group.isdisjoint((*graph.inputs, *graph.outputs))
+            method = "minmax" if ends else recipe.activation_range
+            quant = _group_qparams([ranges[name] for name in sorted(group)], method, recipe.percentile, dtype)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
@@ -163,16 +169,16 @@ def _origin(graph: Graph, name: str) -> bool:
     return node is None or OPS[node.op].scale == "own"
 
 
-def _group_qparams(seen: list[Range], recipe: Recipe, dtype: str) -> QParams:
+def _group_qparams(seen: list[Range], method: str, percentile: float, dtype: str) -> QParams:
     if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
         return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
     samples = np.concatenate([r.samples for r in seen])
     union = Range(low=min(r.low for r in seen), high=max(r.high for r in seen), samples=samples)
-    match recipe.activation_range:
+    match method:
         case "mse":
             return scheme.activation_qparams(*mse_range(union))
         case "percentile":
-            return scheme.activation_qparams(*percentile_range(union, recipe.percentile))
+            return scheme.activation_qparams(*percentile_range(union, percentile))
     return scheme.activation_qparams(union.low, union.high)
 
 

@@ -1,0 +1,255 @@
+"""Adaptive rounding: each layer's integers and bias are chosen for what they make of the images, not one by one.
+
+Layer after layer, the float network and the quantized one run side by side over the same images. A layer learns from
+the quantized prefix's input ``x`` and the float prefix's output ``y``: it minimizes ``sum |y - (W x + b)|^2`` over
+integers ``W`` that are either neighbour of the float weight, and over ``b``. What earlier layers got wrong is so mended
+by later ones as far as rounding can.
+
+With ``b`` eliminated this is a quadratic in each row of ``W``, and its coefficients, the covariances of ``x`` with
+itself and with ``y``, are all that is kept of the images: no step size, no random choice. It is solved as GPTQ does,
+column by column, each column's rounding error spread over those that follow; then by coordinate descent, up to
+``SWEEPS`` times over all weights, until no single one is better at its other neighbour.
+
+Sources: Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization" (the problem: section 3;
+input and target: section 4); Frantar et al. 2022, "GPTQ" (the columns: section 3, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.interpreter import laid_out, run_node, without_activation
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.progress import track
+from edgecnn.quant.scheme import quantize_bias
+
+CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
+MEMORY = 2 << 30  # bytes that the activations of both networks may take
+RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations) of the mean variance
+SMALLEST_RIDGE = 1e-3  # of the mean variance
+CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
+SWEEPS = 4
+
+
+@torch.inference_mode()
+def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
+    """The graph with other weight and bias integers; scales and float values stay as they are.
+
+    Args:
+        graph: all integers, beside values.
+        images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
+        limit: the largest weight integer.
+    """
+    images = images[:: -(-len(images) // affordable(graph, len(images)))]
+    whole = torch.from_numpy(images).permute(0, 3, 1, 2)
+    exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
+    tensors = dict(graph.tensors)
+    (name,) = graph.inputs
+    streams = _Streams(exact=exact, floats={name: list(torch.split(whole, CHUNK))}, integers={})
+    streams.integers[name] = [_encode(chunk, tensors[name].quant) for chunk in streams.floats[name]]
+    last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
+    for k, node in enumerate(track(graph.nodes, "reconstruct", len(graph.nodes))):
+        if node.op in WEIGHTED:
+            changed = _solve_layer(node, tensors, streams, limit)
+            tensors.update({t.name: t for t in changed})
+        streams.advance(node, tensors)
+        for i in node.inputs:
+            if last[i] == k:
+                streams.forget(i)
+    return replace(graph, tensors=tensors)
+
+
+def affordable(graph: Graph, images: int) -> int:
+    """How many of the images can be kept layer by layer: activations, float32 and integers, in ``MEMORY`` bytes."""
+    last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
+    size = {
+        t.name: math.prod(t.shape) * (4 + np.dtype(t.quant.dtype).itemsize)
+        for t in graph.activations()
+        if t.quant is not None
+    }
+    live, most = {graph.inputs[0]: size[graph.inputs[0]]}, 0
+    for k, node in enumerate(graph.nodes):
+        live[node.output] = size[node.output]
+        most = max(most, sum(live.values()))
+        live = {name: kept for name, kept in live.items() if last.get(name, k + 1) > k}
+    return max(1, min(images, MEMORY // most))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Streams:
+    """Both networks under way: chunks of NCHW (or NC) values of every activation that is still read.
+
+    Attributes:
+        exact: float constants as torch lays them out.
+        floats: the float network's activations.
+        integers: the quantized network's.
+    """
+
+    exact: Mapping[str, torch.Tensor]
+    floats: dict[str, list[torch.Tensor]]
+    integers: dict[str, list[torch.Tensor]]
+
+    def advance(self, node: Node, tensors: Mapping[str, Tensor]) -> None:
+        """Both networks through one more node."""
+        made = tensors[node.output].quant
+        coarse = {i: _real(tensors[i]) for i in node.inputs if tensors[i].value is not None}
+        count = len(next(iter(self.floats.values())))
+        self.floats[node.output], self.integers[node.output] = [], []
+        for j in range(count):
+            arguments = [self.floats[i][j] if i in self.floats else self.exact[i] for i in node.inputs]
+            out = run_node(node, arguments)
+            shared = any(out.data_ptr() == x.data_ptr() for x in arguments)
+            self.floats[node.output].append(out.clone() if shared else out)
+            given = [coarse[i] if i in coarse else self.decoded(i, j, tensors) for i in node.inputs]
+            self.integers[node.output].append(_encode(run_node(node, given), made))
+
+    def decoded(self, name: str, j: int, tensors: Mapping[str, Tensor]) -> torch.Tensor:
+        """A chunk of the quantized network's activation as real values."""
+        quant = tensors[name].quant
+        assert quant is not None
+        return (self.integers[name][j].float() - float(quant.zero_point[0])) * float(quant.scale[0])
+
+    def forget(self, name: str) -> None:
+        """An activation that nothing reads any more."""
+        self.floats.pop(name, None)
+        self.integers.pop(name, None)
+
+
+def _encode(real: torch.Tensor, quant: QParams | None) -> torch.Tensor:
+    assert quant is not None
+    low, high = quant.limits
+    shifted = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
+    return shifted.clamp_(low, high).to(getattr(torch, quant.dtype))
+
+
+def _real(tensor: Tensor) -> torch.Tensor:
+    assert tensor.value is not None
+    if tensor.quant is None or tensor.integers is None:
+        return laid_out(tensor.value)
+    return laid_out(tensor.quant.dequantize(tensor.integers))
+
+
+def _solve_layer(node: Node, tensors: Mapping[str, Tensor], streams: _Streams, limit: int) -> tuple[Tensor, Tensor]:
+    """The layer's weight and bias with the integers that make its output nearest the float network's."""
+    source, weight, bias = (tensors[i] for i in node.inputs)
+    assert weight.quant is not None
+    assert bias.quant is not None
+    float_weight = streams.exact[weight.name]
+    attrs: Mapping[str, Any] = node.attrs
+    groups, taps = attrs.get("groups", 1), float_weight[0].numel()
+    moments = _Moments(groups, taps, len(float_weight) // groups)
+    before = without_activation(node)
+    for j, x in enumerate(streams.floats[source.name]):
+        y = run_node(before, [x, float_weight, streams.exact[bias.name]])
+        moments.add(_patches(node, streams.decoded(source.name, j, tensors), float_weight), y)
+    rows = float_weight.reshape(groups, -1, taps).double()
+    scales = torch.from_numpy(np.broadcast_to(weight.quant.scale, (len(float_weight),)).astype(np.float64))
+    scales = scales.reshape(groups, -1, 1)
+    integers = _round(moments, rows, scales, limit)
+    mean_x, mean_y = moments.means()
+    learned = mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]
+    placed = integers.reshape(float_weight.shape).to(torch.int8)
+    placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
+    return (
+        replace(weight, integers=placed.numpy()),
+        quantize_bias(bias, bias.quant.scale, learned.reshape(-1).numpy(), bias.quant.dtype),
+    )
+
+
+def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """What each output position reads: ``(groups, taps, positions)``, taps in the order of a row of ``weight``."""
+    if x.ndim == 2:
+        return x.T[None]
+    attrs: Mapping[str, Any] = node.attrs
+    top, bottom, left, right = attrs["padding"]
+    padded = F.pad(x, (left, right, top, bottom))
+    if weight.shape[2:] == (1, 1):
+        down, across = attrs["stride"]
+        columns = padded[:, :, ::down, ::across].flatten(2)
+    else:
+        size = (weight.shape[2], weight.shape[3])
+        columns = F.unfold(padded, size, stride=attrs["stride"], dilation=attrs["dilation"])
+    return columns.permute(1, 0, 2).reshape(attrs["groups"], -1, columns.shape[0] * columns.shape[2])
+
+
+class _Moments:
+    """Sums over positions: of inputs, outputs and their products, group by group, float64."""
+
+    def __init__(self, groups: int, taps: int, rows: int) -> None:
+        self.groups, self.rows, self.count = groups, rows, 0
+        self.x = torch.zeros(groups, taps, dtype=torch.float64)
+        self.y = torch.zeros(groups, rows, dtype=torch.float64)
+        self.xx = torch.zeros(groups, taps, taps, dtype=torch.float64)
+        self.yx = torch.zeros(groups, rows, taps, dtype=torch.float64)
+
+    def add(self, patches: torch.Tensor, made: torch.Tensor) -> None:
+        """More positions: inputs ``(groups, taps, n)``, outputs NCHW or NC."""
+        y = made.transpose(0, 1).reshape(self.groups, self.rows, -1)
+        if self.groups > 1:  # few taps: exact sums cost nothing, and single channels may hardly vary
+            patches, y = patches.double(), y.double()
+        self.count += patches.shape[2]
+        self.x += patches.sum(2, dtype=torch.float64)
+        self.y += y.sum(2, dtype=torch.float64)
+        self.xx += patches @ patches.mT
+        self.yx += y @ patches.mT
+
+    def means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
+        return self.x / self.count, self.y / self.count
+
+    def covariances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Inputs with inputs, outputs with inputs, and a ridge ``(groups, 1)`` that makes the first one definite."""
+        mean_x, mean_y = self.means()
+        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
+        yx = self.yx / self.count - mean_y[:, :, None] * mean_x[:, None]
+        variance = xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp(min=0)
+        square = self.xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) / self.count
+        share = max(SMALLEST_RIDGE, RIDGE * xx.shape[1] / self.count)
+        return (xx + xx.mT) / 2, yx, share * variance + CONSTANT * square + 1e-12
+
+
+def _round(moments: _Moments, weights: torch.Tensor, scales: torch.Tensor, limit: int) -> torch.Tensor:
+    """Integers ``(groups, rows, taps)``, each a neighbour of its float weight.
+
+    Args:
+        moments: what the layer reads and should make.
+        weights: float64, the shape of the result.
+        scales: float64, ``(groups, rows, 1)``.
+        limit: the largest magnitude.
+    """
+    covariance, cross, ridge = moments.covariances()
+    taps = weights.shape[2]
+    covariance = covariance + torch.diag_embed(ridge.expand(-1, taps))
+    cross = cross + ridge[:, :, None] * weights
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    spread = torch.linalg.cholesky(inverse, upper=True)
+    low = torch.floor(weights / scales).clamp(-limit, limit)
+    high = torch.ceil(weights / scales).clamp(-limit, limit)
+    wanted, integers = cross @ inverse, torch.empty_like(weights)
+    for k in range(taps):
+        integers[:, :, k] = _nearest(wanted[:, :, k] / scales[:, :, 0], low[:, :, k], high[:, :, k])
+        error = (wanted[:, :, k] - integers[:, :, k] * scales[:, :, 0]) / spread[:, k, k, None]
+        wanted[:, :, k:] -= error[:, :, None] * spread[:, None, k, k:]
+    gradient = cross - (integers * scales) @ covariance
+    for _ in range(SWEEPS):
+        for k in range(taps):
+            step = gradient[:, :, k] / covariance[:, k, k, None] / scales[:, :, 0]
+            better = _nearest(integers[:, :, k] + step, low[:, :, k], high[:, :, k])
+            moved = (better - integers[:, :, k]) * scales[:, :, 0]
+            if moved.any():
+                gradient -= moved[:, :, None] * covariance[:, None, k]
+                integers[:, :, k] = better
+    return integers
+
+
+def _nearest(real: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    return torch.minimum(torch.maximum(torch.round(real), low), high)
