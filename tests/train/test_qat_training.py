@@ -91,15 +91,14 @@ def test_what_was_trained_goes_on_and_is_refused_where_it_does_not_fit(weights, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learn_steps", [False, True])
-def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monkeypatch):
+def test_the_logits_trained_are_the_logits_exported(tmp_path, monkeypatch):
     """The module in float on its grids, the integer oracle, and LiteRT on the exported file."""
     from edgecnn_targets.litert import open_session
 
     kept, write = [], QatNetwork.write
     monkeypatch.setattr(QatNetwork, "write", lambda self, average: (kept.append(average), write(self, average)))
     fields = {"images": 128, "batch": 32, "calibration_images": 64, "recipe": "fast"}
-    run_of = config(tmp_path / "q.edgecnn", "demo", model=DEMO, learn_steps=learn_steps, **fields)
+    run_of = config(tmp_path / "q.edgecnn", "demo", model=DEMO, **fields)
     train(run_of)
     graph = load(run_of.output)
     x = graph.metadata.preprocess.normalise(demo.images("test", range(64))[0])
