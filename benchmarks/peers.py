@@ -35,6 +35,7 @@ Images = Callable[[], Iterator[NDArray[np.float32]]]
 
 def onnxruntime_static(source: Path, output: Path, images: Images, activations: str) -> None:
     """``quantize_static``: QDQ, per channel, min-max."""
+    import onnx.version_converter
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -48,6 +49,9 @@ def onnxruntime_static(source: Path, output: Path, images: Images, activations: 
 
     prepared = output.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared))
+    model = onnx.load(prepared)
+    if model.opset_import[0].version < PER_CHANNEL_OPSET:
+        onnx.save(onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET), prepared)
     kind = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}[activations]
     quantize_static(
         str(prepared), str(output), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=kind,
@@ -67,6 +71,7 @@ def nncf_mixed(source: Path, output: Path, images: Images, activations: str) -> 
 
 
 LITERT = "litert-torch + ai-edge-quantizer"
+PER_CHANNEL_OPSET = 13  # from which DequantizeLinear has an axis; our files are of the oldest opset that holds them
 PEERS = {  # name: library, what it does, format, activations
     "onnxruntime U8S8": ("onnxruntime", onnxruntime_static, "onnx", "uint8"),
     "onnxruntime S8S8": ("onnxruntime", onnxruntime_static, "onnx", "int8"),
