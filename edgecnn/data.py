@@ -2,7 +2,7 @@
 
 A folder holds class subfolders of images, or ``images/`` with ``labels.csv`` (``file,class_index``). Subfolders are the
 classes in the order of their names, or, where every name is a number, that class. Where no labels are needed
-(calibration) any folder with images somewhere inside will do.
+(calibration) any folder with images somewhere inside will do. ``FILE.npz:SPLIT`` is a numpy archive (``arrays.py``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn import demo
+from edgecnn.arrays import ArraySet, is_array_set, load_array_set
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
@@ -81,7 +82,7 @@ def open_images(
     """The images that a user named.
 
     Args:
-        where: a folder, or ``demo``.
+        where: a folder, ``FILE.npz:SPLIT``, or ``demo``.
         demo_split: of the demo data: ``test`` or ``calibration``.
         labelled: whether every image must have a class.
         limit: at most so many. Of labelled images, each class keeps its share; others are spread evenly over the set.
@@ -96,6 +97,12 @@ def open_images(
         count = demo.TEST_IMAGES if demo_split == "test" else demo.CALIBRATION_IMAGES
         known = demo.labels(demo_split, range(count), 0) if labelled and limit is not None else None
         return _DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle, known, seed), labelled=labelled)
+    if is_array_set(where):
+        found = load_array_set(where)
+        if labelled and found.labels is None:
+            raise InputError(f"{where} has no labels: an array y_SPLIT of class indices beside x_SPLIT")
+        chosen = _choose(len(found.pixels), limit, shuffle, found.labels if labelled else None, seed)
+        return _ArrayImages(name=where, found=found, chosen=chosen, labelled=labelled)
     files, labels, classes = _labelled(Path(where)) if labelled else (_any_images(Path(where)), None, None)
     chosen = _choose(len(files), limit, shuffle, labels, seed)
     picked = [files[i] for i in chosen]
@@ -434,6 +441,34 @@ class _DemoImages:
         for i in range(0, len(self.chosen), size):
             pixels, labels = demo.images(self.split, (int(k) for k in self.chosen[i : i + size]), self.seed)
             yield resize_arrays(pixels, preprocess), labels if self.labelled else None
+
+
+@dataclass(kw_only=True)
+class _ArrayImages:
+    name: str
+    found: ArraySet
+    chosen: NDArray[np.int64]
+    labelled: bool
+    classes: tuple[str, ...] | None = None
+    bad: Sequence[str] = ()
+
+    @property
+    def labels(self) -> Labels | None:
+        return self.found.labels[self.chosen] if self.labelled and self.found.labels is not None else None
+
+    @property
+    def digest(self) -> str:
+        record = f"{self.found.digest} {self.name.rpartition(':')[2]}: {sorted(self.chosen.tolist())}"
+        return hashlib.sha256(record.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        for i in range(0, len(self.chosen), size):
+            part = self.chosen[i : i + size]
+            labels = self.found.labels[part] if self.labelled and self.found.labels is not None else None
+            yield resize_arrays(self.found.pixels[part], preprocess), labels
 
 
 # --- training ---

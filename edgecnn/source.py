@@ -22,6 +22,7 @@ class Source:
         model: a registered name, ``package.module:factory``, or the path of a ``.edgecnn`` file.
         weights: a file, ``demo``, ``random``, or ``None``: the demo weights where there are any; a factory's own.
         padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
+        convention: whose names and habits the weights have; ``None`` is what their names say.
         preprocess: ``KEY=VALUE,…`` over what the weights say.
         label_offset: over what the weights say.
         seed: of random weights.
@@ -30,6 +31,7 @@ class Source:
     model: str
     weights: str | None = None
     padding: str | None = None
+    convention: str | None = None
     preprocess: str | None = None
     label_offset: int | None = None
     seed: int = 0
@@ -77,7 +79,7 @@ def load_graph(source: Source) -> Graph:
 def _read(source: Source) -> Graph:
     from edgecnn.graph.serialize import load
 
-    given = [f"--{k}" for k in ("weights", "padding") if getattr(source, k) is not None]
+    given = [f"--{k}" for k in ("weights", "padding", "convention") if getattr(source, k) is not None]
     if given:
         raise InputError(f"{' and '.join(given)} cannot change {source.model}: it holds its weights already")
     graph = load(Path(source.model))
@@ -95,7 +97,9 @@ def _registered(source: Source) -> tuple[nn.Module, tuple[int, int], Metadata]:
     elif source.weights == "random":
         module, weights = checkpoint.random_weights(spec, source.seed)
     else:
-        module, weights = checkpoint.load_weights(spec, Path(source.weights), padding=source.padding)
+        module, weights = checkpoint.load_weights(
+            spec, Path(source.weights), padding=source.padding, convention=source.convention
+        )
     size = (weights.spec.resolution, weights.spec.resolution)
     return (
         module,

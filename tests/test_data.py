@@ -420,3 +420,41 @@ def test_the_seed_chooses_the_images_of_a_subset():
     sets = [open_images("demo", demo_split="test", labelled=True, limit=40, seed=seed).labels for seed in (0, 0, 1)]
     assert sets[0].tolist() == sets[1].tolist()
     assert [np.bincount(s, minlength=16).max() - np.bincount(s, minlength=16).min() for s in sets] <= [2, 2, 2]
+
+
+def archive(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_a_numpy_archive_is_a_set_of_images(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (7, 8, 8, 3)).astype(np.uint8), np.arange(7, dtype=np.uint8)
+    where = archive(tmp_path / "a.npz", x_test=pixels, y_test=labels, x_train=pixels[:3])
+    images = open_images(f"{where}:test", demo_split="test", labelled=True)
+    got = list(images.batches(Preprocess(resize=(8, 8)), 4))
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in got]), pixels)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in got]), labels)
+    np.testing.assert_array_equal(images.labels, labels)
+    assert len(open_images(f"{where}:train", demo_split="test", labelled=False, limit=2)) == 2
+    fewer = open_images(f"{where}:test", demo_split="test", labelled=True, limit=3)
+    assert fewer.digest != images.digest
+    assert len(fewer.labels) == 3
+
+
+def test_a_numpy_archive_that_does_not_serve_is_one_line(tmp_path):
+    good = np.zeros((2, 8, 8, 3), np.uint8)
+    plain = archive(tmp_path / "a.npz", x_test=good, y_test=np.zeros(3, int), x_float=good * 0.5, x_bare=good)
+    (tmp_path / "text.npz").write_text("hello")
+    for where, message in (
+        (plain, "unknown split ''; allowed: bare, float, test"),
+        (f"{plain}:tset", "unknown split 'tset'.*did you mean 'test'"),
+        (f"{plain}:test", "y_test is .* it must be 2 class indices"),
+        (f"{plain}:float", "x_float is float64"),
+        (f"{plain}:bare", "has no labels"),
+        (str(tmp_path / "none.npz"), "no file at"),
+        (f"{tmp_path / 'text.npz'}:test", "not a numpy archive"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            open_images(where, demo_split="test", labelled=True)
+        assert "\n" not in str(error.value)

@@ -15,11 +15,11 @@ CHECKING = (
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "
-    f"--mixed --io --padding -o {CHECKING}",
+    f"--mixed --io --padding --convention -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
-    "inspect": "--weights --preprocess --device --sensitivity --data --limit --json",
+    "inspect": "--weights --convention --preprocess --device --sensitivity --data --limit --json",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
     "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.commands.options import add_checking, checking, positive, reported, source
+from edgecnn.commands.options import add_checking, add_convention, checking, positive, reported, source
 from edgecnn.progress import Stopwatch
 from edgecnn.recipe import DEFAULT
 
@@ -51,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=["same", "symmetric"],
         help="TensorFlow SAME, or torchvision's; default: as the weights say",
     )
+    add_convention(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
     add_checking(parser)
 

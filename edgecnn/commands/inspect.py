@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgecnn.commands.options import add_json, positive
+from edgecnn.commands.options import add_convention, add_json, positive
 from edgecnn.commands.tables import listed, print_json, table
 from edgecnn.errors import InputError
 
@@ -21,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
     )
     parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
+    add_convention(parser)
     parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
     parser.add_argument("--device", metavar="NAME", help="what each op of an artifact costs there")
     parser.add_argument(
@@ -152,7 +153,9 @@ def _layers(options: argparse.Namespace) -> list[Any]:
     from edgecnn.graph.summary import layers
     from edgecnn.source import Source, load_graph
 
-    source = Source(model=options.model, weights=options.weights, preprocess=options.preprocess)
+    source = Source(
+        model=options.model, weights=options.weights, convention=options.convention, preprocess=options.preprocess
+    )
     if source.weights is None and not source.is_file and not source.is_factory:
         source = replace(source, weights="random")
     return layers(load_graph(source))

@@ -30,6 +30,14 @@ def positive(text: str) -> int:
     return value
 
 
+def add_convention(parser: argparse._ActionsContainer) -> None:
+    """``--convention``."""
+    parser.add_argument(
+        "--convention", metavar="NAME",
+        help="where the weights' names come from, when they fit several: torchvision, timm, timm-tf, keras, …",
+    )  # fmt: skip
+
+
 def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
     """``--exact-kernels``."""
     parser.add_argument(
@@ -41,7 +49,9 @@ def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
 def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False) -> None:
     """On what, where and against which limits artifacts are checked."""
     data = parser.add_argument_group("checking")
-    data.add_argument("--data", required=data_required, metavar="DIR|demo", help="labelled images to check on")
+    data.add_argument(
+        "--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on"
+    )
     data.add_argument(
         "--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share"
     )
@@ -75,6 +85,7 @@ def source(options: argparse.Namespace) -> Source:
         model=options.model,
         weights=options.weights,
         padding=options.padding,
+        convention=options.convention,
         preprocess=options.preprocess,
         label_offset=options.label_offset,
         seed=options.seed,

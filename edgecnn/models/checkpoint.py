@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-import pickle
 import sys
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
-from edgecnn.models.blocks import Classifier, build
-from edgecnn.models.schemes import SCHEMES, Scheme
+from edgecnn.models.blocks import AUXILIARY, Classifier, build
+from edgecnn.models.schemes import Scheme, scheme_of
+from edgecnn.models.schemes.mapping import Origin
 from edgecnn.models.spec import ModelSpec
+from edgecnn.models.weightfile import Tensors, read_tensors
 from edgecnn.preprocess import Preprocess
 
-Tensors = dict[str, torch.Tensor]
 DEMO = "_demo.safetensors"  # after the model's name, in assets/
 
 
@@ -52,34 +51,33 @@ def default_preprocess(resolution: int) -> Preprocess:
     return Preprocess(resize=(resolution, resolution))
 
 
-def load_weights(spec: ModelSpec, path: Path, padding: str | None = None) -> tuple[Classifier, WeightSource]:
+def load_weights(
+    spec: ModelSpec, path: Path, padding: str | None = None, convention: str | None = None
+) -> tuple[Classifier, WeightSource]:
     """The model of ``spec`` with the weights of a file; the head's size comes from the file.
 
     Attributes of the file (its naming scheme, or what ``save_weights`` noted) set padding, folding, preprocessing and
     label offset; ``padding`` overrides.
 
+    Args:
+        convention: whose names the file has, one of ``schemes.CONVENTIONS``; needed where the names fit several.
+
     Raises:
-        InputError: not a checkpoint; a pickle with code; tensors missing, extra, of a wrong shape or not finite.
+        InputError: not a checkpoint; a pickle with code; tensors missing, extra, of a wrong shape or not finite;
+            weights of another model, or of several that differ in what the names cannot tell.
     """
     tensors, header = read_tensors(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if "edgecnn" in header:
         return _own(spec, path, tensors, header["edgecnn"], padding, digest)
-    scheme = next((s for s in SCHEMES if s.matches(tensors)), None)
-    if scheme is None:
-        plain = ModelSpec(
-            **{**_fields(spec), "padding": padding or spec.padding, "num_classes": _classes(tensors, spec)}
-        )
-        module = build(plain)
-        assign(module, tensors, path)
-        return module, WeightSource(spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest)
-    if scheme.family != spec.family:
-        raise InputError(f"{path} holds weights of {scheme.family} ({scheme.name}), not of {spec.name}")
-    return _foreign(spec, path, tensors, scheme, padding, digest)
-
-
-def _fields(spec: ModelSpec) -> dict[str, Any]:
-    return dict(spec.to_json())
+    scheme = scheme_of(spec.family, spec.name, tensors, convention, str(path))
+    if scheme is not None:
+        return _foreign(spec, path, tensors, scheme, padding, digest)
+    plain = replace(spec, padding=padding or spec.padding, num_classes=_classes(tensors, spec))
+    return _filled(plain, tensors, path), WeightSource(
+        spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest
+    )
 
 
 def _classes(tensors: Tensors, spec: ModelSpec) -> int:
@@ -97,58 +95,65 @@ def _own(
         labels = tuple(facts["labels"]) if facts["labels"] is not None else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} has a damaged edgecnn header ({error!r}); train or save it again") from None
-    if (saved.family, saved.width) != (spec.family, spec.width):
+    if (saved.family, saved.width, saved.depth) != (spec.family, spec.width, spec.depth):
         raise InputError(f"{path} holds weights of {saved.name}, not of {spec.name}")
-    wanted = ModelSpec(**{**_fields(saved), "name": spec.name, "resolution": spec.resolution})
-    wanted = replace(wanted, padding=padding) if padding else wanted
+    wanted = replace(saved, name=spec.name, resolution=spec.resolution, padding=padding or saved.padding)
     if spec.resolution != saved.resolution:
         preprocess = default_preprocess(spec.resolution)
-    module = build(wanted)
-    assign(module, tensors, path)
-    return module, WeightSource(spec=wanted, preprocess=preprocess, labels=labels, digest=digest)
+    return _filled(wanted, tensors, path), WeightSource(
+        spec=wanted, preprocess=preprocess, labels=labels, digest=digest
+    )
 
 
 def _foreign(
     spec: ModelSpec, path: Path, tensors: Tensors, scheme: Scheme, padding: str | None, digest: str
 ) -> tuple[Classifier, WeightSource]:
     classes = scheme.classes(tensors)
-    wanted = ModelSpec(
-        **{
-            **_fields(spec),
-            "num_classes": classes,
-            "padding": padding or scheme.padding,
-            "folded": scheme.folded,
-            "bn_eps": scheme.bn_eps,
-        }
+    wanted = replace(
+        spec,
+        num_classes=classes,
+        padding=padding or scheme.padding,
+        folded=scheme.folded,
+        bn_eps=scheme.bn_eps,
+        stride_in=scheme.stride_in,
     )
-    module = build(wanted)
-    names = scheme.names(wanted)
-    state = module.state_dict()
-    absent = [foreign for foreign, _ in names.values() if foreign not in tensors]
-    used = {foreign for foreign, _ in names.values()}
-    extra = sorted(k for k in tensors if k not in used)
-    if absent or extra:
-        raise InputError(_mismatch(path, absent, extra))
-    renamed = {}
-    for ours, (foreign, arrange) in names.items():
-        renamed[ours] = _arranged(arrange, foreign, tensors[foreign], state[ours], path)
-    assign(module, renamed, path)
-    preprocess = scheme.preprocess(spec.resolution)
-    return module, WeightSource(
-        spec=wanted, preprocess=preprocess, label_offset=scheme.label_offset(classes), digest=digest
+    shapes = {k: v.shape for k, v in _skeleton(wanted).state_dict().items()}
+    origins = scheme.origins(wanted, shapes)
+    used = list(dict.fromkeys(name for origin in origins.values() for name in origin.names))
+    spare = (*scheme.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
+    _require_all(path, used, [k for k in tensors if not k.startswith(spare)])
+    renamed = {ours: _made(origin, tensors, shapes[ours], path) for ours, origin in origins.items()}
+    return _filled(wanted, renamed, path), WeightSource(
+        spec=wanted,
+        preprocess=scheme.preprocess(spec.resolution, tensors),
+        label_offset=scheme.label_offset(classes),
+        digest=digest,
     )
 
 
-def _arranged(arrange: Any, name: str, tensor: torch.Tensor, ours: torch.Tensor, path: Path) -> torch.Tensor:
+def _made(origin: Origin, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:
+    given = [tensors[name] for name in origin.names]
     try:
-        out: torch.Tensor = arrange(tensor)
+        out: torch.Tensor = origin.make(*given)
     except (RuntimeError, IndexError):
-        out = tensor
-    if out.shape != ours.shape:
+        out = given[0]
+    if out.shape != shape:
         raise InputError(
-            f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, which does not fit {tuple(ours.shape)}"
+            f"{path}: tensor {origin.names[0]!r} has shape {tuple(given[0].shape)}, which does not fit {tuple(shape)}"
         )
     return out
+
+
+def _skeleton(spec: ModelSpec) -> Classifier:
+    """The module without memory for its weights."""
+    with torch.device("meta"):
+        return build(spec)
+
+
+def _filled(spec: ModelSpec, tensors: Tensors, path: Path) -> Classifier:
+    module = _skeleton(spec)
+    assign(module, tensors, path)
+    return module
 
 
 def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -159,10 +164,7 @@ def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -
     """
     state = module.state_dict()
     counters = {k for k in (*state, *tensors) if k.endswith("num_batches_tracked")}
-    absent = [k for k in state if k not in tensors and k not in counters]
-    extra = [k for k in tensors if k not in state and k not in counters]
-    if absent or extra:
-        raise InputError(_mismatch(path, absent, extra))
+    _require_all(path, [k for k in state if k not in counters], [k for k in tensors if k not in counters])
     for name, tensor in tensors.items():
         if name in counters:
             continue
@@ -171,51 +173,32 @@ def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -
             raise InputError(f"{path}: tensor {name!r} has shape {got}, the model needs {want}")
         if not bool(torch.isfinite(tensor.float()).all()):
             raise InputError(f"{path}: tensor {name!r} holds NaN or infinity; the file is damaged or training diverged")
-    module.load_state_dict({**state, **{k: v.float() for k, v in tensors.items() if k not in counters}})
+    # In torch's own layout: kernels, and so the last bit of what they make, depend on it.
+    plain = torch.contiguous_format
+    given = {k: v.float().clone(memory_format=plain) for k, v in tensors.items() if k not in counters}
+    zeros = {k: torch.zeros_like(v, device="cpu") for k, v in state.items() if k in counters}
+    skeleton = any(v.is_meta for v in state.values())  # then it has no memory to copy into
+    module.load_state_dict({**state, **zeros, **given}, assign=skeleton)
 
 
-def _mismatch(path: Path, absent: list[str], extra: list[str]) -> str:
-    def some(names: list[str]) -> str:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"{names[0]!r}{more}"
-
-    parts = [f"lacks tensor {some(absent)}"] if absent else []
-    parts += [f"has unexpected tensor {some(extra)}"] if extra else []
-    return f"{path} {' and '.join(parts)}; is it a checkpoint of this model and width?"
-
-
-def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and header of a safetensors file, or of a torch state dict read with ``weights_only=True``.
+def _require_all(path: Path, wanted: Sequence[str], given: Sequence[str]) -> None:
+    """Nothing, where the names are the same.
 
     Raises:
-        InputError: no such file, not a checkpoint, truncated, or a pickle that holds more than tensors.
+        InputError: one is missing or extra; with the nearest name of the other side.
     """
-    from safetensors import SafetensorError, safe_open
+    absent, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if not absent and not extra:
+        return
 
-    if not path.is_file():
-        raise InputError(f"no weight file at {path}; give a safetensors file or a torch state dict")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-        except SafetensorError as error:
-            raise InputError(f"{path} is not a safetensors file, or is cut short ({error})") from None
-    try:
-        with warnings.catch_warnings():  # torch's thoughts about pickle protocols; what matters is raised
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path} holds Python objects, which could run code, or is no checkpoint; save only model.state_dict()"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), "it is empty")
-        raise InputError(f"{path} is no checkpoint, or is cut short ({reason})") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"{path} is not a dictionary of tensors; save model.state_dict()")
-    return {str(k).removeprefix("module."): v for k, v in state.items()}, {}
+    def some(names: list[str], others: list[str]) -> str:
+        near = difflib.get_close_matches(names[0], others, n=1)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"{names[0]!r}{f' (nearest: {near[0]!r})' if near else ''}{more}"
+
+    parts = [f"lacks tensor {some(absent, extra or list(given))}"] if absent else []
+    parts += [f"has unexpected tensor {some(extra, absent or list(wanted))}"] if extra else []
+    raise InputError(f"{path} {' and '.join(parts)}; is it a checkpoint of this model and width?")
 
 
 def save_weights(
@@ -229,7 +212,11 @@ def save_weights(
     from safetensors.torch import save
 
     facts = {"spec": spec.to_json(), "preprocess": preprocess.to_json(), "labels": labels}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items() if v.is_floating_point()}
+    tensors = {
+        k: v.detach().cpu().contiguous()
+        for k, v in module.state_dict().items()
+        if v.is_floating_point() and not k.startswith(AUXILIARY)
+    }
     write_atomic(path, save(tensors, metadata={"edgecnn": json.dumps(facts, sort_keys=True)}))
 
 

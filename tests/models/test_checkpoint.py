@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import tomllib
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -23,6 +29,8 @@ from edgecnn.models.checkpoint import (
 )
 from edgecnn.models.schemes import SCHEMES
 
+KEYS = tomllib.loads((Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8"))["names"]
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SPEC = resolve("mobilenet_v2_0.35_96", 5)
 V1 = resolve("mobilenet_v1_0.25_64", 5)
 
@@ -77,28 +85,134 @@ def undo(arrange, tensor):
     raise AssertionError("no layout gives the tensor back")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+def small(scheme):
+    """A name of the scheme's first family: narrow, and few pixels."""
+    return resolve(f"{scheme.families[0]}_0.25_64", 5)
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [s for s in SCHEMES if not s.biased and not s.bgr],  # those two change numbers: test_keras.py has them
+    ids=lambda s: f"{s.name}-{s.families[0]}",
+)
 def test_every_scheme_maps_onto_the_whole_model(scheme, tmp_path):
-    base = V1 if scheme.family == "mobilenet_v1" else SPEC
+    base = small(scheme)
     spec = replace(base, folded=scheme.folded, padding=scheme.padding, bn_eps=scheme.bn_eps)
     module, _ = random_weights(spec, seed=3)
     state = module.state_dict()
-    names = scheme.names(spec)
-    foreign = {theirs: undo(arrange, state[ours]) for ours, (theirs, arrange) in names.items()}
+    origins = scheme.origins(spec, state)
+    foreign = {origin.names[0]: undo(origin.make, state[ours]) for ours, origin in origins.items()}
+    if "normalization/" in scheme.unused:
+        foreign |= {"normalization/mean": torch.full((3,), 0.4), "normalization/variance": torch.full((3,), 0.25)}
     save_file(foreign, tmp_path / "w.safetensors")
-    loaded, source = load_weights(base, tmp_path / "w.safetensors")
+    loaded, source = load_weights(base, tmp_path / "w.safetensors", convention=scheme.name)
     assert same_network(module, loaded, spec.resolution)
     assert source.spec.padding == scheme.padding
-    missing = dict(foreign)
-    gone = sorted(missing)[0]
-    if gone != scheme.key:
-        del missing[gone]
-        save_file(missing, tmp_path / "m.safetensors")
-        with pytest.raises(InputError, match=f"lacks tensor '{gone}'"):
-            load_weights(base, tmp_path / "m.safetensors")
+    gone = max(name for name in foreign if name not in scheme.signature and not name.startswith(scheme.unused or "-"))
+    save_file({k: v for k, v in foreign.items() if k != gone}, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match=f"lack.* tensor '{gone}'"):
+        load_weights(base, tmp_path / "m.safetensors", convention=scheme.name)
     save_file({**foreign, "stray": torch.zeros(1)}, tmp_path / "e.safetensors")
     with pytest.raises(InputError, match="unexpected tensor 'stray'"):
-        load_weights(base, tmp_path / "e.safetensors")
+        load_weights(base, tmp_path / "e.safetensors", convention=scheme.name)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_names_are_those_of_the_libraries(key):
+    library, _, name = key.partition("/")
+    spec = resolve(name)
+    scheme = next(s for s in SCHEMES if s.name == library and spec.family in s.families)
+    with torch.device("meta"):
+        ours = build(spec).state_dict()
+    theirs = sorted({name for origin in scheme.origins(spec, ours).values() for name in origin.names})
+    digest = hashlib.sha256("".join(f"{name}\n" for name in theirs).encode()).hexdigest()
+    assert (len(theirs), digest) == (KEYS[key]["tensors"], KEYS[key]["sha256"])
+    assert scheme.matches(theirs)
+
+
+def test_names_that_several_networks_have_must_be_told_apart(tmp_path):
+    spec = resolve("efficientnet_lite0_0.25_64", 5)
+    module, _ = random_weights(spec)
+    (scheme,) = (s for s in SCHEMES if s.name == "timm-tf" and spec.family in s.families)
+    state = module.state_dict()
+    path = tmp_path / "w.pt"
+    torch.save({o.names[0]: state[ours] for ours, o in scheme.origins(spec, state).items()}, path)
+    with pytest.raises(InputError, match="--convention timm: padding symmetric.*--convention timm-tf: padding same"):
+        load_weights(spec, path)
+    with pytest.raises(InputError, match="not named as keras names efficientnet_lite0"):
+        load_weights(spec, path, convention="keras")
+    with pytest.raises(InputError, match="unknown convention 'tim'.*did you mean 'timm'"):
+        load_weights(spec, path, convention="tim")
+    with pytest.raises(InputError, match="holds weights of .*efficientnet_lite4.*, not of resnet18"):
+        load_weights(resolve("resnet18"), path)
+    assert load_weights(spec, path, convention="timm")[1].spec.padding == "symmetric"
+
+
+def test_a_wrong_name_comes_with_the_nearest(tmp_path):
+    def misspell(state):
+        state["features.1.depthwise.conv.wieght"] = state.pop("features.1.depthwise.conv.weight")
+
+    with pytest.raises(
+        InputError, match=r"lacks tensor 'features.1.depthwise.conv.weight' \(nearest: 'features.1.dep.*wieght'"
+    ):
+        load_weights(SPEC, edited(tmp_path, misspell))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data (real weights) is not there")
+def test_the_cifar_resnet_that_people_have_loads():
+    path = SHARED / "resnet_cifar10_akamaster" / "resnet20-12fca82f.safetensors"
+    module, source = load_weights(resolve("resnet20"), path)
+    assert source.spec.num_classes == 10
+    assert sum(p.numel() for p in module.parameters()) == 269722
+    with pytest.raises(InputError, match="lacks tensor 'layer1.3.bn1.bias'"):
+        load_weights(resolve("resnet32"), path)
+
+
+def keras_file(path, names=True):
+    """What Keras 3 writes for a model of one dense layer."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers/dense/vars")
+        if names:
+            group.attrs["name"] = "predictions"
+        group["0"], group["1"] = np.ones((3, 2), np.float32), np.zeros(2, np.float32)
+        file["layers/dropout/seed_generator/vars/0"] = np.zeros(2, np.uint32)
+
+
+def test_keras_files_are_read_by_their_layers_names(tmp_path):
+    keras_file(tmp_path / "a.weights.h5")
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.write(tmp_path / "a.weights.h5", "model.weights.h5")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["layer_names"] = ["conv_dw_1"]
+        file["conv_dw_1/conv_dw_1/depthwise_kernel:0"] = np.ones((3, 3, 2, 1), np.float32)
+    for name in ("a.weights.h5", "a.keras"):
+        tensors, _ = read_tensors(tmp_path / name)
+        assert {k: tuple(v.shape) for k, v in tensors.items()} == {
+            "predictions/kernel": (3, 2),
+            "predictions/bias": (2,),
+        }
+    assert list(read_tensors(tmp_path / "old.h5")[0]) == ["conv_dw_1/kernel"]
+
+
+def test_a_keras_file_that_does_not_serve_is_one_line(tmp_path):
+    keras_file(tmp_path / "nameless.h5", names=False)
+    (tmp_path / "text.h5").write_text("hello")
+    (tmp_path / "text.keras").write_text("hello")
+    keras_file(tmp_path / "whole.h5")
+    data = (tmp_path / "whole.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    for name, message in (
+        ("nameless.h5", "does not name its layers"),
+        ("text.h5", "not an HDF5 file"),
+        ("text.keras", "not a .keras file"),
+        ("cut.h5", "not an HDF5 file"),
+        ("empty.h5", "holds no weights"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            read_tensors(tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 def edited(tmp_path, change):
