@@ -51,6 +51,13 @@ class SqueezeExcite(nn.Module):
         return x * torch.sigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
 
 
+class PaddedShortcut(nn.Module):
+    """He et al. 2016, option A."""
+
+    def forward(self, x):
+        return F.pad(F.max_pool2d(x, 1, 2), (1, 0, 0, 0, 2, 1))
+
+
 class Branches(nn.Module):
     def __init__(self):
         super().__init__()
@@ -122,6 +129,7 @@ GOOD = {
     "residual": Residual,
     "in_place": InPlace,
     "squeeze_excite": SqueezeExcite,
+    "padded_shortcut": PaddedShortcut,
     "branches": Branches,
     "flatten_image": FlattenImage,
     "unused": Unused,

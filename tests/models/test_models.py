@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from edgecnn.models import FAMILIES, resolve
 from edgecnn.models.blocks import build
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.count import size_of
+from edgecnn.models.layers import DropConnect, PadShortcut
 from edgecnn.models.rows import make_divisible
+from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, Multipliers
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "models.toml").read_text("utf-8"))
 
@@ -45,6 +48,9 @@ def test_the_size_torchvision_states_for_mobilenet_v2():
         ("mobilenet_v1_0.75", "mobilenet_v1_0.75_224"),
         ("mobilenet_v2_0.35_96", "mobilenet_v2_0.35_96"),
         ("mobilenet_v1_1.3_160", "mobilenet_v1_1.3_160"),
+        ("resnet18_64", "resnet18_1.0_64"),
+        ("efficientnet_b0_0.5x0.25_96", "efficientnet_b0_0.5x0.25_96"),
+        ("efficientnet_b0_1.0x1.0_96", "efficientnet_b0_1.0_96"),
     ],
 )
 def test_a_name_gives_width_and_resolution(name, full):
@@ -58,6 +64,13 @@ def test_a_name_gives_width_and_resolution(name, full):
         ("mobilenet_v2_0.35_9", "resolution 9; allowed"),
         ("mobilenet_v2_99.0_96", "width 99.0; allowed"),
         ("", "unknown model ''"),
+        ("mobilenet_v1_1.0x2.0_224", "mobilenet_v1 has no depth to scale; families that have: .*efficientnet_b0"),
+        ("efficientnet_b0_1.0x9.0", "depth 9.0; allowed"),
+        (
+            "alexnet_32",
+            r"resolution 32 is impossible: stage 8, of stride 2, would get a map of 1x1; the nearest .*: 63, 64",
+        ),
+        ("vgg16_256", "does not divide into the classifier's 7x7; the nearest that are possible: 254, 255"),
     ],
 )
 def test_a_wrong_name_says_what_is_allowed(name, message):
@@ -68,8 +81,6 @@ def test_a_wrong_name_says_what_is_allowed(name, message):
 @pytest.mark.parametrize("name", ["mobilenet_v1_0.25_64", "mobilenet_v2_0.35_96", "mobilenet_v2_0.35_97"])
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 def test_modules_run_and_are_as_small_as_their_strides_say(name, padding):
-    from dataclasses import replace
-
     spec = replace(resolve(name, 7), padding=padding)
     module = build(spec).eval()
     with torch.inference_mode():
@@ -77,8 +88,6 @@ def test_modules_run_and_are_as_small_as_their_strides_say(name, padding):
 
 
 def test_paddings_are_different_networks():
-    from dataclasses import replace
-
     spec = resolve("mobilenet_v2_0.35_96", 7)
     same, _ = random_weights(spec)
     symmetric = build(replace(spec, padding="symmetric"))
@@ -98,3 +107,64 @@ def test_random_weights_come_from_the_seed_alone():
 @pytest.mark.parametrize(("channels", "made"), [(32 * 0.35, 16), (96 * 0.35, 32), (3, 8), (24, 24), (89.6, 88)])
 def test_channels_are_multiples_of_eight_and_at_most_a_tenth_less(channels, made):
     assert make_divisible(channels) == made
+
+
+def test_a_member_is_the_base_with_its_multipliers():
+    b3, same = resolve("efficientnet_b3"), resolve("efficientnet_b0_1.2x1.4_300")
+    assert (b3.rows, b3.resolution) == (same.rows, same.resolution)
+
+
+def test_the_compound_rule_is_near_the_published_members_and_doubles_the_cost():
+    assert COMPOUND.cost == pytest.approx(2, rel=0.05)
+    base = EFFICIENTNET["b0"].resolution
+    for member in EFFICIENTNET.values():
+        phi = COMPOUND.phi_of(member, base)
+        made = COMPOUND.at(phi, base)
+        for axis in ("width", "depth", "resolution"):
+            assert getattr(made, axis) == pytest.approx(getattr(member, axis), rel=0.12), (axis, phi)
+    assert COMPOUND.at(0, base) == Multipliers(width=1, depth=1, resolution=base)
+
+
+def test_lite_keeps_its_stem_head_and_outer_stages():
+    small, large = (resolve(f"efficientnet_lite{n}").rows for n in (0, 4))
+    assert (small[0], small[-1]) == (large[0], large[-1])
+    assert small[1].repeats == large[1].repeats == small[-2].repeats == large[-2].repeats == 1
+
+
+def test_googlenet_has_its_auxiliary_classifiers_in_training_only():
+    spec = resolve("googlenet_0.25_64", 7)
+    module = build(spec, auxiliary=True)
+    x = torch.zeros(2, 3, 64, 64)
+    assert module(x).shape == (2, 7)
+    outputs = module.train()(x)
+    assert [tuple(o.shape) for o in outputs] == [(2, 7)] * 3
+    assert isinstance(build(spec).train()(x), torch.Tensor)
+
+
+def test_drop_connect_drops_whole_images_in_training_only():
+    drop = DropConnect()
+    drop.p = 0.5
+    x = torch.ones(400, 2, 3, 3)
+    assert torch.equal(drop.eval()(x), x)
+    torch.manual_seed(0)
+    kept = drop.train()(x).flatten(1)
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert bool((kept == kept[:, :1]).all())
+    assert 0.4 < float((kept[:, 0] == 0).float().mean()) < 0.6
+    places = [m.p for m in build(resolve("efficientnet_b0")).modules() if isinstance(m, DropConnect)]
+    assert places == sorted(places)
+    assert 0 < places[-1] < 0.2
+
+
+def test_the_padded_shortcut_takes_every_second_pixel_and_adds_zeros():
+    x = torch.randn(2, 4, 7, 6)
+    out = PadShortcut(4, 7, 2)(x)
+    assert torch.equal(out[:, 1:5], x[:, :, :6:2, ::2])
+    assert not out[:, 0].any()
+    assert not out[:, 5:].any()
+
+
+@pytest.mark.parametrize("place", ["3x3", "1x1"])
+def test_a_bottlenecks_stride_is_where_the_spec_says(place):
+    block = build(replace(resolve("resnet50_0.25_64"), stride_in=place)).features[5]
+    assert [b.conv.stride[0] for b in block.branch] == ([1, 2, 1] if place == "3x3" else [2, 1, 1])
