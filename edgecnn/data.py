@@ -453,6 +453,10 @@ class _ArrayImages:
     bad: Sequence[str] = ()
 
     @property
+    def kinds(self) -> int | None:
+        return None if self.found.labels is None else len(np.unique(self.found.labels[self.chosen]))
+
+    @property
     def labels(self) -> Labels | None:
         return self.found.labels[self.chosen] if self.labelled and self.found.labels is not None else None
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgecnn.errors import InputError, MissingDependencyError
@@ -112,7 +113,9 @@ def _hdf5(path: Path, opened: Callable[[Any], Any]) -> Tensors:
 
             def visit(name: str, item: Any) -> None:
                 if isinstance(item, h5py.Dataset) and not any(part in _STATELESS for part in name.split("/")):
-                    found[_old_name(name) if old else _new_name(name, item, path)] = torch.from_numpy(item[()])
+                    found[_old_name(name) if old else _new_name(name, item, path)] = torch.from_numpy(
+                        np.asarray(item[()])
+                    )
 
             root.visititems(visit)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -56,6 +56,8 @@ class Emitter:
         for node in self.graph:
             ROWS[node.op](self, node)
         self._leave(result)
+        read = {result, *(name for n in self.nodes for name in n.input)}
+        self.nodes = [n for n in self.nodes if read.intersection(n.output)]  # real values that nothing reads
         graph = helper.make_graph(
             self.nodes,
             self.graph.metadata.model or "edgecnn",
@@ -218,6 +220,12 @@ class Emitter:
         """Whether an activation's values go through its integers; in 16 bits they stay float."""
         return self.integer and not is_wide(self.graph.tensors[name])
 
+    def between_integers(self, node: Node, kind: str, inputs: list[str]) -> None:
+        """An op that moves integers and fills with the zero point, on integers: ONNX Runtime takes it to float else."""
+        grid = self._grid(node.output, self._quant(node.output))
+        self.node(kind, [*inputs, grid[1]], f"{node.output}/q")
+        self.node("DequantizeLinear", [f"{node.output}/q", *grid], node.output)
+
     def _activate(self, activation: str, source: str, output: str) -> None:
         if activation == "relu":
             self.node("Relu", [source], output)
@@ -289,7 +297,11 @@ def _pad(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     (before, after), (front, back) = pads(a), a["channels"]
     amounts = e.initializer(f"{node.output}/pads", np.array([0, front, *before, 0, back, *after], np.int64))
-    e.finish(node, "Pad", [e.value(node.inputs[0]), amounts])
+    source = f"{node.inputs[0]}/q"
+    if e.on_grid(node.output) and any(source in n.output for n in e.nodes):
+        e.between_integers(node, "Pad", [source, amounts])
+    else:
+        e.finish(node, "Pad", [e.value(node.inputs[0]), amounts])
 
 
 def _reshape(e: Emitter, node: Node) -> None:
