@@ -62,9 +62,11 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for node in model.graph.node:
-        if node.op_type != "DequantizeLinear":
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         source, scale, zero = node.input
+        if node.op_type == "QuantizeLinear":  # of integers that nothing may take back to real values
+            source = node.output[0]
         name = source.removesuffix(SUFFIX)
         if "/" in name:
             continue
