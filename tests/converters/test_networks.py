@@ -37,6 +37,8 @@ def runs(graph, folder):
     """(target, kernels, the graph or its 7-bit form, session) of every runtime that takes the network."""
     for target, kernels in RUNS:
         used = unsaturated(graph) if kernels == "fast" else graph
+        if target == "openvino" and WRITERS[target].unsupported(used, "int8"):
+            continue  # a tiny average pool
         emission = WRITERS[target].convert(used, precision="int8")
         if kernels != "reference":
             assert_integers_are_the_graphs(used, target, emission)

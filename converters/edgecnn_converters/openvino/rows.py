@@ -169,10 +169,7 @@ def _max_pool(e: Emitter, node: Node) -> Any:
 
 
 def _avg_pool(e: Emitter, node: Node) -> Any:
-    """Of single pixels it is the maximum: OpenVINO 2026.4's int8 average of 1 or 2 numbers in all is the lowest one."""
     a: Mapping[str, Any] = node.attrs
-    if a["kernel"] == (1, 1):
-        return _max_pool(e, node)
     before, after = pads(a)
     return ops.avg_pool(
         e.values[node.inputs[0]], list(a["stride"]), before, after, list(a["kernel"]), True, name=f"{node.output}/op"
