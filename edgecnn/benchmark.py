@@ -72,6 +72,8 @@ class Cell:
         top1, fp32_top1, agreement: percent.
         median_ms: of one inference.
         images_per_s: one at a time.
+        instructions: of one inference, counted on an emulated device.
+        cycles: of one inference, of a microcontroller or an NPU.
         error: what failed.
     """
 
@@ -86,6 +88,8 @@ class Cell:
     agreement: float | None = None
     median_ms: float | None = None
     images_per_s: float | None = None
+    instructions: int | None = None
+    cycles: int | None = None
     error: str = ""
 
 
@@ -171,6 +175,8 @@ def _measured(model: str, precision: str, device: str, entry: ReportEntry) -> Ce
         agreement=entry.accuracy.agreement,
         median_ms=median,
         images_per_s=None if median is None else 1000 / median,
+        instructions=entry.latency.instructions,
+        cycles=entry.resources.cycles,
         error=failed,
     )
 

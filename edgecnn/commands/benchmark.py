@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
     )
     cells = [asdict(cell) for cell in benchmark(matrix, Stopwatch())]
     rows = [{key: shown(value) for key, value in cell.items()} for cell in cells]
-    figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s")
+    figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s", "instructions", "cycles")
     failed = any(cell["status"] != "ok" for cell in cells)
     return max(listed(cells, rows, options, right=figures), int(failed))

@@ -43,7 +43,7 @@ class Command:
     device: str
     words: tuple[str, ...]
     environment: Mapping[str, str] | None = None
-    open_s: float = 120.0
+    open_s: float = 300.0
     image_s: float = 60.0
 
 

@@ -45,13 +45,19 @@ def litert_details(interpreter: Any) -> dict[str, Any]:
 
     def op(node: dict[str, Any]) -> dict[str, Any]:
         numbers = {key: [int(i) for i in node[key]] for key in ("inputs", "outputs")}
-        types = {key: [np.dtype(t).name for t in node[key]] for key in ("operand_types", "result_types")}
-        return {"index": int(node["index"]), "op_name": node["op_name"], **numbers, **types}
+        kinds = {
+            "operand_types": [types[i] for i in numbers["inputs"] if i in types],
+            "result_types": [types[i] for i in numbers["outputs"] if i in types],
+        }
+        return {"index": int(node["index"]), "op_name": node["op_name"], **numbers, **kinds}
+
+    tensors = interpreter.get_tensor_details()
+    types = {int(t["index"]): np.dtype(t["dtype"]).name for t in tensors}
 
     return {
         "inputs": [port(detail) for detail in interpreter.get_input_details()],
         "outputs": [port(detail) for detail in interpreter.get_output_details()],
-        "tensors": [[int(t["index"]), t["name"]] for t in interpreter.get_tensor_details()],
+        "tensors": [[int(t["index"]), t["name"]] for t in tensors],
         "ops": [op(node) for node in interpreter._get_ops_details()],
     }
 

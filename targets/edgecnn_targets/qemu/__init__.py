@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgecnn_targets.registry import Runtime, Say
     from edgecnn_targets.remote import Command, Opening, RemoteSession
 
-RUNS, WARMUP = 2, 1
+RUNS, WARMUP = 2, 3  # ONNX Runtime plans its memory in the first inferences
 SAME = 1e-6
 """Counts of two inferences may differ by so much of them."""
 
@@ -121,13 +121,19 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
     session.close()
     request, content = session.opening
     files = [(request, cut) for cut in prefixes(content)]
-    totals = [line["instructions"] for line in _counts(device, files, session, runs=1)]
+    totals = [line["instructions"] for line in _counts(device, files, session, runs=1, warmup=1)]
     own = [after - before for before, after in zip([0, *totals[:-1]], totals, strict=True)]
     return [LayerCost(op=op.kind, name=op.name, instructions=n) for op, n in zip(session.ops, own, strict=True)]
 
 
 def _counts(
-    device: Device, openings: Sequence[Opening], session: RemoteSession, *, runs: int, caches: Iterable[str] = ()
+    device: Device,
+    openings: Sequence[Opening],
+    session: RemoteSession,
+    *,
+    runs: int,
+    warmup: int = WARMUP,
+    caches: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
     """Open files one after another in one emulator with the plugin; what it says of each counted inference."""
     from edgecnn_targets.remote import Runner
@@ -144,8 +150,8 @@ def _counts(
                 if number == 0:  # what comes before would only be slow to count
                     runner.ask({"do": "arm"}, within_s=how.open_s)
                     runner.answer()
-                request = {"do": "count", "warmup": WARMUP, "runs": runs}
-                runner.ask(request, image, within_s=how.image_s * (WARMUP + runs))
+                request = {"do": "count", "warmup": warmup, "runs": runs}
+                runner.ask(request, image, within_s=how.image_s * (warmup + runs))
                 runner.answer()
         finally:
             runner.close()
