@@ -58,6 +58,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
             f"device {device.name!r} runs one thread, not --threads {threads}: its counts are of one thread"
         )
     settings = settings_of(device, Settings)
+    kernels = kernels or settings.kernels
     request, content = opening(artifact, runtime.target, threads, kernels)
     return RemoteSession(
         command(device),
@@ -117,7 +118,8 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
 
     if runtime.target != "tflite":
         raise UnsupportedError(f"device {device.name!r} says what each op costs of .tflite files, not of {artifact}")
-    session = RemoteSession(command(device), artifact, runtime.target)
+    kernels = settings_of(device, Settings).kernels
+    session = RemoteSession(command(device), artifact, runtime.target, kernels=kernels)
     session.close()
     request, content = session.opening
     files = [(request, cut) for cut in prefixes(content)]

@@ -52,6 +52,7 @@ class Settings:
         instructions_per_cycle: as above, where no cache misses.
         l1d: first data cache.
         l2: second cache.
+        kernels: of LiteRT, where the runtime there has no XNNPACK for int8; by default the fastest.
         vnni: false on x86 without VNNI, where sums of bytes saturate.
 
     Raises:
@@ -65,6 +66,7 @@ class Settings:
     l1d: Cache
     l2: Cache
     cpuinfo: Mapping[str, str] = field(default_factory=dict)
+    kernels: str | None = None
     vnni: bool = True
 
     def __post_init__(self) -> None:
