@@ -7,7 +7,7 @@ from edgecnn.report import ReportEntry
 from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
 from edgecnn_targets.devices import devices
 
-COMMANDS = "export validate compare benchmark inspect train models targets devices recipes doctor"
+COMMANDS = "export validate compare benchmark inspect train scale study models targets devices recipes doctor"
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
     "--min-agreement --max-latency-ms --max-instructions --max-cycles --max-sram-kib --max-flash-kib --npu-coverage "

@@ -12,6 +12,8 @@ COMMANDS = (
     "benchmark",
     "inspect",
     "train",
+    "scale",
+    "study",
     "models",
     "targets",
     "devices",

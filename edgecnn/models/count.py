@@ -29,6 +29,11 @@ def size_of(spec: ModelSpec) -> Size:
     """The size of a registered model at its resolution, found on torch's meta device: no memory, no arithmetic."""
     with torch.device("meta"):
         module = build(spec).eval()
+    return size_of_module(module, (3, spec.resolution, spec.resolution))
+
+
+def size_of_module(module: nn.Module, shape: tuple[int, int, int]) -> Size:
+    """The size of a module on torch's meta device that takes images (C, H, W)."""
     total = 0
 
     def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -41,5 +46,5 @@ def size_of(spec: ModelSpec) -> Size:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
     with torch.inference_mode():
-        module(torch.empty(1, 3, spec.resolution, spec.resolution, device="meta"))
+        module(torch.empty(1, *shape, device="meta"))
     return Size(parameters=sum(p.numel() for p in module.parameters()), macs=total)

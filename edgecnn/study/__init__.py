@@ -1,0 +1,1 @@
+"""What makes the networks work, counted: compound scaling and the blocks that save arithmetic."""
