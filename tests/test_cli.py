@@ -116,7 +116,10 @@ def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd
     assert main(["validate", str(path), "--data", "demo", "--limit", "60", "--min-agreement", "90", "--json"]) == 0
     (entry,) = json.loads(capfd.readouterr().out)
     before = exported[1][0]
-    assert entry["accuracy"] == before["accuracy"]
+    near = pytest.approx(
+        before["accuracy"]["sqnr_db"], abs=0.01
+    )  # fp32 is the equalized network: equal but for rounding
+    assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near}
     assert entry["parity"] == before["parity"]
 
 

@@ -22,6 +22,8 @@ from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
+INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then
+
 
 def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: str = "int8") -> Graph:
     """The integer graph: every activation has parameters, every constant integers.
@@ -126,9 +128,10 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
                 )
             quant = FIXED_OF[dtype]
         else:
-            ends = not group.isdisjoint((*graph.inputs, *graph.outputs))
-            method = "minmax" if ends else recipe.activation_range
-            quant = _group_qparams([ranges[name] for name in sorted(group)], method, recipe.percentile, dtype)
+            seen = [ranges[name] for name in sorted(group)]
+            method = recipe.activation_range if group.isdisjoint((*graph.inputs, *graph.outputs)) else "minmax"
+            margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
+            quant = _group_qparams(seen, method, recipe.percentile, dtype, margin)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
@@ -169,7 +172,7 @@ def _origin(graph: Graph, name: str) -> bool:
     return node is None or OPS[node.op].scale == "own"
 
 
-def _group_qparams(seen: list[Range], method: str, percentile: float, dtype: str) -> QParams:
+def _group_qparams(seen: list[Range], method: str, percentile: float, dtype: str, margin: float) -> QParams:
     if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
         return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
     samples = np.concatenate([r.samples for r in seen])
@@ -179,7 +182,7 @@ def _group_qparams(seen: list[Range], method: str, percentile: float, dtype: str
             return scheme.activation_qparams(*mse_range(union))
         case "percentile":
             return scheme.activation_qparams(*percentile_range(union, percentile))
-    return scheme.activation_qparams(union.low, union.high)
+    return scheme.activation_qparams(union.low * margin, union.high * margin)
 
 
 def quantize_constants(graph: Graph) -> Graph:

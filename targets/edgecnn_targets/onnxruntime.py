@@ -195,12 +195,13 @@ def _ops(model: Any) -> tuple[Op, ...]:
 
 
 def _byte_weights(model: Any) -> list[NDArray[Any]]:
-    """int8 weights of the ops that multiply integers."""
+    """8-bit weights of the ops that multiply integers, signed; the exact kernels store them unsigned, 128 higher."""
     from onnx import TensorProto, numpy_helper
 
-    stored = {i.name: i for i in model.graph.initializer if i.data_type == TensorProto.INT8 and len(i.dims) > 1}
-    integer = [n for n in model.graph.node if n.op_type in MULTIPLYING]
-    return [numpy_helper.to_array(stored[name]) for node in integer for name in node.input if name in stored]
+    zero = {TensorProto.INT8: 0, TensorProto.UINT8: 128}
+    stored = {i.name: i for i in model.graph.initializer if i.data_type in zero and len(i.dims) > 1}
+    read = {name for n in model.graph.node if n.op_type in MULTIPLYING for name in n.input if name in stored}
+    return [numpy_helper.to_array(stored[n]).astype(np.int16) - zero[stored[n].data_type] for n in sorted(read)]
 
 
 def _at_edge(node: Any, inputs: set[str], outputs: set[str]) -> bool:

@@ -171,7 +171,7 @@ def test_corrupt_files_never_raise_anything_else(mobilenet):
 
 def test_what_cannot_be_written_is_said_before(mobilenet):
     with pytest.raises(UnsupportedError, match="int16x8"):
-        converter("tflite").require("int16x8")
+        converter("onnx").require("int16x8")
     with pytest.raises(InputError, match="this one is in int8"):
         convert(mobilenet, precision="fp32")
     with pytest.raises(InputError, match="unknown input and output type 'int4'"):
