@@ -62,6 +62,9 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for node in model.graph.node:
+        moved = node.input[0].removesuffix(SUFFIX)
+        if node.op_type == "Pad" and node.output[0].endswith(SUFFIX) and moved in found:  # integers, on the same grid
+            found[node.output[0].removesuffix(SUFFIX)] = (found[moved][0], None)
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         source, scale, zero = node.input
