@@ -12,6 +12,13 @@ from edgecnn.commands.options import add_json
 from edgecnn.commands.tables import print_json, table
 
 HELP = "compound scaling: depth, width and resolution together"
+BUDGETS = {
+    "macs": "multiply-accumulates; needs no device",
+    "instructions": "of one inference",
+    "ms": "of one inference: measured, or estimated where the device counts instructions",
+    "sram_kib": "memory for activations",
+    "flash_kib": "memory for weights and code",
+}
 MILLIONS = ("predicted_macs", "macs", "parameters")
 
 
@@ -29,6 +36,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _add_family(law)
     law.add_argument("-o", "--output", type=Path, metavar="FILE.svg", help="draw the plot")
     add_json(law)
+    said = "the largest member of a family that fits a budget"
+    fit = actions.add_parser("fit", help=said, description=said)
+    _add_family(fit)
+    _add_rule(fit)
+    fit.add_argument(
+        "--axis", choices=["compound", "depth", "width", "resolution"], default="compound",
+        help="let one axis alone grow (default compound: all three)",
+    )  # fmt: skip
+    fit.add_argument("--device", metavar="NAME", help="measure the int8 models there")
+    fit.add_argument("--target", metavar="NAME", help="format to measure in (default: the device's first)")
+    budget = fit.add_mutually_exclusive_group(required=True)
+    for figure, what in BUDGETS.items():
+        budget.add_argument(f"--max-{figure.replace('_', '-')}", type=float, metavar="N", help=what)
+    add_json(fit)
 
 
 def _add_family(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +66,7 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """One action."""
-    return {"show": _show, "law": _law}[options.action](options)
+    return {"show": _show, "law": _law, "fit": _fit}[options.action](options)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -87,6 +108,37 @@ def _law(options: argparse.Namespace) -> int:
         for g in growths
     ]
     table(rows, right=("exponent", "theory"), to=sys.stdout)
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from edgecnn.models.scaling import Compound
+    from edgecnn.progress import Stopwatch
+    from edgecnn.study.fit import Budget, along, export_command, fit, measure_of, target_on
+
+    figure, most = next((f, getattr(options, f"max_{f}")) for f in BUDGETS if getattr(options, f"max_{f}") is not None)
+    budget = Budget(figure=figure, most=most, device=options.device)
+    rule = along(Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.axis)
+    target = options.target or target_on(budget)
+    found = fit(options.family, rule, budget, measure_of(budget, target), Stopwatch().say)
+    command = export_command(found.chosen.model, target, budget)
+    if options.json:
+        print_json({**asdict(found), "export": command})
+        return 0
+    rows = [
+        {
+            "model": c.model,
+            "phi": f"{c.phi:g}",
+            "M MACs": f"{c.macs / 1e6:.1f}",
+            figure: "-" if c.value is None else f"{c.value:,.6g}",
+            "fits": "yes" if c.fits else f"no {c.reason}".strip(),
+        }
+        for c in found.frontier
+    ]
+    table(rows, right=("phi", "M MACs", figure), to=sys.stdout)
+    if found.largest:
+        sys.stdout.write("the family's largest fits: the budget leaves room\n")
+    sys.stdout.write(f"chosen: {found.chosen.model}\n{command}\n")
     return 0
 
 
