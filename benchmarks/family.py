@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 CALIBRATION = 32
+TARGETS = ("tflite", "onnx", "openvino")
 
 
 def measured(name: str, images: int, device_name: str | None) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def measured(name: str, images: int, device_name: str | None) -> dict[str, Any]:
     run = TorchGraph(graph)
     want = np.concatenate([run(torch.from_numpy(batch)).numpy() for batch in batches])
     with tempfile.TemporaryDirectory() as folder:
-        for target, converter in CONVERTERS.items():
+        for target in TARGETS:
+            converter = CONVERTERS[target]
             fp32 = converter.convert(graph, precision="fp32")
             row[f"{target}_fp32_bytes"] = sum(map(len, fp32.files.values()))
             del fp32
@@ -89,7 +91,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        sizes = " / ".join(f"{r[f'{t}_bytes'] / 1e6:.2f}" for t in ("tflite", "onnx", "openvino"))
+        sizes = " / ".join(f"{r[f'{t}_bytes'] / 1e6:.2f}" for t in TARGETS)
         counted = f"{r['instructions'] / 1e6:.1f} M" if r.get("instructions") else ""
         lines.append(
             f"| {r['model']} | {r['resolution']} | {r['parameters'] / 1e6:.2f} M | {r['macs'] / 1e6:,.0f} M | "
