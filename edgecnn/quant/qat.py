@@ -165,11 +165,11 @@ class QatGraph(nn.Module):
         k = self._layers[node.output]
         scales, (weight, learned) = self._weight_scales(k), self._learned(k)
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
-        real = _rounded(weight, wide, -self.weight_limit, self.weight_limit).float()
+        real = _rounded(weight, wide, -self.weight_limit, self.weight_limit).to(activation_scales.dtype)
         of_input = activation_scales[self._groups[node.inputs[0]]]
         product = (of_input.double() * scales.double()).float().double().detach()
         limit = _bias_limit(self.graph.tensors[node.inputs[2]])
-        bias = _rounded(learned, product, -limit, limit).float()
+        bias = _rounded(learned, product, -limit, limit).to(activation_scales.dtype)
         return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
 
     @torch.no_grad()
