@@ -84,13 +84,17 @@ def without_activation(node: Node) -> Node:
 
 def run_node(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
     """One op on NCHW (channels-last in memory) or NC tensors; convolution weights OIHW."""
-    out = KERNELS[node.op](node.attrs, arguments)
-    match node.attrs.get("activation", "none"):
+    return activated(KERNELS[node.op](node.attrs, arguments), node.attrs.get("activation", "none"))
+
+
+def activated(x: torch.Tensor, activation: object) -> torch.Tensor:
+    """The fused activation, in place."""
+    match activation:
         case "relu":
-            return out.relu_()
+            return x.relu_()
         case "relu6":
-            return F.hardtanh_(out, 0.0, 6.0)
-    return out
+            return F.hardtanh_(x, 0.0, 6.0)
+    return x
 
 
 def _padded(x: torch.Tensor, padding: tuple[int, int, int, int], fill: float = 0.0) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
-from edgecnn.graph.interpreter import laid_out, run_node, without_activation
+from edgecnn.graph.interpreter import activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.scheme import quantize_bias
 from edgecnn.quant.simulate import on_grid
@@ -56,8 +56,8 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
             for chunk in b:
                 chunk += shift.reshape(1, -1, *[1] * (chunk.ndim - 2))
         activation, quant = node.attrs.get("activation"), graph.tensors[node.output].quant
-        float_values[node.output] = [_activated(chunk, activation) for chunk in a]
-        quant_values[node.output] = [on_grid(_activated(chunk, activation), quant) for chunk in b]
+        float_values[node.output] = [activated(chunk, activation) for chunk in a]
+        quant_values[node.output] = [on_grid(activated(chunk, activation), quant) for chunk in b]
         for i in node.inputs:
             if last[i] == k:
                 float_values.pop(i, None)
@@ -82,12 +82,3 @@ def _channel_means(chunks: Chunks) -> torch.Tensor:
     total = sum((chunk.sum(over, dtype=torch.float64) for chunk in chunks), torch.zeros(()))
     per_channel = sum(chunk.numel() for chunk in chunks) // chunks[0].shape[1]
     return (total / per_channel).float()
-
-
-def _activated(x: torch.Tensor, activation: object) -> torch.Tensor:
-    match activation:
-        case "relu":
-            return x.relu_()
-        case "relu6":
-            return x.clamp_(0, 6)
-    return x

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import WEIGHTED
-from edgecnn.graph.interpreter import run_node
+from edgecnn.graph.interpreter import laid_out, run_node
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
@@ -117,8 +117,7 @@ class QatGraph(nn.Module):
             for i, name in enumerate(node.inputs):
                 tensor = graph.tensors[name]
                 if tensor.is_constant and node.op not in WEIGHTED:
-                    value = torch.from_numpy(_quant(tensor).dequantize(_integers(tensor)))
-                    value = value.permute(0, 3, 1, 2) if value.ndim == 4 else value
+                    value = laid_out(_quant(tensor).dequantize(_integers(tensor)))
                     self.register_buffer(f"constant_{k}_{i}", value, persistent=False)
         self._last = {name: k for k, node in enumerate(graph) for name in node.inputs}
 
