@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgecnn import demo
-from edgecnn.data import match_labels, open_images, open_training_folder, resize_arrays, stratified
+from edgecnn.data import match_labels, open_images, stratified
+from edgecnn.data.decode import resize_arrays
+from edgecnn.data.training import open_training, training_parts
 from edgecnn.errors import InputError
 from edgecnn.lint import CalibrationLint
 from edgecnn.preprocess import Preprocess
@@ -52,6 +54,10 @@ def table(tmp_path):
 
 def opened(folder, labelled=True, **options):
     return open_images(str(folder), demo_split="test", labelled=labelled, **options)
+
+
+def for_training(where):
+    return open_training(str(where), SMALL, seed=0, drawn=(4, 4))
 
 
 def everything(images, preprocess=SMALL, size=5):
@@ -216,7 +222,7 @@ def test_labels_are_matched_with_the_network(classes, table):
 
 
 def test_training_folders(classes, tmp_path):
-    training, held_out = open_training_folder(classes, SMALL, 0)
+    training, held_out = for_training(classes)
     assert training.classes == ("cat", "dog", "eel")
     assert len(training.labels) + len(held_out.labels) == 12
     assert training.pixels(np.array([0, 3])).shape == (2, 8, 10, 3)
@@ -228,10 +234,11 @@ def test_training_folders(classes, tmp_path):
     for part in ("train", "val"):
         for name in ("a", "b"):
             picture(split / part / name / "0.png")
-    assert len(open_training_folder(split, SMALL, 0)[1].labels) == 2
+    assert len(for_training(split)[1].labels) == 2
+    assert training_parts(str(split)) == (str(split / "train"), str(split / "val"))
     (split / "val" / "b").rename(split / "val" / "c")
     with pytest.raises(InputError, match="different class folders"):
-        open_training_folder(split, SMALL, 0)
+        for_training(split)
 
 
 # --- the demo data ---
@@ -440,6 +447,29 @@ def test_a_numpy_archive_is_a_set_of_images(tmp_path):
     fewer = open_images(f"{where}:test", demo_split="test", labelled=True, limit=3)
     assert fewer.digest != images.digest
     assert len(fewer.labels) == 3
+
+
+def test_training_takes_the_parts_of_a_numpy_archive_or_a_tenth_of_one(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 10, 3)).astype(np.uint8)
+    both = {"x_train": pixels, "y_train": np.arange(12) % 3, "x_test": pixels[:4], "y_test": np.arange(4) % 2}
+    where = archive(tmp_path / "a.npz", **both)
+    training, held_out = for_training(where)
+    np.testing.assert_array_equal(training.pixels(np.array([3, 1])), pixels[[3, 1]])
+    assert training.classes == held_out.classes == ("0", "1", "2")
+    assert (training.labels.tolist(), held_out.labels.tolist()) == ([0, 1, 2] * 4, [0, 1, 0, 1])
+    with_val = archive(tmp_path / "b.npz", **both, x_val=pixels, y_val=np.arange(12) % 3)
+    assert training_parts(with_val) == (f"{with_val}:train", f"{with_val}:val")
+    parts = for_training(f"{where}:train")
+    assert [len(part.labels) for part in parts] == [11, 1]
+    seen = np.concatenate([part.pixels(np.arange(len(part.labels))) for part in parts])
+    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(pixels, axis=0))
+    alone = archive(tmp_path / "c.npz", x_train=pixels)
+    with pytest.raises(InputError, match="unknown split ''; allowed: train"):
+        for_training(alone)
+    with pytest.raises(InputError, match="has no labels"):
+        for_training(f"{alone}:train")
+    with pytest.raises(InputError, match="8x10 pixels are less than the crop of 9x9; give --preprocess"):
+        resize_arrays(pixels, Preprocess(resize=None, crop=(9, 9)))
 
 
 def test_a_numpy_archive_that_does_not_serve_is_one_line(tmp_path):

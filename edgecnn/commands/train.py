@@ -16,7 +16,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The options; what is not given is as ``TrainConfig`` or ``QatConfig`` says."""
     parser.add_argument("model", metavar="MODEL", help="a name from `edgecnn models`; with --qat, whatever exports")
     parser.add_argument(
-        "--data", required=True, metavar="DIR|demo", help="class subfolders, or images/ with labels.csv"
+        "--data",
+        required=True,
+        metavar="DIR|FILE.npz[:SPLIT]|demo",
+        help="class subfolders, or images/ with labels.csv, or arrays; train/ and val/ inside, or x_train and x_val, "
+        "are the two parts, otherwise a tenth is held out",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="to write: .safetensors; .edgecnn with --qat"
@@ -82,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn train``."""
     from dataclasses import fields
 
+    from edgecnn.data.training import training_parts
     from edgecnn.errors import InputError
     from edgecnn.train import QatConfig, TrainConfig, train
 
@@ -97,9 +102,10 @@ def run(options: argparse.Namespace) -> int:
         print_json({"weights": str(result.weights), "val_top1": result.val_top1, "seconds": round(result.seconds, 1)})
         return 0
     sys.stderr.write(f"{result.weights}: {result.val_top1:.2f} % on held-out images, {result.seconds:.0f} s\n")
+    training, held_out = training_parts(options.data)
     if options.qat:
-        sys.stderr.write(f"next: edgecnn export {result.weights} --target all --data {options.data}\n")
+        sys.stderr.write(f"next: edgecnn export {result.weights} --target all --data {held_out}\n")
     else:
         sys.stderr.write(f"next: edgecnn export {options.model} --target tflite --weights {result.weights} ")
-        sys.stderr.write(f"--calibration {options.data} --data {options.data}\n")
+        sys.stderr.write(f"--calibration {training} --data {held_out}\n")
     return 0

@@ -22,7 +22,7 @@ class TrainConfig:
 
     Attributes:
         model: a registered name.
-        data: an image folder, or ``demo``.
+        data: an image folder, ``FILE.npz`` or ``FILE.npz:SPLIT``, or ``demo``.
         output: the file to write (safetensors); checkpoint, metrics and plot stand beside it.
         weights: a file, ``demo``, or ``None``: start from a seeded initialisation.
         preprocess: ``KEY=VALUE,…`` over how the model's images are fed.

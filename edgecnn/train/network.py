@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from edgecnn.data.training import TrainingImages
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
@@ -29,7 +30,7 @@ from edgecnn.quant.qat import QatGraph
 from edgecnn.recipe import recipe
 from edgecnn.source import Source, load_graph
 from edgecnn.train.config import QatConfig, TrainConfig
-from edgecnn.train.images import TrainingImages, open_both
+from edgecnn.train.images import open_both
 
 CALIBRATION_BATCH = 4  # images at a time: few enough to stay in the caches between layers
 

@@ -1,0 +1,173 @@
+"""Images from a folder or from the demo data, decoded as they are needed, in bounded memory.
+
+A folder holds class subfolders of images, or ``images/`` with ``labels.csv`` (``file,class_index``). Subfolders are the
+classes in the order of their names, or, where every name is a number, that class. Where no labels are needed
+(calibration) any folder with images somewhere inside will do. ``FILE.npz:SPLIT`` is a numpy archive (``arrays.py``).
+
+    files, decode, arrays ─► sources: the kinds of sets, read once in batches ─► here: what a user names
+                          └► training: images by index, a part of them held out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn import demo
+from edgecnn.data.arrays import is_array_set, load_array_set
+from edgecnn.data.decode import Pixels
+from edgecnn.data.files import Labels, any_images, kinds, labelled_files
+from edgecnn.data.sources import ArrayImages, DemoImages, FolderImages
+from edgecnn.errors import InputError
+from edgecnn.preprocess import Preprocess
+
+
+class Images(Protocol):
+    """A set of images that is read once, batch by batch."""
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Class names in the order of the labels, where they are known."""
+
+    @property
+    def labels(self) -> Labels | None:
+        """One class index per image, or ``None`` where the set has none."""
+
+    @property
+    def kinds(self) -> int | None:
+        """How many classes the images are of, where the folder says; also of images that need no labels."""
+
+    @property
+    def bad(self) -> Sequence[str]:
+        """Images left out so far because they could not be read."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the images read so far: which images they were, and their bytes."""
+
+    def __len__(self) -> int:
+        """Images in the set, bad ones included."""
+
+    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        """Pixels ``(n, height, width, 3)`` uint8 after resize and crop, and labels, at most ``size`` at a time."""
+
+
+def open_images(
+    where: str,
+    *,
+    demo_split: str,
+    labelled: bool,
+    limit: int | None = None,
+    shuffle: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> Images:
+    """The images that a user named.
+
+    Args:
+        where: a folder, ``FILE.npz:SPLIT``, or ``demo``.
+        demo_split: of the demo data: ``test`` or ``calibration``.
+        labelled: whether every image must have a class.
+        limit: at most so many. Of labelled images, each class keeps its share; others are spread evenly over the set.
+        shuffle: seed of the order, or ``None`` to keep it.
+        seed: which images of a class are among them.
+        skip_bad: leave unreadable images out, instead of stopping.
+
+    Raises:
+        InputError: no such folder, no images in it, or labels that are not as this module says.
+    """
+    if where == "demo":
+        count = demo.TEST_IMAGES if demo_split == "test" else demo.CALIBRATION_IMAGES
+        known = demo.labels(demo_split, range(count), 0) if labelled and limit is not None else None
+        return DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle, known, seed), labelled=labelled)
+    if is_array_set(where):
+        found = load_array_set(where, labelled=labelled)
+        chosen = _choose(len(found.pixels), limit, shuffle, found.labels if labelled else None, seed)
+        return ArrayImages(name=where, found=found, chosen=chosen, labelled=labelled)
+    files, labels, classes = labelled_files(Path(where)) if labelled else (any_images(Path(where)), None, None)
+    chosen = _choose(len(files), limit, shuffle, labels, seed)
+    picked = [files[i] for i in chosen]
+    return FolderImages(
+        name=where,
+        files=picked,
+        labels=None if labels is None else labels[chosen],
+        classes=classes,
+        kinds=kinds(Path(where), picked),
+        skip_bad=skip_bad,
+    )
+
+
+def _choose(count: int, limit: int | None, shuffle: int | None, labels: Labels | None, seed: int) -> NDArray[np.int64]:
+    """Indices of at most ``limit``: of every class its share, or evenly spaced where there are no labels."""
+    wanted = count if limit is None else min(limit, count)
+    if labels is None or wanted == count:
+        chosen = np.arange(wanted) * count // wanted
+    else:
+        chosen = stratified(labels, wanted, seed)
+    return chosen if shuffle is None else np.random.default_rng(shuffle).permutation(chosen)
+
+
+def stratified(labels: Labels, wanted: int, seed: int) -> NDArray[np.int64]:
+    """Indices, in order, of so many images, each class with its share of them to within one image.
+
+    Proportional allocation (Cochran 1977, "Sampling Techniques", section 5.5): shares are rounded down, and the images
+    that are left go to the largest remainders, drawn among equal ones. Within a class, chance decides.
+
+    Args:
+        labels: a class per image.
+        wanted: how many, at most ``len(labels)``.
+        seed: of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = counts * wanted / len(labels)
+    quota = np.floor(shares).astype(np.int64)
+    largest = np.lexsort((rng.random(len(classes)), -(shares - quota)))
+    quota[largest[: wanted - quota.sum()]] += 1
+    taken = [order[labels[order] == k][:n] for k, n in zip(classes, quota, strict=True)]
+    return np.sort(np.concatenate(taken))
+
+
+def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, offset: int) -> Labels:
+    """Data class to network class, as a table, checked against what the network can answer.
+
+    Args:
+        images: labelled.
+        labels: the network's class names, one per class, or ``None``.
+        outputs: logits of the network.
+        offset: class ``k`` is logit ``k + offset``.
+
+    Raises:
+        InputError: a class that the network does not have, or class folders that cannot be matched with its outputs.
+    """
+    assert images.labels is not None
+    names = images.classes
+    if names is None:
+        worst = int(images.labels.max())
+        if not 0 <= worst + offset < outputs:
+            raise InputError(
+                f"{images.name} has class {worst}, logit {worst + offset} with --label-offset {offset}, but the "
+                f"network has {outputs} outputs; give data of this model's classes, or the offset that its head has"
+            )
+        return np.arange(worst + 1)
+    if labels is not None:
+        strange = sorted(set(names) - set(labels))
+        if strange:
+            shown = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
+            raise InputError(f"{images.name} has unknown class {strange[0]!r} ({len(strange)} such); allowed: {shown}")
+        return np.array([labels.index(name) for name in names], np.int64)
+    if len(names) != outputs - offset:
+        raise InputError(
+            f"{images.name} has {len(names)} class folders but the network has {outputs} outputs and no class names; "
+            "name the folders by class index (0, 1, …), or give images/ with labels.csv"
+        )
+    return np.arange(len(names))

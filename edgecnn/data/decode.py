@@ -1,0 +1,79 @@
+"""Encoded images and arrays as pixels: decoded, resized and cropped as a ``Preprocess`` says."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+from edgecnn.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+WORKERS = min(4, os.cpu_count() or 1)
+DECODED = "RGB"
+
+Pixels = NDArray[np.uint8]
+
+
+class BadImageError(Exception):
+    """One image that cannot be decoded; the message is the reason."""
+
+
+def decode(data: bytes, preprocess: Preprocess) -> Pixels:
+    """``(height, width, 3)`` uint8 RGB of an encoded image, resized and cropped as ``preprocess`` says.
+
+    Raises:
+        BadImageError: not an image, truncated, or smaller than the crop.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            rgb = image.convert(DECODED)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+        raise BadImageError(str(error).replace("<_io.BytesIO object at ", "<").splitlines()[0]) from None
+    return _placed(rgb, preprocess)
+
+
+def _placed(image: Image.Image, preprocess: Preprocess) -> Pixels:
+    from PIL import Image
+
+    width, height = image.size
+    if preprocess.resize is not None:
+        if len(preprocess.resize) == 2:
+            height, width = preprocess.resize
+        else:
+            (side,) = preprocess.resize
+            short = min(width, height)
+            height, width = round(height * side / short), round(width * side / short)
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling[preprocess.interpolation.upper()])
+    if preprocess.crop is not None:
+        rows, columns = preprocess.crop
+        if rows > height or columns > width:
+            raise BadImageError(f"{height}x{width} pixels are less than the crop of {rows}x{columns}")
+        top, left = (height - rows) // 2, (width - columns) // 2
+        image = image.crop((left, top, left + columns, top + rows))
+    return np.asarray(image)
+
+
+def resize_arrays(pixels: Pixels, preprocess: Preprocess) -> Pixels:
+    """``(n, H, W, 3)`` uint8 resized and cropped as ``preprocess`` says.
+
+    Raises:
+        InputError: they are smaller than the crop.
+    """
+    from PIL import Image
+
+    if preprocess.crop is None and preprocess.resize == pixels.shape[1:3]:
+        return pixels
+    try:
+        return np.stack([_placed(Image.fromarray(image), preprocess) for image in pixels])
+    except BadImageError as error:
+        raise InputError(f"{error}; give --preprocess another crop or resize") from None

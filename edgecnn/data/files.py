@@ -1,0 +1,93 @@
+"""Image files in a folder, and the classes that the folder gives them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+Labels = NDArray[np.int64]
+
+
+def _folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; give a folder of images, or demo")
+    return root
+
+
+def any_images(root: Path) -> list[Path]:
+    images = _folder(root) / "images"
+    inside = images if (root / "labels.csv").is_file() and images.is_dir() else root
+    files = _images_below(inside)
+    if not files:
+        raise InputError(f"no images in {root}; looked for {', '.join(SUFFIXES)} in it and its subfolders")
+    return files
+
+
+def kinds(root: Path, files: Sequence[Path]) -> int | None:
+    """How many classes the files are of, by ``labels.csv`` or by subfolder; ``None`` where neither says."""
+    if (root / "labels.csv").is_file():
+        listed, labels = _table(root)
+        label_of = dict(zip(listed, labels.tolist(), strict=True))
+        return len({label_of[file] for file in files}) if set(files) <= set(label_of) else None
+    folders = [file.relative_to(root).parts[:-1] for file in files]
+    return len({parts[0] for parts in folders}) if all(folders) else None
+
+
+def _images_below(root: Path) -> list[Path]:
+    found = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+
+
+def labelled_files(root: Path) -> tuple[list[Path], Labels, tuple[str, ...] | None]:
+    if (_folder(root) / "labels.csv").is_file():
+        files, labels = _table(root)
+        return files, labels, None
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if all(p.name.isdecimal() for p in folders):
+        folders.sort(key=lambda p: int(p.name))
+        indices, classes = [int(p.name) for p in folders], None
+    else:
+        indices, classes = list(range(len(folders))), tuple(p.name for p in folders)
+    found = [(file, index) for folder, index in zip(folders, indices, strict=True) for file in _images_below(folder)]
+    if not found:
+        need = "class subfolders of images, or images/ with labels.csv (file,class_index)"
+        raise InputError(f"no labelled images in {root}; it must hold {need}")
+    return [file for file, _ in found], np.array([index for _, index in found], np.int64), classes
+
+
+def _table(root: Path) -> tuple[list[Path], Labels]:
+    path = root / "labels.csv"
+    files, labels = [], []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if not {"file", "class_index"} <= set(columns):
+                raise InputError(f"{path} has columns {', '.join(columns) or 'none'}; it needs file,class_index")
+            for number, row in enumerate(reader, start=2):
+                if not (row["file"] and (row["class_index"] or "").strip().isdecimal()):
+                    raise InputError(
+                        f"{path} line {number}: {row['file']!r},{row['class_index']!r}; needs file,class_index"
+                    )
+                files.append(root / "images" / row["file"])
+                labels.append(int(row["class_index"]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"cannot read {path} ({error}); it must be UTF-8 text with the columns file,class_index"
+        ) from None
+    if not files:
+        raise InputError(f"{path} lists no images; each line is file,class_index")
+    missing = [f.name for f in files if not f.is_file()]
+    if missing:
+        raise InputError(
+            f"{path} lists {len(missing)} images that are not in {root / 'images'}, the first {missing[0]!r}"
+        )
+    return files, np.array(labels, np.int64)

@@ -1,0 +1,176 @@
+"""The kinds of image sets: a folder, the demo data, a numpy archive; each one is an ``edgecnn.data.Images``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn import demo
+from edgecnn.data.arrays import ArraySet
+from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
+from edgecnn.data.files import Labels
+from edgecnn.errors import InputError
+from edgecnn.preprocess import Preprocess
+
+
+@dataclass(kw_only=True)
+class FolderImages:
+    name: str
+    files: list[Path]
+    labels: Labels | None
+    classes: tuple[str, ...] | None
+    skip_bad: bool
+    kinds: int | None = None
+    bad: list[str] = field(default_factory=list)
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        hashes: dict[str, str] = {}
+        pixels: list[Pixels] = []
+        kept: list[int] = []
+        for i, image in enumerate(self._decoded(preprocess, hashes, ahead=2 * size)):
+            if image is None:
+                continue
+            if pixels and image.shape != pixels[0].shape:
+                raise InputError(
+                    f"{self.files[i]} is {image.shape[0]}x{image.shape[1]} pixels, others {pixels[0].shape[0]}x"
+                    f"{pixels[0].shape[1]}; say how to resize with --preprocess resize=HEIGHTxWIDTH"
+                )
+            pixels.append(image)
+            kept.append(i)
+            if len(pixels) == size:
+                yield np.stack(pixels), self._labels_of(kept)
+                pixels, kept = [], []
+        if pixels:
+            yield np.stack(pixels), self._labels_of(kept)
+        if len(self.bad) == len(self.files):
+            raise InputError(
+                f"none of the {len(self.files)} images in {self.name} can be read, the first {self.bad[0]}"
+            )
+        lines = "".join(f"{name} {hashes[name]}\n" for name in sorted(hashes))
+        self.digest = hashlib.sha256(lines.encode()).hexdigest()
+
+    def _labels_of(self, kept: list[int]) -> Labels | None:
+        return None if self.labels is None else self.labels[kept]
+
+    def _decoded(self, preprocess: Preprocess, hashes: dict[str, str], ahead: int) -> Iterator[Pixels | None]:
+        """Images in order, decoded by threads a little ahead; ``None`` for a bad one that is skipped."""
+
+        def work(path: Path) -> tuple[str, Pixels]:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise BadImageError(error.strerror or "cannot be read") from None
+            return hashlib.sha256(data).hexdigest(), decode(data, preprocess)
+
+        self.bad = []
+        with ThreadPoolExecutor(WORKERS) as pool:
+            waiting: deque[tuple[Path, Future[tuple[str, Pixels]]]] = deque()
+            files = iter(self.files)
+            try:
+                while True:
+                    while len(waiting) < ahead and (path := next(files, None)) is not None:
+                        waiting.append((path, pool.submit(work, path)))
+                    if not waiting:
+                        break
+                    path, future = waiting.popleft()
+                    try:
+                        digest, image = future.result()
+                    except BadImageError as error:
+                        self.bad.append(f"{path} ({error})")
+                        if not self.skip_bad:
+                            ahead = max(ahead, len(self.files))  # the rest is read only to count what else is bad
+                        yield None
+                        continue
+                    hashes[path.as_posix()] = digest
+                    yield None if self.bad and not self.skip_bad else image
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        if self.bad and not self.skip_bad:
+            raise InputError(
+                f"{len(self.bad)} of {len(self.files)} images in {self.name} cannot be read, the first {self.bad[0]}; "
+                "mend or remove them, or pass --skip-bad-images"
+            )
+
+
+@dataclass(kw_only=True)
+class DemoImages:
+    split: str
+    chosen: NDArray[np.int64]
+    labelled: bool
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return "demo"
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return demo.CLASSES if self.labelled else None
+
+    @property
+    def labels(self) -> Labels | None:
+        return demo.labels(self.split, map(int, self.chosen), self.seed) if self.labelled else None
+
+    @property
+    def kinds(self) -> int | None:
+        return len(set(demo.labels(self.split, map(int, self.chosen), self.seed).tolist()))
+
+    @property
+    def bad(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def digest(self) -> str:
+        record = f"edgecnn demo {demo.VERSION} {self.split} seed {self.seed}: {sorted(self.chosen.tolist())}"
+        return hashlib.sha256(record.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        for i in range(0, len(self.chosen), size):
+            pixels, labels = demo.images(self.split, (int(k) for k in self.chosen[i : i + size]), self.seed)
+            yield resize_arrays(pixels, preprocess), labels if self.labelled else None
+
+
+@dataclass(kw_only=True)
+class ArrayImages:
+    name: str
+    found: ArraySet
+    chosen: NDArray[np.int64]
+    labelled: bool
+    classes: tuple[str, ...] | None = None
+    bad: Sequence[str] = ()
+
+    @property
+    def kinds(self) -> int | None:
+        return None if self.found.labels is None else len(np.unique(self.found.labels[self.chosen]))
+
+    @property
+    def labels(self) -> Labels | None:
+        return self.found.labels[self.chosen] if self.labelled and self.found.labels is not None else None
+
+    @property
+    def digest(self) -> str:
+        record = f"{self.found.digest} {self.name.rpartition(':')[2]}: {sorted(self.chosen.tolist())}"
+        return hashlib.sha256(record.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        for i in range(0, len(self.chosen), size):
+            part = self.chosen[i : i + size]
+            labels = self.found.labels[part] if self.labelled and self.found.labels is not None else None
+            yield resize_arrays(self.found.pixels[part], preprocess), labels
