@@ -9,11 +9,18 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+_silent = False
+
+
+def silence() -> None:
+    """No bars from this process: several would write over each other."""
+    global _silent
+    _silent = True
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield the items; on a terminal (stderr), with a bar that shows count, rate and time left."""
-    if not sys.stderr.isatty():
+    if _silent or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console

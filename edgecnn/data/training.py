@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,9 @@ def _opened(where: str, preprocess: Preprocess) -> TrainingImages:
     return TrainingImages(classes=classes or (), labels=labels, pixels=read)
 
 
+@lru_cache(maxsize=2)  # training and held-out images: of many short runs, the next one takes them as they are
 def _drawn(split: str, count: int, preprocess: Preprocess) -> TrainingImages:
-    """A part of the demo data, drawn once."""
+    """A part of the demo data, drawn once: it takes 2 ms an image."""
     parts = [
         demo.images(split, range(i, min(i + DRAWN, count)))
         for i in track(range(0, count, DRAWN), f"draw {split}", math.ceil(count / DRAWN))

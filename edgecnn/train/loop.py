@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import require_writable
@@ -30,6 +31,8 @@ METRICS, PLOT = ".metrics.jsonl", ".svg"
 SCORE_BATCH = 100
 T = TypeVar("T")
 Batch = tuple[torch.Tensor, torch.Tensor]  # network inputs (N, 3, H, W) and targets (N, outputs)
+Watch = Callable[[nn.Module, int], None]
+"""Looks on in every step, counted from 1: called with the module when its gradients are there, before it is changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,14 @@ class TrainResult:
     leader: bool = True
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, watch: Watch | None = None) -> TrainResult:
     """Train, or go on from the checkpoint beside the output.
 
     Started by ``torchrun``, the processes train one network together.
+
+    Args:
+        config: the run.
+        watch: looks on in every step that this call makes; of ``fp16`` it sees scaled gradients.
 
     Raises:
         InputError: the data or the config is wrong, the checkpoint is of another run, or the loss is not finite.
@@ -61,7 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
     require_writable(config.output.parent)
     with group(config) as processes:
         opened = open_network(config, processes.device)
-        run = _Run(config, processes, opened, start)
+        run = _Run(config, processes, opened, start, watch)
         run.all_epochs()
         if processes.rank == 0:
             opened.network.write(run.state.average)
@@ -75,8 +82,10 @@ def train(config: TrainConfig) -> TrainResult:
 class _Run:
     """One run under way."""
 
-    def __init__(self, config: TrainConfig, processes: Group, opened: Opened, start: float) -> None:
-        self.config, self.group, self.start = config, processes, start
+    def __init__(
+        self, config: TrainConfig, processes: Group, opened: Opened, start: float, watch: Watch | None
+    ) -> None:
+        self.config, self.group, self.start, self.watch = config, processes, start, watch
         self.network, self.training, self.held_out = opened.network, opened.training, opened.held_out
         module = self.network.module.to(processes.device)
         self.state = State(
@@ -182,6 +191,8 @@ class _Run:
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stub
         self.group.average_gradients(state.module)
+        if self.watch is not None:
+            self.watch(state.module, step)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         schedule.average(state.average, state.module, config.ema, step)

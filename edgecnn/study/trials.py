@@ -1,0 +1,300 @@
+"""Many short trainings at once, in processes of one thread each, that go on where a killed study stopped.
+
+    a study ─► trials ─► run_trials ─► one result per trial, and a file for each
+
+A result is kept as ``FOLDER/DIGEST.json``, named by the trial's settings: the same settings are never trained twice,
+and a study of which some trials were changed keeps the others. Each trial has a seed and a thread of its own, so that
+the results do not depend on how many processes there are, nor on which of them did what.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgecnn import __version__
+from edgecnn.errors import EdgecnnError, InputError
+from edgecnn.files import require_writable, sha256, write_json
+from edgecnn.progress import silence
+
+if TYPE_CHECKING:
+    from edgecnn.train.config import TrainConfig
+    from edgecnn.train.loop import Watch
+
+OUTPUT = Path("trial.safetensors")  # for the config of a ``Training``, which writes it into its scratch folder
+Result = dict[str, Any]
+
+
+class Trial(Protocol):
+    """Something to try: picklable, as an instance of a top-level class is."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, as JSON values."""
+
+    def run(self, scratch: Path) -> Result:
+        """Do it, in a process with one thread.
+
+        Args:
+            scratch: a folder of the trial's own; what a killed try left in it is there, and afterwards it is removed.
+
+        Returns:
+            JSON values that depend on the settings alone: no seconds, no paths.
+
+        Raises:
+            EdgecnnError: it cannot be done.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A trial that is one run of ``edgecnn.train``.
+
+    A study that wants to see more overrides ``watch`` and ``result``, or ``run`` where it does something else before.
+
+    Attributes:
+        config: the run; ``output`` is ``OUTPUT``.
+    """
+
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """The model and the seed."""
+        return f"{self.config.model}, seed {self.config.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the run."""
+        return self.config.identity()
+
+    def watch(self) -> Watch | None:
+        """Called in every step, when the gradients are there; a new one for each run."""
+        return None
+
+    def result(self, watch: Watch | None, epochs: list[Result]) -> Result:
+        """What is kept of a run.
+
+        Args:
+            watch: what ``watch()`` returned.
+            epochs: a row each, without its seconds: loss, and top-1 on training and on held-out images, in percent.
+        """
+        return {"val_top1": epochs[-1]["val_top1"], "train_top1": epochs[-1]["train_top1"], "epochs": epochs}
+
+    def run(self, scratch: Path) -> Result:
+        """Train; goes on from a checkpoint in the scratch folder."""
+        from dataclasses import replace
+
+        from edgecnn.train import train
+        from edgecnn.train.checkpoint import SUFFIX
+        from edgecnn.train.loop import METRICS
+        from edgecnn.train.metrics import read
+
+        config, watch = replace(self.config, output=scratch / OUTPUT), self.watch()
+        if watch is not None:  # it has to see every step
+            config.beside(SUFFIX).unlink(missing_ok=True)
+        train(config, watch)
+        rows = read(config.beside(METRICS))
+        return self.result(watch, [{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+
+
+def digest(trial: Trial) -> str:
+    """Names a trial's result: of its class, its settings and the version of edgecnn."""
+    return sha256(json.dumps(_record(trial), sort_keys=True).encode())[:24]
+
+
+def _record(trial: Trial) -> dict[str, Any]:
+    kind = type(trial)
+    return {"trial": f"{kind.__module__}.{kind.__qualname__}", "edgecnn": __version__, "settings": trial.settings()}
+
+
+def run_trials(
+    trials: Sequence[Trial], *, folder: Path, workers: int | None, progress: Callable[[str], None]
+) -> list[Result]:
+    """The results of the trials, in their order; those that the folder holds already are not run again.
+
+    Args:
+        trials: what to try; of equal ones, one is run.
+        folder: where results are kept; made if it is not there.
+        workers: processes; ``None`` is one for each core.
+        progress: gets a line for each trial that is done.
+
+    Raises:
+        InputError: a trial cannot be done, its process died, or the folder holds a file that is no result. What was
+            done stays, and running the same again goes on from there.
+    """
+    require_writable(folder)
+    known = {digest(trial): trial for trial in trials}
+    done = {key: kept for key, trial in known.items() if (kept := _kept(folder / f"{key}.json", trial)) is not None}
+    todo = [_Job(key=key, trial=trial, scratch=folder / key) for key, trial in known.items() if key not in done]
+    if done:
+        progress(f"{len(done)} of {len(known)} trials were done before")
+    start, first = time.perf_counter(), len(done)
+    with _workers(min(workers or os.cpu_count() or 1, len(todo))) as processes:
+        for job, result in _finished(processes, todo):
+            write_json(folder / f"{job.key}.json", {**_record(job.trial), "result": result})
+            shutil.rmtree(job.scratch, ignore_errors=True)
+            done[job.key] = result
+            left = (time.perf_counter() - start) / (len(done) - first) * (len(known) - len(done))
+            progress(f"{len(done):4d} of {len(known)}  {job.trial.name}  ({_duration(left)} left)")
+    return [done[digest(trial)] for trial in trials]
+
+
+def _kept(path: Path, trial: Trial) -> Result | None:
+    """The result in a file, ``None`` where there is no file."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    record = json.loads(json.dumps(_record(trial)))
+    if not isinstance(content, dict) or content != {**record, "result": content.get("result")}:
+        raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
+    result: Result = content["result"]
+    return result
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+# --- processes ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    key: str
+    trial: Trial
+    scratch: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[list[_Worker]]:
+    """Processes that run a job for each that they are sent; whatever happens, none is left behind."""
+    workers: list[_Worker] = []
+    try:
+        with _interrupts_ignored():  # children inherit this: Ctrl-C is for the parent, which ends them
+            for _ in range(count):
+                workers.append(_started())
+        yield workers
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _started() -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()  # so that the pipe ends when the process does
+    return _Worker(process=process, pipe=mine)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # others cannot set handlers, and get no signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _finished(workers: Sequence[_Worker], jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Result]]:
+    """Each job with its result, as they come."""
+    waiting, busy = list(reversed(jobs)), {}
+    for worker in workers:
+        busy[worker.pipe] = _sent(worker, waiting.pop())
+    while busy:
+        for pipe in wait(list(busy)):
+            assert isinstance(pipe, Connection)
+            worker = next(w for w in workers if w.pipe is pipe)
+            job = busy.pop(pipe)
+            result = _received(worker, job)
+            if waiting:
+                busy[pipe] = _sent(worker, waiting.pop())
+            yield job, result
+
+
+def _sent(worker: _Worker, job: _Job) -> _Job:
+    try:
+        worker.pipe.send(job)
+    except BrokenPipeError:
+        raise _death(worker, job) from None
+    return job
+
+
+def _received(worker: _Worker, job: _Job) -> Result:
+    try:
+        result, fault = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        raise _death(worker, job) from None
+    if fault is not None:
+        raise InputError(f"{job.trial.name}: {fault}")
+    found: Result = result
+    return found
+
+
+def _death(worker: _Worker, job: _Job) -> InputError:
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    want = " (was there too little memory? then give fewer --workers)" if -code == signal.SIGKILL else ""
+    return InputError(f"{job.trial.name}: its process {how}{want}; what was done is kept: run the same again to go on")
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+    silence()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            job.scratch.mkdir(parents=True, exist_ok=True)
+            answer: tuple[Result | None, str | None] = (job.trial.run(job.scratch), None)
+        except EdgecnnError as error:
+            answer = (None, str(error))
+        pipe.send(answer)
+
+
+def _end_with(parent: int) -> None:
+    """End at once when the parent has gone, however it went."""
+    wait([parent])
+    os._exit(1)
