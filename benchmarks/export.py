@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from timing import interleaved, ratio
 
-from edgecnn.checking import float_reference
 from edgecnn.data import open_images
 from edgecnn.graph.serialize import load
+from edgecnn.references import float_reference
 from edgecnn_targets.evaluate import Batch, evaluate
 from edgecnn_targets.litert import open_session
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from timing import interleaved, ratio
 
-from edgecnn.checking import float_reference
 from edgecnn.cli import main as edgecnn
 from edgecnn.data import open_images
 from edgecnn.graph.serialize import load
+from edgecnn.references import float_reference
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import Batch, evaluate
 from edgecnn_targets.registry import open_session, runtime_of

@@ -13,25 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import INTEGER_PRECISIONS, Port
+from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels, open_images
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.limits import Limits
 from edgecnn.progress import track
+from edgecnn.references import Reference, beside_host, compare_with_oracle
 from edgecnn.report import Accuracy, BesideHost, Check, Parity, ReportEntry
-from edgecnn_targets.devices import Device, device, select
+from edgecnn_targets.devices import Device, select
 from edgecnn_targets.evaluate import logits
-from edgecnn_targets.metrics import AccuracyMeter, parity
+from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import KINDS, figures, measure, missing, open_session, runtime
 from edgecnn_targets.session import Op, Session, Usage
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
 KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
-
-Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""fp32 logits ``(n, classes)`` of network inputs, NHWC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,26 +148,6 @@ class Subject:
         """Whether the quantization says that the op stays out of 8 bits; ops are named after what they make."""
         kept = (self.metadata.quantization or {}).get(KEPT, ())
         return op.name.split("/")[0] in kept
-
-
-def float_reference(graph: Graph) -> Reference:
-    """The float values of a graph, run in torch."""
-    import torch
-
-    from edgecnn.graph.interpreter import TorchGraph
-
-    run = TorchGraph(graph)
-
-    def reference(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        made: NDArray[np.float32] = run(torch.from_numpy(x)).numpy()
-        return made.reshape(len(x), -1)
-
-    return reference
-
-
-def session_reference(session: Session) -> Reference:
-    """A float artifact, run where it was opened."""
-    return lambda x: logits(session, x)
 
 
 def check(
@@ -387,36 +365,4 @@ def _beside_oracle(run: _Run, oracle: Graph, inputs: NDArray[np.float32], sessio
 
 
 def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> None:
-    """The same artifact on this machine, where its runtime is installed here."""
-    host = device("host")
-    if missing(host, run.subject.target) is not None:
-        return
-    fed, exact = session.input.encode(inputs), runtime(run.subject.target).exact
-    there, here = session.run(fed), open_session(host, run.subject.path, kernels=exact).run(fed)
-    same = there.reshape(len(fed), -1).argmax(axis=1) == here.reshape(len(fed), -1).argmax(axis=1)
-    integers = np.issubdtype(there.dtype, np.integer)
-    run.beside_host = BesideHost(
-        n=len(fed),
-        max_lsb=parity(there, here).max_lsb if integers else None,
-        agreement=100 * float(np.count_nonzero(same)) / len(fed),
-    )
-
-
-def compare_with_oracle(session: Session, oracle: Graph, inputs: NDArray[np.float32]) -> Parity:
-    """How far an int8 artifact's outputs are from the integer oracle's, on the same input integers.
-
-    The oracle rounds as the session's kernels do.
-    """
-    from edgecnn.quant.reference import run
-
-    into, out = (oracle.tensors[name].quant for name in (oracle.inputs[0], oracle.outputs[0]))
-    assert into is not None
-    assert out is not None
-    fed = session.input.encode(inputs)
-    exact = run(oracle, into.quantize(_real(session.input, fed)), arithmetic=session.arithmetic)[oracle.outputs[0]]
-    got = out.quantize(_real(session.output, session.run(fed))).reshape(exact.shape)
-    return replace(parity(got, exact), arithmetic=session.arithmetic)
-
-
-def _real(port: Port, raw: NDArray[Any]) -> NDArray[np.float32]:
-    return port.decode(raw)
+    run.beside_host = beside_host(run.subject.path, run.subject.target, inputs, session)

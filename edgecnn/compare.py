@@ -259,6 +259,6 @@ def _oracle(graph: Graph, arithmetic: str) -> Run:
 
 
 def _float(graph: Graph) -> Run:
-    from edgecnn.checking import float_reference
+    from edgecnn.references import float_reference
 
     return float_reference(graph)

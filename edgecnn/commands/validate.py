@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn validate``."""
-    from edgecnn.pipeline import Validate, validate
     from edgecnn.report import write
+    from edgecnn.validate import Validate, validate
 
     request = Validate(
         artifact=options.artifact,
