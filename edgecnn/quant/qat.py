@@ -141,12 +141,10 @@ class QatGraph(nn.Module):
 
     def _activation_scales(self) -> torch.Tensor:
         """One per group of activations that share it; those the contract fixes stay what they are."""
-        scales: torch.Tensor = self.activation_scales * torch.exp(self.activation_steps * self.learned)
-        return scales
+        return _scales(self.activation_scales, self.activation_steps * self.learned)
 
     def _weight_scales(self, layer: int) -> torch.Tensor:
-        scales: torch.Tensor = getattr(self, f"weight_scales_{layer}") * torch.exp(self.weight_steps[layer])
-        return scales
+        return _scales(getattr(self, f"weight_scales_{layer}"), self.weight_steps[layer])
 
     def _learned(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (laid out as the graph's) and bias of a layer before rounding, float64."""
@@ -207,6 +205,11 @@ def _bias_limit(bias: Tensor) -> int:
 def _integers(tensor: Tensor) -> NDArray[Any]:
     assert tensor.integers is not None
     return tensor.integers
+
+
+def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """``start * exp(steps)`` in float32, as files hold scales, also in a module that computes in float64."""
+    return (start.float() * torch.exp(steps.float())).to(start.dtype)
 
 
 def _scaled(quant: QParams, scale: np.float32) -> QParams:
