@@ -20,6 +20,7 @@ IMAGENET = {
 }
 CIFAR_STAGES = (16, 32, 64)
 CIFAR = (20, 32, 44, 56, 110)  # 6n + 2 layers, n blocks in each stage
+PLAIN = (20, 32, 44, 56)  # the paper's plain networks: the same layers without shortcuts
 
 
 def imagenet_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
@@ -36,14 +37,14 @@ def imagenet_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
     return (stem, PoolRow(kernel=3, stride=2, padding=1), *stages)
 
 
-def cifar_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages: 3x3 stem, then three of n blocks with shortcuts that have no weights (option A)."""
+def cifar_rows(layers: int, shortcut: str, width: float, depth: float) -> tuple[Row, ...]:
+    """The stages: 3x3 stem, then three of n blocks; with shortcuts that have no weights (option A), or with none."""
     blocks = deepened((layers - 2) // 6, depth)
     channels = [make_divisible(c * width) for c in CIFAR_STAGES]
     return (
         ConvRow(kernel=3, channels=channels[0], activation="relu"),
         *(
-            BasicRow(channels=c, repeats=blocks, stride=1 if place == 0 else 2, shortcut="pad")
+            BasicRow(channels=c, repeats=blocks, stride=1 if place == 0 else 2, shortcut=shortcut)
             for place, c in enumerate(channels)
         ),
     )
@@ -66,17 +67,18 @@ register(
     ),
     *(
         Family(
-            name=f"resnet{layers}",
-            rows=partial(cifar_rows, layers),
+            name=f"{kind}{layers}",
+            rows=partial(cifar_rows, layers, shortcut),
             resolution=32,
             num_classes=10,
             dropout=0.0,
-            listed=(f"resnet{layers}",),
+            listed=(f"{kind}{layers}",),
             paper="arXiv:1512.03385",
             padding=SYMMETRIC,
             bn_eps=1e-5,
             scaling=COMPOUND,
         )
-        for layers in CIFAR
+        for kind, shortcut, depths in (("resnet", "pad", CIFAR), ("plain", "none", PLAIN))
+        for layers in depths
     ),
 )
