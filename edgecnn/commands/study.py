@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from edgecnn.commands.options import add_json, positive
-from edgecnn.commands.tables import listed
+from edgecnn.commands.tables import listed, print_json, table
 
 HELP = "see what makes the networks work: each idea measured"
 
@@ -22,10 +24,46 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     blocks.add_argument("--expand", type=positive, default=6, metavar="T", help="of the inverted residual (default 6)")
     blocks.add_argument("--device", metavar="NAME", help="count the instructions of each block's int8 form there")
     add_json(blocks)
+    said = "plain and residual networks of growing depth: errors and gradients; and how hard the identity is to learn"
+    residual = studies.add_parser("residual", help=said, description=said)
+    residual.add_argument(
+        "--data", metavar="DIR|FILE.npz|demo", help="images to learn from, as of `train` (default demo)"
+    )
+    residual.add_argument("--full", action="store_true", help="the paper's width, and many more steps")
+    residual.add_argument("--depths", type=_depths, metavar="N,N,…", help="layers (default 20,32,44,56)")
+    residual.add_argument("--width", type=float, metavar="X", help="of the channels 16, 32, 64 (default 0.5)")
+    residual.add_argument("--resolution", type=positive, metavar="PIXELS", help="of the images (default 32)")
+    for name, text in {
+        "steps": "of each training, rounded to whole epochs",
+        "batch": "images per step",
+        "images": "training images of the demo data",
+        "val-images": "held-out images of the demo data",
+    }.items():
+        residual.add_argument(f"--{name}", type=positive, metavar="N", help=text)
+    residual.add_argument("--lr", type=float, metavar="X", help="peak learning rate")
+    residual.add_argument("--seed", type=int, metavar="N", help="of every random choice (default 0)")
+    residual.add_argument("--workers", type=positive, metavar="N", help="trainings at once (default: one a core)")
+    residual.add_argument(
+        "-o", "--output", type=Path, default=Path("study-residual"), metavar="DIR",
+        help="results of the trainings, which a study that was stopped goes on from, and residual.svg, the plot "
+        "(default study-residual)",
+    )  # fmt: skip
+    add_json(residual)
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 20,56") from None
 
 
 def run(options: argparse.Namespace) -> int:
-    """``edgecnn study blocks``."""
+    """One study."""
+    return {"blocks": _blocks, "residual": _residual}[options.study](options)
+
+
+def _blocks(options: argparse.Namespace) -> int:
     from edgecnn.study.blocks import Setting, costs
 
     setting = Setting(channels=options.channels, side=options.side, kernel=options.kernel, expand=options.expand)
@@ -35,6 +73,49 @@ def run(options: argparse.Namespace) -> int:
     shown = [{k: _figure(v) for k, v in row.items()} for row in rows]
     right = ("parameters", "macs", "ratio", "theory", "instructions", "instruction_ratio")
     return listed(rows, shown, options, right=right)
+
+
+def _residual(options: argparse.Namespace) -> int:
+    from dataclasses import fields, replace
+
+    from edgecnn.files import write_atomic
+    from edgecnn.progress import Stopwatch
+    from edgecnn.study.claims import chart
+    from edgecnn.study.residual import FULL, Setup, study
+
+    given = {f.name: v for f in fields(Setup) if (v := getattr(options, f.name, None)) is not None}
+    setup = replace(FULL if options.full else Setup(), **given)
+    found = study(setup, folder=options.output, workers=options.workers, progress=Stopwatch().say)
+    write_atomic(options.output / "residual.svg", chart(found.networks, found.deepened).encode())
+    if options.json:
+        print_json({"setup": asdict(setup), **asdict(found)})
+        return 0
+    stages = ("stem", "stage 1", "stage 2", "stage 3")
+    rows = [
+        {
+            "network": n.model,
+            "training error %": f"{n.training_error:.1f}",
+            "test error %": f"{n.test_error:.1f}",
+            **{f"gradient: {s}": f"{v:.2g}" for s, v in zip(stages, n.gradients[0].norms, strict=True)},
+        }
+        for n in found.networks
+    ]
+    table(rows, right=list(rows[0])[1:], to=sys.stdout)
+    first, on = found.epochs
+    more = [
+        {
+            "added to the shallowest": row.added,
+            "layers": row.layers,
+            "epochs": first if row is found.deepened[0] else f"{first} + {on}",
+            "training error %": f"{row.training_error:.1f}",
+            "test error %": f"{row.test_error:.1f}",
+        }
+        for row in found.deepened
+    ]
+    table(more, right=list(more[0])[1:], to=sys.stdout)
+    for claim in found.claims:
+        sys.stdout.write(f"{'shown' if claim.shown else 'NOT shown'}: {claim.says}: {claim.figures}\n")
+    return 0
 
 
 def _figure(value: object) -> str:

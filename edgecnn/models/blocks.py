@@ -125,13 +125,20 @@ def _blocks(spec: ModelSpec, row: Stage, size: int, channels: int) -> list[nn.Mo
 def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
     """The module of a spec, in evaluation mode, with torch's present random state.
 
-    He initialisation by fan out (He et al. 2015, section 2.2), counted within a group: torch's own counts a depthwise
-    kernel's outputs over all groups, and activations would vanish.
-
     Args:
         auxiliary: with the auxiliary classifiers that the rows ask for, for training.
     """
     model = Classifier(spec, auxiliary=auxiliary)
+    initialise(model)
+    return model.eval()
+
+
+def initialise(model: nn.Module) -> None:
+    """He initialisation by fan out (He et al. 2015, section 2.2), with torch's present random state.
+
+    It is counted within a group: torch's own counts a depthwise kernel's outputs over all groups, and activations would
+    vanish.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = math.prod(module.kernel_size) * module.out_channels / module.groups
@@ -141,4 +148,3 @@ def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
-    return model.eval()

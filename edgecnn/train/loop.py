@@ -33,6 +33,7 @@ T = TypeVar("T")
 Batch = tuple[torch.Tensor, torch.Tensor]  # network inputs (N, 3, H, W) and targets (N, outputs)
 Watch = Callable[[nn.Module, int], None]
 """Looks on in every step, counted from 1: called with the module when its gradients are there, before it is changed."""
+Opener = Callable[[TrainConfig, torch.device], Opened]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class TrainResult:
     leader: bool = True
 
 
-def train(config: TrainConfig, watch: Watch | None = None) -> TrainResult:
+def train(config: TrainConfig, watch: Watch | None = None, opener: Opener = open_network) -> TrainResult:
     """Train, or go on from the checkpoint beside the output.
 
     Started by ``torchrun``, the processes train one network together.
@@ -60,6 +61,7 @@ def train(config: TrainConfig, watch: Watch | None = None) -> TrainResult:
     Args:
         config: the run.
         watch: looks on in every step that this call makes; of ``fp16`` it sees scaled gradients.
+        opener: makes what is trained, where that is not what ``config.model`` names.
 
     Raises:
         InputError: the data or the config is wrong, the checkpoint is of another run, or the loss is not finite.
@@ -67,7 +69,7 @@ def train(config: TrainConfig, watch: Watch | None = None) -> TrainResult:
     start = time.perf_counter()
     require_writable(config.output.parent)
     with group(config) as processes:
-        opened = open_network(config, processes.device)
+        opened = opener(config, processes.device)
         run = _Run(config, processes, opened, start, watch)
         run.all_epochs()
         if processes.rank == 0:

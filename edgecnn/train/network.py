@@ -151,12 +151,12 @@ def _open_float(config: TrainConfig) -> Opened:
     if config.drop_connect is not None:
         set_drop_connect(module, config.drop_connect)
     network = FloatNetwork(
-        config=config, spec=spec, module=_channels_last(module), preprocess=preprocess, classes=classes, labels=labels
+        config=config, spec=spec, module=channels_last(module), preprocess=preprocess, classes=classes, labels=labels
     )
     return Opened(network=network, training=training, held_out=held_out)
 
 
-def _channels_last(module: nn.Module) -> nn.Module:
+def channels_last(module: nn.Module) -> nn.Module:
     """As the images come: no copies, and faster convolutions."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 

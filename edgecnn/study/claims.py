@@ -1,0 +1,204 @@
+"""What theory says of residual learning, beside the figures that bear it out or do not; and the figures as a plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edgecnn.plot import Panel, Series, line_chart
+from edgecnn.study.gradients import BATCH_NORM_GROWTH, Reach
+
+NETWORKS = {"plain": "plain", "residual": "resnet"}  # a kind, and what the names of its families begin with
+SIGMAS = 2.0  # standard errors that a difference must exceed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One network.
+
+    Attributes:
+        model: its name.
+        kind: of ``NETWORKS``.
+        layers: with weights.
+        training_error: in the last epoch, on images as augmented, in percent.
+        test_error: on held-out images, in percent.
+        gradients: at moments of the training, the first before any step.
+        curve: training error in each epoch.
+    """
+
+    model: str
+    kind: str
+    layers: int
+    training_error: float
+    test_error: float
+    gradients: tuple[Reach, ...]
+    curve: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deepened:
+    """The shallowest plain network, made deeper and trained on.
+
+    Attributes:
+        added: ``identity``, ``plain`` or ``residual``; ``nothing`` is the network before.
+        layers: with weights, or that are the identity.
+        training_error, test_error, curve: as of ``Network``; but for ``nothing``, of training on.
+    """
+
+    added: str
+    layers: int
+    training_error: float
+    test_error: float
+    curve: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What theory says, and whether the figures show it.
+
+    Attributes:
+        says: theory.
+        shown: whether the figures are so. One error is above another where they differ by more than ``SIGMAS`` standard
+            errors, which are those of so many images: what another seed would give is not in them.
+        figures: that decide it.
+    """
+
+    says: str
+    shown: bool
+    figures: str
+
+
+def exceeds(more: float, less: float, images: int) -> bool:
+    """Whether one error is above another, both in percent, by more than chance in so many images makes of it."""
+    return more - less > SIGMAS * math.sqrt(sum(e * (100 - e) for e in (more, less)) / images)
+
+
+def claims_of_depth(networks: Sequence[Network], images: int) -> list[Claim]:
+    """He et al. 2016, section 4.2, and what Yang et al. 2019 say of the gradient.
+
+    Args:
+        networks: of both kinds, each by depth.
+        images: in an epoch.
+    """
+    plain, residual = ([n for n in networks if n.kind == kind] for kind in NETWORKS)
+    deep, short = plain[-1], residual[-1]
+    before = {n.kind: n.gradients[0].change for n in (deep, short)}
+    factor = max(before["plain"], 1 / before["plain"]) / max(before["residual"], 1 / before["residual"])
+    return [
+        Claim(
+            says="plain networks degrade with depth",
+            shown=exceeds(deep.training_error, plain[0].training_error, images),
+            figures=_by_depth(plain),
+        ),
+        Claim(
+            says="residual networks do not",
+            shown=not exceeds(short.training_error, residual[0].training_error, images),
+            figures=_by_depth(residual),
+        ),
+        Claim(
+            says=f"at {deep.layers} layers the residual network is ahead",
+            shown=exceeds(deep.training_error, short.training_error, images),
+            figures=f"training error {short.training_error:.1f} % and {deep.training_error:.1f} %, test error "
+            f"{short.test_error:.1f} % and {deep.test_error:.1f} %",
+        ),
+        Claim(
+            says="the shortcut keeps the gradient alive: between the last stage and the stem its norm changes less",
+            shown=factor > 1,
+            figures=f"before the first step {_change(deep)}, {_change(short)}; with batch norm and without shortcuts "
+            f"theory lets it grow by {BATCH_NORM_GROWTH:.2f} a layer",
+        ),
+    ]
+
+
+def claims_of_identity(rows: Sequence[Deepened], images: int) -> list[Claim]:
+    """He et al. 2016, sections 1 and 3.1.
+
+    Args:
+        rows: before, and with each kind of layers.
+        images: in an epoch.
+    """
+    before, *after = rows
+    by = {row.added: row for row in after}
+    identity, plain, residual = by["identity"], by["plain"], by["residual"]
+
+    def pair(row: Deepened) -> str:
+        return (
+            f"training error {before.training_error:.1f} % before, {row.training_error:.1f} % after, test error "
+            f"{before.test_error:.1f} % and {row.test_error:.1f} %"
+        )
+
+    return [
+        Claim(
+            says="made deeper by identity layers, a trained network gets no worse",
+            shown=not exceeds(identity.training_error, before.training_error, images),
+            figures=pair(identity),
+        ),
+        Claim(
+            says="by plain layers it gets worse",
+            shown=exceeds(plain.training_error, before.training_error, images),
+            figures=pair(plain),
+        ),
+        Claim(
+            says="by residual blocks it gains, and more than by training on alone",
+            shown=exceeds(before.training_error, residual.training_error, images)
+            and exceeds(identity.training_error, residual.training_error, images),
+            figures=pair(residual),
+        ),
+    ]
+
+
+def _by_depth(row: Sequence[Network]) -> str:
+    layers = ", ".join(str(n.layers) for n in row)
+    trained, tested = _percents(n.training_error for n in row), _percents(n.test_error for n in row)
+    return f"training error {trained} % at {layers} layers, test error {tested} %"
+
+
+def _percents(values: Iterable[float]) -> str:
+    return ", ".join(f"{v:.1f}" for v in values)
+
+
+def _change(network: Network) -> str:
+    """In words: how the gradient's norm changes on its way from the last stage's output to the stem's."""
+    change, layers = network.gradients[0].change, network.layers - 2  # all but the stem and the classifier
+    how = "grows" if change > 1 else "fades"
+    by = max(change, 1 / change)
+    return f"in {network.model} it {how} {by:,.3g} times on its way back ({by ** (1 / layers):.2f} a layer)"
+
+
+def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
+    """The plot, SVG: errors by depth, the gradient by stage, training error by epoch, and the networks made deeper."""
+    kinds = {kind: [n for n in networks if n.kind == kind] for kind in NETWORKS}
+    ends = [n for row in kinds.values() for n in (row[0], row[-1])]
+    errors = [
+        Series(name=f"{kind}, {what}", points=tuple((n.layers, error(n)) for n in row), dashed=what == "test")
+        for what, error in (("training", lambda n: n.training_error), ("test", lambda n: n.test_error))
+        for kind, row in kinds.items()
+    ]
+    norms = [
+        Series(name=f"{n.kind} {n.layers}", points=tuple((float(k), v) for k, v in enumerate(n.gradients[0].norms)))
+        for n in networks
+    ]
+    before, *after = deepened
+    last = max(len(row.curve) for row in after)
+    level = Series(name="before", points=((1.0, before.training_error), (last, before.training_error)), dashed=True)
+    return line_chart(
+        Panel(title="error by depth", x="layers", y="percent", series=tuple(errors)),
+        Panel(title="gradient before training", x="stage (0: stem)", y="norm", series=tuple(norms), log_y=True),
+        Panel(
+            title="training",
+            x="epoch",
+            y="training error, percent",
+            series=tuple(_curve(f"{n.kind} {n.layers}", n.curve) for n in ends),
+        ),
+        Panel(
+            title=f"{before.layers} layers made deeper",
+            x="epoch of training on",
+            y="training error, percent",
+            series=(*(_curve(row.added, row.curve) for row in after), level),
+        ),
+    )
+
+
+def _curve(name: str, errors: Sequence[float]) -> Series:
+    return Series(name=name, points=tuple((float(k), e) for k, e in enumerate(errors, start=1)))

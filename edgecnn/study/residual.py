@@ -1,0 +1,223 @@
+"""Residual learning, shown: plain and residual networks of growing depth, and how hard the identity is.
+
+    Setup ─► trials (a training each) ─► Findings: networks, deepened ones, and claims that the figures bear out or not
+
+Source: He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), sections 1, 3.1 and 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edgecnn.errors import InputError, unknown
+from edgecnn.models.blocks import Classifier
+from edgecnn.models.checkpoint import default_preprocess
+from edgecnn.models.resnet import PLAIN
+from edgecnn.models.spec import ModelSpec, named, resolve
+from edgecnn.study.claims import NETWORKS, Claim, Deepened, Network, claims_of_depth, claims_of_identity
+from edgecnn.study.gradients import Reach, reach
+from edgecnn.study.identity import KINDS, Deepening
+from edgecnn.study.trials import OUTPUT, Result, Training, run_trials
+from edgecnn.train import TrainConfig
+from edgecnn.train.images import open_both, order
+from edgecnn.train.loop import Watch
+
+PROBED = 64  # images whose gradients are looked at
+MOMENTS = 10  # of a run at which they are
+TRAINED_ON = 0.5  # of the epochs, after a network was made deeper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all networks of a study have in common; the defaults are the reduced form.
+
+    Attributes:
+        data: as of ``edgecnn train``.
+        depths: layers, 6n + 2, two or more of them.
+        width: multiplier of the channels (16, 32, 64).
+        resolution: in pixels.
+        steps: of each training; rounded to whole epochs, at least one.
+        images, val_images: of the demo data.
+        batch, lr, seed: as of ``edgecnn train``, whose optimizer, schedule and augmentation it is, without label
+            smoothing and averaged weights.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+
+    data: str = "demo"
+    depths: tuple[int, ...] = PLAIN
+    width: float = 0.5
+    resolution: int = 32
+    steps: int = 500
+    images: int = 2000
+    val_images: int = 500
+    batch: int = 32
+    lr: float = 3e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for depth in self.depths:
+            if depth not in PLAIN:
+                raise InputError(unknown("depth", str(depth), map(str, PLAIN)))
+        if len(set(self.depths)) < 2:
+            raise InputError("a study of depth needs two depths or more, such as --depths 20,56")
+        if self.steps < 1:
+            raise InputError(f"--steps {self.steps}: at least 1")
+        self.model("plain", self.depths[0])
+
+    def model(self, kind: str, layers: int) -> ModelSpec:
+        """The spec of a network."""
+        return named(f"{NETWORKS[kind]}{layers}", self.width, 1.0, self.resolution)
+
+    def config(self, kind: str, layers: int, epochs: int) -> TrainConfig:
+        """Its training."""
+        return TrainConfig(
+            model=self.model(kind, layers).name,
+            data=self.data,
+            output=OUTPUT,
+            epochs=epochs,
+            batch=self.batch,
+            lr=self.lr,
+            label_smoothing=0.0,
+            ema=0.0,
+            images=self.images,
+            val_images=self.val_images,
+            seed=self.seed,
+        )
+
+
+FULL = Setup(width=1.0, steps=12000, images=16000, batch=64)
+
+
+# --- trials ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth(Training):
+    """A training whose gradients are looked at on the same images, ``MOMENTS`` times."""
+
+    def watch(self) -> Watch:
+        """Looks at the gradients."""
+        return _Probe(self.config)
+
+    def result(self, watch: Watch | None, epochs: list[Result]) -> Result:
+        """Errors in percent, and the gradients' norms."""
+        assert isinstance(watch, _Probe)
+        return {"epochs": epochs, "gradients": [{"step": r.step, "norms": list(r.norms)} for r in watch.found]}
+
+
+class _Probe:
+    """What a run's gradients were on the first images of its first epoch."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        preprocess = default_preprocess(resolve(config.model).resolution)
+        images, _ = open_both(config, preprocess)
+        batches = order(config, 0, len(images.labels))
+        chosen = batches.flatten()[:PROBED]
+        self.x = torch.from_numpy(preprocess.normalise(images.pixels(chosen))).permute(0, 3, 1, 2)
+        self.targets = torch.from_numpy(images.labels[chosen])
+        self.every = max(1, config.epochs * len(batches) // MOMENTS)
+        self.found: list[Reach] = []
+
+    def __call__(self, module: torch.nn.Module, step: int) -> None:
+        """As ``Watch`` says."""
+        assert isinstance(module, Classifier)
+        if (step - 1) % self.every == 0:
+            self.found.append(reach(module, self.x, self.targets, step - 1))
+
+
+# --- the study ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All of a study.
+
+    Attributes:
+        training_images: in an epoch.
+        test_images: held out.
+        epochs: of each training, and of training on.
+        networks: plain ones, then residual ones, by depth.
+        deepened: before, then by ``KINDS``.
+        claims: of the paper.
+    """
+
+    training_images: int
+    test_images: int
+    epochs: tuple[int, int]
+    networks: tuple[Network, ...]
+    deepened: tuple[Deepened, ...]
+    claims: tuple[Claim, ...]
+
+
+def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable[[str], None]) -> Findings:
+    """Train what is not trained yet, and see.
+
+    Args:
+        setup: what to train.
+        folder: where results are kept, so that a stopped study goes on.
+        workers: processes; ``None`` is one for each core.
+        progress: gets a line for each training that is done.
+
+    Raises:
+        InputError: the data is wrong, or as ``run_trials``.
+    """
+    depths = sorted(set(setup.depths))
+    seen, held_out = _counts(setup)
+    epochs = max(1, round(setup.steps * setup.batch / seen))
+    on = max(1, round(epochs * TRAINED_ON))
+    deepening = Deepening(
+        config=setup.config("plain", depths[0], epochs), blocks=(depths[-1] - depths[0]) // 6, epochs=on
+    )
+    order_of_work = [(kind, layers) for layers in reversed(depths) for kind in NETWORKS]  # the longest first
+    runs = [Depth(config=setup.config(*one, epochs)) for one in order_of_work]
+    rows, *results = run_trials([deepening, *runs], folder=folder, workers=workers, progress=progress)
+    trained = dict(zip(order_of_work, results, strict=True))
+    networks = tuple(_network(setup, kind, layers, trained[kind, layers]) for kind in NETWORKS for layers in depths)
+    deeper = (
+        _deepened("nothing", depths[0], rows["before"]),
+        *(_deepened(kind, depths[-1], rows[kind]) for kind in KINDS),
+    )
+    return Findings(
+        training_images=seen,
+        test_images=held_out,
+        epochs=(epochs, on),
+        networks=networks,
+        deepened=deeper,
+        claims=(*claims_of_depth(networks, seen), *claims_of_identity(deeper, seen)),
+    )
+
+
+def _counts(setup: Setup) -> tuple[int, int]:
+    """Images in an epoch, and held-out ones."""
+    training, held_out = setup.images, setup.val_images
+    if setup.data != "demo":
+        config = setup.config("plain", setup.depths[0], 1)
+        training, held_out = (len(part.labels) for part in open_both(config, default_preprocess(setup.resolution)))
+    if setup.batch > training:
+        raise InputError(f"--batch {setup.batch} is more than the {training} training images of {setup.data}")
+    return training // setup.batch * setup.batch, held_out
+
+
+def _network(setup: Setup, kind: str, layers: int, result: Result) -> Network:
+    return Network(
+        model=setup.model(kind, layers).name,
+        kind=kind,
+        layers=layers,
+        gradients=tuple(Reach(step=g["step"], norms=tuple(g["norms"])) for g in result["gradients"]),
+        **_errors(result["epochs"]),
+    )
+
+
+def _deepened(added: str, layers: int, epochs: list[Result]) -> Deepened:
+    return Deepened(added=added, layers=layers, **_errors(epochs))
+
+
+def _errors(epochs: list[Result]) -> Result:
+    curve = tuple(round(100 - row["train_top1"], 2) for row in epochs)
+    return {"training_error": curve[-1], "test_error": round(100 - epochs[-1]["val_top1"], 2), "curve": curve}
