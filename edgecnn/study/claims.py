@@ -170,9 +170,12 @@ def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
     """The plot, SVG: errors by depth, the gradient by stage, training error by epoch, and the networks made deeper."""
     kinds = {kind: [n for n in networks if n.kind == kind] for kind in NETWORKS}
     ends = [n for row in kinds.values() for n in (row[0], row[-1])]
-    errors = [
-        Series(name=f"{kind}, {what}", points=tuple((n.layers, error(n)) for n in row), dashed=what == "test")
-        for what, error in (("training", lambda n: n.training_error), ("test", lambda n: n.test_error))
+    trained = [
+        Series(name=f"{kind}, training", points=tuple((n.layers, n.training_error) for n in row))
+        for kind, row in kinds.items()
+    ]
+    tested = [
+        Series(name=f"{kind}, test", points=tuple((n.layers, n.test_error) for n in row), dashed=True)
         for kind, row in kinds.items()
     ]
     norms = [
@@ -183,7 +186,7 @@ def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
     last = max(len(row.curve) for row in after)
     level = Series(name="before", points=((1.0, before.training_error), (last, before.training_error)), dashed=True)
     return line_chart(
-        Panel(title="error by depth", x="layers", y="percent", series=tuple(errors)),
+        Panel(title="error by depth", x="layers", y="percent", series=(*trained, *tested)),
         Panel(title="gradient before training", x="stage (0: stem)", y="norm", series=tuple(norms), log_y=True),
         Panel(
             title="training",

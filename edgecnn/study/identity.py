@@ -96,9 +96,8 @@ def _added(kind: str, network: Classifier, channels: int, size: int) -> nn.Modul
     block = Residual(network.spec, size, channels, row, row.stride)
     initialise(block)
     if kind == "residual":
-        scale = block.branch[-1].bn.weight
-        assert isinstance(scale, nn.Parameter)
-        nn.init.zeros_(scale)
+        last = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+        nn.init.zeros_(last.weight)
     return block.train(network.training)
 
 

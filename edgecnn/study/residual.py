@@ -91,7 +91,7 @@ class Setup:
         )
 
 
-FULL = Setup(width=1.0, steps=12000, images=16000, batch=64)
+FULL = Setup(width=1.0, steps=6000, images=16000, batch=64)
 
 
 # --- trials ---
