@@ -1,10 +1,12 @@
 """The whole family in one table: size, int8 bytes per target, int8 beside fp32 on random weights, instructions.
 
-    python benchmarks/family.py [--models A,B] [--images N] [--device cortex-a72] [--json FILE]
+    python benchmarks/family.py --out FOLDER [--models A,B] [--device cortex-a72]
 
-Weights are random: nothing is trained, so agreement says how often int8 picks the class that fp32 picks among logits
-that mean nothing, and the SQNR of the logits says more. Images are of the demo data. A model at a time, in a process of
-its own, whose peak of memory the JSON holds too.
+Nothing is trained: weights are random, and batch norm has the statistics of a few images of the demo data, or the
+logits of a deep network would be the same for every image. Agreement then says how often int8 picks the class that fp32
+picks among logits that mean nothing, and the SQNR says more. It is of what tells images apart: of the logits less their
+mean over the images. The recipe is `fast`, on few images. The smallest models come first, each in a process of its own;
+rows lie in the folder, and are not made again.
 """
 
 from __future__ import annotations
@@ -14,17 +16,19 @@ import json
 import resource
 import subprocess
 import sys
-import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-CALIBRATION = 32
+CALIBRATION = 16  # images
+BUDGET, FEWEST, MOST = 100e9, 8, 64  # of MACs, that choose how many images are compared
+WITHIN_S = 1200.0  # of one inference in an emulator
 TARGETS = ("tflite", "onnx", "openvino")
 
 
-def measured(name: str, images: int, device_name: str | None) -> dict[str, Any]:
-    """One model's row."""
+def measured(name: str, artifact: Path) -> dict[str, Any]:
+    """One model's row, but for its instructions; leaves the .tflite file."""
     import numpy as np
     import torch
 
@@ -37,93 +41,130 @@ def measured(name: str, images: int, device_name: str | None) -> dict[str, Any]:
     from edgecnn.models.checkpoint import random_weights
     from edgecnn.models.count import size_of
     from edgecnn.quant.calibrate import calibrate
-    from edgecnn.quant.ptq import images_needed, quantize
+    from edgecnn.quant.ptq import prepare, quantize
     from edgecnn.recipe import DEFAULT, RECIPES
     from edgecnn_converters.registry import CONVERTERS
     from edgecnn_targets.devices import device
     from edgecnn_targets.evaluate import logits
-    from edgecnn_targets.registry import measure, open_session
+    from edgecnn_targets.registry import open_session
 
-    spec, recipe = resolve(name), RECIPES[DEFAULT]
+    spec, size = resolve(name), size_of(resolve(name))
+    recipe = replace(RECIPES[DEFAULT], statistics_images=CALIBRATION, correction_images=CALIBRATION)
+    count = int(max(FEWEST, min(MOST, BUDGET / size.macs)))
+    row: dict[str, Any] = {"model": name, "resolution": spec.resolution, "images": count}
+    row |= {"parameters": size.parameters, "macs": size.macs}
     start = time.process_time()
     module, source = random_weights(spec)
-    graph = capture(module, (3, spec.resolution, spec.resolution), Metadata(model=name, preprocess=source.preprocess))
-    row: dict[str, Any] = {"model": name, "resolution": spec.resolution, "cpu_s": round(time.process_time() - start, 1)}
-    size = size_of(spec)
-    row |= {"parameters": size.parameters, "macs": size.macs}
-    del module
 
     def some(split: str, count: int) -> list[Any]:
-        found = open_images("demo", demo_split=split, labelled=False, limit=count)
+        found = open_images("demo", demo_split=split, labelled=False, limit=count, shuffle=0)
         return [source.preprocess.normalise(pixels) for pixels, _ in found.batches(source.preprocess, 4)]
 
-    int8 = quantize(graph, calibrate(graph, some("calibration", CALIBRATION), keep=images_needed(recipe)), recipe)
-    batches = some("test", images)
+    seen, batches = some("calibration", CALIBRATION), some("test", count)
+    settle(module, np.concatenate(seen[:2]))
+    graph = capture(module, (3, spec.resolution, spec.resolution), Metadata(model=name, preprocess=source.preprocess))
+    row["capture_cpu_s"] = round(time.process_time() - start, 1)
+    del module
     run = TorchGraph(graph)
     want = np.concatenate([run(torch.from_numpy(batch)).numpy() for batch in batches])
-    with tempfile.TemporaryDirectory() as folder:
-        for target in TARGETS:
-            converter = CONVERTERS[target]
-            fp32 = converter.convert(graph, precision="fp32")
-            row[f"{target}_fp32_bytes"] = sum(map(len, fp32.files.values()))
-            del fp32
-            emission = converter.convert(int8, precision="int8")
-            row[f"{target}_bytes"] = sum(map(len, emission.files.values()))
-            if target == "tflite":
-                path = write_artifact(Path(folder), name, emission, int8.metadata, {})
-        session = open_session(device("host"), path)
-        got = np.concatenate([logits(session, batch) for batch in batches])
-        if device_name:
-            row["instructions"] = measure(
-                device(device_name), open_session(device(device_name), path)
-            ).latency.instructions
-    noise = float(np.square(want - got).mean())
-    row["sqnr_db"] = round(10 * float(np.log10(np.square(want).mean() / noise)), 1) if noise else None
+    for target in TARGETS:
+        fp32 = CONVERTERS[target].convert(graph, precision="fp32")
+        row[f"{target}_fp32_bytes"] = sum(map(len, fp32.files.values()))
+        del fp32
+    graph = prepare(graph, np.concatenate(seen), recipe)
+    graph = quantize(graph, calibrate(graph, seen, keep=CALIBRATION), recipe)
+    for target in TARGETS:
+        emission = CONVERTERS[target].convert(graph, precision="int8")
+        row[f"{target}_bytes"] = sum(map(len, emission.files.values()))
+        if target == "tflite":
+            path = write_artifact(artifact.parent, artifact.stem, emission, graph.metadata, {})
+    session = open_session(device("host"), path)
+    got = np.concatenate([logits(session, batch) for batch in batches])
+    noise, mean = float(np.square(want - got).mean()), want.mean(0)
+    row["sqnr_db"] = round(10 * float(np.log10(np.square(want).mean() / noise)), 1)
+    row["difference_db"] = round(10 * float(np.log10(np.square(want - mean).mean() / noise)), 1)
+    row["classes"] = len(set(want.argmax(1).tolist()))
     row["agreement"] = round(100 * float((want.argmax(1) == got.argmax(1)).mean()), 1)
     row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return row
 
 
+def settle(module: Any, images: Any) -> None:
+    """Give the module's batch norm the statistics of the images, (N, H, W, 3)."""
+    import torch
+
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train().momentum = None  # the mean over what it sees
+        norm.reset_running_stats()
+    with torch.inference_mode():
+        module(torch.from_numpy(images).permute(0, 3, 1, 2))
+    module.eval()
+
+
+def counted(artifact: Path, device_name: str) -> int:
+    """Instructions of one inference."""
+    from edgecnn_targets.devices import device
+    from edgecnn_targets.qemu import instructions
+    from edgecnn_targets.registry import runtime_of
+
+    return instructions(device(device_name), runtime_of(artifact), artifact, within_s=WITHIN_S)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The README's table."""
     lines = [
-        "| model | side | parameters | MACs | int8 .tflite / .onnx / OpenVINO, MB | agreement | SQNR | instructions |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | parameters | MACs | int8 `.tflite` / `.onnx` / OpenVINO, MB | agreement | SQNR | instructions |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         sizes = " / ".join(f"{r[f'{t}_bytes'] / 1e6:.2f}" for t in TARGETS)
-        counted = f"{r['instructions'] / 1e6:.1f} M" if r.get("instructions") else ""
+        agreement = f"{r['agreement']:.0f} % of {r['images']}"
+        instructions = f"{r['instructions'] / 1e6:,.1f} M" if r.get("instructions") else "not counted"
         lines.append(
-            f"| {r['model']} | {r['resolution']} | {r['parameters'] / 1e6:.2f} M | {r['macs'] / 1e6:,.0f} M | "
-            f"{sizes} | "
-            f"{r['agreement']:.0f} % | {r['sqnr_db']} dB | {counted} |"
+            f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['macs'] / 1e6:,.0f} M | {sizes} | {agreement} | "
+            f"{r['difference_db']:.1f} dB | {instructions} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """One process per model."""
-    from edgecnn.models import FAMILIES
+    """What is asked of one model, or, a process at a time, of all."""
+    from edgecnn.models import FAMILIES, resolve
+    from edgecnn.models.count import size_of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", help="comma-separated; default: every family at its own size")
-    parser.add_argument("--images", type=int, default=16, help="of the demo data, default 16")
-    parser.add_argument("--device", help="count instructions there, a device from `edgecnn devices`")
-    parser.add_argument("--json", type=Path, help="where the rows are kept as they come")
+    parser.add_argument("--device", help="count instructions there, a device of kind qemu")
+    parser.add_argument("--out", type=Path, required=True, help="where rows and .tflite files are kept as they come")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
-        print(json.dumps(measured(options.row, options.images, options.device)))
+        artifact = options.out / f"{options.row}.tflite"
+        found = measured(options.row, artifact) if options.device is None else counted(artifact, options.device)
+        print(json.dumps(found))
         return
-    rows = []
-    for name in options.models.split(",") if options.models else FAMILIES:
-        words = [sys.executable, __file__, "--row", name, "--images", str(options.images)]
-        words += ["--device", options.device] if options.device else []
-        made = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(made.stdout))
-        if options.json:
-            options.json.write_text(json.dumps(rows, indent=1))
-    print(table(rows))
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = options.models.split(",") if options.models else FAMILIES
+    names = sorted(names, key=lambda name: size_of(resolve(name)).macs)
+    places = {name: options.out / f"{name}.json" for name in names}
+    words = [sys.executable, __file__, "--out", str(options.out)]
+
+    def asked(name: str, *more: str) -> Any:
+        made = subprocess.run([*words, "--row", name, *more], check=True, stdout=subprocess.PIPE, text=True)
+        print(made.stdout.strip(), file=sys.stderr, flush=True)
+        return json.loads(made.stdout.splitlines()[-1])
+
+    for name, place in places.items():
+        if not place.exists():
+            place.write_text(json.dumps(asked(name), indent=1))
+    for name, place in places.items() if options.device else ():
+        row = json.loads(place.read_text())
+        if "instructions" not in row:
+            row["instructions"] = asked(name, "--device", options.device)
+            place.write_text(json.dumps(row, indent=1))
+            (options.out / f"{name}.tflite").unlink()
+    print(table([json.loads(places[name].read_text()) for name in names]))
 
 
 if __name__ == "__main__":

@@ -149,6 +149,29 @@ def names():
     return [f"{f.name}_{'0.25x0.25' if f.scaling else '0.25'}_64" for f in FAMILIES.values()]
 
 
+QUICK = ("resnet18", "resnet50", "googlenet", "efficientnet_b0", "efficientnet_lite0", "mobilenet_v3_small")
+"""One family of each kind of block."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n.split("_0.25")[0] in QUICK else pytest.mark.slow) for n in names()]
+)
+def test_every_family_computes_in_fp32_what_torch_does(name, tmp_path):
+    """Within a ten thousandth of the largest logit: all sum in float32, each in its own order."""
+    import torch
+
+    spec = resolve(name, 7)
+    module, _ = random_weights(spec)
+    x = np.random.default_rng(0).normal(0, 0.5, (2, spec.resolution, spec.resolution, 3)).astype(np.float32)
+    with torch.inference_mode():
+        want = module(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    graph = capture(module, (3, spec.resolution, spec.resolution), Metadata(model=name))
+    for target, writer in WRITERS.items():
+        opened = session(target, writer.convert(graph, precision="fp32"), tmp_path)
+        got = opened.output.decode(opened.run(opened.input.encode(x))).reshape(want.shape)
+        assert np.abs(got - want).max() < 1e-4 * np.abs(want).max(), target
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_every_family_holds_the_same_integers(name):

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from edgecnn.errors import InputError
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
 from edgecnn.models import FAMILIES, resolve
-from edgecnn.models.blocks import build
+from edgecnn.models.blocks import AUXILIARY, build
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.count import size_of
 from edgecnn.models.layers import DropConnect, PadShortcut
@@ -139,6 +141,17 @@ def test_googlenet_has_its_auxiliary_classifiers_in_training_only():
     outputs = module.train()(x)
     assert [tuple(o.shape) for o in outputs] == [(2, 7)] * 3
     assert isinstance(build(spec).train()(x), torch.Tensor)
+
+
+def test_auxiliary_classifiers_and_dropped_branches_are_not_in_the_graph():
+    for name in ("googlenet_0.25_64", "efficientnet_b0_0.25x0.25_64"):
+        spec = resolve(name, 7)
+        module = build(spec, auxiliary=True)
+        plain = build(spec)
+        plain.load_state_dict({k: v for k, v in module.state_dict().items() if not k.startswith(AUXILIARY)})
+        first, second = (capture(m.train().eval(), (3, 64, 64), Metadata(model=name)) for m in (module, plain))
+        assert first.nodes == second.nodes
+        assert set(first.tensors) == set(second.tensors)
 
 
 def test_drop_connect_drops_whole_images_in_training_only():

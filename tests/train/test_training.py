@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from torch.nn.functional import cross_entropy
 
 from edgecnn import demo
 from edgecnn.cli import main
 from edgecnn.errors import InputError
 from edgecnn.models import resolve
+from edgecnn.models.blocks import AUXILIARY
 from edgecnn.models.checkpoint import load_weights
+from edgecnn.models.layers import DropConnect
 from edgecnn.train import QatConfig, TrainConfig, checkpoint, train
 from edgecnn.train.loop import _Run
+from edgecnn.train.network import open_network
 from edgecnn.train.schedule import learning_rate
 
 TINY = {"model": "mobilenet_v2_0.35_32", "data": "demo", "images": 48, "val_images": 16, "batch": 16, "lr": 1e-3}
@@ -86,6 +91,27 @@ def test_the_loss_falls(tmp_path):
     assert found[-1]["loss"] < found[0]["loss"]
     assert set(found[0]) == {"epoch", "lr", "loss", "train_top1", "val_top1"}
     assert run.beside(".svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "drop"), [("googlenet_0.25_64", 3, 0), ("efficientnet_b0_0.25x0.5_64", 1, 0.3)]
+)
+def test_what_only_training_has_is_not_in_the_weights(name, heads, drop, tmp_path):
+    """Auxiliary classifiers, whose losses count, and dropped branches."""
+    settings = config(tmp_path, model=name, images=16, batch=8, epochs=1, drop_connect=drop)
+    network = open_network(settings, torch.device("cpu")).network
+    places = [m.p for m in network.module.modules() if isinstance(m, DropConnect)]
+    assert max(places, default=0) == pytest.approx(drop, abs=0.1)
+    outputs, targets = network.module.train()(torch.randn(2, 3, 64, 64)), torch.tensor([0, 1])
+    logits = outputs if isinstance(outputs, tuple) else (outputs,)
+    first, *others = (cross_entropy(x, targets, label_smoothing=settings.label_smoothing) for x in logits)
+    assert len(others) == heads - 1
+    torch.testing.assert_close(network.loss(outputs, targets, torch.empty(0)), first + 0.3 * sum(others))
+    train(settings)
+    with safe_open(settings.output, "pt") as file:
+        assert not [key for key in file.keys() if key.startswith(AUXILIARY)]  # noqa: SIM118 - no mapping
+    words = ["export", name, "--target", "tflite", "--quantize", "none", "--weights", str(settings.output)]
+    assert main([*words, "-o", str(tmp_path)]) == 0
 
 
 def test_schedules():

@@ -120,6 +120,24 @@ def _usage(settings: Settings, counted: Mapping[str, Any]) -> Usage:
     )
 
 
+def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: float) -> int:
+    """Instructions of one inference after a warm-up, and nothing else of it: for networks so large that simulated
+    caches and more inferences would take too long.
+
+    Args:
+        within_s: on average an inference takes no longer, or the device is broken.
+
+    Raises:
+        DeviceFault: it broke.
+    """
+    from edgecnn_targets.remote import RemoteSession
+
+    session = RemoteSession(command(device), artifact, runtime.target, kernels=settings_of(device, Settings).kernels)
+    session.close()
+    (line,) = _counts(device, [session.opening], session, runs=1, warmup=1, within_s=within_s)
+    return int(line["instructions"])
+
+
 def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
     """Instructions of each op: those of the file that ends with it, less those of the file that ends before it. The
     first op has what every inference costs as well, and all of them add up to the whole.
@@ -150,6 +168,7 @@ def _counts(
     runs: int,
     warmup: int = WARMUP,
     caches: Iterable[str] = (),
+    within_s: float | None = None,
 ) -> list[dict[str, Any]]:
     """Open files one after another in one emulator with the plugin; what it says of each counted inference."""
     from edgecnn_targets.remote import Runner
@@ -167,7 +186,7 @@ def _counts(
                     runner.ask({"do": "arm"}, within_s=how.open_s)
                     runner.answer()
                 request = {"do": "count", "warmup": warmup, "runs": runs}
-                runner.ask(request, image, within_s=how.image_s * (warmup + runs))
+                runner.ask(request, image, within_s=(within_s or how.image_s) * (warmup + runs))
                 runner.answer()
         finally:
             runner.close()
