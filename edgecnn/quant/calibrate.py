@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
+from edgecnn.quant.readers import Reader
 
 SAMPLES_PER_BATCH = 512
 CHUNKS = 96  # at most this many batches' samples are kept per tensor; older ones are thinned evenly
@@ -130,11 +131,15 @@ def peeked(
     return first, chain(taken, batches)
 
 
-def mse_range(seen: Range) -> tuple[float, float]:
+def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
     """The sub-range whose 8-bit grid has the least squared error on the samples.
 
     First both ends shrink together, then each alone. Source: the MSE criterion of Krishnamoorthi 2018 and of
     Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1.
+
+    Args:
+        seen: of the activation.
+        reader: the error is counted after this function, which may saturate.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if high <= low:
@@ -143,12 +148,12 @@ def mse_range(seen: Range) -> tuple[float, float]:
     shares = torch.linspace(1.0, 0.3, 36)
 
     def best(lows: torch.Tensor, highs: torch.Tensor) -> tuple[float, float]:
-        errors = [_squared_error(x, float(a), float(b)) for a, b in zip(lows, highs, strict=True)]
+        errors = [_squared_error(x, float(a), float(b), reader) for a, b in zip(lows, highs, strict=True)]
         k = int(np.argmin(errors))
         return float(lows[k]), float(highs[k])
 
     low, high = best(low * shares, high * shares)
-    fine = torch.linspace(1.15, 0.7, 19)
+    fine = torch.linspace(1.15, 0.7, 19) if reader is None else torch.linspace(1.15, 0.025, 46)
     if low < 0:
         low, high = best((low * fine).clamp(min=seen.low), torch.full_like(fine, high))
     if high > 0:
@@ -165,8 +170,10 @@ def percentile_range(seen: Range, percentile: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _squared_error(x: torch.Tensor, low: float, high: float) -> float:
+def _squared_error(x: torch.Tensor, low: float, high: float, reader: Reader | None) -> float:
     scale = max((high - low) / 255, 1e-30)
     zero = round(-128 - low / scale)
     real = (torch.clamp(torch.round(x / scale) + zero, -128, 127) - zero) * scale
+    if reader is not None:
+        real, x = reader(real), reader(x)
     return float(torch.mean((real - x) ** 2))

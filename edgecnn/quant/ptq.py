@@ -17,6 +17,7 @@ from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
 from edgecnn.quant.equalize import equalize
+from edgecnn.quant.readers import Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
@@ -131,7 +132,8 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             seen = [ranges[name] for name in sorted(group)]
             method = recipe.activation_range if group.isdisjoint((*graph.inputs, *graph.outputs)) else "minmax"
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
-            quant = _group_qparams(seen, method, recipe.percentile, dtype, margin)
+            reader = reader_of(graph, min(group)) if len(group) == 1 else None
+            quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
@@ -172,14 +174,16 @@ def _origin(graph: Graph, name: str) -> bool:
     return node is None or OPS[node.op].scale == "own"
 
 
-def _group_qparams(seen: list[Range], method: str, percentile: float, dtype: str, margin: float) -> QParams:
+def _group_qparams(
+    seen: list[Range], method: str, percentile: float, dtype: str, margin: float, reader: Reader | None
+) -> QParams:
     if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
         return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
     samples = np.concatenate([r.samples for r in seen])
     union = Range(low=min(r.low for r in seen), high=max(r.high for r in seen), samples=samples)
     match method:
         case "mse":
-            return scheme.activation_qparams(*mse_range(union))
+            return scheme.activation_qparams(*mse_range(union, reader))
         case "percentile":
             return scheme.activation_qparams(*percentile_range(union, percentile))
     return scheme.activation_qparams(union.low * margin, union.high * margin)

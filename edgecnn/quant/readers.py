@@ -1,0 +1,48 @@
+"""What an activation is worth to a reader that saturates.
+
+A swish is nearly 0 far below 0, a sigmoid nearly constant at both ends. Steps of a grid spent there are lost, so where
+nothing else reads an activation, its range is chosen by the error after that function (``calibrate.mse_range``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from edgecnn.graph.ir import Graph, Node
+
+Reader = Callable[[torch.Tensor], torch.Tensor]
+
+
+def reader_of(graph: Graph, name: str) -> Reader | None:
+    """The saturating function through which alone the network sees an activation; ``None`` where there is none.
+
+    They are ``sigmoid``; a swish: ``hard_swish``, or ``mul`` of the activation and its ``sigmoid``; and a hard sigmoid:
+    ``relu6`` of the activation plus a number.
+    """
+    readers = sorted(graph.consumers(name), key=lambda node: node.op)
+    match [node.op for node in readers]:
+        case ["hard_swish"]:
+            return F.hardswish
+        case ["sigmoid"]:
+            return torch.sigmoid
+        case ["mul", "sigmoid"] if _gated(graph, *readers):
+            return F.silu
+        case ["add"] if _clipped(graph, readers[0]):
+            added = [graph.tensors[other].value for other in readers[0].inputs if other != name]
+            if len(added) == 1 and added[0] is not None and added[0].size == 1:
+                shift = float(added[0].reshape(()))
+                return lambda x: F.relu6(x + shift)
+    return None
+
+
+def _gated(graph: Graph, mul: Node, sigmoid: Node) -> bool:
+    """Whether a product is a value times its own sigmoid, which nothing else reads."""
+    return set(mul.inputs) == {*sigmoid.inputs, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]
+
+
+def _clipped(graph: Graph, node: Node) -> bool:
+    """Whether a relu6 is all that follows a node, fused or not."""
+    return node.attrs.get("activation") == "relu6" or [n.op for n in graph.consumers(node.output)] == ["relu6"]

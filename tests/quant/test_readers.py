@@ -1,0 +1,93 @@
+"""Ranges of what a swish or a sigmoid reads: chosen by what the function makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
+from edgecnn.quant.calibrate import Range, calibrate, mse_range
+from edgecnn.quant.ptq import quantize
+from edgecnn.quant.readers import reader_of
+from edgecnn.quant.scheme import activation_qparams
+from edgecnn.recipe import recipe
+
+X = torch.linspace(-9, 9, 37)
+
+
+class Read(nn.Module):
+    """A convolution that one function reads, or more."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3), function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+def conv_of(function):
+    graph = capture(Read(function).eval(), (3, 8, 8), Metadata(model="read"))
+    return graph, next(node.output for node in graph if node.op == "conv2d")
+
+
+@pytest.mark.parametrize(
+    ("function", "same"),
+    [
+        (F.silu, F.silu),
+        (F.hardswish, F.hardswish),
+        (torch.sigmoid, torch.sigmoid),
+        (F.hardsigmoid, lambda x: 6 * F.hardsigmoid(x)),
+        (lambda x: F.silu(x) + x, None),
+        (lambda x: x * torch.sigmoid(x + x), None),
+        (F.relu, None),
+        (lambda x: x + x, None),
+        (lambda x: x * 2, None),
+    ],
+    ids=[
+        "silu",
+        "hard_swish",
+        "sigmoid",
+        "hard_sigmoid",
+        "silu_and_more",
+        "other_gate",
+        "relu",
+        "sum",
+        "twice",
+    ],
+)
+def test_what_reads_an_activation(function, same):
+    reader = reader_of(*conv_of(function))
+    assert (reader is None) == (same is None)
+    if same is not None:
+        torch.testing.assert_close(reader(X), same(X))
+
+
+def error_after(function, samples, low, high):
+    quant = activation_qparams(low, high)
+    seen = torch.from_numpy(quant.dequantize(quant.quantize(samples)))
+    return float((function(seen) - function(torch.from_numpy(samples))).square().mean())
+
+
+@pytest.mark.parametrize("function", [F.silu, F.hardswish, torch.sigmoid], ids=["silu", "hard_swish", "sigmoid"])
+def test_steps_go_where_the_function_is_steep(function):
+    samples = np.random.default_rng(0).normal(-4, 6, 20000).astype(np.float32)
+    seen = Range(low=float(samples.min()), high=float(samples.max()), samples=samples)
+    (low, high), plain = mse_range(seen, function), mse_range(seen)
+    assert low > plain[0] / 2
+    assert error_after(function, samples, low, high) < error_after(function, samples, *plain) / 2
+
+
+def test_it_is_a_matter_of_least_squares_alone():
+    torch.manual_seed(0)
+    graph, name = conv_of(F.silu)
+    seen = calibrate(graph, [np.random.default_rng(0).normal(0, 20, (8, 8, 8, 3)).astype(np.float32)])
+    steps = {how: replace(recipe("minmax"), activation_range=how) for how in ("minmax", "mse")}
+    scales = {how: float(quantize(graph, seen, made).tensors[name].quant.scale[0]) for how, made in steps.items()}
+    assert scales["mse"] < scales["minmax"] * 0.7
