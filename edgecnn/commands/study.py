@@ -90,13 +90,14 @@ def _residual(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"setup": asdict(setup), **asdict(found)})
         return 0
-    stages = ("stem", "stage 1", "stage 2", "stage 3")
+    stages = ("stem", "1", "2", "3")
     rows = [
         {
             "network": n.model,
             "training error %": f"{n.training_error:.1f}",
             "test error %": f"{n.test_error:.1f}",
-            **{f"gradient: {s}": f"{v:.2g}" for s, v in zip(stages, n.gradients[0].norms, strict=True)},
+            **{f"gradient {s}": f"{v:.2g}" for s, v in zip(stages, n.gradients[0].norms, strict=True)},
+            **{f"in training {s}": f"{v:.2g}" for s, v in zip(stages, n.later(), strict=True)},
         }
         for n in found.networks
     ]

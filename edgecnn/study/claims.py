@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from edgecnn.plot import Panel, Series, line_chart
 from edgecnn.study.gradients import BATCH_NORM_GROWTH, Reach
@@ -34,6 +35,11 @@ class Network:
     test_error: float
     gradients: tuple[Reach, ...]
     curve: tuple[float, ...]
+
+    def later(self) -> tuple[float, ...]:
+        """The gradients' norms while it trains, stem first: medians over the moments after the first."""
+        rows = self.gradients[1:] or self.gradients
+        return tuple(median(column) for column in zip(*(r.norms for r in rows), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +112,8 @@ def claims_of_depth(networks: Sequence[Network], images: int) -> list[Claim]:
             says="the shortcut keeps the gradient alive: between the last stage and the stem its norm changes less",
             shown=factor > 1,
             figures=f"before the first step {_change(deep)}, {_change(short)}; with batch norm and without shortcuts "
-            f"theory lets it grow by {BATCH_NORM_GROWTH:.2f} a layer",
+            f"theory lets it grow by {BATCH_NORM_GROWTH:.2f} a layer. While they train the stem gets {_later(deep)} "
+            f"and {_later(short)} times what the last stage gets",
         ),
     ]
 
@@ -166,6 +173,11 @@ def _change(network: Network) -> str:
     return f"in {network.model} it {how} {by:,.3g} times on its way back ({by ** (1 / layers):.2f} a layer)"
 
 
+def _later(network: Network) -> str:
+    norms = network.later()
+    return f"{norms[0] / norms[-1]:.2g}"
+
+
 def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
     """The plot, SVG: errors by depth, the gradient by stage, training error by epoch, and the networks made deeper."""
     kinds = {kind: [n for n in networks if n.kind == kind] for kind in NETWORKS}
@@ -178,16 +190,16 @@ def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
         Series(name=f"{kind}, test", points=tuple((n.layers, n.test_error) for n in row), dashed=True)
         for kind, row in kinds.items()
     ]
-    norms = [
-        Series(name=f"{n.kind} {n.layers}", points=tuple((float(k), v) for k, v in enumerate(n.gradients[0].norms)))
-        for n in networks
-    ]
+    first = tuple(_on_its_way(n, n.gradients[0].norms) for n in ends)
+    later = tuple(_on_its_way(n, n.later()) for n in ends)
+    way = "stages on its way back (0: the last, 3: the stem)"
     before, *after = deepened
     last = max(len(row.curve) for row in after)
     level = Series(name="before", points=((1.0, before.training_error), (last, before.training_error)), dashed=True)
     return line_chart(
         Panel(title="error by depth", x="layers", y="percent", series=(*trained, *tested)),
-        Panel(title="gradient before training", x="stage (0: stem)", y="norm", series=tuple(norms), log_y=True),
+        Panel(title="gradient before training", x=way, y="norm", series=first, log_y=True),
+        Panel(title="gradient in training", x=way, y="norm (median)", series=later, log_y=True),
         Panel(
             title="training",
             x="epoch",
@@ -201,6 +213,12 @@ def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
             series=(*(_curve(row.added, row.curve) for row in after), level),
         ),
     )
+
+
+def _on_its_way(network: Network, norms: Sequence[float]) -> Series:
+    """From the last stage to the stem; where nothing arrives there is no point on a logarithmic axis."""
+    points = tuple((float(k), v) for k, v in enumerate(reversed(norms)) if v > 0)
+    return Series(name=f"{network.kind} {network.layers}", points=points)
 
 
 def _curve(name: str, errors: Sequence[float]) -> Series:

@@ -146,7 +146,7 @@ def test_the_command(setup, tmp_path, capfd):
     assert [row["added"] for row in found["deepened"]] == ["nothing", *KINDS]
     assert [row["layers"] for row in found["deepened"]] == [20, 32, 32, 32]
     assert (found["training_images"], found["test_images"]) == (24, 9)
-    assert (tmp_path / "residual.svg").read_text().count("<polyline") == 4 + 4 + 4 + 4
+    assert (tmp_path / "residual.svg").read_text().count("<polyline") == 4 + 4 + 4 + 4 + 4
     assert main(words) == 0  # nothing is trained again
     printed = capfd.readouterr()
     assert printed.err.splitlines() == ["5 of 5 trials were done before"]
@@ -202,6 +202,13 @@ def test_what_is_said_of_the_identity_follows_from_the_figures(errors, shown):
         for added, error in zip(("nothing", *KINDS), errors, strict=True)
     ]
     assert [c.shown for c in claims_of_identity(rows, 4000)] == shown
+
+
+def test_the_gradient_in_training_is_the_median():
+    moments = tuple(Reach(step=k, norms=(v, 1.0)) for k, v in enumerate((900.0, 1.0, 2.0, 30.0)))
+    one = replace(row("plain", 20, 10, 3), gradients=moments)
+    assert one.later() == (2, 1)
+    assert replace(one, gradients=moments[:1]).later() == (900, 1)
 
 
 def test_chance_is_no_difference():
