@@ -6,10 +6,13 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgecnn.commands.options import add_json
+from edgecnn.commands.options import add_json, positive
 from edgecnn.commands.tables import print_json, table
+
+if TYPE_CHECKING:
+    from edgecnn.study.accuracy import Plan, Scored
 
 HELP = "compound scaling: depth, width and resolution together"
 BUDGETS = {
@@ -19,6 +22,8 @@ BUDGETS = {
     "sram_kib": "memory for activations",
     "flash_kib": "memory for weights and code",
 }
+BASE = "efficientnet_b0_0.35x0.5_48"
+DOUBLINGS = 3
 MILLIONS = ("predicted_macs", "macs", "parameters")
 
 
@@ -50,6 +55,45 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for figure, what in BUDGETS.items():
         budget.add_argument(f"--max-{figure.replace('_', '-')}", type=float, metavar="N", help=what)
     add_json(fit)
+    said = "alpha, beta and gamma for a base of your own: a grid at twice its cost, by short trainings"
+    search = actions.add_parser("search", help=said, description=said)
+    _add_trainings(search, folder="scale-search")
+    search.add_argument("--step", type=float, default=0.1, metavar="X", help="between grid points (default 0.1)")
+    search.add_argument(
+        "--tolerance", type=float, default=0.05, metavar="SHARE",
+        help="of alpha * beta^2 * gamma^2 = 2 (default 0.05: 1.9 to 2.1)",
+    )  # fmt: skip
+    said = "accuracy against MACs: depth, width or resolution alone, and all together, by short trainings"
+    study = actions.add_parser("study", help=said, description=said)
+    _add_trainings(study, folder="scale-study")
+    _add_rule(study)
+    study.add_argument(
+        "--doublings", type=positive, default=DOUBLINGS, metavar="N",
+        help=f"of the base's MACs along each curve (default {DOUBLINGS})",
+    )  # fmt: skip
+
+
+def _add_trainings(parser: argparse.ArgumentParser, *, folder: str) -> None:
+    """What short trainings need; the figures that are not given are as ``accuracy.Plan`` says."""
+    parser.add_argument("--base", default=BASE, metavar="MODEL", help=f"what is made larger (default {BASE})")
+    parser.add_argument(
+        "--data", default="demo", metavar="DIR|FILE.npz|demo", help="as of `edgecnn train` (default demo)"
+    )
+    for name, kind, what in (
+        ("epochs", positive, "of each training"),
+        ("batch", positive, "images per step"),
+        ("lr", float, "peak learning rate"),
+        ("images", positive, "training images of the demo data"),
+        ("val-images", positive, "held-out images of the demo data"),
+        ("seeds", positive, "trainings of each model; of one, nothing tells chance from difference"),
+        ("workers", positive, "processes (default: one for each core)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=what)
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(folder), metavar="DIR",
+        help=f"results, plot, and each training's result: the same command goes on from them (default {folder})",
+    )  # fmt: skip
+    add_json(parser)
 
 
 def _add_family(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +110,7 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """One action."""
-    return {"show": _show, "law": _law, "fit": _fit}[options.action](options)
+    return {"show": _show, "law": _law, "fit": _fit, "search": _search, "study": _study}[options.action](options)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -140,6 +184,84 @@ def _fit(options: argparse.Namespace) -> int:
         sys.stdout.write("the family's largest fits: the budget leaves room\n")
     sys.stdout.write(f"chosen: {found.chosen.model}\n{command}\n")
     return 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    from edgecnn.study.accuracy import Plan
+
+    names = ("data", "epochs", "batch", "lr", "images", "val_images", "seeds", "workers")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return Plan(folder=options.output, **given)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from edgecnn.progress import Stopwatch
+    from edgecnn.study.search import chart, grid, search, verdict
+
+    plan, say = _plan(options), Stopwatch().say
+    base = plan.base(options.base)
+    compared = grid(base, options.step, options.tolerance)
+    say(f"{len(compared.points)} models of twice the cost of {base.name}: {plan.seeds} trainings of each and of it")
+    if compared.unequal:
+        say(
+            f"left out: {len(compared.unequal)} grid points that rounding makes {compared.unequal[0]:.2f} to "
+            f"{compared.unequal[-1]:.2f} times as costly as the base, not 2"
+        )
+    found = search(base, compared.points, plan, say)
+    rows = [
+        {**asdict(point.rule), "product": point.rule.cost, "growth": point.growth, **_scored(scored)}
+        for point, scored in found.ranked
+    ]
+    content = {"base": _scored(found.base), "ranked": rows, "margin": found.margin, "verdict": verdict(found)}
+    return _kept(options, plan, content, rows, chart(base.name, found))
+
+
+def _study(options: argparse.Namespace) -> int:
+    from edgecnn.models.scaling import Compound
+    from edgecnn.progress import Stopwatch
+    from edgecnn.study.axes import chart, models, study, verdict
+
+    plan = _plan(options)
+    base = plan.base(options.base)
+    curves = models(base, Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.doublings)
+    found = study(curves, plan, Stopwatch().say)
+    rows = [
+        {"grows": curve.axis, "growth": point.macs / curve.points[0].macs, **_scored(point)}
+        for curve in found.curves
+        for point in curve.points
+    ]
+    content = {"rows": rows, "margin": found.margin, "verdict": verdict(found)}
+    return _kept(options, plan, content, rows, chart(base.name, found))
+
+
+def _scored(scored: Scored) -> dict[str, Any]:
+    return {**asdict(scored), "top1": round(scored.top1, 3), "spread": scored.spread}
+
+
+def _kept(
+    options: argparse.Namespace, plan: Plan, content: dict[str, Any], rows: list[dict[str, Any]], svg: str
+) -> int:
+    """Write what was found beside the trainings, and print it."""
+    from edgecnn.files import write_atomic, write_json
+
+    content = {"trainings": plan.to_json(), **content}
+    write_json(options.output / f"{options.action}.json", content)
+    write_atomic(options.output / f"{options.action}.svg", svg.encode())
+    if options.json:
+        print_json(content)
+        return 0
+    shown = [{k: _cell(k, v) for k, v in row.items()} for row in rows]
+    table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")], to=sys.stdout)
+    sys.stdout.write("\n".join([*content["verdict"], f"{options.output / options.action}.svg"]) + "\n")
+    return 0
+
+
+def _cell(key: str, value: Any) -> str:
+    if key == "runs":
+        return ", ".join(f"{top1:.1f}" for top1 in value)
+    if key in ("growth", "top1", "spread", "product"):
+        return "-" if value is None else f"{value:.2f}"
+    return f"{value:.4g}" if key in ("alpha", "beta", "gamma") else _figure(key, value)
 
 
 def _figure(key: str, value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from edgecnn.errors import InputError, unknown
 from edgecnn.models import FAMILIES
 from edgecnn.models.count import size_of
-from edgecnn.models.scaling import EFFICIENTNET, EFFICIENTNET_LITE, Compound, Multipliers
+from edgecnn.models.scaling import EFFICIENTNET, EFFICIENTNET_LITE, Compound
 from edgecnn.models.spec import RESOLUTIONS, ModelSpec, named
 from edgecnn.plot import Panel, Series, line_chart
 
@@ -104,15 +104,21 @@ def model_at(family: str, rule: Compound, phi: float) -> ModelSpec:
         InputError: the family has no rule, or a multiplier or the resolution is impossible.
     """
     scalable(family)
-    made = _at(rule, phi, FAMILIES[family].resolution)
-    return named(family, round(made.width, DIGITS), round(made.depth, DIGITS), made.resolution)
+    return grown(named(family, 1.0, 1.0, FAMILIES[family].resolution), rule, phi)
 
 
-def _at(rule: Compound, phi: float, resolution: int) -> Multipliers:
+def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
+    """A model of a scalable family, made larger (below 0: smaller) by the rule at ``phi``.
+
+    Raises:
+        InputError: a multiplier or the resolution becomes impossible.
+    """
     try:
-        return rule.at(phi, resolution)
+        made = rule.at(phi, base.resolution)
     except OverflowError:
         raise InputError(f"phi {phi:g} makes a model that no machine holds; the published ones are 0 to 7") from None
+    width, depth = (round(m, DIGITS) for m in (base.width * made.width, base.depth * made.depth))
+    return named(base.family, width, depth, made.resolution, base.num_classes)
 
 
 def scaled(family: str, rule: Compound, phi: float) -> Scaled:

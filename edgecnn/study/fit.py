@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgecnn.allocator import require_memory
 from edgecnn.checking import Checking
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.limits import Limits
@@ -29,6 +30,7 @@ from edgecnn_targets.registry import figures
 
 UNLIMITED = 1e18  # instructions, where the budget is the estimate of time that is made of them
 STEP = 0.25  # of phi between neighbouring candidates: MACs differ by a fifth
+COPIES = 2  # of float32 weights that an export holds at least: the module's and the graph's
 CALIBRATION_IMAGES = 4  # enough for the ranges of random weights
 AXES = {"compound": "alpha beta gamma", "depth": "alpha", "width": "beta", "resolution": "gamma"}
 
@@ -216,6 +218,7 @@ def export_command(model: str, target: str, budget: Budget) -> str:
 def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
     assert budget.device is not None
     assert budget.limits is not None
+    require_memory(spec.name, COPIES * 4 * size_of(spec).parameters)
     with tempfile.TemporaryDirectory() as folder:
         request = Export(
             source=Source(model=spec.name, weights="random"),

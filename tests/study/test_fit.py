@@ -21,7 +21,7 @@ FAMILY = "resnet20"
 @pytest.fixture
 def uncounted(monkeypatch):
     """MACs of large members take long to count; what is searched for here is another figure."""
-    monkeypatch.setattr("edgecnn.study.fit.size_of", lambda spec: Size(parameters=1, macs=1))
+    monkeypatch.setattr("edgecnn.study.fit.size_of", lambda spec: Size(parameters=1, macs=1, activations=1))
 
 
 def quiet(line):
@@ -132,3 +132,12 @@ def test_the_figure_in_a_report():
 def test_budgets_that_cannot_be(capfd, words, said):
     assert main(["scale", "fit", "--family", FAMILY, *words]) == 2
     assert said in capfd.readouterr().err
+
+
+def test_a_model_that_no_memory_holds_does_not_fit(monkeypatch, capfd):
+    monkeypatch.setattr("edgecnn.allocator.os.sysconf", lambda name: 2**10)  # 1 MiB
+    words = ["--family", FAMILY, "--device", "cortex-a72", "--max-instructions", "1e9"]
+    assert main(["scale", "fit", *words]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "nothing fits: not even the smallest, resnet20_" in said
+    assert "needs at least 0.0 GiB of memory; there are 0.0" in said
