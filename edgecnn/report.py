@@ -237,7 +237,10 @@ def exit_status(entries: Sequence[ReportEntry]) -> int:
 
 
 def render(entries: Sequence[ReportEntry]) -> None:
-    """Print the report to stderr for a person: one table, then the failed checks and the findings, a line each."""
+    """Print the report to stderr for a person: one table, then the failed checks and the findings, a line each.
+
+    What is found of all entries is said once.
+    """
     from rich.console import Console
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False)
@@ -245,13 +248,16 @@ def render(entries: Sequence[ReportEntry]) -> None:
     resources = _resources(entries)
     if resources is not None:
         console.print(resources)
+    shared = [f for f in entries[0].findings if all(f in e.findings for e in entries)] if len(entries) > 1 else []
     for entry in entries:
         place = f"{entry.artifact} on {entry.device}" if entry.device else entry.artifact
         for check in entry.checks:
             if not check.passed:
                 console.print(f"FAILED  {place}: {check}", style="bold red", markup=False, soft_wrap=True)
-        for finding in entry.findings:
+        for finding in (f for f in entry.findings if f not in shared):
             console.print(f"note    {place}: {finding}", style="yellow", markup=False, soft_wrap=True)
+    for finding in shared:
+        console.print(f"note    {finding}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _table(entries: Sequence[ReportEntry]) -> Table:

@@ -150,6 +150,16 @@ def test_a_person_sees_the_figures_and_what_failed_on_stderr(capfd):
     assert "drop: 0.62" not in table, "a passed check is not listed as failed"
 
 
+def test_what_is_found_of_every_artifact_is_said_once(capfd):
+    render([entry(artifact=f"out/{n}", findings=("few classes", n), device=None) for n in ("a.tflite", "b.onnx")])
+    seen = capfd.readouterr().err
+    assert [line for line in seen.splitlines() if line.startswith("note")] == [
+        "note    out/a.tflite: a.tflite",
+        "note    out/b.onnx: b.onnx",
+        "note    few classes",
+    ]
+
+
 def test_names_with_brackets_are_shown_as_they_are(capfd):
     render([entry(model="[red]net[/red]", artifact="out/[bold].tflite", findings=("[x] stays",))])
     assert "[red]net[/red]" in (seen := capfd.readouterr().err)
