@@ -18,7 +18,7 @@ from typing import Any
 
 HEADINGS = (
     "artifact", "device", "images", "top-1 (fp32)", "agreement", "instructions", "cycles", "ms", "estimated ms",
-    "SRAM KiB", "flash KiB", "CPU s",
+    "heap KiB", "SRAM KiB", "flash KiB", "CPU s",
 )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def _row(entry: dict[str, Any], seconds: float) -> tuple[str, ...]:
         _shown(resources["cycles"], ","),
         _shown(latency["median_ms"], ".2f"),
         _shown(resources["estimated_ms"], ".2f"),
+        _shown(resources["heap_kib"], ",.0f"),
         _shown(resources["sram_kib"], ".0f"),
         _shown(resources["flash_kib"], ".0f"),
         f"{seconds:.1f}",

@@ -17,11 +17,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, remedy: str = "choose another place with -o") -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part.
 
     Raises:
-        InputError: the place cannot be written; names the path and the reason.
+        InputError: the place cannot be written; names the path, the reason, and the remedy.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             Path(partial).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another place with -o") from None
+        raise InputError(f"cannot write {path}: {error.strerror}; {remedy}") from None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -42,6 +44,46 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, description=description)
+
+
+@contextmanager
+def filling(folder: Path, description: str, total: int | None = None) -> Iterator[None]:
+    """On a terminal (stderr), a bar of the bytes that come into a folder while the body runs.
+
+    Args:
+        folder: is read again and again; need not exist yet.
+        description: of what comes.
+        total: bytes, where it is known.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task, over = progress.add_task(description, total=total), threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.2):
+                progress.update(task, completed=_bytes_in(folder))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _bytes_in(folder: Path) -> int:
+    found = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # it was there a moment ago
+            found += file.lstat().st_size
+    return found
 
 
 class Stopwatch:

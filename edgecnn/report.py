@@ -102,6 +102,8 @@ class Resources:
         sram_kib: memory for activations and the runtime's state, in KiB.
         flash_kib: memory for weights and code, in KiB.
         arena_bytes: of the runtime's tensor arena.
+        heap_kib: of memory that a network takes in a runtime with an operating system, in KiB, beside the file itself:
+            weights as the runtime packs them, activations.
         npu_coverage: percent of the ops that the NPU runs.
         estimated_ms: milliseconds by a model whose constants stand in the device's file: an estimate, no measurement.
         instruction_mix: class of instruction to how many.
@@ -112,6 +114,7 @@ class Resources:
     sram_kib: float | None = None
     flash_kib: float | None = None
     arena_bytes: int | None = None
+    heap_kib: float | None = None
     npu_coverage: float | None = None
     estimated_ms: float | None = None
     instruction_mix: Mapping[str, int] | None = None
@@ -287,6 +290,7 @@ def _resources(entries: Sequence[ReportEntry]) -> Table | None:
             ("SRAM KiB", "sram_kib"),
             ("flash KiB", "flash_kib"),
             ("arena bytes", "arena_bytes"),
+            ("heap KiB", "heap_kib"),
             ("ops on NPU %", "npu_coverage"),
         )
     }

@@ -30,7 +30,7 @@ ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
     "float_ops findings"
 )
-RESOURCES = "cycles sram_kib flash_kib arena_bytes npu_coverage estimated_ms instruction_mix cache_misses"
+RESOURCES = "cycles sram_kib flash_kib arena_bytes heap_kib npu_coverage estimated_ms instruction_mix cache_misses"
 DEVICES = (
     "armv7 cortex-a53 cortex-a72 cortex-a76 cortex-m33 cortex-m4 cortex-m55 cortex-m7 ethos-u55-128 ethos-u55-256 "
     "ethos-u65-256 ethos-u65-512 ethos-u85-256 host mcu-tflm wasm x86-avx2"

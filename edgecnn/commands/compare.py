@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_exact_kernels(parser)
     parser.add_argument(
         "--arithmetic", default="litert", metavar="NAME",
-        help="whose rounding the integer oracle has: litert (default), xnnpack, onnxruntime, openvino",
+        help="whose rounding the integer oracle has: litert (default), xnnpack, xnnpack_arm, onnxruntime, openvino",
     )  # fmt: skip
     parser.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
     add_json(parser)

@@ -13,6 +13,7 @@ from pathlib import Path
 from edgecnn.errors import InputError
 
 VARIABLE = "EDGECNN_CACHE"
+REMEDY = f"set {VARIABLE} to a folder with room"
 
 
 def cache_dir() -> Path:
@@ -59,7 +60,7 @@ def ensure(name: str, build: Callable[[Path], None]) -> bool:
             return True
     except OSError as error:
         place = error.filename or final
-        raise InputError(f"cannot write {place}: {error.strerror}; set {VARIABLE} to a folder with room") from None
+        raise InputError(f"cannot write {place}: {error.strerror}; {REMEDY}") from None
 
 
 @contextlib.contextmanager

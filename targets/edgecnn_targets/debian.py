@@ -14,7 +14,8 @@ from pathlib import Path
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.files import sha256
-from edgecnn_targets.cache import VARIABLE, cache_dir
+from edgecnn.progress import filling
+from edgecnn_targets.cache import REMEDY, cache_dir
 from edgecnn_targets.process import run
 
 PATIENCE_S = 900.0
@@ -79,7 +80,11 @@ def unpack(
     except DeviceFault as fault:  # one index of several; what lacks for it is found below
         say(f"going on without some of the package lists: {fault}")
     tool([*apt, "autoclean"])  # of what a killed run has left, what is not served any more
-    tool([*apt, "install", "-y", "--download-only", "--reinstall", "--no-install-recommends", *packages])
+    install = [*apt, "install", "-y", "--reinstall", "--no-install-recommends", *packages]
+    listed = (line.split() for line in tool([*install, "--print-uris", "-qq"]).splitlines() if line.startswith("'"))
+    coming = sum(int(size) for _, _, size, *_ in listed)  # 'address' file bytes checksum
+    with filling(room / "cache/archives", "packages", coming):
+        tool([*install, "--download-only"])
     archives = sorted((room / "cache/archives").glob("*.deb"))
     for archive in archives:
         tool(["dpkg", "-x", archive, place])
@@ -92,16 +97,17 @@ def library_path(place: Path) -> str:
     return ":".join(map(str, sorted(place.glob("usr/lib/*-linux-gnu")) + sorted(place.glob("lib/*-linux-gnu"))))
 
 
-def tool(words: Sequence[str | Path]) -> str:
-    """What a tool of a set-up prints.
+def tool(words: Sequence[str | Path], **environment: str | Path) -> str:
+    """What a tool of a set-up prints; with further variables in its environment.
 
     Raises:
         InputError: the disk is full.
         DeviceFault: it failed; with its last output.
     """
     try:
-        return run(words, timeout_s=PATIENCE_S, environment={**os.environ, "LC_ALL": "C.UTF-8"})
+        inherited = {**os.environ, "LC_ALL": "C.UTF-8"}
+        return run(words, timeout_s=PATIENCE_S, environment=inherited | {k: str(v) for k, v in environment.items()})
     except DeviceFault as fault:
         if "No space left on device" in str(fault):
-            raise InputError(f"the disk is full; set {VARIABLE} to a folder with room ({fault})") from None
+            raise InputError(f"the disk is full; {REMEDY} ({fault})") from None
         raise

@@ -130,8 +130,15 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
         output=_port(path, "output", details["outputs"]),
         ops=ops,
         findings=tuple(_findings(path, ops, _touches_int16(details))),
-        arithmetic="xnnpack" if kernels == "xnnpack" else "litert",
+        arithmetic=_arithmetic(kernels, details["machine"]),
     )
+
+
+def _arithmetic(kernels: str, machine: str) -> str:
+    """Whose rounding the kernels have on a machine, as ``uname`` names it."""
+    if kernels != "xnnpack":
+        return "litert"
+    return "xnnpack_arm" if machine in ("aarch64", "arm64") else "xnnpack"
 
 
 def _port(path: Path, side: str, details: list[Details]) -> Port:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgecnn.files import sha256, write_atomic
-from edgecnn_targets.cache import cache_dir
+from edgecnn_targets.cache import REMEDY, cache_dir
 
 DIGEST = 64  # characters of SHA-256
 
@@ -34,7 +34,7 @@ class Memory:
         Raises:
             InputError: the cache cannot be written.
         """
-        write_atomic(self.folder / name, content)
+        write_atomic(self.folder / name, content, remedy=REMEDY)
 
     def output(self, image: bytes) -> bytes | None:
         """The output that this input had."""

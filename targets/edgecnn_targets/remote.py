@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn.report import Resources
 from edgecnn_targets import litert, onnxruntime
+from edgecnn_targets.evaluate import timing
 from edgecnn_targets.memory import Memory
 from edgecnn_targets.process import how_it_ended, kill, last_output, start
-from edgecnn_targets.session import Description
+from edgecnn_targets.session import Description, Usage
 
 CHUNK = 1 << 16
 
@@ -248,8 +250,8 @@ class RemoteSession:
         size = math.prod(self.output.shape) * np.dtype(self.output.dtype).itemsize
         return [made[at : at + size] for at in range(0, len(batch) * size, size)]
 
-    def time(self, image: NDArray[Any], *, warmup: int, runs: int) -> list[int]:
-        """Nanoseconds of each of so many runs there, by its clock.
+    def time(self, image: NDArray[Any], *, warmup: int, runs: int) -> Usage:
+        """So many runs there, by its clock, and what the network holds of its memory.
 
         Raises:
             DeviceFault: the device broke.
@@ -258,13 +260,18 @@ class RemoteSession:
             self._start()
         request = {"do": "time", "warmup": warmup, "runs": runs}
         self._runners[0].ask(request, image.tobytes(), within_s=self.command.image_s * (warmup + runs))
-        nanoseconds: list[int] = self._runners[0].answer()[0]["ns"]
-        return nanoseconds
+        said, _ = self._runners[0].answer()
+        return Usage(latency=timing(said["ns"], threads=self.threads), resources=Resources(heap_kib=kib(said["heap"])))
 
     def close(self) -> None:
         """End the runners."""
         for runner in self._runners:
             runner.close()
+
+
+def kib(heap: int | None) -> float | None:
+    """What a runner says of its heap, in KiB."""
+    return None if heap is None else heap / 1024
 
 
 def opening(path: Path, target: str, threads: int, kernels: str | None) -> Opening:

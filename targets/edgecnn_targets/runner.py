@@ -6,18 +6,21 @@ bytes follow. ``remote.py`` is the other end.
 
     {"do": "open", "target", "threads", "kernels", "bytes"} + file    what it says of itself, and the graph made of it
     {"do": "run", "bytes"} + inputs                                   outputs, the raw bytes
-    {"do": "time", "warmup", "runs", "bytes"} + an input              "ns" of each run
+    {"do": "time", "warmup", "runs", "bytes"} + an input              "ns" of each run, and "heap"
     {"do": "arm", "bytes"}                                            one sched_yield(2): an emulator begins to count
-    {"do": "count", "warmup", "runs", "bytes"} + an input             each run stands between two sched_yield(2)
+    {"do": "count", "warmup", "runs", "bytes"} + an input             each run stands between two sched_yield(2); "heap"
 
+"heap" is how many bytes more than before it was opened the network holds, where the C library says it.
 A request that cannot be met is answered with {"error": why}.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -27,6 +30,36 @@ from typing import Any
 import numpy as np
 
 ONNX_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+
+
+class Mallinfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc's malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    ]
+
+
+def heap() -> Any:
+    """Bytes that malloc has given out in this process, or ``None`` where the C library is not glibc 2.33 or newer."""
+    call = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if call is None:
+        return None
+    call.restype = Mallinfo
+    info = call()
+    return info.uordblks + info.hblkhd
 
 
 def litert_details(interpreter: Any) -> dict[str, Any]:
@@ -59,6 +92,7 @@ def litert_details(interpreter: Any) -> dict[str, Any]:
         "outputs": [port(detail) for detail in interpreter.get_output_details()],
         "tensors": [[int(t["index"]), t["name"]] for t in tensors],
         "ops": [op(node) for node in interpreter._get_ops_details()],
+        "machine": platform.machine(),
     }
 
 
@@ -145,6 +179,22 @@ def images(network: Any, raw: bytes) -> Any:
     return np.frombuffer(raw, dtype).reshape(-1, *shape)
 
 
+def held(network: Any, raw: bytes) -> Any:
+    """Bytes of the heap that came with an open network; the message that is being answered is none of them."""
+    now = heap()
+    return None if now is None else now - network.before - len(raw)
+
+
+def opened(request: dict[str, Any], raw: bytes) -> Any:
+    """A network, which knows what the heap held before."""
+    runtime = RUNTIMES[request["target"]]
+    runtime.library()
+    before = heap()
+    network = runtime(raw, request["threads"], request["kernels"])
+    network.before = before
+    return network
+
+
 def run(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
     """Every image is its own inference."""
     made = []
@@ -164,7 +214,7 @@ def timed(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, 
         network.invoke()
         network.fetch()
         found.append(time.perf_counter_ns() - start)
-    return {"ns": found[request["warmup"] :]}, b""
+    return {"ns": found[request["warmup"] :], "heap": held(network, raw)}, b""
 
 
 def armed(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
@@ -184,7 +234,7 @@ def counted(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str
         network.invoke()
         os.sched_yield()
     gc.enable()
-    return {}, b""
+    return {"heap": held(network, raw)}, b""
 
 
 def main() -> None:
@@ -198,7 +248,8 @@ def main() -> None:
         raw = source.read(request["bytes"])
         try:
             if request["do"] == "open":
-                network = RUNTIMES[request["target"]](raw, request["threads"], request["kernels"])
+                network = None  # of two open networks the heap holds both
+                network = opened(request, raw)
                 answer, payload = network.details, network.graph
             else:
                 answer, payload = answers[request["do"]](network, request, raw)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn_targets.devices import Device
-from edgecnn_targets.evaluate import fixed_input, timing
+from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.memory import Memory
 from edgecnn_targets.registry import Runtime, Say
 from edgecnn_targets.remote import Command, RemoteSession
@@ -207,18 +207,18 @@ def setup(device: Device, say: Say) -> bool:
 
 
 def measure(device: Device, session: SshSession) -> Usage:
-    """Time there, by the board's own clock.
+    """Time there, by the board's own clock, and memory.
 
     Raises:
         DeviceFault: the connection broke.
     """
     warmup, runs = 10, 50
     try:
-        nanoseconds = session.remote.time(fixed_input(session), warmup=warmup, runs=runs)
+        usage = session.remote.time(fixed_input(session), warmup=warmup, runs=runs)
     except DeviceFault as fault:
         raise session.broken(fault) from None
     session.done = True
-    return Usage(latency=timing(nanoseconds, threads=session.threads))
+    return usage
 
 
 _FAULTS = (

@@ -15,6 +15,7 @@ import pytest
 
 from edgecnn.errors import DeviceFault, InputError
 from edgecnn_targets import cache, process
+from edgecnn_targets.memory import Memory
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,16 @@ def test_a_full_disk_names_the_place_and_what_to_do(folder):
     with pytest.raises(InputError, match=r"cannot write .*file: No space left on device; set EDGECNN_CACHE"):
         cache.ensure("a", full)
     assert not (folder / "a").exists()
+
+
+def test_a_full_disk_under_what_is_kept_names_the_same(folder, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*/results/.*: No space left on device; set EDGECNN_CACHE"):
+        Memory(b"artifact").learn([b"image"], [b"output"])
+    assert not [file for file in folder.rglob("*") if file.is_file()]
 
 
 def test_what_a_killed_build_left_is_removed_and_built_again(folder):

@@ -8,13 +8,20 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
+from graphs import PIECES, Int8Builder, piece_graph, random_images
 
 from edgecnn.cli import main
 from edgecnn.errors import EdgecnnError
+from edgecnn.graph.ir import QParams
+from edgecnn.quant.reference import run
+from edgecnn_converters.tflite import convert
+from edgecnn_targets import litert, qemu
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import setup
+from edgecnn_targets.remote import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +76,37 @@ def test_its_layers_add_up_to_the_whole(emulated, artifact, capfd):
     assert len(rows) == 64
     assert min(row["instructions"] for row in rows) > 0
     assert sum(row["instructions"] for row in rows) == pytest.approx(whole, rel=2e-3)
+
+
+def halves(seed):
+    """Means over pixels of which most are half way between two integers."""
+    builder = Int8Builder((1, 7, 7, 64), seed)
+    odd = 2 * seed + 1
+    scale = np.float32(builder.quant(builder.input).scale[0]) / 49 * 2 * odd
+    out = QParams(scale=np.array([scale]), zero_point=np.array([3 * seed - 40]), dtype="int8")
+    return builder.graph(builder.op("mean", builder.input, out=out))
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
+def test_every_op_has_the_oracles_bits(emulated, kernels):
+    """The reference kernels round there as they do here, XNNPACK as it does on Arm, in every op that it runs."""
+    graphs = {piece: piece_graph(piece, 1) for piece in PIECES} | {f"halves {k}": halves(k) for k in range(6)}
+    arithmetic = {"xnnpack": "xnnpack_arm", "reference": "litert"}[kernels]
+    worst = {}
+    runner = Runner(qemu.command(device(emulated)))
+    try:
+        for name, graph in graphs.items():
+            images, (content,) = random_images(graph, 4), convert(graph, precision="int8").files.values()
+            opening = {"do": "open", "target": "tflite", "threads": 1, "kernels": litert.RESOLVERS[kernels]}
+            runner.ask(opening, content, within_s=300)
+            details, _ = runner.answer()
+            runner.ask({"do": "run"}, images.tobytes(), within_s=300)
+            want = run(graph, images, arithmetic=arithmetic)[graph.outputs[0]].astype(int)
+            got = np.frombuffer(runner.answer()[1], np.int8).reshape(want.shape)
+            delegated = any(op["op_name"] == "DELEGATE" for op in details["ops"])
+            if delegated or kernels == "reference":
+                worst[name] = int(np.abs(got - want).max())
+    finally:
+        runner.close()
+    assert {name: lsb for name, lsb in worst.items() if lsb} == {}
+    assert len(worst) > len(graphs) / 2

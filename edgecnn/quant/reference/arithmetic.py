@@ -60,6 +60,29 @@ def _mean(c: Call) -> Integers:
     return _once(c, summed(c), c.scale(0) / (c.scale(-1) * np.float32(height * width)))
 
 
+def _mean_xnnpack(*, fused: bool) -> Kernel:
+    """``sum * scale + offset`` of the integers as they are: the zero points are in the offset, both in float32. Arm
+    multiplies and adds at once (``fused``), x86 rounds the product. Found by fitting 24,576 means on each, most of them
+    half way between two integers; every other order of the same steps misses some."""
+
+    def kernel(c: Call) -> Integers:
+        _, height, width, _ = c.inputs[0].shape
+        scale = c.scale(0) / c.scale(-1) * (np.float32(1) / np.float32(height * width))
+        base, zero = c.zero(0) * height * width, np.float32(c.zero(-1))
+
+        def times_scale(integers: NDArray[Any] | int, plus: np.floating[Any]) -> NDArray[np.float32]:
+            if fused:
+                return np.asarray(np.float64(integers) * np.float64(scale) + np.float64(plus), np.float32)
+            return np.asarray(np.float32(integers) * scale + plus, np.float32)
+
+        offset = np.float32(times_scale(-base, zero))
+        return requantized(
+            c, summed(c) + base, lambda part: np.rint(times_scale(part, offset)).astype(np.int64) - c.zero(-1)
+        )
+
+    return kernel
+
+
 def _add_xnnpack(c: Call) -> Integers:
     """Both inputs times their scale over the output's as integers of up to 21 bits, added, shifted, halves up."""
     ratios = np.array([c.scale(0), c.scale(1)], np.float32) / c.scale(-1)
@@ -117,7 +140,8 @@ def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
 
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
-    "xnnpack": _with({"add": _add_xnnpack}),
+    "xnnpack": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=False)}),
+    "xnnpack_arm": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=True)}),
     "onnxruntime": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool_mlas}),
     "openvino": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool}),
 }

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from edgecnn_targets.registry import Runtime, Say
     from edgecnn_targets.remote import Command, Opening, RemoteSession
 
-RUNS, WARMUP = 2, 3  # ONNX Runtime plans its memory in the first inferences
+RUNS = 2
+WARMUP = {"tflite": 1, "onnx": 3}  # ONNX Runtime plans its memory in the first inferences
 SAME = 1e-6
 APART = {"tflite": SAME, "onnx": 0.05}
 """Counts of equal inferences may differ by so much of them. ONNX Runtime's do, by some hundredths of a per cent, which
@@ -100,21 +101,24 @@ def measure(device: Device, session: Session) -> Usage:
 def _inferences(device: Device, session: RemoteSession, settings: Settings) -> list[dict[str, Any]]:
     """What the plugin says of equal inferences, with its caches."""
     caches = (f"{name}={cache.sets}:{cache.ways}" for name, cache in (("l1", settings.l1d), ("l2", settings.l2)))
-    found = _counts(device, [session.opening], session, runs=RUNS, caches=caches)
-    counts = [line["instructions"] for line in found]
     target = session.opening[0]["target"]
+    found = _counts(device, [session.opening], session, runs=RUNS, warmup=WARMUP[target], caches=caches)
+    counts = [line["instructions"] for line in found]
     if max(counts) - min(counts) > APART[target] * max(counts):
         raise DeviceFault(f"{device.name}: {RUNS} equal inferences took {counts} instructions")
     return found
 
 
 def _usage(settings: Settings, counted: Mapping[str, Any]) -> Usage:
+    from edgecnn_targets.remote import kib
+
     instructions, misses = counted["instructions"], counted["misses"]
     return Usage(
         latency=Latency(threads=1, instructions=instructions, runs=RUNS),
         resources=Resources(
             instruction_mix={name: n for name, n in counted["mix"].items() if n} or None,
             cache_misses=misses,
+            heap_kib=kib(counted["heap"]),
             estimated_ms=settings.estimated_ms(instructions, misses),
         ),
     )
@@ -166,14 +170,15 @@ def _counts(
     session: RemoteSession,
     *,
     runs: int,
-    warmup: int = WARMUP,
+    warmup: int,
     caches: Iterable[str] = (),
     within_s: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Open files one after another in one emulator with the plugin; what it says of each counted inference."""
+    """Open files one after another in one emulator with the plugin; what it says of each counted inference, and how
+    many bytes of the heap the network held."""
     from edgecnn_targets.remote import Runner
 
-    image = fixed_input(session).tobytes()
+    image, heaps = fixed_input(session).tobytes(), []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "counts"
         how = command(device, f"out={place}", *caches)
@@ -187,7 +192,7 @@ def _counts(
                     runner.answer()
                 request = {"do": "count", "warmup": warmup, "runs": runs}
                 runner.ask(request, image, within_s=(within_s or how.image_s) * (warmup + runs))
-                runner.answer()
+                heaps += [runner.answer()[0]["heap"]] * runs
         finally:
             runner.close()
         try:
@@ -196,7 +201,7 @@ def _counts(
             raise DeviceFault(f"{device.name}: the plugin left no counts ({error})") from None
     if len(found) != runs * len(openings):
         raise DeviceFault(f"{device.name}: the plugin counted {len(found)} inferences of {runs * len(openings)}")
-    return found
+    return [{**line, "heap": heap} for line, heap in zip(found, heaps, strict=True)]
 
 
 def command(device: Device, *counting: str) -> Command:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.files import sha256
+from edgecnn.progress import filling
 from edgecnn_targets import runner
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import PACKAGES, PATIENCE_S, library_path, require, tool, unpack
@@ -167,15 +168,18 @@ def _system(place: Path, isa: Architecture, say: Say) -> None:
     lock = place / "lock.txt"
     lock.write_text(_text(f"locks/{isa.name}.txt"))
     tags = [f"manylinux_2_{minor}_{isa.machine}" for minor in range(36, 16, -1)]
-    tool(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
-            *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--target", place / SITE),
-            *("--implementation", "cp", "--python-version", PYTHON.removeprefix("python")),
-            *(word for tag in tags for word in ("--platform", tag)),
-            *("-r", lock),
-        ]
-    )
+    coming = place / "coming"
+    coming.mkdir()
+    words: list[str | Path] = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+        *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--target", place / SITE),
+        *("--implementation", "cp", "--python-version", PYTHON.removeprefix("python")),
+        *(word for tag in tags for word in ("--platform", tag)),
+        *("-r", lock),
+    ]
+    with filling(coming, "wheels"):
+        tool(words, TMPDIR=coming)
+    shutil.rmtree(coming)
     if (place / "usr/lib/python3/dist-packages").is_dir():  # what Debian itself serves of the runtimes
         for package in (place / "usr/lib/python3/dist-packages").iterdir():
             (place / SITE / package.name).symlink_to(f"../usr/lib/python3/dist-packages/{package.name}")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from edgecnn.errors import MissingDependencyError
 from edgecnn.files import sha256
+from edgecnn.progress import filling
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.devices import Device
-from edgecnn_targets.evaluate import fixed_input, timing
+from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.process import run
 from edgecnn_targets.registry import Runtime, Say
 from edgecnn_targets.remote import Command, RemoteSession
@@ -66,16 +67,16 @@ def setup(device: Device, say: Say) -> bool:
         for name in FILES:
             shutil.copy(Path(__file__).with_name(name), place)
         say(f"{device.name}: npm ci, about 30 MB")
-        run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], timeout_s=INSTALL_S, cwd=place)
+        with filling(place, "packages"):
+            run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], timeout_s=INSTALL_S, cwd=place)
 
     return ensure(folder().name, build)
 
 
 def measure(device: Device, session: RemoteSession) -> Usage:
-    """Wall-clock time under Node.
+    """Wall-clock time under Node, and WebAssembly's memory.
 
     Raises:
         DeviceFault: Node broke.
     """
-    nanoseconds = session.time(fixed_input(session), warmup=10, runs=50)
-    return Usage(latency=timing(nanoseconds, threads=session.threads))
+    return session.time(fixed_input(session), warmup=10, runs=50)

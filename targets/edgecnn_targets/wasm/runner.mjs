@@ -1,5 +1,6 @@
 // Runs one .onnx file in ONNX Runtime Web, in WebAssembly as in a browser. The messages are those of runner.py:
-// a line of JSON, of which "bytes" says how many raw bytes follow; "open", "run" and "time" are answered.
+// a line of JSON, of which "bytes" says how many raw bytes follow; "open", "run" and "time" are answered. "heap" is all of
+// WebAssembly's memory, which only grows.
 
 import * as ort from "onnxruntime-web";
 
@@ -7,6 +8,13 @@ const ONNX_TYPES = { float32: "tensor(float)", uint8: "tensor(uint8)", int8: "te
 const TYPES = { float32: Float32Array, uint8: Uint8Array, int8: Int8Array };
 let network = null;
 console.log = console.error; // stdout carries answers
+let memory = null;
+WebAssembly.Memory = class extends WebAssembly.Memory {
+  constructor(descriptor) {
+    super(descriptor);
+    memory = this;
+  }
+};
 
 const answers = {
   async open(request, raw) {
@@ -34,7 +42,7 @@ const answers = {
       await infer(image);
       ns.push(Number(process.hrtime.bigint() - start));
     }
-    return [{ ns: ns.slice(request.warmup) }, []];
+    return [{ ns: ns.slice(request.warmup), heap: memory?.buffer.byteLength ?? null }, []];
   },
 };
 
