@@ -45,10 +45,10 @@ class Plan:
 
     folder: Path
     data: str = "demo"
-    epochs: int = 6
+    epochs: int = 8
     batch: int = 32
-    lr: float = 3e-3
-    images: int = 1000
+    lr: float = 4e-3
+    images: int = 2000
     val_images: int = 1000
     seeds: int = 2
     workers: int | None = None

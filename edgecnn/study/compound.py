@@ -15,7 +15,8 @@ from edgecnn.plot import Panel, Series, line_chart
 
 THEORY = {"depth": 1.0, "width": 2.0, "resolution": 2.0}  # exponents of MACs (section 3.1)
 FACTORS = (1, 2, 3, 4)  # whole, so that neither channels nor blocks are rounded
-PUBLISHED = {"efficientnet_b0": EFFICIENTNET, "efficientnet_lite0": EFFICIENTNET_LITE}
+PUBLISHED = (EFFICIENTNET, EFFICIENTNET_LITE)  # the first of each is the one that was made larger
+MEMBER = "efficientnet_"
 DIGITS = 3  # of the multipliers in a name
 
 
@@ -53,6 +54,7 @@ class Beside:
         depth, width, resolution: published, rounded by hand by the paper's authors.
         predicted_macs: the base's times ``cost**phi``.
         macs: counted, of the published member.
+        off: how far the published multiplier that is farthest from the rule's is, as a share of the rule's.
     """
 
     member: str
@@ -65,6 +67,13 @@ class Beside:
     resolution: int
     predicted_macs: int
     macs: int
+
+    @property
+    def off(self) -> float:
+        """See above."""
+        ours = (self.rule_depth, self.rule_width, self.rule_resolution)
+        theirs = (self.depth, self.width, self.resolution)
+        return max(abs(b / a - 1) for a, b in zip(ours, theirs, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +151,14 @@ def scaled(family: str, rule: Compound, phi: float) -> Scaled:
 
 
 def published(family: str, rule: Compound) -> list[Beside]:
-    """The published members of a family beside the rule; none for a family that has no published ones."""
-    members = PUBLISHED.get(family, {})
-    base = FAMILIES[family].resolution
+    """The published members beside the rule on the smallest; none for a family that has no published ones."""
+    members = next((line for line in PUBLISHED if family.removeprefix(MEMBER) in line), {})
+    base = next(iter(members.values())).resolution if members else 0
     found, base_macs = [], 0
     for name, member in members.items():
         phi = rule.phi_of(member, base)
         at = rule.at(phi, base)
-        model = f"efficientnet_{name}"
+        model = f"{MEMBER}{name}"
         macs = size_of(named(model, 1.0, 1.0, member.resolution)).macs
         base_macs = base_macs or macs
         found.append(

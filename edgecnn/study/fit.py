@@ -167,7 +167,8 @@ def fit(family: str, rule: Compound, budget: Budget, measure: Measure, say: Call
             reason = str(error)
         fits = value is not None and value <= budget.most
         found = Candidate(model=spec.name, phi=phi, macs=size_of(spec).macs, value=value, fits=fits, reason=reason)
-        say(f"{found.model}: {reason or f'{value:,.6g} {budget.figure}'}: {'fits' if fits else 'does not fit'}")
+        said = reason if value is None else f"{written(value)} {budget.figure}"
+        say(f"{found.model}: {said}: {'fits' if fits else 'does not fit'}")
         seen[place] = found
         return found
 
@@ -176,8 +177,8 @@ def fit(family: str, rule: Compound, budget: Budget, measure: Measure, say: Call
         if smallest.value is None:
             raise InputError(f"nothing fits: not even the smallest, {smallest.model}: {smallest.reason}")
         raise InputError(
-            f"nothing fits: the smallest, {smallest.model}, takes {smallest.value:,.6g} {budget.figure}, "
-            f"{smallest.value / budget.most:.2f} times the budget of {budget.most:,.6g}"
+            f"nothing fits: the smallest, {smallest.model}, takes {written(smallest.value)} {budget.figure}, "
+            f"{smallest.value / budget.most:.2f} times the budget of {written(budget.most)}"
         )
     low, high = 0, len(members)  # the largest known to fit, the smallest known not to
     while high - low > 1:
@@ -190,6 +191,11 @@ def fit(family: str, rule: Compound, budget: Budget, measure: Measure, say: Call
         low, high = (place, high) if look(place).fits else (low, place)
     frontier = tuple(seen[place] for place in sorted(seen))
     return Fit(chosen=seen[low], frontier=frontier, largest=low == len(members) - 1)
+
+
+def written(value: float) -> str:
+    """A figure for a person: whole where it is large."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def measure_of(budget: Budget, target: str) -> Measure:

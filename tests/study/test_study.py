@@ -42,7 +42,9 @@ def test_show_at_the_coefficients_of_the_paper(capfd):
 
 def test_show_as_a_table(capfd):
     assert main(["scale", "show", "--family", "resnet20", "--phi", "0"]) == 0
-    assert "resnet20_1.0_32" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "resnet20_1.0_32" in shown
+    assert "the rule on resnet20 at phi 0:" in shown
 
 
 def test_published_members_beside_the_rule(monkeypatch):
@@ -52,8 +54,11 @@ def test_published_members_beside_the_rule(monkeypatch):
     from edgecnn.study import compound
 
     few = {name: compound.EFFICIENTNET[name] for name in ("b0", "b2")}
-    monkeypatch.setitem(compound.PUBLISHED, "efficientnet_b0", few)
+    monkeypatch.setattr(compound, "PUBLISHED", (few,))
     base, b2 = compound.published("efficientnet_b0", COMPOUND)
+    assert compound.published("efficientnet_b2", COMPOUND) == [base, b2]
+    assert base.off == 0
+    assert b2.off == pytest.approx(1 - 1.2 / b2.rule_depth)
     assert (base.phi, base.macs) == (0, base.predicted_macs)
     assert (b2.depth, b2.width, b2.resolution, b2.macs) == (1.2, 1.1, 260, size_of(resolve("efficientnet_b2")).macs)
     assert (round(b2.rule_depth, 1), round(b2.rule_width, 1)) == (1.2, 1.1)
