@@ -26,6 +26,7 @@ class Source:
         preprocess: ``KEY=VALUE,…`` over what the weights say.
         label_offset: over what the weights say.
         seed: of random weights.
+        classes: of random weights; ``None`` is as many as the family has. Other weights say it themselves.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Source:
     preprocess: str | None = None
     label_offset: int | None = None
     seed: int = 0
+    classes: int | None = None
 
     @property
     def is_file(self) -> bool:
@@ -89,7 +91,7 @@ def _read(source: Source) -> Graph:
 def _registered(source: Source) -> tuple[nn.Module, tuple[int, int], Metadata]:
     from edgecnn.models import checkpoint, resolve
 
-    spec = resolve(source.model)
+    spec = resolve(source.model, source.classes)
     if source.padding is not None:
         spec = replace(spec, padding=source.padding)
     if source.weights in (None, "demo"):

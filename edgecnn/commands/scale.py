@@ -49,6 +49,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--axis", choices=["compound", "depth", "width", "resolution"], default="compound",
         help="let one axis alone grow (default compound: all three)",
     )  # fmt: skip
+    fit.add_argument(
+        "--classes",
+        type=positive,
+        metavar="N",
+        help="of your data (default: the family's own): a head of 1,000 is large",
+    )
     fit.add_argument("--device", metavar="NAME", help="measure the int8 models there")
     fit.add_argument("--target", metavar="NAME", help="format to measure in (default: the device's first)")
     budget = fit.add_mutually_exclusive_group(required=True)
@@ -174,7 +180,7 @@ def _fit(options: argparse.Namespace) -> int:
     budget = Budget(figure=figure, most=most, device=options.device)
     rule = along(Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.axis)
     target = options.target or target_on(budget)
-    found = fit(options.family, rule, budget, measure_of(budget, target), Stopwatch().say)
+    found = fit(options.family, rule, budget, measure_of(budget, target), Stopwatch().say, options.classes)
     command = export_command(found.chosen.model, target, budget)
     if options.json:
         print_json({**asdict(found), "export": command})

@@ -106,14 +106,14 @@ def scalable(family: str) -> None:
         raise InputError(f"{family} has no scaling rules; families that have: {', '.join(able)}")
 
 
-def model_at(family: str, rule: Compound, phi: float) -> ModelSpec:
-    """The model of a family at ``phi``.
+def model_at(family: str, rule: Compound, phi: float, classes: int | None = None) -> ModelSpec:
+    """The model of a family at ``phi``, of so many classes or as many as the family has.
 
     Raises:
         InputError: the family has no rule, or a multiplier or the resolution is impossible.
     """
     scalable(family)
-    return grown(named(family, 1.0, 1.0, FAMILIES[family].resolution), rule, phi)
+    return grown(named(family, 1.0, 1.0, FAMILIES[family].resolution, classes), rule, phi)
 
 
 def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:

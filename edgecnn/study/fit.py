@@ -121,7 +121,7 @@ def along(rule: Compound, axis: str) -> Compound:
     return replace(rule, **{name: 1.0 for name in AXES["compound"].split() if name not in kept})
 
 
-def candidates(family: str, rule: Compound) -> list[tuple[float, ModelSpec]]:
+def candidates(family: str, rule: Compound, classes: int | None = None) -> list[tuple[float, ModelSpec]]:
     """The members that can be built, ``STEP`` of phi apart, from the smallest; each but once.
 
     Raises:
@@ -141,7 +141,7 @@ def candidates(family: str, rule: Compound) -> list[tuple[float, ModelSpec]]:
     found: list[tuple[float, ModelSpec]] = []
     for k in range(math.ceil(first / STEP), math.floor(last / STEP) + 1):
         try:
-            spec = model_at(family, rule, k * STEP)
+            spec = model_at(family, rule, k * STEP, classes)
         except InputError:  # a resolution that this family's strides do not take
             continue
         if not found or (spec.rows, spec.resolution) != (found[-1][1].rows, found[-1][1].resolution):
@@ -149,13 +149,28 @@ def candidates(family: str, rule: Compound) -> list[tuple[float, ModelSpec]]:
     return found
 
 
-def fit(family: str, rule: Compound, budget: Budget, measure: Measure, say: Callable[[str], None]) -> Fit:
+def fit(
+    family: str,
+    rule: Compound,
+    budget: Budget,
+    measure: Measure,
+    say: Callable[[str], None],
+    classes: int | None = None,
+) -> Fit:
     """Bisect phi: the figure grows with it, but for rounding; the first guesses are where the rule says it should lie.
+
+    Args:
+        family: what is scaled.
+        rule: how.
+        budget: what may not be exceeded.
+        measure: finds the budget's figure out.
+        say: gets a line for each model that was measured.
+        classes: logits; ``None`` is as many as the family has.
 
     Raises:
         InputError: nothing fits; says by how much the smallest misses it.
     """
-    members = candidates(family, rule)
+    members = candidates(family, rule, classes)
     seen: dict[int, Candidate] = {}
 
     def look(place: int) -> Candidate:
@@ -227,7 +242,7 @@ def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
     require_memory(spec.name, COPIES * 4 * size_of(spec).parameters)
     with tempfile.TemporaryDirectory() as folder:
         request = Export(
-            source=Source(model=spec.name, weights="random"),
+            source=Source(model=spec.name, weights="random", classes=spec.num_classes),
             target=target,
             quantize="int8",
             calibration="none",

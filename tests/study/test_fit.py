@@ -141,3 +141,13 @@ def test_a_model_that_no_memory_holds_does_not_fit(monkeypatch, capfd):
     said = capfd.readouterr().err.splitlines()[-1]
     assert "nothing fits: not even the smallest, resnet20_" in said
     assert "needs at least 0.0 GiB of memory; there are 0.0" in said
+
+
+def test_the_classes_are_those_of_the_data(capfd):
+    phi, few = candidates("mobilenet_v2", RULE, 16)[0]
+    assert few.num_classes == 16
+    words = ["scale", "fit", "--family", "mobilenet_v2", "--max-macs", str(size_of(few).macs)]
+    assert main([*words, "--classes", "16", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["chosen"]["phi"] == phi
+    assert main(words) == 2
+    assert "nothing fits" in capfd.readouterr().err
