@@ -53,10 +53,10 @@ class Setup:
     depths: tuple[int, ...] = PLAIN
     width: float = 0.5
     resolution: int = 32
-    steps: int = 500
+    steps: int = 1125
     images: int = 2000
     val_images: int = 500
-    batch: int = 32
+    batch: int = 16
     lr: float = 3e-3
     seed: int = 0
 
