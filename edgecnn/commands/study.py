@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     residual.add_argument("--workers", type=positive, metavar="N", help="trainings at once (default: one a core)")
     residual.add_argument(
         "-o", "--output", type=Path, default=Path("study-residual"), metavar="DIR",
-        help="results of the trainings, which a study that was stopped goes on from, and residual.svg, the plot "
+        help="residual.json, the plot, and each training's result: the same command goes on from them "
         "(default study-residual)",
     )  # fmt: skip
     add_json(residual)
@@ -78,7 +78,7 @@ def _blocks(options: argparse.Namespace) -> int:
 def _residual(options: argparse.Namespace) -> int:
     from dataclasses import fields, replace
 
-    from edgecnn.files import write_atomic
+    from edgecnn.files import write_atomic, write_json
     from edgecnn.progress import Stopwatch
     from edgecnn.study.claims import chart
     from edgecnn.study.residual import FULL, Setup, study
@@ -87,8 +87,9 @@ def _residual(options: argparse.Namespace) -> int:
     setup = replace(FULL if options.full else Setup(), **given)
     found = study(setup, folder=options.output, workers=options.workers, progress=Stopwatch().say)
     write_atomic(options.output / "residual.svg", chart(found.networks, found.deepened).encode())
+    write_json(options.output / "residual.json", everything := {"setup": asdict(setup), **asdict(found)})
     if options.json:
-        print_json({"setup": asdict(setup), **asdict(found)})
+        print_json(everything)
         return 0
     stages = ("stem", "1", "2", "3")
     rows = [

@@ -147,6 +147,7 @@ def test_the_command(setup, tmp_path, capfd):
     assert [row["layers"] for row in found["deepened"]] == [20, 32, 32, 32]
     assert (found["training_images"], found["test_images"]) == (24, 9)
     assert (tmp_path / "residual.svg").read_text().count("<polyline") == 4 + 4 + 4 + 4 + 4
+    assert json.loads((tmp_path / "residual.json").read_text()) == found
     assert main(words) == 0  # nothing is trained again
     printed = capfd.readouterr()
     assert printed.err.splitlines() == ["5 of 5 trials were done before"]
