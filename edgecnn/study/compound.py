@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgecnn.allocator import require_memory
 from edgecnn.errors import InputError, unknown
 from edgecnn.models import FAMILIES
 from edgecnn.models.count import size_of
@@ -17,6 +18,7 @@ THEORY = {"depth": 1.0, "width": 2.0, "resolution": 2.0}  # exponents of MACs (s
 FACTORS = (1, 2, 3, 4)  # whole, so that neither channels nor blocks are rounded
 PUBLISHED = (EFFICIENTNET, EFFICIENTNET_LITE)  # the first of each is the one that was made larger
 MEMBER = "efficientnet_"
+COPIES = 2  # of float32 weights, at least, in an export: the module's and the graph's
 DIGITS = 3  # of the multipliers in a name
 
 
@@ -130,13 +132,23 @@ def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
     return named(base.family, width, depth, made.resolution, base.num_classes)
 
 
+def require_room(spec: ModelSpec) -> None:
+    """Nothing, where this machine could export a model.
+
+    Raises:
+        UnsupportedError: its memory does not hold the weights as often as an export does.
+    """
+    require_memory(spec.name, COPIES * 4 * size_of(spec).parameters)
+
+
 def scaled(family: str, rule: Compound, phi: float) -> Scaled:
     """The model of a family at ``phi``, its MACs predicted and counted.
 
     Raises:
-        InputError: as ``model_at``.
+        InputError: as ``model_at`` and ``require_room``.
     """
     spec = model_at(family, rule, phi)
+    require_room(spec)
     size, base = size_of(spec), size_of(named(family, 1.0, 1.0, FAMILIES[family].resolution))
     return Scaled(
         model=spec.name,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgecnn.allocator import require_memory
 from edgecnn.checking import Checking
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.limits import Limits
@@ -24,13 +23,12 @@ from edgecnn.pipeline import Export, export
 from edgecnn.progress import Stopwatch
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source
-from edgecnn.study.compound import model_at, scalable
+from edgecnn.study.compound import model_at, require_room, scalable
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import figures
 
 UNLIMITED = 1e18  # instructions, where the budget is the estimate of time that is made of them
 STEP = 0.25  # of phi between neighbouring candidates: MACs differ by a fifth
-COPIES = 2  # of float32 weights that an export holds at least: the module's and the graph's
 CALIBRATION_IMAGES = 4  # enough for the ranges of random weights
 AXES = {"compound": "alpha beta gamma", "depth": "alpha", "width": "beta", "resolution": "gamma"}
 
@@ -157,7 +155,8 @@ def fit(
     say: Callable[[str], None],
     classes: int | None = None,
 ) -> Fit:
-    """Bisect phi: the figure grows with it, but for rounding; the first guesses are where the rule says it should lie.
+    """Bisect phi: the figure grows with it, but for rounding; the first guess is where the rule says it should lie,
+    the next ones where what was measured says so.
 
     Args:
         family: what is scaled.
@@ -197,15 +196,25 @@ def fit(
         )
     low, high = 0, len(members)  # the largest known to fit, the smallest known not to
     while high - low > 1:
-        best = seen[low].value
-        if high == len(members) and best:
-            ahead = math.log(budget.most / best) / math.log(rule.cost) / STEP
-            place = min(max(low + 1, low + round(ahead)), high - 1)
+        if high == len(members):
+            place = min(low + max(1, round(_ahead(seen, low, budget.most, rule))), high - 1)
         else:
             place = (low + high) // 2
         low, high = (place, high) if look(place).fits else (low, place)
     frontier = tuple(seen[place] for place in sorted(seen))
     return Fit(chosen=seen[low], frontier=frontier, largest=low == len(members) - 1)
+
+
+def _ahead(seen: Mapping[int, Candidate], low: int, most: float, rule: Compound) -> float:
+    """How many candidates further the budget should end: by the growth between the two that were measured last, but at
+    most twice as far as by the growth of MACs, as larger models take longer to measure."""
+    best, before = seen[low].value, max((place for place in seen if place < low), default=None)
+    if not best:
+        return 1
+    room, by_rule = math.log(most / best), math.log(rule.cost) * STEP
+    last = None if before is None else seen[before].value
+    growth = by_rule if not last or before is None else math.log(best / last) / (low - before)
+    return room / max(growth, by_rule / 2)
 
 
 def written(value: float) -> str:
@@ -239,7 +248,7 @@ def export_command(model: str, target: str, budget: Budget) -> str:
 def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
     assert budget.device is not None
     assert budget.limits is not None
-    require_memory(spec.name, COPIES * 4 * size_of(spec).parameters)
+    require_room(spec)
     with tempfile.TemporaryDirectory() as folder:
         request = Export(
             source=Source(model=spec.name, weights="random", classes=spec.num_classes),

@@ -162,3 +162,20 @@ def test_bad_input_is_one_line(tmp_path, capfd):
     assert "such a rule grows nothing" in study_("--alpha", "1", "--beta", "1", "--gamma", "1", "--base", BASE)
     assert "allowed: 0.05 to 8.0" in study_("--doublings", "4", "--base", BASE)
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.slow
+def test_a_resumed_search_with_another_number_of_workers_says_the_same(tmp_path):
+    """Four real trainings of one step in two processes; then two of them are lost, and done again in one process."""
+    words = ["scale", "search", "--base", "resnet18_0.25_48", "--step", "0.4", "--seeds", "1", "--epochs", "1"]
+    words += ["--images", "32", "--val-images", "32"]
+    whole, resumed = tmp_path / "a", tmp_path / "b"
+    assert main([*words, "--workers", "2", "-o", str(whole)]) == 0
+    first, *lost = sorted((whole / "trials").iterdir())
+    assert len(lost) == 3
+    (resumed / "trials").mkdir(parents=True)
+    for kept in (first, lost[0]):
+        (resumed / "trials" / kept.name).write_bytes(kept.read_bytes())
+    assert main([*words, "--workers", "1", "-o", str(resumed)]) == 0
+    for name in ("search.json", "search.svg", *(f"trials/{file.name}" for file in lost)):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()

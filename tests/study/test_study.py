@@ -76,6 +76,7 @@ def test_macs_grow_by_the_law(capfd, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["show", "--phi", "11.2"], "resolution 1072; allowed: 32 to 1024 pixels"),
         (["show", "--family", "vgg16"], "vgg16 has no scaling rules; families that have: "),
         (["law", "--family", "resnet21"], "unknown family 'resnet21' (did you mean "),
         (["show", "--family", "resnet20", "--phi", "40"], "width 45.259; allowed: 0.05 to 8.0"),
@@ -107,3 +108,9 @@ def test_blocks_have_the_ratio_that_theory_gives(capfd):
 )
 def test_blocks_that_cannot_be(capfd, words, said):
     assert said in refused(capfd, "study", "blocks", *words)
+
+
+def test_a_phi_that_no_memory_holds(monkeypatch, capfd):
+    monkeypatch.setattr("edgecnn.allocator.os.sysconf", lambda name: 2**10)  # 1 MiB
+    said = refused(capfd, "scale", "show", "--family", "resnet20", "--phi", "9")
+    assert "resnet20_2.358x5.16_112 needs at least 0.1 GiB of memory; there are 0.0" in said
