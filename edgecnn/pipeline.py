@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS, manifest_path, read_manifest, write_artifact
 from edgecnn.checking import KEPT, Checking, Subject, check
-from edgecnn.data import Images, open_images
+from edgecnn.data import Images, match_labels, open_images
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
 from edgecnn.files import require_writable, write_json
 from edgecnn.graph.ir import Graph, Metadata
@@ -104,7 +104,7 @@ class Export:
 def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     """Capture, quantize, convert, write, check; writes the artifacts, ``NAME.edgecnn`` and ``report.json``.
 
-    Everything that can be wrong with the request is found before work starts.
+    Everything that can be wrong with the request is found before work starts, or when the network is known.
 
     Raises:
         InputError: the request, a file or an image is wrong.
@@ -117,6 +117,9 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     with watch.step("capture") as notes:
         loaded = load_graph(request.source)
         notes.append(f"{len(loaded.nodes)} ops, {_megabytes(_weight_bytes(loaded))} of weights")
+    if images is not None:
+        outputs = math.prod(loaded.tensors[loaded.outputs[0]].shape)
+        match_labels(images, loaded.metadata.labels, outputs, loaded.metadata.label_offset)
     graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch)
     subjects = _emit(request, loaded, graph, watch)
     costs = _costs(request, plain, subjects, watch) if plain is not None and graph.kept else {}

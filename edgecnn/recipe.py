@@ -46,7 +46,9 @@ class Recipe:
         (), "activations in 16 bits in an int8 network, or float where the target has none; --mixed finds them"
     )
     bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
-    correction_images: int = _setting(32, "calibration images that bias correction looks at")
+    correction_images: int = _setting(
+        32, "calibration images that bias correction looks at; fewer where their activations would not fit in 2 GiB"
+    )
     reconstruction: str = _setting(
         "none", "none, or layer: choose each layer's integers and bias for what they make of the images"
     )

@@ -313,6 +313,7 @@ def folder_of(path, count=3):
         ([*EXPORT, "--max-drop", "1"], "--max-drop needs labelled images"),
         ([*EXPORT, "--max-drop", "nan", "--data", "demo"], "give a finite number"),
         ([*EXPORT, "--data", "demo", "--device", "pixel"], "unknown device 'pixel'"),
+        ([*EXPORT, "--weights", "random", "--data", "demo"], "16 class folders but the network has 1000 outputs"),
         ([*EXPORT, "--preprocess", "size=3"], "--preprocess 'size=3'"),
         ([*EXPORT, "--weights", "none.safetensors"], "no weight file at none.safetensors"),
         ([*EXPORT, "--calibration", "no/such/folder"], "no/such/folder is not a folder"),

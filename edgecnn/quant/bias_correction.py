@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.quant.memory import affordable
 from edgecnn.quant.scheme import quantize_bias
 from edgecnn.quant.simulate import on_grid
 
@@ -30,8 +31,10 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
 
     Args:
         graph: all integers, beside values.
-        images: (N, H, W, C) network inputs; all are in memory at once, layer by layer.
+        images: (N, H, W, C) network inputs; in memory at once, layer by layer, so that of large ones only as many of
+            the first are used as ``affordable`` says.
     """
+    images = images[: affordable(graph, len(images), lambda _: 8)]  # float32 in both networks
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     coarse = {
         t.name: laid_out(t.quant.dequantize(t.integers)) if t.quant and t.integers is not None else exact[t.name]

@@ -16,7 +16,6 @@ input and target: section 4); Frantar et al. 2022, "GPTQ" (the columns: section 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,10 +29,10 @@ from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.progress import track
+from edgecnn.quant.memory import affordable
 from edgecnn.quant.scheme import quantize_bias
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
-MEMORY = 2 << 30  # bytes that the activations of both networks may take
 RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations) of the mean variance
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
@@ -49,7 +48,7 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
         images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
         limit: the largest weight integer.
     """
-    images = images[:: -(-len(images) // affordable(graph, len(images)))]
+    images = images[:: -(-len(images) // affordable(graph, len(images), _bytes))]
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     tensors = dict(graph.tensors)
@@ -68,20 +67,10 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
     return replace(graph, tensors=tensors)
 
 
-def affordable(graph: Graph, images: int) -> int:
-    """How many of the images can be kept layer by layer: activations, float32 and integers, in ``MEMORY`` bytes."""
-    last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
-    size = {
-        t.name: math.prod(t.shape) * (4 + np.dtype(t.quant.dtype).itemsize)
-        for t in graph.activations()
-        if t.quant is not None
-    }
-    live, most = {graph.inputs[0]: size[graph.inputs[0]]}, 0
-    for k, node in enumerate(graph.nodes):
-        live[node.output] = size[node.output]
-        most = max(most, sum(live.values()))
-        live = {name: kept for name, kept in live.items() if last.get(name, k + 1) > k}
-    return max(1, min(images, MEMORY // most))
+def _bytes(activation: Tensor) -> int:
+    """Of one value: float32, and the integer."""
+    assert activation.quant is not None
+    return 4 + np.dtype(activation.quant.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,12 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED, check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
+from edgecnn.quant import memory
 from edgecnn.quant import reconstruct as module
 from edgecnn.quant.calibrate import calibrate
+from edgecnn.quant.memory import affordable
 from edgecnn.quant.ptq import quantize
-from edgecnn.quant.reconstruct import affordable, reconstruct
+from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.recipe import Recipe
 
 NEAREST = Recipe(name="nearest", equalization=False, bias_correction=False)
@@ -126,9 +128,10 @@ def test_the_same_images_give_the_same_integers():
 def test_memory_bounds_the_images(monkeypatch):
     graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
     int8 = nearest(graph, images(graph, 4))
-    assert affordable(int8, 300) == 300
+    assert affordable(int8, 300, lambda _: 5) == 300
     both = 12 * 10 * (3 + 8) * 5  # input and output, float32 and int8
-    monkeypatch.setattr(module, "MEMORY", 7 * both)
-    assert affordable(int8, 300) == 7
-    monkeypatch.setattr(module, "MEMORY", 1)
-    assert affordable(int8, 300) == 1
+    monkeypatch.setattr(memory, "MEMORY", 7 * both)
+    assert affordable(int8, 300, lambda _: 5) == 7
+    assert affordable(int8, 300, lambda _: 8) == 4
+    monkeypatch.setattr(memory, "MEMORY", 1)
+    assert affordable(int8, 300, lambda _: 5) == 1
