@@ -23,6 +23,9 @@ from edgecnn.quant.simulate import on_grid
 
 Chunks = list[torch.Tensor]
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
+MEMORY = (
+    7 << 29
+)  # bytes that the activations of both networks may take: EfficientNet-B7 stays under 6 GiB with all it needs
 
 
 @torch.inference_mode()
@@ -34,7 +37,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
         images: (N, H, W, C) network inputs; in memory at once, layer by layer, so that of large ones only as many of
             the first are used as ``affordable`` says.
     """
-    images = images[: affordable(graph, len(images), lambda _: 8)]  # float32 in both networks
+    images = images[: affordable(graph, len(images), lambda _: 8, MEMORY)]  # float32 in both
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     coarse = {
         t.name: laid_out(t.quant.dequantize(t.integers)) if t.quant and t.integers is not None else exact[t.name]

@@ -33,6 +33,7 @@ from edgecnn.quant.memory import affordable
 from edgecnn.quant.scheme import quantize_bias
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
+MEMORY = 2 << 30  # bytes that the activations of both networks may take
 RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations) of the mean variance
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
@@ -48,7 +49,7 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
         images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
         limit: the largest weight integer.
     """
-    images = images[:: -(-len(images) // affordable(graph, len(images), _bytes))]
+    images = images[:: -(-len(images) // affordable(graph, len(images), _bytes, MEMORY))]
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     tensors = dict(graph.tensors)

@@ -15,7 +15,6 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED, check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
-from edgecnn.quant import memory
 from edgecnn.quant import reconstruct as module
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.memory import affordable
@@ -125,13 +124,11 @@ def test_the_same_images_give_the_same_integers():
             np.testing.assert_array_equal(tensor.integers, second.tensors[name].integers)
 
 
-def test_memory_bounds_the_images(monkeypatch):
+def test_memory_bounds_the_images():
     graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
     int8 = nearest(graph, images(graph, 4))
-    assert affordable(int8, 300, lambda _: 5) == 300
     both = 12 * 10 * (3 + 8) * 5  # input and output, float32 and int8
-    monkeypatch.setattr(memory, "MEMORY", 7 * both)
-    assert affordable(int8, 300, lambda _: 5) == 7
-    assert affordable(int8, 300, lambda _: 8) == 4
-    monkeypatch.setattr(memory, "MEMORY", 1)
-    assert affordable(int8, 300, lambda _: 5) == 1
+    assert affordable(int8, 300, lambda _: 5, 2 << 30) == 300
+    assert affordable(int8, 300, lambda _: 5, 7 * both) == 7
+    assert affordable(int8, 300, lambda _: 8, 7 * both) == 4
+    assert affordable(int8, 300, lambda _: 5, 1) == 1
