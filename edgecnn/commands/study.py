@@ -98,7 +98,7 @@ def _residual(options: argparse.Namespace) -> int:
             "training error %": f"{n.training_error:.1f}",
             "test error %": f"{n.test_error:.1f}",
             **{f"gradient {s}": f"{v:.2g}" for s, v in zip(stages, n.gradients[0].norms, strict=True)},
-            **{f"in training {s}": f"{v:.2g}" for s, v in zip(stages, n.later(), strict=True)},
+            **{f"in training {s}": f"{v:.2g}" for s, v in zip(stages, n.later(), strict=False)},
         }
         for n in found.networks
     ]

@@ -37,9 +37,8 @@ class Network:
     curve: tuple[float, ...]
 
     def later(self) -> tuple[float, ...]:
-        """The gradients' norms while it trains, stem first: medians over the moments after the first."""
-        rows = self.gradients[1:] or self.gradients
-        return tuple(median(column) for column in zip(*(r.norms for r in rows), strict=True))
+        """The gradients' norms while it trains, stem first: medians over the moments after the first; empty without."""
+        return tuple(median(column) for column in zip(*(r.norms for r in self.gradients[1:]), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +79,14 @@ def exceeds(more: float, less: float, images: int) -> bool:
     return more - less > SIGMAS * math.sqrt(sum(e * (100 - e) for e in (more, less)) / images)
 
 
-def claims_of_depth(networks: Sequence[Network], images: int) -> list[Claim]:
+def claims_of_depth(networks: Sequence[Network], images: int, guessing: float) -> list[Claim]:
     """He et al. 2016, section 4.2, and what Yang et al. 2019 say of the gradient.
 
     Args:
         networks: of both kinds, each by depth.
         images: in an epoch.
+        guessing: the error of always naming their most frequent class, in percent. Networks that learned nothing do not
+            differ, and show nothing.
     """
     plain, residual = ([n for n in networks if n.kind == kind] for kind in NETWORKS)
     deep, short = plain[-1], residual[-1]
@@ -99,8 +100,9 @@ def claims_of_depth(networks: Sequence[Network], images: int) -> list[Claim]:
         ),
         Claim(
             says="residual networks do not",
-            shown=not exceeds(short.training_error, residual[0].training_error, images),
-            figures=_by_depth(residual),
+            shown=exceeds(guessing, residual[0].training_error, images)
+            and not exceeds(short.training_error, residual[0].training_error, images),
+            figures=f"{_by_depth(residual)}; guessing {guessing:.1f} %",
         ),
         Claim(
             says=f"at {deep.layers} layers the residual network is ahead",
@@ -112,18 +114,17 @@ def claims_of_depth(networks: Sequence[Network], images: int) -> list[Claim]:
             says="the shortcut keeps the gradient alive: between the last stage and the stem its norm changes less",
             shown=factor > 1,
             figures=f"before the first step {_change(deep)}, {_change(short)}; with batch norm and without shortcuts "
-            f"theory lets it grow by {BATCH_NORM_GROWTH:.2f} a layer. While they train the stem gets {_later(deep)} "
-            f"and {_later(short)} times what the last stage gets",
+            f"theory lets it grow by {BATCH_NORM_GROWTH:.2f} a layer{_in_training(deep, short)}",
         ),
     ]
 
 
-def claims_of_identity(rows: Sequence[Deepened], images: int) -> list[Claim]:
+def claims_of_identity(rows: Sequence[Deepened], images: int, guessing: float) -> list[Claim]:
     """He et al. 2016, sections 1 and 3.1.
 
     Args:
         rows: before, and with each kind of layers.
-        images: in an epoch.
+        images, guessing: as of ``claims_of_depth``.
     """
     before, *after = rows
     by = {row.added: row for row in after}
@@ -138,8 +139,9 @@ def claims_of_identity(rows: Sequence[Deepened], images: int) -> list[Claim]:
     return [
         Claim(
             says="made deeper by identity layers, a trained network gets no worse",
-            shown=not exceeds(identity.training_error, before.training_error, images),
-            figures=pair(identity),
+            shown=exceeds(guessing, before.training_error, images)
+            and not exceeds(identity.training_error, before.training_error, images),
+            figures=f"{pair(identity)}; guessing {guessing:.1f} %",
         ),
         Claim(
             says="by plain layers it gets worse",
@@ -173,9 +175,11 @@ def _change(network: Network) -> str:
     return f"in {network.model} it {how} {by:,.3g} times on its way back ({by ** (1 / layers):.2f} a layer)"
 
 
-def _later(network: Network) -> str:
-    norms = network.later()
-    return f"{norms[0] / norms[-1]:.2g}"
+def _in_training(plain: Network, residual: Network) -> str:
+    if not (plain.later() and residual.later()):
+        return ""
+    shares = [f"{norms[0] / norms[-1]:.2g}" for norms in (plain.later(), residual.later())]
+    return f". While they train the stem gets {' and '.join(shares)} times what the last stage gets"
 
 
 def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
@@ -191,15 +195,17 @@ def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
         for kind, row in kinds.items()
     ]
     first = tuple(_on_its_way(n, n.gradients[0].norms) for n in ends)
-    later = tuple(_on_its_way(n, n.later()) for n in ends)
     way = "stages on its way back (0: the last, 3: the stem)"
     before, *after = deepened
     last = max(len(row.curve) for row in after)
     level = Series(name="before", points=((1.0, before.training_error), (last, before.training_error)), dashed=True)
+    gradients = [Panel(title="gradient before training", x=way, y="norm", series=first, log_y=True)]
+    if all(n.later() for n in ends):
+        later = tuple(_on_its_way(n, n.later()) for n in ends)
+        gradients.append(Panel(title="gradient in training", x=way, y="norm (median)", series=later, log_y=True))
     return line_chart(
         Panel(title="error by depth", x="layers", y="percent", series=(*trained, *tested)),
-        Panel(title="gradient before training", x=way, y="norm", series=first, log_y=True),
-        Panel(title="gradient in training", x=way, y="norm (median)", series=later, log_y=True),
+        *gradients,
         Panel(
             title="training",
             x="epoch",

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from edgecnn import demo
 from edgecnn.errors import InputError, unknown
 from edgecnn.models.blocks import Classifier
 from edgecnn.models.checkpoint import default_preprocess
@@ -141,6 +144,7 @@ class Findings:
     Attributes:
         training_images: in an epoch.
         test_images: held out.
+        guessing: the error of always naming the most frequent class of the training images, in percent.
         epochs: of each training, and of training on.
         networks: plain ones, then residual ones, by depth.
         deepened: before, then by ``KINDS``.
@@ -149,6 +153,7 @@ class Findings:
 
     training_images: int
     test_images: int
+    guessing: float
     epochs: tuple[int, int]
     networks: tuple[Network, ...]
     deepened: tuple[Deepened, ...]
@@ -168,7 +173,9 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
         InputError: the data is wrong, or as ``run_trials``.
     """
     depths = sorted(set(setup.depths))
-    seen, held_out = _counts(setup)
+    labels, held_out = _labels(setup)
+    seen = len(labels) // setup.batch * setup.batch
+    guessing = 100 - 100 * float(np.bincount(labels).max()) / len(labels)
     epochs = max(1, round(setup.steps * setup.batch / seen))
     on = max(1, round(epochs * TRAINED_ON))
     deepening = Deepening(
@@ -186,22 +193,25 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
     return Findings(
         training_images=seen,
         test_images=held_out,
+        guessing=round(guessing, 2),
         epochs=(epochs, on),
         networks=networks,
         deepened=deeper,
-        claims=(*claims_of_depth(networks, seen), *claims_of_identity(deeper, seen)),
+        claims=(*claims_of_depth(networks, seen, guessing), *claims_of_identity(deeper, seen, guessing)),
     )
 
 
-def _counts(setup: Setup) -> tuple[int, int]:
-    """Images in an epoch, and held-out ones."""
-    training, held_out = setup.images, setup.val_images
-    if setup.data != "demo":
+def _labels(setup: Setup) -> tuple[NDArray[np.int64], int]:
+    """The classes of the training images, and how many are held out."""
+    if setup.data == "demo":
+        labels, held_out = demo.labels("train", range(setup.images)), setup.val_images
+    else:
         config = setup.config("plain", setup.depths[0], 1)
-        training, held_out = (len(part.labels) for part in open_both(config, default_preprocess(setup.resolution)))
-    if setup.batch > training:
-        raise InputError(f"--batch {setup.batch} is more than the {training} training images of {setup.data}")
-    return training // setup.batch * setup.batch, held_out
+        training, other = open_both(config, default_preprocess(setup.resolution))
+        labels, held_out = training.labels, len(other.labels)
+    if setup.batch > len(labels):
+        raise InputError(f"--batch {setup.batch} is more than the {len(labels)} training images of {setup.data}")
+    return labels, held_out
 
 
 def _network(setup: Setup, kind: str, layers: int, result: Result) -> Network:
