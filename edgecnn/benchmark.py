@@ -15,7 +15,8 @@ from edgecnn.pipeline import PRECISIONS, Export, export
 from edgecnn.progress import Stopwatch
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source
-from edgecnn_converters.registry import CONVERTERS
+from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
+from edgecnn_targets.devices import device
 
 QUANTIZE = {precision: name for name, precision in PRECISIONS.items()}
 
@@ -26,7 +27,7 @@ class Matrix:
 
     Attributes:
         models: names, factories or ``.edgecnn`` files.
-        targets: formats.
+        targets: formats; none is all of ``export --target all``, each on the devices that take it.
         precisions: of ``artifact.PRECISIONS``.
         checking: images, devices, threads.
         output: the directory.
@@ -99,6 +100,14 @@ def benchmark(matrix: Matrix, watch: Stopwatch) -> list[Cell]:
     Raises:
         InputError: the output cannot be written. What goes wrong in a cell is in its line.
     """
+    targets = matrix.targets or TARGETS_OF_ALL
+    places = [
+        (target, precision, name)
+        for target in targets
+        for precision in matrix.precisions
+        for name in matrix.checking.devices
+        if matrix.targets or target in device(name).targets
+    ]
     cells = []
     for model in matrix.models:
         try:
@@ -106,17 +115,13 @@ def benchmark(matrix: Matrix, watch: Stopwatch) -> list[Cell]:
         except EdgecnnError as error:
             cells += [
                 Cell(model=model, target=t, precision=p, device=d, status="failed", error=str(error))
-                for t in matrix.targets
-                for p in matrix.precisions
-                for d in matrix.checking.devices
+                for t, p, d in places
             ]
             watch.say(f"{model}: failed: {error}")
             continue
-        for target in matrix.targets:
-            for precision in matrix.precisions:
-                for device in matrix.checking.devices:
-                    cells.append(_cell(matrix, source, model, target, precision, device))
-                    watch.say(f"{model} {target} {precision} {device}: {cells[-1].status} {cells[-1].error}")
+        for target, precision, name in places:
+            cells.append(_cell(matrix, source, model, target, precision, name))
+            watch.say(f"{model} {target} {precision} {name}: {cells[-1].status} {cells[-1].error}")
     write_json(matrix.output / "benchmark.json", [asdict(cell) for cell in cells])
     write_atomic(matrix.output / "benchmark.csv", to_csv(cells).encode())
     return cells
@@ -132,7 +137,7 @@ def _prepared(matrix: Matrix, model: str) -> Source:
     quantize = "int8" if "int8" in matrix.precisions else "none"
     request = Export(
         source=source,
-        target=matrix.targets[0],
+        target=(matrix.targets or TARGETS_OF_ALL)[0],
         quantize=quantize,
         output=folder,
         checking=replace(matrix.checking, data=None),

@@ -316,6 +316,9 @@ class _Run:
             ):
                 if found is not None and entry.target in allowed:
                     yield Check.at_most(name, found, allowed[entry.target], "LSB")
+            agreement, needed = entry.beside_host.agreement, device.tolerances.host_agreement.get(entry.target)
+            if agreement is not None and needed is not None:
+                yield Check.at_least("host_agreement", agreement, needed, "percent")
 
 
 def _over_images(

@@ -15,7 +15,7 @@ HELP = "measure models in every format, precision and device: one table"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("models", nargs="+", metavar="MODEL", help="as for export")
-    parser.add_argument("--targets", default="all", metavar="A,B", help="default all")
+    parser.add_argument("--targets", default="all", metavar="A,B", help="default: all that the devices take")
     parser.add_argument("--precisions", default="fp32,int8", metavar="A,B", help="default fp32,int8")
     parser.add_argument(
         "--weights", action="append", default=[], metavar="[MODEL=]FILE|demo|random", help="for one model, or for all"
@@ -30,12 +30,11 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from edgecnn.benchmark import Matrix, benchmark
-    from edgecnn_converters.registry import TARGETS_OF_ALL
 
     weights = dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights)
     matrix = Matrix(
         models=options.models,
-        targets=list(TARGETS_OF_ALL) if options.targets == "all" else options.targets.split(","),
+        targets=() if options.targets == "all" else options.targets.split(","),
         precisions=options.precisions.split(","),
         checking=checking(options),
         output=options.output,

@@ -52,15 +52,17 @@ class DeviceLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
-    """How far an int8 artifact's outputs may be from others', target to LSB; a target that is not there has no bound.
+    """How far an int8 artifact's outputs may be from others'; a target that is not there has no bound.
 
     Attributes:
-        host_lsb: from the same artifact's on this machine; 0 where they must be equal bit for bit.
-        oracle_lsb: from the integer reference's.
+        host_lsb: target to LSB from the same artifact's on this machine; 0 where they must be equal bit for bit.
+        oracle_lsb: target to LSB from the integer reference's, rounded as the runtime there rounds.
+        host_agreement: target to the percentage of images on which both must pick the same class.
     """
 
     host_lsb: Mapping[str, int] = field(default_factory=dict)
     oracle_lsb: Mapping[str, int] = field(default_factory=dict)
+    host_agreement: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
