@@ -45,7 +45,7 @@ class Plan:
 
     folder: Path
     data: str = "demo"
-    epochs: int = 8
+    epochs: int = 7
     batch: int = 32
     lr: float = 4e-3
     images: int = 2000
