@@ -131,7 +131,8 @@ class _Probe:
         """As ``Watch`` says."""
         assert isinstance(module, Classifier)
         if (step - 1) % self.every == 0:
-            self.found.append(reach(module, self.x, self.targets, step - 1))
+            place = module.classifier.weight.device
+            self.found.append(reach(module, self.x.to(place), self.targets.to(place), step - 1))
 
 
 # --- the study ---
