@@ -28,7 +28,8 @@ from edgecnn.quant.reference import run
 from edgecnn.recipe import RECIPES
 from edgecnn_converters.c import convert, describe, integers, layers, unsupported
 from edgecnn_converters.c.memory import memory
-from edgecnn_converters.c.rows import MAX_CLASSES, ROWS
+from edgecnn_converters.c.obstacles import MAX_CLASSES
+from edgecnn_converters.c.rows import ROWS
 from edgecnn_converters.c.text import identifier
 from edgecnn_targets.c.compiler import compile_shared, host_compiler
 from edgecnn_targets.devices import device

@@ -14,6 +14,8 @@ from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.reference import parameters
 from edgecnn.quant.reference.kernels import KERNELS, exponentials
 from edgecnn.quant.reference.parameters import HIGH, LOW, Call, Multiplier, quant_of
+from edgecnn_converters.c import obstacles
+from edgecnn_converters.c.nodes import called, is_depthwise, kernel_of, start
 from edgecnn_converters.c.planner import window_lead
 from edgecnn_converters.c.text import array, braces, record
 
@@ -33,9 +35,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """Kernel, or part of one, to the parts it builds on: files of ``kernels/``."""
 
-MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19
 OHWI_TO_HWO = (1, 2, 0, 3)  # a depthwise weight is OHW1
-INT32 = 2**31 - 1
 
 
 class Emitter:
@@ -104,30 +104,9 @@ def _about(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "shape": tensor.shape, "scale": quant.scale.tolist(), "axis": quant.axis}
 
 
-def called(graph: Graph, node: Node) -> Call:
-    """The node as the oracle's functions take it; constants have their integers."""
-    inputs = [graph.tensors[name] for name in node.inputs]
-    integers = [t.integers if t.integers is not None else np.empty(0, np.int8) for t in inputs]
-    return Call(attrs=node.attrs, inputs=inputs, output=graph.tensors[node.output], values=integers)
-
-
-def is_depthwise(graph: Graph, node: Node) -> bool:
-    """Whether a conv2d has one group per input channel, and more than one."""
-    return bool(node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1)
-
-
-def _kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
-    a: Mapping[str, Any] = node.attrs
-    if node.op == "conv2d":
-        _, height, width, _ = graph.tensors[node.inputs[1]].shape
-        return height, width
-    kernel: tuple[int, int] = a.get("kernel", (1, 1))
-    return kernel
-
-
 def _window(graph: Graph, node: Node) -> dict[str, int]:
     a: Mapping[str, Any] = node.attrs
-    x, y, kernel = graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape, _kernel_of(graph, node)
+    x, y, kernel = graph.tensors[node.inputs[0]].shape, graph.tensors[node.output].shape, kernel_of(graph, node)
     stride, dilation, padding = a.get("stride", (1, 1)), a.get("dilation", (1, 1)), a["padding"]
     values = (*x[1:], *y[1:3], *kernel, *stride, *dilation, padding[0], padding[2])
     names = "in_height in_width channels out_height out_width kernel_y kernel_x stride_y stride_x dilation_y dilation_x"
@@ -140,7 +119,7 @@ def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) ->
     weight, bias = (e.graph.tensors[name] for name in node.inputs[1:3])
     noted = record({**_about(weight), "stored": axes})
     weights = e.constant("weights", "int8_t", c.values[1].transpose(axes), noted)
-    sums, multiplier = _start(c, folded=folded), parameters.weighted(c)
+    sums, multiplier = start(c, folded=folded), parameters.weighted(c)
     about = _about(bias)
     if folded:
         about["folded"] = [node.inputs[1], c.zero(0)]
@@ -154,12 +133,6 @@ def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) ->
         "high": high,
     }
     return {"weights": weights, "outputs": outputs}
-
-
-def _start(c: Call, *, folded: bool) -> NDArray[np.int64]:
-    """The bias, less what the input's zero point adds to the sums."""
-    bias = c.values[2].astype(np.int64)
-    return bias - c.zero(0) * c.values[1].reshape(len(bias), -1).sum(axis=1, dtype=np.int64) if folded else bias
 
 
 def _conv2d(e: Emitter, node: Node) -> None:
@@ -283,7 +256,7 @@ def _softmax(e: Emitter, node: Node) -> None:
 
 def _behind_window(graph: Graph, node: Node, tensor: Tensor) -> int:
     a: Mapping[str, Any] = node.attrs
-    kernel, dilation = _kernel_of(graph, node), a.get("dilation", (1, 1))
+    kernel, dilation = kernel_of(graph, node), a.get("dilation", (1, 1))
     return window_lead(
         tensor.shape,
         graph.tensors[node.output].shape,
@@ -303,67 +276,10 @@ def _apart(graph: Graph, node: Node, tensor: Tensor) -> None:
 
 def _patch(graph: Graph, node: Node) -> int:
     """Bytes of the patch that ``conv2d`` copies: none where it can never need one."""
-    kernel, depth = _kernel_of(graph, node), graph.tensors[node.inputs[1]].shape[3]
+    kernel, depth = kernel_of(graph, node), graph.tensors[node.inputs[1]].shape[3]
     if is_depthwise(graph, node) or (kernel == (1, 1) and node.attrs["padding"] == (0, 0, 0, 0)):
         return 0
     return math.prod(kernel) * depth
-
-
-# --- what cannot be held ---
-
-
-def _sums_fit(graph: Graph, node: Node) -> str | None:
-    c = called(graph, node)
-    depthwise = node.op == "conv2d" and is_depthwise(graph, node)
-    start = _start(c, folded=not depthwise)
-    reach = np.abs(c.values[1].reshape(len(start), -1).astype(np.int64)).sum(axis=1) * (255 if depthwise else 128)
-    _, shift = parameters.weighted(c)
-    lifted = np.maximum(shift, 0) if node.op == "conv2d" else 0
-    return _fits(int(((np.abs(start) + reach) << lifted).max()))
-
-
-def _fits(largest: int) -> str | None:
-    return None if largest <= INT32 else f"its sums may reach {largest:.3g}, beyond 32 bits"
-
-
-def _lifted(largest: int, multiplier: Multiplier) -> str | None:
-    return _fits(largest << max(int(multiplier[1]), 0))
-
-
-def _add_fits(graph: Graph, node: Node) -> str | None:
-    first, second, total = parameters.add(called(graph, node))
-    largest = 255 << parameters.ADD_SHIFT
-    return _lifted(largest, first) or _lifted(largest, second) or _lifted(2 * largest, total)
-
-
-def _mul_fits(graph: Graph, node: Node) -> str | None:
-    return _lifted(255**2, parameters.mul(called(graph, node)))
-
-
-def _mean_fits(graph: Graph, node: Node) -> str | None:
-    c = called(graph, node)
-    return _lifted(255 * math.prod(c.inputs[0].shape[1:3]), parameters.mean(c))
-
-
-def _window_not_empty(graph: Graph, node: Node) -> str | None:
-    a: Mapping[str, Any] = node.attrs
-    if any(a["padding"][2 * k] >= a["kernel"][k] or a["padding"][2 * k + 1] >= a["kernel"][k] for k in (0, 1)):
-        return f"padding {a['padding']} leaves a window of {a['kernel']} without a pixel to average"
-    return None
-
-
-def _output_scale(graph: Graph, node: Node) -> str | None:
-    c = called(graph, node)
-    return None if c.scale(0) < 128 * c.scale(-1) else "hard_swish needs an output scale above 1/128 of its input's"
-
-
-def _few_classes(graph: Graph, node: Node) -> str | None:
-    classes = graph.tensors[node.output].shape[-1]
-    return None if classes <= MAX_CLASSES else f"softmax over {classes} classes; at most {MAX_CLASSES}"
-
-
-def _nothing(graph: Graph, node: Node) -> None:
-    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,25 +298,25 @@ class Row:
     write: Callable[[Emitter, Node], None]
     lead: Callable[[Graph, Node, Tensor], int | None] = _apart
     scratch: Callable[[Graph, Node], int] = lambda graph, node: 0
-    obstacle: Callable[[Graph, Node], str | None] = _nothing
+    obstacle: Callable[[Graph, Node], str | None] = obstacles.nothing
     moves: bool = False
 
 
 ROWS: Mapping[str, Row] = {
-    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, obstacle=_sums_fit),
-    "fully_connected": Row(write=_fully_connected, obstacle=_sums_fit),
-    "add": Row(write=_add, lead=_in_place, obstacle=_add_fits),
-    "mul": Row(write=_mul, lead=_in_place, obstacle=_mul_fits),
+    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, obstacle=obstacles.sums_fit),
+    "fully_connected": Row(write=_fully_connected, obstacle=obstacles.sums_fit),
+    "add": Row(write=_add, lead=_in_place, obstacle=obstacles.add_fits),
+    "mul": Row(write=_mul, lead=_in_place, obstacle=obstacles.mul_fits),
     "max_pool2d": Row(write=_pool, lead=_behind_window),
-    "avg_pool2d": Row(write=_pool, lead=_behind_window, obstacle=_window_not_empty),
-    "mean": Row(write=_mean, obstacle=_mean_fits),
+    "avg_pool2d": Row(write=_pool, lead=_behind_window, obstacle=obstacles.window_not_empty),
+    "mean": Row(write=_mean, obstacle=obstacles.mean_fits),
     "concat": Row(write=_concat),
     "pad": Row(write=_pad, lead=_behind_window),
     "reshape": Row(write=_reshape, lead=_in_place, moves=True),
     "requantize": Row(write=_table, lead=_in_place),
     "relu": Row(write=_table, lead=_in_place),
     "relu6": Row(write=_table, lead=_in_place),
-    "hard_swish": Row(write=_table, lead=_in_place, obstacle=_output_scale),
+    "hard_swish": Row(write=_table, lead=_in_place, obstacle=obstacles.output_scale),
     "sigmoid": Row(write=_table, lead=_in_place),
-    "softmax": Row(write=_softmax, lead=_in_place, obstacle=_few_classes),
+    "softmax": Row(write=_softmax, lead=_in_place, obstacle=obstacles.few_classes),
 }

@@ -1,0 +1,71 @@
+"""What the kernels cannot hold: per op, why a node of it cannot be written, or ``None``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgecnn.graph.ir import Graph, Node
+from edgecnn.quant.reference import parameters
+from edgecnn.quant.reference.parameters import Multiplier
+from edgecnn_converters.c.nodes import called, is_depthwise, start
+
+MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19
+INT32 = 2**31 - 1
+
+
+def sums_fit(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    depthwise = node.op == "conv2d" and is_depthwise(graph, node)
+    first = start(c, folded=not depthwise)
+    reach = np.abs(c.values[1].reshape(len(first), -1).astype(np.int64)).sum(axis=1) * (255 if depthwise else 128)
+    _, shift = parameters.weighted(c)
+    lifted = np.maximum(shift, 0) if node.op == "conv2d" else 0
+    return _fits(int(((np.abs(first) + reach) << lifted).max()))
+
+
+def _fits(largest: int) -> str | None:
+    return None if largest <= INT32 else f"its sums may reach {largest:.3g}, beyond 32 bits"
+
+
+def _lifted(largest: int, multiplier: Multiplier) -> str | None:
+    return _fits(largest << max(int(multiplier[1]), 0))
+
+
+def add_fits(graph: Graph, node: Node) -> str | None:
+    first, second, total = parameters.add(called(graph, node))
+    largest = 255 << parameters.ADD_SHIFT
+    return _lifted(largest, first) or _lifted(largest, second) or _lifted(2 * largest, total)
+
+
+def mul_fits(graph: Graph, node: Node) -> str | None:
+    return _lifted(255**2, parameters.mul(called(graph, node)))
+
+
+def mean_fits(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    return _lifted(255 * math.prod(c.inputs[0].shape[1:3]), parameters.mean(c))
+
+
+def window_not_empty(graph: Graph, node: Node) -> str | None:
+    a: Mapping[str, Any] = node.attrs
+    if any(a["padding"][2 * k] >= a["kernel"][k] or a["padding"][2 * k + 1] >= a["kernel"][k] for k in (0, 1)):
+        return f"padding {a['padding']} leaves a window of {a['kernel']} without a pixel to average"
+    return None
+
+
+def output_scale(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    return None if c.scale(0) < 128 * c.scale(-1) else "hard_swish needs an output scale above 1/128 of its input's"
+
+
+def few_classes(graph: Graph, node: Node) -> str | None:
+    classes = graph.tensors[node.output].shape[-1]
+    return None if classes <= MAX_CLASSES else f"softmax over {classes} classes; at most {MAX_CLASSES}"
+
+
+def nothing(graph: Graph, node: Node) -> None:
+    return None
