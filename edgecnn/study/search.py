@@ -85,7 +85,7 @@ def grid(base: ModelSpec, step: float, tolerance: float = TOLERANCE) -> Grid:
     if not 0 < tolerance <= 0.25:
         raise InputError(f"--tolerance {tolerance:g}: allowed above 0, to 0.25")
     most = COST * (1 + tolerance)
-    ways = [1 + k * step for k in range(math.floor((most - 1) / step) + 1)]
+    ways = [round(1 + k * step, 6) for k in range(math.floor((most - 1) / step) + 1)]
     rules = [Compound(alpha=a, beta=b, gamma=c) for a in ways for b in ways for c in ways]
     rules = [rule for rule in (*rules, Compound()) if abs(rule.cost / COST - 1) <= tolerance]
     macs = size_of(base).macs
