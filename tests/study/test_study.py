@@ -78,6 +78,7 @@ def test_macs_grow_by_the_law(capfd, tmp_path):
     [
         (["show", "--phi", "11.2"], "resolution 1072; allowed: 32 to 1024 pixels"),
         (["show", "--family", "vgg16"], "vgg16 has no scaling rules; families that have: "),
+        (["law", "--family", "efficientnet"], "unknown family 'efficientnet' (did you mean 'efficientnet_b0'?)"),
         (["law", "--family", "resnet21"], "unknown family 'resnet21' (did you mean "),
         (["show", "--family", "resnet20", "--phi", "40"], "width 45.259; allowed: 0.05 to 8.0"),
         (["show", "--family", "resnet20", "--phi", "1e9"], "no machine holds"),
