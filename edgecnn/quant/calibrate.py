@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
-from edgecnn.quant.readers import Reader
+from edgecnn.quant.readers import SWISHES, Reader
 
 SAMPLES_PER_BATCH = 512
 CHUNKS = 96  # at most this many batches' samples are kept per tensor; older ones are thinned evenly
@@ -139,7 +139,7 @@ def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
 
     Args:
         seen: of the activation.
-        reader: the error is counted after this function, which may saturate.
+        reader: the error is counted after this function, and only ends where it saturates are clipped.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if high <= low:
@@ -152,11 +152,12 @@ def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
         k = int(np.argmin(errors))
         return float(lows[k]), float(highs[k])
 
-    low, high = best(low * shares, high * shares)
-    fine = torch.linspace(1.15, 0.7, 19) if reader is None else torch.linspace(1.15, 0.025, 46)
+    if reader is None:
+        low, high = best(low * shares, high * shares)
+    fine = torch.linspace(1.15, 0.7, 19) if reader is None else torch.linspace(1, 0.025, 40)
     if low < 0:
         low, high = best((low * fine).clamp(min=seen.low), torch.full_like(fine, high))
-    if high > 0:
+    if high > 0 and reader not in SWISHES:
         low, high = best(torch.full_like(fine, low), (high * fine).clamp(max=max(seen.high, 0.0)))
     return low, high
 

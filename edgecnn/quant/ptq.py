@@ -17,7 +17,7 @@ from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
 from edgecnn.quant.equalize import equalize
-from edgecnn.quant.readers import Reader, reader_of
+from edgecnn.quant.readers import UNCLIPPED, Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
@@ -110,12 +110,13 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
     """Every activation gets the parameters of its range; those that must share a scale get the same.
 
     The input has the precision's type, and so has everything up to a requantize. What the network is given and what it
-    answers is never clipped: the largest logit is what matters.
+    answers is never clipped: the largest logit is what matters; nor is what a swish or a gate lets through.
 
     Raises:
         UnsupportedError: an op's scale contract cannot be met; names the node.
     """
     fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
+    unclipped = {*graph.inputs, *graph.outputs, *(n.output for n in graph if n.op in UNCLIPPED)}
     types = scheme.activation_types(graph, "int16" if precision == "int16x8" else "int8")
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
@@ -130,7 +131,7 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             quant = FIXED_OF[dtype]
         else:
             seen = [ranges[name] for name in sorted(group)]
-            method = recipe.activation_range if group.isdisjoint((*graph.inputs, *graph.outputs)) else "minmax"
+            method = recipe.activation_range if group.isdisjoint(unclipped) else "minmax"
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
             quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
