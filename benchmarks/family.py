@@ -93,25 +93,31 @@ def counted(artifact: Path, device_name: str) -> int:
     return instructions(device(device_name), runtime_of(artifact), artifact, within_s=WITHIN_S)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The README's table."""
+def table(places: dict[str, Path]) -> str:
+    """The README's table, of what there is so far."""
+    from edgecnn.models import resolve
+    from edgecnn.models.count import size_of
+
     lines = [
-        "| model | parameters | MACs | int8 `.tflite` / `.onnx` / OpenVINO, MB | agreement | SQNR | instructions |",
+        "| | parameters, M | MACs, M | `.tflite` / `.onnx` / OpenVINO, MB | agreement | SQNR, dB | instructions, M |",
         "|---|---|---|---|---|---|---|",
     ]
-    for r in rows:
-        sizes = " / ".join(f"{r[f'{t}_bytes'] / 1e6:.2f}" for t in TARGETS)
-        agreement = f"{r['agreement']:.0f} % of {r['images']['test']}"
-        instructions = f"{r['instructions'] / 1e6:,.1f} M" if r.get("instructions") else "not counted"
-        lines.append(
-            f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['macs'] / 1e6:,.0f} M | {sizes} | {agreement} | "
-            f"{r['difference_db']:.1f} dB | {instructions} |"
-        )
+    for name, place in places.items():
+        size, cells = size_of(resolve(name)), ["", "", "", ""]
+        if place.exists():
+            row = json.loads(place.read_text())
+            count = row["images"]["test"]
+            cells[0] = " / ".join(f"{row[f'{target}_bytes'] / 1e6:.2f}" for target in TARGETS)
+            cells[1] = f"{round(row['agreement'] * count / 100)} of {count}"
+            cells[2] = f"{row['difference_db']:.1f}"
+            cells[3] = f"{row['instructions'] / 1e6:,.1f}" if "instructions" in row else ""
+        lines.append(f"| {name} | {size.parameters / 1e6:.2f} | {size.macs / 1e6:,.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Rows, then counts, as far as they are not there yet."""
+    """Rows, then counts, as far as they are not there yet, the smallest models first."""
+    from edgecnn.files import write_json
     from edgecnn.models import FAMILIES, resolve
     from edgecnn.models.count import size_of
 
@@ -119,23 +125,25 @@ def main() -> None:
     parser.add_argument("--models", help="comma-separated; default: every family at its own size, plain networks apart")
     parser.add_argument("--device", help="count instructions there, a device of kind qemu")
     parser.add_argument("--out", type=Path, required=True, help="where rows and .tflite files are kept as they come")
+    parser.add_argument("--table", action="store_true", help="measure nothing; print what the folder holds")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     names = options.models.split(",") if options.models else [n for n in FAMILIES if not n.startswith("plain")]
-    names.sort(key=lambda name: size_of(resolve(name)).macs)
     places = {name: options.out / f"{name}.json" for name in names}
-    for name, place in places.items():
-        if not place.exists():
-            place.write_text(json.dumps(measured(name, options.out), indent=1))
-            print(place.read_text(), file=sys.stderr, flush=True)
-    for name, place in places.items() if options.device else ():
-        row = json.loads(place.read_text())
-        if "instructions" not in row:
-            row["instructions"] = counted(options.out / f"{name}.tflite", options.device)
-            place.write_text(json.dumps(row, indent=1))
-            print(name, row["instructions"], file=sys.stderr, flush=True)
-            (options.out / f"{name}.tflite").unlink()
-    print(table([json.loads(place.read_text()) for place in places.values()]))
+    if not options.table:
+        smallest_first = sorted(places, key=lambda name: size_of(resolve(name)).macs)
+        for name in smallest_first:
+            if not places[name].exists():
+                write_json(places[name], measured(name, options.out))
+                print(places[name].read_text(), file=sys.stderr, flush=True)
+        for name in smallest_first if options.device else ():
+            row = json.loads(places[name].read_text())
+            if "instructions" not in row:
+                row["instructions"] = counted(options.out / f"{name}.tflite", options.device)
+                write_json(places[name], row)
+                print(name, row["instructions"], file=sys.stderr, flush=True)
+                (options.out / f"{name}.tflite").unlink()
+    print(table(places))
 
 
 if __name__ == "__main__":
