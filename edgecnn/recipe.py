@@ -47,7 +47,7 @@ class Recipe:
     )
     bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
     correction_images: int = _setting(
-        32, "calibration images that bias correction looks at; fewer where their activations would not fit in 3.5 GiB"
+        32, "calibration images that bias correction looks at; fewer where their activations would not fit in 2.5 GiB"
     )
     reconstruction: str = _setting(
         "none", "none, or layer: choose each layer's integers and bias for what they make of the images"
