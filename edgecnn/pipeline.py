@@ -222,7 +222,7 @@ def _quantized(
                 first, stream = calibrate.peeked(stream, recipe.statistics_images)
                 graph = ptq.prepare(graph, first, recipe)
             keep = max(ptq.images_needed(recipe), RANKING_IMAGES if request.mixed else 0)
-            seen = calibrate.calibrate(graph, stream, keep=keep, seed=request.seed)
+            seen = calibrate.calibrate(graph, stream, keep=keep)
             notes.append(f"{len(images) - len(images.bad)} images")
         with watch.step("quantize") as notes:
             exact, graph = graph, ptq.quantize(graph, seen, recipe, request.precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -16,8 +16,8 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
 from edgecnn.quant.readers import SWISHES, Reader
 
-SAMPLES_PER_BATCH = 512
-CHUNKS = 96  # at most this many batches' samples are kept per tensor; older ones are thinned evenly
+BINS = 8192  # on either side of zero; the largest value falls into the outer half of them
+LOOKED_AT = 1 << 16  # values of one activation per batch that are counted, evenly over positions and channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,35 +27,78 @@ class Range:
     Attributes:
         low: smallest value.
         high: largest value.
-        samples: some of the values, evenly over the batches, float32 ``(n,)``.
+        samples: values, rising, float32 ``(n,)``.
+        counts: how often each was seen, float32 ``(n,)``.
     """
 
     low: float
     high: float
     samples: NDArray[np.float32]
+    counts: NDArray[np.float32]
+
+
+def range_of(values: NDArray[np.float32]) -> Range:
+    """The range of values at hand."""
+    samples, counts = np.unique(values, return_counts=True)
+    return Range(low=float(samples[0]), high=float(samples[-1]), samples=samples, counts=counts.astype(np.float32))
+
+
+def union(seen: Sequence[Range]) -> Range:
+    """What several activations showed together."""
+    samples, counts = np.concatenate([r.samples for r in seen]), np.concatenate([r.counts for r in seen])
+    order = np.argsort(samples, kind="stable")
+    low, high = min(r.low for r in seen), max(r.high for r in seen)
+    return Range(low=low, high=high, samples=samples[order], counts=counts[order])
 
 
 class _Watch:
-    """Running range and bounded sample of one activation."""
+    """Running range and histogram of one activation.
+
+    Bins are a power of two wide, zero in the middle of one: exact zeros stay exact, and where a value falls outside,
+    bins are joined. Clipping is decided by the tails: few values among many, which a sample of thousands misses.
+    """
 
     def __init__(self) -> None:
         self.low, self.high = float("inf"), float("-inf")
         self.finite = True
-        self.chunks: list[torch.Tensor] = []
-        self.every, self.seen = 1, 0
+        self.counts = torch.zeros(2 * BINS + 1, dtype=torch.float64)
+        self.width = 0.0
+        self.seen = 0
         self.spans: list[float] = []  # of the range, after each batch
 
-    def see(self, values: torch.Tensor, generator: torch.Generator) -> None:
+    def see(self, values: torch.Tensor, channels: int) -> None:
+        """Values of one batch, channels last, as one row."""
         low, high = (float(v) for v in torch.aminmax(values))  # NaN where one of the values is
         self.finite = self.finite and math.isfinite(low) and math.isfinite(high)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.spans.append(self.high - self.low)
-        if self.seen % self.every == 0:
-            if len(self.chunks) == CHUNKS:
-                self.chunks, self.every = self.chunks[::2], self.every * 2
-            if self.seen % self.every == 0:
-                self.chunks.append(values[torch.randint(values.numel(), (SAMPLES_PER_BATCH,), generator=generator)])
+        if self.finite:
+            stride = -(-values.numel() // LOOKED_AT)
+            while math.gcd(stride, channels) > 1:  # it would see some channels only
+                stride += 1
+            self._count(values[self.seen % stride :: stride], max(-low, high))
         self.seen += 1
+
+    def _count(self, values: torch.Tensor, largest: float) -> None:
+        if largest > self.width * BINS:
+            width = 2.0 ** math.ceil(math.log2(largest / BINS))
+            if self.width:
+                factor = round(width / self.width)
+                middles = torch.arange(-BINS, BINS + 1, dtype=torch.float64) / factor
+                joined = torch.zeros_like(self.counts)
+                self.counts = joined.index_add_(0, torch.round(middles).long() + BINS, self.counts)
+            self.width = width
+        if self.width:
+            edge = (BINS + 0.5) * self.width
+            self.counts += torch.histc(values, 2 * BINS + 1, -edge, edge)
+        else:  # nothing but zeros so far
+            self.counts[BINS] += values.numel()
+
+    def range(self) -> Range:
+        """What was seen."""
+        (taken,) = torch.nonzero(self.counts, as_tuple=True)
+        samples = ((taken - BINS).double() * self.width).float()
+        return Range(low=self.low, high=self.high, samples=samples.numpy(), counts=self.counts[taken].float().numpy())
 
     @property
     def growth(self) -> float:
@@ -79,25 +122,23 @@ class Calibration:
     growth: Mapping[str, float] = field(default_factory=dict)
 
 
-def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int = 0, seed: int = 0) -> Calibration:
+def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int = 0) -> Calibration:
     """The range of every activation over the batches.
 
     Args:
         graph: float.
         batches: (N, H, W, C) float32 network inputs, streamed once; memory does not grow with their number.
         keep: how many of the first images to keep.
-        seed: of the sample that ``mse`` ranges look at.
 
     Raises:
         InputError: no images, or an activation that is NaN or infinite; names the layer.
     """
     run = TorchGraph(graph)
     watches = {t.name: _Watch() for t in graph.activations()}
-    generator = torch.Generator().manual_seed(seed)
 
     def observe(name: str, value: torch.Tensor) -> None:
         flat = (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).reshape(-1)
-        watches[name].see(flat, generator)
+        watches[name].see(flat, value.shape[1])
 
     kept: list[NDArray[np.float32]] = []
     missing, count = keep, 0
@@ -114,7 +155,7 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
             raise InputError(
                 f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
             )
-    ranges = {name: Range(low=w.low, high=w.high, samples=torch.cat(w.chunks).numpy()) for name, w in watches.items()}
+    ranges = {name: watch.range() for name, watch in watches.items()}
     growth = {name: watch.growth for name, watch in watches.items()}
     images = np.concatenate(kept) if kept else np.zeros((0,), np.float32)
     return Calibration(ranges=ranges, images=images, growth=growth)
@@ -144,11 +185,11 @@ def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if high <= low:
         return low, high
-    x = torch.from_numpy(seen.samples)
+    x, counts = torch.from_numpy(seen.samples), torch.from_numpy(seen.counts)
     shares = torch.linspace(1.0, 0.3, 36)
 
     def best(lows: torch.Tensor, highs: torch.Tensor) -> tuple[float, float]:
-        errors = [_squared_error(x, float(a), float(b), reader) for a, b in zip(lows, highs, strict=True)]
+        errors = [_squared_error(x, counts, float(a), float(b), reader) for a, b in zip(lows, highs, strict=True)]
         k = int(np.argmin(errors))
         return float(lows[k]), float(highs[k])
 
@@ -167,14 +208,16 @@ def percentile_range(seen: Range, percentile: float) -> tuple[float, float]:
 
     Source: Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (percentile calibration).
     """
-    low, high = np.percentile(seen.samples, [100 - percentile, percentile])
+    share = np.cumsum(seen.counts, dtype=np.float64) / seen.counts.sum(dtype=np.float64)
+    low = seen.samples[np.searchsorted(share, 1 - percentile / 100, side="right")]
+    high = seen.samples[np.searchsorted(share, percentile / 100)]
     return float(low), float(high)
 
 
-def _squared_error(x: torch.Tensor, low: float, high: float, reader: Reader | None) -> float:
+def _squared_error(x: torch.Tensor, counts: torch.Tensor, low: float, high: float, reader: Reader | None) -> float:
     scale = max((high - low) / 255, 1e-30)
     zero = round(-128 - low / scale)
     real = (torch.clamp(torch.round(x / scale) + zero, -128, 127) - zero) * scale
     if reader is not None:
         real, x = reader(real), reader(x)
-    return float(torch.mean((real - x) ** 2))
+    return float(torch.dot((real - x) ** 2, counts))

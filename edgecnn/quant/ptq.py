@@ -15,7 +15,7 @@ from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
 from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
-from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range
+from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
 from edgecnn.quant.equalize import equalize
 from edgecnn.quant.readers import UNCLIPPED, Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
@@ -180,14 +180,13 @@ def _group_qparams(
 ) -> QParams:
     if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
         return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
-    samples = np.concatenate([r.samples for r in seen])
-    union = Range(low=min(r.low for r in seen), high=max(r.high for r in seen), samples=samples)
+    together = union(seen)
     match method:
         case "mse":
-            return scheme.activation_qparams(*mse_range(union, reader))
+            return scheme.activation_qparams(*mse_range(together, reader))
         case "percentile":
-            return scheme.activation_qparams(*percentile_range(union, percentile))
-    return scheme.activation_qparams(union.low * margin, union.high * margin)
+            return scheme.activation_qparams(*percentile_range(together, percentile))
+    return scheme.activation_qparams(together.low * margin, together.high * margin)
 
 
 def quantize_constants(graph: Graph) -> Graph:

@@ -85,9 +85,11 @@ class _Widening:
             self.nodes.append(node)
             return
         (x,), out = node.inputs, node.output
-        shape, shifted = self.tensors[x].shape, np.clip(self.ranges[x].samples + np.float32(3), 0, 6)
-        sum_ = self._activation(f"{out}.shifted", shape, Range(low=0.0, high=6.0, samples=shifted))
-        gate = self._activation(f"{out}.gate", shape, Range(low=0.0, high=1.0, samples=shifted / np.float32(6)))
+        shape, seen = self.tensors[x].shape, self.ranges[x]
+        shifted = replace(seen, low=0.0, high=6.0, samples=np.clip(seen.samples + np.float32(3), 0, 6))
+        sixths = replace(shifted, high=1.0, samples=shifted.samples / np.float32(6))
+        sum_ = self._activation(f"{out}.shifted", shape, shifted)
+        gate = self._activation(f"{out}.gate", shape, sixths)
         three, sixth = self._constant(f"{out}.three", 3.0), self._constant(f"{out}.sixth", 1 / 6)
         self.nodes += [
             make_node("add", (x, three), sum_, node.source, activation="relu6"),

@@ -281,7 +281,7 @@ def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, pr
     if steps.prepares:
         first, stream = peeked(stream, steps.statistics_images)
         graph = prepare(graph, first, steps)
-    seen = calibrate(graph, stream, keep=images_needed(steps), seed=config.seed)
+    seen = calibrate(graph, stream, keep=images_needed(steps))
     quantized = quantize(graph, seen, steps)
     record = {
         "recipe": steps.to_json(),

@@ -20,7 +20,7 @@ from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant import scheme
-from edgecnn.quant.calibrate import CHUNKS, SAMPLES_PER_BATCH, Range, calibrate, mse_range, percentile_range
+from edgecnn.quant.calibrate import BINS, calibrate, mse_range, percentile_range, range_of
 from edgecnn.quant.ptq import images_needed, quantize, quantize_weights
 from edgecnn.quant.reference import run
 from edgecnn.recipe import RECIPES, Recipe, recipe
@@ -103,7 +103,7 @@ def test_weights_are_nearest_symmetric_and_in_range(weight, method):
 def test_mse_ranges_clip_an_outlier_and_never_do_worse():
     rng = np.random.default_rng(0)
     samples = np.concatenate([rng.normal(0, 1, 500_000), [20.0]]).astype(np.float32)
-    seen = Range(low=float(samples.min()), high=20.0, samples=samples)
+    seen = range_of(samples)
     low, high = mse_range(seen)
     assert high < 18
 
@@ -123,17 +123,23 @@ def test_a_bias_too_large_for_int32_widens_its_weights():
 
 def test_calibration_memory_does_not_grow_with_the_images():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
-    seen = calibrate(graph, (images(graph, 2, seed) for seed in range(3 * CHUNKS)))
+    seen = calibrate(graph, (images(graph, 2, seed) for seed in range(100)))
     for found in seen.ranges.values():
-        assert found.samples.size <= CHUNKS * SAMPLES_PER_BATCH
+        assert found.samples.size <= 2 * BINS + 1
 
 
-def test_calibration_is_deterministic_and_seeded():
+def test_calibration_counts_what_it_saw():
     graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
-    a, b, c = (calibrate(graph, [images(graph, 8)], seed=s).ranges for s in (0, 0, 1))
+    batches, outputs = [scale * images(graph, 8) for scale in (0, 0.01, 1, 300, 2)], []
     name = graph.outputs[0]
-    np.testing.assert_array_equal(a[name].samples, b[name].samples)
-    assert not np.array_equal(a[name].samples, c[name].samples)
+    for batch in batches:
+        TorchGraph(graph)(torch.from_numpy(batch), lambda k, v: outputs.append(v.numpy().copy()) if k == name else None)
+    exact, found = np.concatenate([v.ravel() for v in outputs]), calibrate(graph, batches).ranges[name]
+    assert (found.low, found.high) == (exact.min(), exact.max())
+    assert found.counts.sum() == exact.size
+    width = 2.0 ** np.ceil(np.log2(np.abs(exact).max() / BINS))
+    edges = (np.append(found.samples, np.inf) - width / 2).astype(np.float64)
+    np.testing.assert_allclose(np.cumsum(found.counts), np.searchsorted(np.sort(exact), edges[1:]), atol=2)
 
 
 def test_no_images_and_bad_activations():
@@ -252,7 +258,7 @@ def test_a_recipe_is_a_file_to_print_edit_and_keep(name, tmp_path, capsys):
 
 def test_percentile_ranges_leave_the_tails_out():
     samples = np.linspace(-1, 3, 100_001, dtype=np.float32)
-    seen = Range(low=-1, high=3, samples=samples)
+    seen = range_of(samples)
     assert percentile_range(seen, 99) == pytest.approx((-0.96, 2.96), abs=1e-4)
     assert percentile_range(seen, 100) == pytest.approx((-1, 3))
 

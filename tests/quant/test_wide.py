@@ -13,7 +13,7 @@ from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.ops import make_node
 from edgecnn.quant import ptq, scheme
-from edgecnn.quant.calibrate import Calibration, Range
+from edgecnn.quant.calibrate import Calibration, range_of
 from edgecnn.quant.reference import run
 from edgecnn.recipe import Recipe
 from edgecnn_converters.tflite import convert
@@ -26,7 +26,7 @@ def requantized(graph: Graph, precision: str = "int8", keep: tuple[str, ...] = (
     ranges = {}
     for tensor in graph.activations():
         ends = tensor.quant.dequantize(np.array(tensor.quant.limits))
-        ranges[tensor.name] = Range(low=float(ends[0]), high=float(ends[1]), samples=ends)
+        ranges[tensor.name] = range_of(ends)
     recipe = Recipe(name="test", activation_range="minmax", bias_correction=False, keep=keep)
     seen = Calibration(ranges=ranges, images=np.zeros((0,), np.float32))
     return ptq.quantize(float_graph(graph), seen, recipe, precision)
@@ -188,8 +188,8 @@ def test_a_dead_layer_stays_in_int32_on_its_way(tmp_path):
     bias = graph.tensors[graph.nodes[0].inputs[2]]
     graph = graph.with_tensors(type(bias)(name=bias.name, shape=bias.shape, value=np.full(bias.shape, -30, np.float32)))
     span = np.array([-1, 1], np.float32)
-    ranges = {t.name: Range(low=-1.0, high=1.0, samples=span) for t in graph.activations()}
-    ranges[dead] = Range(low=0.0, high=0.0, samples=np.zeros(2, np.float32))
+    ranges = {t.name: range_of(span) for t in graph.activations()}
+    ranges[dead] = range_of(np.zeros(2, np.float32))
     recipe = Recipe(name="test", activation_range="minmax", bias_correction=False)
     wide = ptq.quantize(graph, Calibration(ranges=ranges, images=span[:0]), recipe, "int16x8")
     equal(wide, images(wide, 20), tmp_path)
