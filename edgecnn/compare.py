@@ -136,7 +136,10 @@ def compare(
         x = feed.normalise(pixels)
         if by_layer and not layers:
             layers = _by_layer(left, right, x[:1])
-        mine, theirs = left.run(x), right.run(x)
+        mine, theirs = (
+            left.run(x),
+            right.run(feed.renormalised(x, right.metadata.preprocess if preprocess is None else None)),
+        )
         meter.update(theirs, None, mine)
         if left.grid is not None:
             apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))

@@ -58,7 +58,7 @@ class Export:
         output: the directory.
         checking: how to check what comes out.
         calibration: a folder of images, ``demo``, or ``none`` for synthesised ones; needed for int8 and int16x8.
-        calibration_images: at most so many.
+        calibration_images: at most so many; ``None`` is what the recipe is worth.
         recipe: a named recipe.
         reduce_range: 7-bit weights, for x86 without VNNI.
         per_tensor: one scale for all of a layer's weights.
@@ -74,7 +74,7 @@ class Export:
     output: Path
     checking: Checking
     calibration: str | None = None
-    calibration_images: int = 300
+    calibration_images: int | None = None
     recipe: str = DEFAULT
     reduce_range: bool = False
     per_tensor: bool = False
@@ -116,6 +116,10 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     calibration_images = _calibration_images(request)
     with watch.step("capture") as notes:
         loaded = load_graph(request.source)
+        if calibration_images is not None:
+            from edgecnn.quant import ptq
+
+            loaded = ptq.aligned(loaded.as_float(), request.steps, request.precision)
         notes.append(f"{len(loaded.nodes)} ops, {_megabytes(_weight_bytes(loaded))} of weights")
     if images is not None:
         outputs = math.prod(loaded.tensors[loaded.outputs[0]].shape)
@@ -180,13 +184,14 @@ def _check_mixed(request: Export) -> None:
 def _calibration_images(request: Export) -> Images | None:
     if request.calibration is None:
         return None
+    count = request.calibration_images or request.steps.calibration_images
     if request.calibration == DATA_FREE:
-        return SyntheticImages(count=request.calibration_images, seed=request.seed)
+        return SyntheticImages(count=count, seed=request.seed)
     return open_images(
         request.calibration,
         demo_split="calibration",
         labelled=False,
-        limit=request.calibration_images,
+        limit=count,
         shuffle=request.seed,
         skip_bad=request.skip_bad_images,
     )

@@ -60,6 +60,12 @@ class Preprocess:
         shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
         return pixels.astype(np.float32) * scale + shift
 
+    def renormalised(self, inputs: NDArray[np.float32], other: Preprocess | None) -> NDArray[np.float32]:
+        """What ``other`` makes of the pixels that became these inputs here; its size and crop are not looked at."""
+        if other is None or (other.mean, other.std) == (self.mean, self.std):
+            return inputs
+        return other.normalise(inputs * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; ``from_json`` reads it back."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

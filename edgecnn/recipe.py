@@ -31,6 +31,10 @@ class Recipe:
     """
 
     name: str
+    pixel_grid: bool = _setting(
+        True,
+        "feed pixels that are the input's integers already; a mean of 127.5 becomes 127 (preprocessing, first bias)",
+    )
     equalization: bool = _setting(True, "scale channels so that integers cost them less (cross-layer equalization)")
     bias_absorption: bool = _setting(False, "move biases that keep a ReLU's channels high into the next layer")
     statistics_images: int = _setting(48, "calibration images that equalization and absorption look at")
@@ -77,6 +81,11 @@ class Recipe:
                 raise InputError(f"{key} {getattr(self, key)}: at least 1")
 
     @property
+    def calibration_images(self) -> int:
+        """How many images it is worth giving."""
+        return max(300, self.reconstruction_images) if self.reconstruction != "none" else 300
+
+    @property
     def prepares(self) -> bool:
         """Whether the float network is changed before its ranges are taken."""
         return self.equalization or self.bias_absorption
@@ -103,8 +112,8 @@ RECIPES: Mapping[str, Recipe] = {
     r.name: r
     for r in (
         Recipe(name="fast"),
-        Recipe(name="best", statistics_images=300, reconstruction="layer"),
-        Recipe(name="minmax", equalization=False, activation_range="minmax", bias_correction=False),
+        Recipe(name="best", statistics_images=300, reconstruction="layer", reconstruction_images=500),
+        Recipe(name="minmax", pixel_grid=False, equalization=False, activation_range="minmax", bias_correction=False),
     )
 }
 DEFAULT = "fast"

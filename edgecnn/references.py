@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.graph.ir import Graph
+from edgecnn.preprocess import Preprocess
 from edgecnn.report import BesideHost, Parity
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
@@ -36,6 +37,11 @@ def float_reference(graph: Graph) -> Reference:
         return made.reshape(len(x), -1)
 
     return reference
+
+
+def fed_as(reference: Reference, fed: Preprocess | None, own: Preprocess | None) -> Reference:
+    """The reference for inputs normalised as ``fed`` says, which itself takes them as ``own`` says, where both do."""
+    return reference if fed is None or own is None else lambda x: reference(fed.renormalised(x, own))
 
 
 def session_reference(session: Session) -> Reference:

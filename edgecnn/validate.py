@@ -12,7 +12,7 @@ from edgecnn.errors import InputError
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load
 from edgecnn.progress import Stopwatch
-from edgecnn.references import Reference, float_reference, session_reference
+from edgecnn.references import Reference, fed_as, float_reference, session_reference
 from edgecnn.report import ReportEntry
 from edgecnn.source import with_overrides
 from edgecnn_converters.registry import converter
@@ -72,6 +72,7 @@ def _reference(
     request: Validate, metadata: Metadata, precision: str
 ) -> tuple[Reference | None, Graph | None, tuple[str, ...]]:
     """fp32, the integer oracle, and what to tell the user about them."""
+    fed = metadata.preprocess if request.preprocess is None else None
     comparing = request.checking.limits.comparing
     beside = graph_path(request.artifact)
     given = request.reference
@@ -85,7 +86,11 @@ def _reference(
         return None, None, said
     path = beside if given is None else Path(given)
     if path.suffix != ".edgecnn":
-        return session_reference(open_session(device("host"), path, threads=1)), None, ()
+        target = runtime_of(path).target
+        manifest = read_manifest(path, target)
+        theirs = manifest.metadata if manifest is not None else converter(target).described(path)[2]
+        exact = session_reference(open_session(device("host"), path, threads=1))
+        return fed_as(exact, fed, theirs.preprocess if theirs is not None else None), None, ()
     graph = load(path)
     theirs = graph.metadata
     if given is None and metadata.weights_sha256 is not None and theirs.weights_sha256 != metadata.weights_sha256:
@@ -95,5 +100,5 @@ def _reference(
     oracle = graph if integer and precision == graph.precision and same else None
     if integer and oracle is None:
         said = (f"not compared with the integer oracle: {path.name} is of another quantization",)
-        return float_reference(graph), None, said
-    return float_reference(graph), oracle, ()
+        return fed_as(float_reference(graph), fed, theirs.preprocess), None, said
+    return fed_as(float_reference(graph), fed, theirs.preprocess), oracle, ()

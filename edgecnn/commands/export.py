@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|demo|none",
         help="images that set the ranges; no labels needed; none: synthesised ones, at some loss",
     )
-    parser.add_argument("--calibration-images", type=positive, default=300, metavar="N", help="at most N (default 300)")
+    parser.add_argument("--calibration-images", type=positive, metavar="N", help="at most N (default 300; best: 500)")
     parser.add_argument(
         "--recipe",
         default=DEFAULT,

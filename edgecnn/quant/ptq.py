@@ -17,6 +17,7 @@ from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
 from edgecnn.quant.equalize import equalize
+from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import UNCLIPPED, Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.statistics import channel_statistics
@@ -51,6 +52,11 @@ def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: 
     if recipe.bias_correction:
         result = correct_biases(result, calibration.images[: recipe.correction_images])
     return result
+
+
+def aligned(graph: Graph, recipe: Recipe, precision: str) -> Graph:
+    """The float graph, fed so that pixels are integers already where the recipe asks for it and they can be."""
+    return on_pixels(graph) if recipe.pixel_grid and precision == "int8" else graph
 
 
 def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
@@ -134,7 +140,11 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             method = recipe.activation_range if group.isdisjoint(unclipped) else "minmax"
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
-            quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
+            exact = pixel_grid(graph.metadata.preprocess) if recipe.pixel_grid and dtype == "int8" else None
+            if exact is not None and not group.isdisjoint(graph.inputs):
+                quant = exact
+            else:
+                quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))

@@ -49,13 +49,14 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
         images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
         limit: the largest weight integer.
     """
-    images = images[:: -(-len(images) // affordable(graph, len(images), _bytes, MEMORY))]
+    count = affordable(graph, len(images), _bytes, MEMORY)
+    images = images[np.arange(count) * len(images) // count]
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     tensors = dict(graph.tensors)
     (name,) = graph.inputs
-    streams = _Streams(exact=exact, floats={name: list(torch.split(whole, CHUNK))}, integers={})
-    streams.integers[name] = [_encode(chunk, tensors[name].quant) for chunk in streams.floats[name]]
+    streams = _Streams(exact=exact, floats={name: [_halved(chunk) for chunk in torch.split(whole, CHUNK)]}, integers={})
+    streams.integers[name] = [_encode(chunk, tensors[name].quant) for chunk in torch.split(whole, CHUNK)]
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
     for k, node in enumerate(track(graph.nodes, "reconstruct", len(graph.nodes))):
         if node.op in WEIGHTED:
@@ -69,9 +70,9 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
 
 
 def _bytes(activation: Tensor) -> int:
-    """Of one value: float32, and the integer."""
+    """Of one value: float16, and the integer."""
     assert activation.quant is not None
-    return 4 + np.dtype(activation.quant.dtype).itemsize
+    return 2 + np.dtype(activation.quant.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class _Streams:
 
     Attributes:
         exact: float constants as torch lays them out.
-        floats: the float network's activations.
+        floats: the float network's activations, float16 where it can hold them.
         integers: the quantized network's.
     """
 
@@ -95,12 +96,14 @@ class _Streams:
         count = len(next(iter(self.floats.values())))
         self.floats[node.output], self.integers[node.output] = [], []
         for j in range(count):
-            arguments = [self.floats[i][j] if i in self.floats else self.exact[i] for i in node.inputs]
-            out = run_node(node, arguments)
-            shared = any(out.data_ptr() == x.data_ptr() for x in arguments)
-            self.floats[node.output].append(out.clone() if shared else out)
+            arguments = [self.exact[i] if i in self.exact else self.real(i, j) for i in node.inputs]
+            self.floats[node.output].append(_halved(run_node(node, arguments)))
             given = [coarse[i] if i in coarse else self.decoded(i, j, tensors) for i in node.inputs]
             self.integers[node.output].append(_encode(run_node(node, given), made))
+
+    def real(self, name: str, j: int) -> torch.Tensor:
+        """A chunk of the float network's activation."""
+        return self.floats[name][j].float()
 
     def decoded(self, name: str, j: int, tensors: Mapping[str, Tensor]) -> torch.Tensor:
         """A chunk of the quantized network's activation as real values."""
@@ -112,6 +115,12 @@ class _Streams:
         """An activation that nothing reads any more."""
         self.floats.pop(name, None)
         self.integers.pop(name, None)
+
+
+def _halved(real: torch.Tensor) -> torch.Tensor:
+    """Half the bytes: its rounding is far below the integers'."""
+    half = real.half()
+    return half if bool(torch.isfinite(half).all()) else real.clone()
 
 
 def _encode(real: torch.Tensor, quant: QParams | None) -> torch.Tensor:
@@ -138,8 +147,8 @@ def _solve_layer(node: Node, tensors: Mapping[str, Tensor], streams: _Streams, l
     groups, taps = attrs.get("groups", 1), float_weight[0].numel()
     moments = _Moments(groups, taps, len(float_weight) // groups)
     before = without_activation(node)
-    for j, x in enumerate(streams.floats[source.name]):
-        y = run_node(before, [x, float_weight, streams.exact[bias.name]])
+    for j in range(len(streams.floats[source.name])):
+        y = run_node(before, [streams.real(source.name, j), float_weight, streams.exact[bias.name]])
         moments.add(_patches(node, streams.decoded(source.name, j, tensors), float_weight), y)
     rows = float_weight.reshape(groups, -1, taps).double()
     scales = torch.from_numpy(np.broadcast_to(weight.quant.scale, (len(float_weight),)).astype(np.float64))

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.quant.calibrate import Range, calibrate, mse_range
+from edgecnn.quant.calibrate import calibrate, mse_range, range_of
 from edgecnn.quant.ptq import quantize
 from edgecnn.quant.readers import reader_of
 from edgecnn.quant.scheme import activation_qparams
@@ -78,7 +78,7 @@ def error_after(function, samples, low, high):
 @pytest.mark.parametrize("function", [F.silu, F.hardswish, torch.sigmoid], ids=["silu", "hard_swish", "sigmoid"])
 def test_steps_go_where_the_function_is_steep(function):
     samples = np.random.default_rng(0).normal(-4, 6, 20000).astype(np.float32)
-    seen = Range(low=float(samples.min()), high=float(samples.max()), samples=samples)
+    seen = range_of(samples)
     (low, high), plain = mse_range(seen, function), mse_range(seen)
     assert low > plain[0] / 2
     assert error_after(function, samples, low, high) < error_after(function, samples, *plain) / 2
