@@ -24,7 +24,7 @@ from edgecnn.lint import CalibrationLint
 from edgecnn.progress import Stopwatch, track
 from edgecnn.recipe import DEFAULT, Recipe
 from edgecnn.recipe import recipe as named_recipe
-from edgecnn.references import float_reference
+from edgecnn.references import fed_as, float_reference
 from edgecnn.report import ReportEntry
 from edgecnn.source import Source, load_graph
 from edgecnn.synthetic import SyntheticImages
@@ -115,7 +115,7 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     images = request.checking.open_images()
     calibration_images = _calibration_images(request)
     with watch.step("capture") as notes:
-        loaded = load_graph(request.source)
+        given = loaded = load_graph(request.source)
         if calibration_images is not None:
             from edgecnn.quant import ptq
 
@@ -130,7 +130,8 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     if request.checking.runs_anything:
         with watch.step("validate") as notes:
             oracle = graph if graph.precision in INTEGER_PRECISIONS else None
-            reference = float_reference(loaded) if images is not None else None
+            exact = fed_as(float_reference(given), loaded.metadata.preprocess, given.metadata.preprocess)
+            reference = exact if images is not None else None
             entries = check(subjects, request.checking, images, reference=reference, oracle=oracle)
             notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
     else:
