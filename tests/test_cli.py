@@ -117,7 +117,8 @@ def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd
     (entry,) = json.loads(capfd.readouterr().out)
     before = exported[1][0]
     near = pytest.approx(
-        before["accuracy"]["sqnr_db"], abs=0.01
+        before["accuracy"]["sqnr_db"],
+        abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
     )  # fp32 is the equalized network: equal but for rounding
     assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near}
     assert entry["parity"] == before["parity"]

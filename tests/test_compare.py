@@ -155,7 +155,8 @@ def test_validate_takes_every_format(exported, target, capfd):
     (entry,) = json.loads(capfd.readouterr().out)
     before = next(e for e in json.loads((exported / "report.json").read_text()) if e["target"] == target)
     near = pytest.approx(
-        before["accuracy"]["sqnr_db"], abs=0.01
+        before["accuracy"]["sqnr_db"],
+        abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
     )  # fp32 is the equalized network: equal but for rounding
     assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near}
     assert entry["parity"] == before["parity"]

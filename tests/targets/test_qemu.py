@@ -203,7 +203,7 @@ def test_an_emulated_device_has_accuracy_and_counts_and_no_time(emulators, artif
     assert there["resources"]["cache_misses"] == {"l1d": 50, "l2": 5}
     assert there["resources"]["estimated_ms"] > 0
     assert there["beside_host"] == {"n": 16, "max_lsb": 0, "agreement": 100.0}
-    assert {c["name"] for c in there["checks"]} == {"instructions", "float_ops", "host_lsb"}
+    assert {c["name"] for c in there["checks"]} == {"instructions", "float_ops", "host_lsb", "host_agreement"}
     assert here["latency"]["median_ms"] > 0
     assert "--max-instructions is not checked here: this device has no figure for it" in here["findings"]
     (over,) = report(capfd, 1, artifact, "--device", "cortex-a53", "--max-instructions", "999")
