@@ -17,7 +17,7 @@ from edgecnn.graph.ir import Graph
 from edgecnn.quant.readers import SWISHES, Reader
 
 BINS = 8192  # on either side of zero; the largest value falls into the outer half of them
-LOOKED_AT = 1 << 16  # values of one activation per batch that are counted, evenly over positions and channels
+LOOKED_AT = 1 << 14  # values of one activation per batch that are counted, evenly over positions and channels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,6 +183,7 @@ class RemoteSession:
         self.threads, self.command, self.opening = threads, command, opening(path, target, threads, kernels)
         self.notes, self.memory, self._count, self._recalled, self._ran = notes, memory, runners, 0, 0
         self._runners: list[Runner] = []
+        self._own: set[int] = set()  # hashes of what ran here in this session
         try:
             details, graph = self._opened()
             self._said = _described(path, target, kernels, details, graph, vnni=vnni)
@@ -229,7 +230,9 @@ class RemoteSession:
         fed = [image.tobytes() for image in batch]
         made = {k: self.memory.output(image) for k, image in enumerate(fed)} if self.memory is not None else {}
         new = [k for k in range(len(fed)) if made.get(k) is None]
-        self._recalled, self._ran = self._recalled + len(fed) - len(new), self._ran + len(new)
+        earlier = [k for k in set(range(len(fed))) - set(new) if hash(fed[k]) not in self._own]
+        self._own.update(hash(fed[k]) for k in new)
+        self._recalled, self._ran = self._recalled + len(earlier), self._ran + len(new)
         if new:
             outputs = self._executed(batch[new])
             made |= dict(zip(new, outputs, strict=True))
