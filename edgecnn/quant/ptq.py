@@ -18,7 +18,7 @@ from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
 from edgecnn.quant.equalize import equalize
 from edgecnn.quant.pixels import on_pixels, pixel_grid
-from edgecnn.quant.readers import UNCLIPPED, Reader, reader_of
+from edgecnn.quant.readers import Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
@@ -122,7 +122,6 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
         UnsupportedError: an op's scale contract cannot be met; names the node.
     """
     fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
-    unclipped = {*graph.inputs, *graph.outputs, *(n.output for n in graph if n.op in UNCLIPPED)}
     types = scheme.activation_types(graph, "int16" if precision == "int16x8" else "int8")
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
@@ -137,7 +136,7 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             quant = FIXED_OF[dtype]
         else:
             seen = [ranges[name] for name in sorted(group)]
-            method = recipe.activation_range if group.isdisjoint(unclipped) else "minmax"
+            method = recipe.activation_range if group.isdisjoint((*graph.inputs, *graph.outputs)) else "minmax"
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
             exact = pixel_grid(graph.metadata.preprocess) if recipe.pixel_grid and dtype == "int8" else None

@@ -1,9 +1,7 @@
 """What an activation is worth to a reader that saturates.
 
 A swish is nearly 0 far below 0, a sigmoid nearly constant at both ends. Steps of a grid spent there are lost, so where
-nothing else reads an activation, its range is chosen by the error after that function (``calibrate.mse_range``). What a
-swish lets through has no upper end, and its few large values reach the means of squeeze and excitation and of the
-classifier, where rounding averages out and clipping, all in one direction, does not: they are not clipped.
+nothing else reads an activation, its range is chosen by the error after that function (``calibrate.mse_range``).
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from edgecnn.graph.ir import Graph, Node
 
 Reader = Callable[[torch.Tensor], torch.Tensor]
 SWISHES: tuple[Reader, ...] = (F.silu, F.hardswish)
-UNCLIPPED = ("mul", "hard_swish")  # ops that make what a swish or a gate lets through
 
 
 def reader_of(graph: Graph, name: str) -> Reader | None:

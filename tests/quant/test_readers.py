@@ -91,13 +91,3 @@ def test_it_is_a_matter_of_least_squares_alone():
     steps = {how: replace(recipe("minmax"), activation_range=how) for how in ("minmax", "mse")}
     scales = {how: float(quantize(graph, seen, made).tensors[name].quant.scale[0]) for how, made in steps.items()}
     assert scales["mse"] < scales["minmax"] * 0.7
-
-
-def test_what_a_swish_lets_through_is_not_clipped():
-    torch.manual_seed(0)
-    graph, _ = conv_of(F.silu)
-    images = np.random.default_rng(0).standard_t(2, (8, 8, 8, 3)).astype(np.float32)  # a few values are very large
-    seen = calibrate(graph, [images])
-    made = next(node.output for node in graph if node.op == "mul")
-    quant = quantize(graph, seen, replace(recipe("minmax"), activation_range="mse")).tensors[made].quant
-    assert (127 - quant.zero_point[0]) * quant.scale[0] >= seen.ranges[made].high * 0.99
