@@ -18,10 +18,10 @@ from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.serialize import load
 from edgecnn.progress import track
 from edgecnn.quant.reference import ARITHMETICS, run
+from edgecnn.references import Reference, float_reference, session_reference
 from edgecnn.source import with_overrides
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
-from edgecnn_targets.evaluate import logits
 from edgecnn_targets.layers import activations
 from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import open_session, runtime_of
@@ -29,7 +29,6 @@ from edgecnn_targets.registry import open_session, runtime_of
 BATCH = 10
 SCALE_STEP = 3e-7  # OpenVINO holds the ends of a grid, from which its scale comes back within one float32 step
 Integers = Mapping[str, tuple[QParams, NDArray[Any] | None]]
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class _Side:
     integers: Integers
     shape: tuple[int, ...]  # of one image, NHWC
     grid: QParams | None  # of the output
-    run: Run
+    run: Reference
     findings: tuple[str, ...]
     inside: Callable[[NDArray[np.float32], Mapping[str, QParams]], Mapping[str, NDArray[np.float32]]]
 
@@ -129,17 +128,16 @@ def compare(
     feed = metadata.preprocess or right.metadata.preprocess
     if feed is None:
         raise InputError(f"neither {a} nor {b} says how images are fed; pass --preprocess resize=HxW,mean=…,std=…")
+    own = right.metadata.preprocess if preprocess is None else None
     images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad)
     meter, worst, total, count = AccuracyMeter(), 0, 0, 0
     layers: tuple[LayerDistance, ...] = ()
     for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH)):
         x = feed.normalise(pixels)
+        y = feed.renormalised(x, own)
         if by_layer and not layers:
-            layers = _by_layer(left, right, x[:1])
-        mine, theirs = (
-            left.run(x),
-            right.run(feed.renormalised(x, right.metadata.preprocess if preprocess is None else None)),
-        )
+            layers = _by_layer(left, right, x[:1], y[:1])
+        mine, theirs = left.run(x), right.run(y)
         meter.update(theirs, None, mine)
         if left.grid is not None:
             apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))
@@ -163,12 +161,12 @@ def compare(
     )
 
 
-def _by_layer(left: _Side, right: _Side, image: NDArray[np.float32]) -> tuple[LayerDistance, ...]:
-    """Every activation that both have, in the order of A's file."""
+def _by_layer(left: _Side, right: _Side, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[LayerDistance, ...]:
+    """Every activation that both have, in the order of A's file; one image, as A takes it and as B does."""
     if not (left.grid and right.grid):
         raise InputError("--layers compares integers: both artifacts must be int8")
     grids = {k: quant for k, (quant, values) in left.integers.items() if values is None and k in right.integers}
-    mine, theirs = left.inside(image, grids), right.inside(image, grids)
+    mine, theirs = left.inside(x, grids), right.inside(y, grids)
     found = []
     for name in (k for k in grids if k in mine and k in theirs):
         a, b = (grids[name].quantize(side[name]).astype(np.int64) for side in (mine, theirs))
@@ -216,7 +214,7 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
         integers=integers,
         shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
         grid=grid,
-        run=lambda x: logits(session, x),
+        run=session_reference(session),
         findings=session.findings,
         inside=lambda x, grids: activations(row.target, path, x, _plain(grids), kernels=kernels),
     )
@@ -237,7 +235,7 @@ def _open_graph(path: Path, arithmetic: str) -> _Side:
         integers=integers,
         shape=graph.tensors[graph.inputs[0]].shape[1:],
         grid=grid,
-        run=_oracle(graph, arithmetic) if grid is not None else _float(graph),
+        run=_oracle(graph, arithmetic) if grid is not None else float_reference(graph),
         findings=(f"the integer oracle rounds as {arithmetic} does",) if grid is not None else (),
         inside=lambda x, grids: _oracle_inside(graph, arithmetic, x, grids),
     )
@@ -253,15 +251,9 @@ def _oracle_inside(
     return {name: grids[name].dequantize(made) for name, made in found.items()}
 
 
-def _oracle(graph: Graph, arithmetic: str) -> Run:
+def _oracle(graph: Graph, arithmetic: str) -> Reference:
     into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
     assert into is not None
     assert out is not None
     name = graph.outputs[0]
     return lambda x: out.dequantize(run(graph, into.quantize(x), arithmetic=arithmetic)[name]).reshape(len(x), -1)
-
-
-def _float(graph: Graph) -> Run:
-    from edgecnn.references import float_reference
-
-    return float_reference(graph)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
 from edgecnn.graph.ir import Graph
 from edgecnn.preprocess import Preprocess
 from edgecnn.report import BesideHost, Parity
@@ -77,10 +75,6 @@ def compare_with_oracle(session: Session, oracle: Graph, inputs: NDArray[np.floa
     assert into is not None
     assert out is not None
     fed = session.input.encode(inputs)
-    exact = run(oracle, into.quantize(_real(session.input, fed)), arithmetic=session.arithmetic)[oracle.outputs[0]]
-    got = out.quantize(_real(session.output, session.run(fed))).reshape(exact.shape)
+    exact = run(oracle, into.quantize(session.input.decode(fed)), arithmetic=session.arithmetic)[oracle.outputs[0]]
+    got = out.quantize(session.output.decode(session.run(fed))).reshape(exact.shape)
     return replace(parity(got, exact), arithmetic=session.arithmetic)
-
-
-def _real(port: Port, raw: NDArray[Any]) -> NDArray[np.float32]:
-    return port.decode(raw)

@@ -89,10 +89,11 @@ def _reference(
         target = runtime_of(path).target
         manifest = read_manifest(path, target)
         theirs = manifest.metadata if manifest is not None else converter(target).described(path)[2]
-        exact = session_reference(open_session(device("host"), path, threads=1))
-        return fed_as(exact, fed, theirs.preprocess if theirs is not None else None), None, ()
+        session = open_session(device("host"), path, threads=1)
+        return fed_as(session_reference(session), fed, theirs.preprocess if theirs is not None else None), None, ()
     graph = load(path)
     theirs = graph.metadata
+    exact = fed_as(float_reference(graph), fed, theirs.preprocess)
     if given is None and metadata.weights_sha256 is not None and theirs.weights_sha256 != metadata.weights_sha256:
         raise InputError(f"{path} holds other weights than {request.artifact}; export again, or pass --reference")
     same = metadata.quantization is not None and theirs.quantization == metadata.quantization
@@ -100,5 +101,5 @@ def _reference(
     oracle = graph if integer and precision == graph.precision and same else None
     if integer and oracle is None:
         said = (f"not compared with the integer oracle: {path.name} is of another quantization",)
-        return fed_as(float_reference(graph), fed, theirs.preprocess), None, said
-    return fed_as(float_reference(graph), fed, theirs.preprocess), oracle, ()
+        return exact, None, said
+    return exact, oracle, ()

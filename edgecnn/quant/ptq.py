@@ -116,13 +116,14 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
     """Every activation gets the parameters of its range; those that must share a scale get the same.
 
     The input has the precision's type, and so has everything up to a requantize. What the network is given and what it
-    answers is never clipped: the largest logit is what matters; nor is what a swish or a gate lets through.
+    answers is never clipped: the largest logit is what matters.
 
     Raises:
         UnsupportedError: an op's scale contract cannot be met; names the node.
     """
     fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
     types = scheme.activation_types(graph, "int16" if precision == "int16x8" else "int8")
+    pixels = pixel_grid(graph.metadata.preprocess) if recipe.pixel_grid and precision == "int8" else None
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
         dtype = types[min(group)]
@@ -134,16 +135,14 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
                     "join them after a layer of their own"
                 )
             quant = FIXED_OF[dtype]
+        elif pixels is not None and not group.isdisjoint(graph.inputs):
+            quant = pixels
         else:
             seen = [ranges[name] for name in sorted(group)]
             method = recipe.activation_range if group.isdisjoint((*graph.inputs, *graph.outputs)) else "minmax"
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
-            exact = pixel_grid(graph.metadata.preprocess) if recipe.pixel_grid and dtype == "int8" else None
-            if exact is not None and not group.isdisjoint(graph.inputs):
-                quant = exact
-            else:
-                quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
+            quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))

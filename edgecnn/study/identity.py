@@ -20,10 +20,8 @@ from edgecnn.models.blocks import Classifier, initialise
 from edgecnn.models.layers import Residual
 from edgecnn.models.rows import BasicRow
 from edgecnn.study.gradients import stages
-from edgecnn.study.trials import OUTPUT, Result
+from edgecnn.study.trials import OUTPUT, Result, epochs_of
 from edgecnn.train import TrainConfig, train
-from edgecnn.train.loop import METRICS
-from edgecnn.train.metrics import read
 from edgecnn.train.network import FloatNetwork, Opened, channels_last, open_network
 
 KINDS = ("identity", "plain", "residual")
@@ -60,14 +58,14 @@ class Deepening:
         """
         shallow = replace(self.config, output=scratch / OUTPUT)
         train(shallow)
-        rows = {"before": read(shallow.beside(METRICS))}
+        rows = {"before": epochs_of(shallow)}
         for kind in KINDS:
             config = replace(
                 shallow, epochs=self.epochs, weights=str(shallow.output), output=scratch / f"{kind}{OUTPUT.suffix}"
             )
             train(config, opener=partial(_open_deeper, kind, self.blocks))
-            rows[kind] = read(config.beside(METRICS))
-        return {run: [{k: v for k, v in row.items() if k != "seconds"} for row in found] for run, found in rows.items()}
+            rows[kind] = epochs_of(config)
+        return rows
 
 
 def deepened(network: Classifier, kind: str, blocks: int) -> Classifier:

@@ -26,7 +26,7 @@ from edgecnn.study.gradients import Reach, reach
 from edgecnn.study.identity import KINDS, Deepening
 from edgecnn.study.trials import OUTPUT, Result, Training, run_trials
 from edgecnn.train import TrainConfig
-from edgecnn.train.images import open_both, order
+from edgecnn.train.images import fits, open_both, order
 from edgecnn.train.loop import Watch
 
 PROBED = 64  # images whose gradients are looked at
@@ -204,15 +204,12 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
 
 def _labels(setup: Setup) -> tuple[NDArray[np.int64], int]:
     """The classes of the training images, and how many are held out."""
+    config = setup.config("plain", setup.depths[0], 1)
     if setup.data == "demo":
-        labels, held_out = demo.labels("train", range(setup.images)), setup.val_images
-    else:
-        config = setup.config("plain", setup.depths[0], 1)
-        training, other = open_both(config, default_preprocess(setup.resolution))
-        labels, held_out = training.labels, len(other.labels)
-    if setup.batch > len(labels):
-        raise InputError(f"--batch {setup.batch} is more than the {len(labels)} training images of {setup.data}")
-    return labels, held_out
+        fits(config, setup.images)
+        return demo.labels("train", range(setup.images)), setup.val_images
+    training, held_out = open_both(config, default_preprocess(setup.resolution))
+    return training.labels, len(held_out.labels)
 
 
 def _network(setup: Setup, kind: str, layers: int, result: Result) -> Network:

@@ -131,7 +131,6 @@ def verdict(found: Search) -> list[str]:
     ]
     if found.margin is None:
         return [*lines, "one seed says nothing of chance: no difference here is certain; give --seeds 2 or more"]
-    near = [other for _, other in others if reached.top1 - other.top1 <= found.margin]
     known = f"differences up to {found.margin:.2f} points may be chance ({len(reached.runs)} seeds)"
     near = [other for _, other in others if reached.top1 - other.top1 <= found.margin]
     if not near:

@@ -101,15 +101,20 @@ class Training:
 
         from edgecnn.train import train
         from edgecnn.train.checkpoint import SUFFIX
-        from edgecnn.train.loop import METRICS
-        from edgecnn.train.metrics import read
 
         config, watch = replace(self.config, output=scratch / OUTPUT), self.watch()
         if watch is not None:  # it has to see every step
             config.beside(SUFFIX).unlink(missing_ok=True)
         train(config, watch)
-        rows = read(config.beside(METRICS))
-        return self.result(watch, [{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+        return self.result(watch, epochs_of(config))
+
+
+def epochs_of(config: TrainConfig) -> list[Result]:
+    """What a run measured, a row for each epoch, without its seconds, which are others every time."""
+    from edgecnn.train.loop import METRICS
+    from edgecnn.train.metrics import read
+
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read(config.beside(METRICS))]
 
 
 def digest(trial: Trial) -> str:

@@ -18,14 +18,19 @@ def open_both(config: TrainConfig, preprocess: Preprocess) -> tuple[TrainingImag
         InputError: as ``open_training``; or a batch is more than there are training images.
     """
     if config.data == "demo":
-        _fits(config, config.images)  # before they are drawn
+        fits(config, config.images)  # before they are drawn
     drawn = (config.images, config.val_images)
     training, held_out = open_training(config.data, preprocess, seed=config.seed, drawn=drawn)
-    _fits(config, len(training.labels))
+    fits(config, len(training.labels))
     return training, held_out
 
 
-def _fits(config: TrainConfig, count: int) -> None:
+def fits(config: TrainConfig, count: int) -> None:
+    """Nothing, where so many training images make a batch.
+
+    Raises:
+        InputError: they do not.
+    """
     if config.batch > count:
         raise InputError(f"--batch {config.batch} is more than the {count} training images of {config.data}")
 
