@@ -48,7 +48,8 @@ def _archive(path: Path) -> Iterator[tuple[NpzFile, list[str]]]:
         with np.load(path, allow_pickle=False) as archive:
             yield archive, [name.removeprefix("x_") for name in archive.files if name.startswith("x_")]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a numpy archive of arrays, or is cut short ({error})") from None
+        why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""  # else: to unpickle it
+        raise InputError(f"{path} is not a numpy archive of arrays x_SPLIT, y_SPLIT, or is cut short{why}") from None
 
 
 def array_splits(path: Path) -> list[str]:
