@@ -65,9 +65,9 @@ def _tflite(path: Path, image: NDArray[np.float32], grids: Grids, kernels: str |
 
 def _onnx(path: Path, image: NDArray[np.float32], grids: Grids, kernels: str | None) -> Reals:
     import onnx
-    import onnxruntime
 
     from edgecnn_targets.onnxruntime import open_session, session_options
+    from edgecnn_targets.runner import OnnxRuntime
 
     port = open_session(path, kernels=kernels).input
     model = onnx.load(str(path))
@@ -80,7 +80,8 @@ def _onnx(path: Path, image: NDArray[np.float32], grids: Grids, kernels: str | N
             node = next(n for n in model.graph.node if n.output[0] == inner)
             model.graph.output.append(onnx.helper.make_tensor_value_info(inner, zeros[node.input[2]], None))
     options = session_options(1, kernels or "fast")
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    library = OnnxRuntime.library()
+    session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run(list(wanted.values()), {port.name: port.encode(image)})
     shift = [128 if v.dtype == np.uint8 else 0 for v in values]
     signed = [v.astype(np.int16) - s for v, s in zip(values, shift, strict=True)]

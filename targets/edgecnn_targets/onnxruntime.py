@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn_targets.runner import ONNX_TYPES, onnx_details
+from edgecnn_targets.runner import ONNX_TYPES, OnnxRuntime, onnx_details
 from edgecnn_targets.saturation import can_saturate, has_vnni, warning
 from edgecnn_targets.session import Description, Op
 
@@ -65,9 +65,7 @@ def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) ->
 
 def session_options(threads: int, kernels: str) -> Any:
     """ONNX Runtime's ``SessionOptions``."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = OnnxRuntime.library().SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors
     options.add_session_config_entry("session.x64quantprecision", KERNELS[kernels])
@@ -78,7 +76,8 @@ def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
     """The session, the file's graph, and the graph that ONNX Runtime made of it."""
     try:
         import onnx
-        import onnxruntime
+
+        onnxruntime = OnnxRuntime.library()
     except ImportError:
         raise MissingDependencyError("running a .onnx file needs ONNX Runtime: pip install 'edgecnn[onnx]'") from None
     if not path.is_file():

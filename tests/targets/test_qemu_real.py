@@ -6,6 +6,7 @@ They are set up where they can be (a Debian machine with its package sources); w
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgecnn.graph.ir import QParams
 from edgecnn.quant.reference import run
 from edgecnn_converters.tflite import convert
 from edgecnn_targets import litert, qemu
-from edgecnn_targets.cache import cache_dir
+from edgecnn_targets.cache import VARIABLE, cache_dir
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import setup
 from edgecnn_targets.remote import Runner
@@ -29,28 +30,33 @@ MODEL = "mobilenet_v2_0.35_96"
 
 
 @pytest.fixture(scope="module", params=["cortex-a53", "cortex-a76"])
-def emulated(request):
-    """A device that is set up, with nothing answered yet."""
+def emulated(request, tmp_path_factory):
+    """A device that is set up, with nothing answered yet: answers go to a cache of the test's own."""
     try:
         setup(device(request.param), print)
     except EdgecnnError as error:
         pytest.skip(f"{request.param} cannot be set up here: {error}")
-    shutil.rmtree(cache_dir() / "results", ignore_errors=True)
-    return request.param
+    own = tmp_path_factory.mktemp("cache")
+    (own / "qemu").symlink_to(cache_dir() / "qemu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(own))
+        yield request.param
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
-    """An int8 file of the demo model."""
+    """An int8 ``.tflite`` file of the demo model, with an ``.onnx`` file for Arm beside it."""
     out = tmp_path_factory.mktemp("demo")
     words = ["export", MODEL, "--target", "tflite", "--weights", "demo", "--calibration", "demo", "-o", str(out)]
     assert main([*words, "--calibration-images", "40"]) == 0
+    words = ["export", str(out / f"{MODEL}.edgecnn"), "--target", "onnx", "--device", "cortex-a53", "-o", str(out)]
+    assert main(words) == 0
     return out / f"{MODEL}.tflite"
 
 
-def validated(capfd, artifact, name):
+def validated(capfd, artifact, name, limit=20):
     capfd.readouterr()
-    assert main(["validate", str(artifact), "--data", "demo", "--limit", "20", "--device", name, "--json"]) == 0
+    assert main(["validate", str(artifact), "--data", "demo", "--limit", str(limit), "--device", name, "--json"]) == 0
     (entry,) = json.loads(capfd.readouterr().out)
     return entry
 
@@ -65,6 +71,21 @@ def test_it_gives_the_hosts_bits_and_the_same_counts_every_time(emulated, artifa
     second = validated(capfd, artifact, emulated)
     for part in ("accuracy", "latency", "parity", "resources", "checks"):
         assert second[part] == first[part], part
+
+
+def test_onnx_runtimes_count_is_the_same_in_every_run(emulated, artifact, capfd, monkeypatch):
+    """Nor does it matter on which core of this machine it runs, or that so many seconds have passed."""
+    counts = []
+    for core in (0, max(os.sched_getaffinity(0)), 0):
+        shutil.rmtree(cache_dir() / "results", ignore_errors=True)
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core} if core in allowed else allowed)
+        try:
+            entry = validated(capfd, artifact.with_suffix(".onnx"), emulated, limit=1)
+        finally:
+            os.sched_setaffinity(0, allowed)
+        counts.append((entry["latency"]["instructions"], entry["resources"]))
+    assert counts[1:] == counts[:-1]
 
 
 def test_its_layers_add_up_to_the_whole(emulated, artifact, capfd):

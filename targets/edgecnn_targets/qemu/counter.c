@@ -10,13 +10,22 @@
  * Plugin interface version 1 (QEMU 4.2 to 8.2, docs/devel/tcg-plugins.rst), declared here so that no header is needed.
  * Arguments: out=FILE, yield=NUMBER (of the guest's system call), classes=a64|none, and, for the caches, l1=SETS:WAYS,
  * l2=SETS:WAYS (line of 64 bytes, least recently used goes first, a store allocates).
+ *
+ * It is in LD_PRELOAD as well, so that the guest, which gets both from QEMU, sees neither this machine's clock nor the
+ * number of its core: ONNX Runtime does some bookkeeping whenever so many seconds have passed, and asks before each layer
+ * which core it is on. The clock goes on by a microsecond whenever it is read.
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -199,5 +208,34 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
     if (!out || !l1.tags != !l2.tags)
         return -1;
     qemu_plugin_register_vcpu_syscall_cb(id, mark);
+    return 0;
+}
+
+/* --- what the guest sees of this machine --- */
+
+EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    static uint64_t read;
+    uint64_t microseconds = __atomic_add_fetch(&read, 1, __ATOMIC_SEQ_CST);
+    *now = (struct timespec){.tv_sec = 1000000000 + microseconds / 1000000, .tv_nsec = microseconds % 1000000 * 1000};
+    return 0;
+}
+
+EXPORT long syscall(long number, ...)
+{
+    static long (*real)(long, ...);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "syscall");
+    va_list given;
+    va_start(given, number);
+    long a[6];
+    for (int k = 0; k < 6; k++)
+        a[k] = va_arg(given, long);
+    va_end(given);
+    if (number != SYS_getcpu)
+        return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    for (int k = 0; k < 2; k++) /* core, node */
+        if (a[k])
+            *(unsigned *)a[k] = 0;
     return 0;
 }

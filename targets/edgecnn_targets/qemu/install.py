@@ -29,7 +29,7 @@ from edgecnn_targets.qemu.architectures import Architecture
 from edgecnn_targets.qemu.settings import Settings
 
 Say = Callable[[str], None]
-SITE, RUNNER, PYTHON = "site", "edgecnn/runner.py", "python3.11"
+SITE, RUNNER, PYTHON, PLUGIN = "site", "edgecnn/runner.py", "python3.11", "counter.so"
 
 
 # --- where things are ---
@@ -75,7 +75,8 @@ def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple
 
     Everything that the program inside can see has the same length and content on every machine and in every run, for an
     address more or less is an instruction more or less: paths are the guest's own, which ``-L`` finds in the tree (not
-    so where the architecture's ``paths`` is false).
+    so where the architecture's ``paths`` is false). With the plugin, its clock and the number of its core are no longer
+    this machine's either.
     """
     home, root = cache_dir() / emulator_tree(), cache_dir() / device_tree(name, settings)
     return _emulation(home, root, settings, (), plugin)
@@ -95,10 +96,14 @@ def _emulation(
     command = (
         *(str(home / "usr/bin" / settings.isa.emulator), "-seed", "42", "-cpu", settings.cpu, "-L", str(root)),
         *(("-plugin", plugin) if plugin else ()),
-        *("-U", "LD_LIBRARY_PATH", *(word for key in inside for word in ("-E", f"{key}={inside[key]}"))),
+        *("-U", "LD_LIBRARY_PATH", "-U", "LD_PRELOAD"),
+        *(word for key in inside for word in ("-E", f"{key}={inside[key]}")),
         *("-0", PYTHON, str(root / "usr/bin" / PYTHON), "-S", *(words or [f"{top}/{RUNNER}"])),
     )
-    return command, {"LD_LIBRARY_PATH": library_path(home)}
+    if not plugin:
+        return command, {"LD_LIBRARY_PATH": library_path(home)}
+    library = cache_dir() / plugin_tree()
+    return command, {"LD_LIBRARY_PATH": f"{library_path(home)}:{library}", "LD_PRELOAD": PLUGIN}
 
 
 # --- setting up ---
@@ -155,7 +160,7 @@ def _plugin(place: Path) -> None:
     source.write_text(_text("counter.c"))
     compiler = _compiler()
     assert compiler is not None
-    tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / "counter.so", source])
+    tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / PLUGIN, source])
 
 
 def _system(place: Path, isa: Architecture, say: Say) -> None:
