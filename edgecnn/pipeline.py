@@ -22,6 +22,7 @@ from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import save
 from edgecnn.lint import CalibrationLint
 from edgecnn.progress import Stopwatch, track
+from edgecnn.quant.resume import Unfinished
 from edgecnn.recipe import DEFAULT, Recipe
 from edgecnn.recipe import recipe as named_recipe
 from edgecnn.references import fed_as, float_reference
@@ -124,8 +125,10 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     if images is not None:
         outputs = math.prod(loaded.tensors[loaded.outputs[0]].shape)
         match_labels(images, loaded.metadata.labels, outputs, loaded.metadata.label_offset)
-    graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch)
+    unfinished = Unfinished(request.output / f"{request.source.name}.unfinished", watch.say)
+    graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch, unfinished)
     subjects = _emit(request, loaded, graph, watch)
+    unfinished.finish()
     costs = _costs(request, plain, subjects, watch) if plain is not None and graph.kept else {}
     if request.checking.runs_anything:
         with watch.step("validate") as notes:
@@ -200,7 +203,12 @@ def _calibration_images(request: Export) -> Images | None:
 
 
 def _quantized(
-    request: Export, loaded: Graph, images: Images | None, labelled: Images | None, watch: Stopwatch
+    request: Export,
+    loaded: Graph,
+    images: Images | None,
+    labelled: Images | None,
+    watch: Stopwatch,
+    unfinished: Unfinished,
 ) -> tuple[Graph, Graph | None, tuple[str, ...]]:
     """The graph in the precision asked for, the one without ``--mixed``, and what a user should know of it."""
     if request.precision in INTEGER_PRECISIONS and images is None:
@@ -232,7 +240,7 @@ def _quantized(
             seen = calibrate.calibrate(graph, stream, keep=keep)
             notes.append(f"{len(images) - len(images.bad)} images")
         with watch.step("quantize") as notes:
-            exact, graph = graph, ptq.quantize(graph, seen, recipe, request.precision)
+            exact, graph = graph, ptq.quantize(graph, seen, recipe, request.precision, unfinished)
             notes.append(f"recipe {recipe.name}")
         assert loaded.metadata.preprocess is not None
         findings = lint.findings(
@@ -246,7 +254,7 @@ def _quantized(
         if request.mixed:
             assert labelled is not None
             plain = graph
-            graph, recipe, notes_of_mixed = _mixed(request, exact, plain, seen, labelled, watch)
+            graph, recipe, notes_of_mixed = _mixed(request, exact, plain, seen, labelled, watch, unfinished)
             record["recipe"] = recipe.to_json()
         if graph.kept:
             record[KEPT] = graph.kept_tensors
@@ -260,7 +268,13 @@ def _quantized(
 
 
 def _mixed(
-    request: Export, exact: Graph, plain: Graph, seen: Calibration, labelled: Images, watch: Stopwatch
+    request: Export,
+    exact: Graph,
+    plain: Graph,
+    seen: Calibration,
+    labelled: Images,
+    watch: Stopwatch,
+    unfinished: Unfinished,
 ) -> tuple[Graph, Recipe, tuple[str, ...]]:
     """The graph that keeps the fewest activations in 16 bits such that the limit holds, its recipe, and findings."""
     from edgecnn.mixed import DropMeter, choose
@@ -279,7 +293,7 @@ def _mixed(
     )
     watch.say(f"mixed: {said}")
     recipe = replace(request.steps, keep=kept)
-    return ptq.quantize(exact, seen, recipe) if kept else plain, recipe, (said,)
+    return ptq.quantize(exact, seen, recipe, unfinished=unfinished) if kept else plain, recipe, (said,)
 
 
 def _costs(request: Export, plain: Graph, subjects: Sequence[Subject], watch: Stopwatch) -> Mapping[str, tuple[str]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +21,45 @@ def silence() -> None:
     _silent = True
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items; on a terminal (stderr), with a bar that shows count, rate and time left."""
+class TimeLeft:
+    """How long steps of known cost will take still, by what those before them took.
+
+    Args:
+        costs: of every step in turn, in any unit.
+        clock: seconds.
+    """
+
+    def __init__(self, costs: Sequence[float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._costs, self._clock, self._done = costs, clock, 0
+        self._start = self._last = clock()
+
+    def step(self) -> None:
+        """One more step is done."""
+        self._done += 1
+        self._last = self._clock()
+
+    def seconds(self) -> float | None:
+        """Seconds left; ``None`` while nothing is known. A step that takes longer than its cost says is as good as
+        done, and those after it keep theirs."""
+        spent = sum(self._costs[: self._done])
+        if not spent:
+            return None
+        pace = (self._last - self._start) / spent
+        running = sum(self._costs[self._done : self._done + 1]) * pace - (self._clock() - self._last)
+        return max(0.0, running) + sum(self._costs[self._done + 1 :]) * pace
+
+
+def track(
+    items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
+) -> Iterator[T]:
+    """Yield the items; on a terminal (stderr), with a bar that shows count, rate and time left.
+
+    Args:
+        items: what is done one after another.
+        description: of the work.
+        total: how many items, where it is known.
+        costs: of each item, in any unit, where they differ; the time left is then that of their costs.
+    """
     if _silent or not sys.stderr.isatty():
         yield from items
         return
@@ -35,6 +73,10 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         TimeRemainingColumn,
     )
 
+    if costs is not None:
+        yield from _track_costs(items, description, costs)
+        return
+
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -44,6 +86,28 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, description=description)
+
+
+def _track_costs(items: Iterable[T], description: str, costs: Sequence[float]) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    left = TimeLeft(costs)
+
+    class Left(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            seconds = left.seconds()
+            said = "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
+            return Text(f"{said} left", style="progress.remaining")
+
+    texts = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[count]}"))
+    with Progress(*texts, TimeElapsedColumn(), Left(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=sum(costs), count=f"0/{len(costs)}")
+        for k, (item, cost) in enumerate(zip(items, costs, strict=True), 1):
+            yield item
+            left.step()
+            progress.update(task, advance=cost, count=f"{k}/{len(costs)}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from edgecnn.quant.equalize import equalize
 from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
+from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
@@ -27,7 +28,13 @@ from edgecnn.recipe import Recipe
 INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then
 
 
-def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: str = "int8") -> Graph:
+def quantize(
+    graph: Graph,
+    calibration: Calibration,
+    recipe: Recipe,
+    precision: str = "int8",
+    unfinished: Unfinished | None = None,
+) -> Graph:
     """The integer graph: every activation has parameters, every constant integers.
 
     Args:
@@ -35,6 +42,7 @@ def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: 
         calibration: of this graph; with ``images_needed(recipe)`` images kept.
         recipe: the steps.
         precision: ``int8``, but for what the recipe keeps in 16 bits, or ``int16x8``.
+        unfinished: of the step that takes minutes, what an earlier run has done; see ``resume``.
 
     Raises:
         InputError: the graph is quantized already, or the recipe keeps what it does not have.
@@ -48,7 +56,8 @@ def quantize(graph: Graph, calibration: Calibration, recipe: Recipe, precision: 
     result = quantize_weights(result, recipe)
     result = quantize_biases(result)
     if recipe.reconstruction != "none":
-        return reconstruct(result, calibration.images[: recipe.reconstruction_images], recipe.weight_limit)
+        images = calibration.images[: recipe.reconstruction_images]
+        return reconstruct(result, images, recipe.weight_limit, unfinished)
     if recipe.bias_correction:
         result = correct_biases(result, calibration.images[: recipe.correction_images])
     return result

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,9 @@ from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.progress import track
+from edgecnn.quant.cost import layer_cost
 from edgecnn.quant.memory import affordable
+from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.scheme import quantize_bias
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
@@ -41,16 +45,20 @@ SWEEPS = 4
 
 
 @torch.inference_mode()
-def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
+def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinished: Unfinished | None = None) -> Graph:
     """The graph with other weight and bias integers; scales and float values stay as they are.
 
     Args:
         graph: all integers, beside values.
         images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
         limit: the largest weight integer.
+        unfinished: where layers are kept as they are solved, and those that an earlier run has solved.
     """
     count = affordable(graph, len(images), _bytes, MEMORY)
     images = images[np.arange(count) * len(images) // count]
+    kept = unfinished or Unfinished()
+    how = repr((limit, torch.__version__, torch.get_num_threads())).encode()
+    kept.begin(graph, images.tobytes(), how, Path(__file__).read_bytes())
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     tensors = dict(graph.tensors)
@@ -58,9 +66,10 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int) -> Graph:
     streams = _Streams(exact=exact, floats={name: [_halved(chunk) for chunk in torch.split(whole, CHUNK)]}, integers={})
     streams.integers[name] = [_encode(chunk, tensors[name].quant) for chunk in torch.split(whole, CHUNK)]
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
-    for k, node in enumerate(track(graph.nodes, "reconstruct", len(graph.nodes))):
+    costs = [layer_cost(node, graph, count, solved=node.output in kept) for node in graph.nodes]
+    for k, node in enumerate(track(graph.nodes, "reconstruct", costs=costs)):
         if node.op in WEIGHTED:
-            changed = _solve_layer(node, tensors, streams, limit)
+            changed = kept.step(node.output, tensors, partial(_solve_layer, node, tensors, streams, limit))
             tensors.update({t.name: t for t in changed})
         streams.advance(node, tensors)
         for i in node.inputs:
