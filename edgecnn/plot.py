@@ -11,6 +11,8 @@ from edgecnn.errors import InputError
 
 WIDTH, HEIGHT = 460, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46  # margins of the plotting area
+LEGEND = 150  # right of it, where a panel has more than one line: no line runs through it
+ACROSS = 3  # panels in a row
 COLOURS = ("#0b62a4", "#d1541c", "#2f7d32", "#7b3fa0", "#a08a00", "#b3254c", "#1f8a8a", "#555555")  # on white
 
 
@@ -62,14 +64,17 @@ class Panel:
 
 
 def line_chart(*panels: Panel) -> str:
-    """An SVG document with the panels side by side."""
+    """An SVG document with the panels side by side, in rows of three."""
+    each = WIDTH + (LEGEND if any(len(panel.series) > 1 for panel in panels) else 0)
+    width, height = each * min(ACROSS, len(panels)), HEIGHT * -(-len(panels) // ACROSS)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(panels)}" height="{HEIGHT}" '
-        f'viewBox="0 0 {WIDTH * len(panels)} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for k, panel in enumerate(panels):
-        parts += [f'<g transform="translate({k * WIDTH} 0)">', *_panel(panel), "</g>"]
+        row, column = divmod(k, ACROSS)
+        parts += [f'<g transform="translate({column * each} {row * HEIGHT})">', *_panel(panel), "</g>"]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -78,6 +83,7 @@ class _Axis:
 
     def __init__(self, values: Sequence[float], start: float, end: float, logarithmic: bool) -> None:
         self.logarithmic, self.start, self.end = logarithmic, start, end
+        self.whole = all(float(v).is_integer() for v in values) and max(values) > min(values)  # layers, epochs
         scaled = [self._scaled(v) for v in values]
         low, high = min(scaled), max(scaled)
         margin = (high - low) * 0.04 or abs(high) * 0.1 or 1.0
@@ -101,6 +107,7 @@ class _Axis:
             return whole if len(whole) > 2 else inside or [10 ** ((self.low + self.high) / 2)]
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / 4))
         step *= next(m for m in (1, 2, 5, 10) if (self.high - self.low) / (m * step) <= 6)
+        step = max(step, 1.0) if self.whole else step
         return [round(i * step, 10) for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
@@ -131,8 +138,7 @@ def _panel(panel: Panel) -> list[str]:
 def _series(series: Series, colour: str, x: _Axis, y: _Axis) -> list[str]:
     where = [(x(a), y(b)) for a, b in series.points]
     path = " ".join(f"{a},{b}" for a, b in where)
-    dash = ' stroke-dasharray="6 4"' if series.dashed else ""
-    line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
+    line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{_dash(series)}/>'
     return [line, *(f'<circle cx="{a}" cy="{b}" r="2.5" fill="{colour}"/>' for a, b in where if not series.dashed)]
 
 
@@ -140,9 +146,13 @@ def _legend(series: Sequence[Series]) -> list[str]:
     parts = []
     for k, one in enumerate(series):
         colour, row = COLOURS[k % len(COLOURS)], TOP + 14 + 16 * k
-        parts.append(f'<path d="M{LEFT + 8} {row - 4}h18" stroke="{colour}" stroke-width="2"/>')
-        parts.append(_text(LEFT + 32, row, one.name, "start"))
+        parts.append(f'<path d="M{WIDTH} {row - 4}h20" stroke="{colour}" stroke-width="2"{_dash(one)}/>')
+        parts.append(_text(WIDTH + 26, row, one.name, "start"))
     return parts
+
+
+def _dash(series: Series) -> str:
+    return ' stroke-dasharray="6 4"' if series.dashed else ""
 
 
 def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:

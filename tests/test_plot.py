@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from edgecnn.errors import InputError
-from edgecnn.plot import HEIGHT, WIDTH, Panel, Series, line_chart
+from edgecnn.plot import HEIGHT, LEGEND, WIDTH, Panel, Series, line_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -22,7 +22,7 @@ def panel(*points, **fields):
 def test_points_are_inside_and_in_order(axes):
     points = [(1.0, 2.0), (10.0, 30.0), (1000.0, 4.0)]
     root = ElementTree.fromstring(line_chart(panel(*points, **axes), panel(*points)))
-    assert root.get("width") == str(2 * WIDTH)
+    assert root.get("width") == str(2 * (WIDTH + LEGEND))
     first = next(iter(root.iter(f"{SVG}polyline")))
     drawn = [tuple(map(float, p.split(","))) for p in first.get("points").split()]
     assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
@@ -32,6 +32,20 @@ def test_points_are_inside_and_in_order(axes):
     assert {"t & t", "a < b", "limit"} <= set(texts)
     ratio = (drawn[1][0] - drawn[0][0]) / (drawn[2][0] - drawn[0][0])
     assert ratio == pytest.approx(1 / 3 if "log_x" in axes else 9 / 999, abs=1e-3)
+
+
+def test_names_stand_beside_the_lines_and_panels_in_rows():
+    many = [panel((1.0, 2.0), (2.0, 3.0))] * 4
+    root = ElementTree.fromstring(line_chart(*many))
+    assert (root.get("width"), root.get("height")) == (str(3 * (WIDTH + LEGEND)), str(2 * HEIGHT))
+    drawn = [p.split(",") for line in root.iter(f"{SVG}polyline") for p in line.get("points").split()]
+    names = [t for t in root.iter(f"{SVG}text") if t.text == "limit"]
+    assert max(float(x) for x, _ in drawn) < min(float(t.get("x")) for t in names)
+    assert len([p for p in root.iter(f"{SVG}path") if p.get("stroke-dasharray")]) == len(
+        many
+    )  # one dashed line in each
+    ticks = [t.text for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "middle"]
+    assert "1.5" not in ticks  # between two epochs there is nothing
 
 
 @pytest.mark.parametrize("points", [[(1.0, 5.0)], [(0.0, 0.0), (0.0, 0.0)], [(1.0, 3.0), (2.0, 3.0)], [(1e-9, 1e12)]])
