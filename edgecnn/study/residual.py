@@ -56,11 +56,11 @@ class Setup:
     depths: tuple[int, ...] = PLAIN
     width: float = 0.5
     resolution: int = 32
-    steps: int = 1125
+    steps: int = 1000
     images: int = 2000
     val_images: int = 500
-    batch: int = 16
-    lr: float = 3e-3
+    batch: int = 32
+    lr: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -229,7 +229,7 @@ def test_chance_is_no_difference():
         (["--width", "9"], "width 9.0; allowed"),
         (["--data", "EMPTY"], "no labelled images in"),
         (["--data", "nowhere"], "nowhere is not a folder"),
-        (["--images", "10"], "--batch 16 is more than the 10 training images of demo"),
+        (["--images", "10"], "--batch 32 is more than the 10 training images of demo"),
         (["--lr", "-1"], "--lr -1.0: allowed 0 to 10"),
     ],
 )
