@@ -12,7 +12,7 @@ from typing import Any
 from edgecnn.errors import InputError
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     """Hexadecimal SHA-256."""
     return hashlib.sha256(data).hexdigest()
 

@@ -58,7 +58,7 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinishe
     images = images[np.arange(count) * len(images) // count]
     kept = unfinished or Unfinished()
     how = repr((limit, torch.__version__, torch.get_num_threads())).encode()
-    kept.begin(graph, images.tobytes(), how, Path(__file__).read_bytes())
+    kept.begin(graph, images.view(np.uint8).reshape(-1).data, how, Path(__file__).read_bytes())
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     tensors = dict(graph.tensors)

@@ -36,7 +36,7 @@ class Unfinished:
         self._folder, self._say, self._key = folder, say, ""
         self._known: dict[str, dict[str, np.ndarray]] = {}
 
-    def begin(self, graph: Graph, *rest: bytes) -> None:
+    def begin(self, graph: Graph, *rest: bytes | memoryview) -> None:
         """What the steps that follow depend on: the graph and anything else.
 
         Raises:

@@ -73,7 +73,16 @@ def test_it_gives_the_hosts_bits_and_the_same_counts_every_time(emulated, artifa
         assert second[part] == first[part], part
 
 
-def test_onnx_runtimes_count_is_the_same_in_every_run(emulated, artifact, capfd, monkeypatch):
+@pytest.mark.parametrize("emulated", ["armv7", "x86-avx2"], indirect=True)
+def test_the_other_instruction_sets_pass_with_the_same_counts_every_time(emulated, artifact, capfd):
+    first = validated(capfd, artifact, emulated, limit=4)
+    shutil.rmtree(cache_dir() / "results")
+    second = validated(capfd, artifact, emulated, limit=4)
+    for part in ("accuracy", "latency", "parity", "resources", "checks"):
+        assert second[part] == first[part], part
+
+
+def test_onnx_runtimes_count_is_the_same_in_every_run(emulated, artifact, capfd):
     """Nor does it matter on which core of this machine it runs, or that so many seconds have passed."""
     counts = []
     for core in (0, max(os.sched_getaffinity(0)), 0):
