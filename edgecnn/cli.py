@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC and "temporary directory" not in str(error.strerror):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(
+            f"edgecnn: error: {error.strerror}{place}; make room, or set TMPDIR to a folder that has some\n"
+        )
+        return InputError.exit_status
 
 
 def _parser() -> tuple[argparse.ArgumentParser, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -459,3 +460,35 @@ def test_paths_are_only_what_the_user_gave(exported):
     folder, _ = exported
     for name in (f"{DEMO}.tflite", f"{DEMO}.edgecnn"):
         assert str(Path.home()).encode() + b"/" not in (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"),
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+    ],
+)
+def test_a_full_disk_is_one_line(fault, monkeypatch, capfd):
+    from edgecnn.commands import devices
+
+    def full(options):
+        raise fault
+
+    monkeypatch.setattr(devices, "run", full)
+    assert main(["devices"]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"edgecnn: error: {fault.strerror}")
+    assert said.endswith("make room, or set TMPDIR to a folder that has some\n")
+    assert said.count("\n") == 1
+
+
+def test_another_fault_of_the_system_is_not_hidden(monkeypatch):
+    from edgecnn.commands import devices
+
+    def broken(options):
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr(devices, "run", broken)
+    with pytest.raises(PermissionError):
+        main(["devices"])

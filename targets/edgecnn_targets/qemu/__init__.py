@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 RUNS = 2
 WARMUP = {"tflite": 1, "onnx": 3}  # ONNX Runtime plans its memory in the first inferences
 SAME = 1e-6
-APART = {"tflite": SAME, "onnx": 1e-3}
+APART = {"tflite": SAME, "onnx": 2e-3}
 """Counts of two inferences in a row may differ by so much of them. ONNX Runtime's do, since it takes memory from the C
-library and hashes addresses, and the heap is not the same in both: by less than 1e-4, the same in every run."""
+library and hashes addresses, and the heap is not the same in both: measured up to 4e-4, the same in every run."""
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
