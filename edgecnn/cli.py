@@ -22,6 +22,7 @@ examples:
 
 exit status: 0 all checks passed; 1 a check failed; 2 the input is wrong; 3 an optional library or tool is missing
 """
+ROOM = "make room, or set TMPDIR to a folder that has some"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC and "temporary directory" not in str(error.strerror):
             raise
         place = f" ({error.filename})" if error.filename else ""
-        sys.stderr.write(
-            f"edgecnn: error: {error.strerror}{place}; make room, or set TMPDIR to a folder that has some\n"
-        )
+        sys.stderr.write(f"edgecnn: error: {error.strerror}{place}; {ROOM}\n")
         return InputError.exit_status
 
 

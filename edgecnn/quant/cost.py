@@ -9,16 +9,18 @@ from typing import Any
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node
 
-VALUE, MAC, DEPTHWISE_MAC = 3e-9, 3e-11, 5e-10
-"""Seconds on one core: a value rounded and kept, a multiply-accumulate, and one of a layer with few taps a group.
-Only how they relate matters."""
-UPDATE = 6e-10
-"""As above: a number of the covariances' rows that one column of a layer changes as it is rounded."""
-ROUNDS = 5.0  # of all columns: one pass, and the sweeps after it
+VALUE, PATCH = 6e-9, 1e-9
+"""Seconds on one core: a value of both networks, made and rounded; and an input that a layer's moments read."""
+MAC, MOMENT = 1.2e-10, 1.2e-10
+"""As above: a multiply-accumulate of a network, and one of the moments."""
+DEPTHWISE_MAC, DEPTHWISE_MOMENT = 5e-10, 4e-10
+"""As above, of a layer in groups."""
+UPDATE, COLUMN = 5e-9, 3e-4
+"""As above: a number of the moments that is changed for every input of a layer that is rounded, and such an input."""
 
 
 def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
-    """What a node costs ``reconstruct``, roughly in seconds of one core.
+    """What a node costs ``reconstruct``, roughly in seconds of one core: how such costs relate is what matters.
 
     Args:
         node: of the graph.
@@ -26,18 +28,17 @@ def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
         images: that go through it.
         solved: whether its integers are known, so that images only go through it.
     """
-    made = math.prod(graph.tensors[node.output].shape)
-    through = 2 * images * made * VALUE
+    values = images * math.prod(graph.tensors[node.output].shape)
     if node.op not in WEIGHTED:
-        return through
+        return values * VALUE
     rows, *window = graph.tensors[node.inputs[1]].shape
     attrs: Mapping[str, Any] = node.attrs
     groups: int = attrs.get("groups", 1)
     taps = math.prod(window)
-    mac = MAC if groups == 1 else DEPTHWISE_MAC
-    through += 2 * images * made * taps * mac
+    mac, moment = (MAC, MOMENT) if groups == 1 else (DEPTHWISE_MAC, DEPTHWISE_MOMENT)
+    through = values * (VALUE + 2 * taps * mac)
     if solved:
         return through
-    positions: int = images * made // rows
-    moments = positions * groups * taps * (taps + rows // groups) * mac + images * made * taps * mac
-    return through + moments + ROUNDS * rows * taps * taps * UPDATE
+    read = values // rows * groups * taps
+    moments = values * taps * mac + read * (PATCH + (taps + rows // groups) * moment)
+    return through + moments + rows * taps * taps * UPDATE + taps * COLUMN
