@@ -37,7 +37,7 @@ class Unfinished:
         self._known: dict[str, dict[str, np.ndarray]] = {}
 
     def begin(self, graph: Graph, *rest: bytes | memoryview) -> None:
-        """What the steps that follow depend on: the graph and anything else.
+        """What the steps that follow depend on: the graph, anything else, and the code of this package.
 
         Raises:
             InputError: the folder cannot be read.
@@ -45,7 +45,8 @@ class Unfinished:
         self._known = {}
         if self._folder is None:
             return
-        self._key = sha256(b"".join(sha256(part).encode() for part in (digest(graph), *rest)))
+        code = b"".join(place.read_bytes() for place in sorted(Path(__file__).parent.glob("*.py")))
+        self._key = sha256(b"".join(sha256(part).encode() for part in (digest(graph), code, *rest)))
         others = 0
         for place in sorted(self._folder.glob(f"*{SUFFIX}")):
             said, arrays = _read(place)
