@@ -3,7 +3,8 @@
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2 and
 appendix D (the empirical form). The float network and the quantized one run side by side over the same images;
 after each layer the quantized one's mean output per channel is moved to the float one's, and only then does it go on: a
-layer also corrects what the layers before it left.
+layer also corrects what the layers before it left. The mean output is that after the activation: what a ReLU makes zero
+of is no error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.memory import affordable
+from edgecnn.quant.readers import activation_of, shift
 from edgecnn.quant.scheme import quantize_bias
 from edgecnn.quant.simulate import on_grid
 
@@ -52,13 +54,13 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
     for k, node in enumerate(graph.nodes):
         a, b = _run(node, float_values, exact), _run(node, quant_values, coarse)
         if node.op in WEIGHTED:
-            shift = _channel_means(a) - _channel_means(b)
+            moved = shift(zip(a, b, strict=True), activation_of(graph, node)).float()
             bias = graph.tensors[node.inputs[2]]
             assert bias.quant is not None
-            found = coarse[bias.name].numpy() + shift.numpy()
+            found = coarse[bias.name].numpy() + moved.numpy()
             corrected.append(quantize_bias(bias, bias.quant.scale, found, bias.quant.dtype))
             for chunk in b:
-                chunk += shift.reshape(1, -1, *[1] * (chunk.ndim - 2))
+                chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
         activation, quant = node.attrs.get("activation"), graph.tensors[node.output].quant
         float_values[node.output] = [activated(chunk, activation) for chunk in a]
         quant_values[node.output] = [on_grid(activated(chunk, activation), quant) for chunk in b]
@@ -79,10 +81,3 @@ def _run(node: Node, values: Mapping[str, Chunks], constants: Mapping[str, torch
         out = run_node(before, arguments)
         made.append(out.clone() if any(out.data_ptr() == x.data_ptr() for x in arguments) else out)
     return made
-
-
-def _channel_means(chunks: Chunks) -> torch.Tensor:
-    over = (0, 2, 3) if chunks[0].ndim == 4 else (0,)
-    total = sum((chunk.sum(over, dtype=torch.float64) for chunk in chunks), torch.zeros(()))
-    per_channel = sum(chunk.numel() for chunk in chunks) // chunks[0].shape[1]
-    return (total / per_channel).float()

@@ -1,12 +1,13 @@
 """What an activation is worth to a reader that saturates.
 
 A swish is nearly 0 far below 0, a sigmoid nearly constant at both ends. Steps of a grid spent there are lost, so where
-nothing else reads an activation, its range is chosen by the error after that function (``calibrate.mse_range``).
+nothing else reads an activation, its range is chosen by the error after that function (``calibrate.mse_range``). A bias
+is corrected by how wrong the mean is after it, not before: what a ReLU makes zero of is no error (``shift``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from edgecnn.graph.ir import Graph, Node
 
 Reader = Callable[[torch.Tensor], torch.Tensor]
+NUDGE = 2**-6  # over which an activation's slope is taken
+RARE = 1e-3  # a mean slope that counts as small
 SWISHES: tuple[Reader, ...] = (F.silu, F.hardswish)
 
 
@@ -47,3 +50,36 @@ def _gated(graph: Graph, mul: Node, sigmoid: Node) -> bool:
 def _clipped(graph: Graph, node: Node) -> bool:
     """Whether a relu6 is all that follows a node, fused or not."""
     return node.attrs.get("activation") == "relu6" or [n.op for n in graph.consumers(node.output)] == ["relu6"]
+
+
+def activation_of(graph: Graph, node: Node) -> Reader | None:
+    """What a weighted layer's sums go through: a fused activation or a saturating reader; ``None`` if nothing."""
+    match node.attrs.get("activation", "none"):
+        case "relu":
+            return F.relu
+        case "relu6":
+            return F.relu6
+    return reader_of(graph, node.output)
+
+
+def shift(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], activation: Reader | None) -> torch.Tensor:
+    """By how much a layer's biases are to move so that its mean output is the wanted one: float64 ``(channels,)``.
+
+    With an activation in between it is one step of Newton's method: the mean error after the activation, over the mean
+    slope. A channel that passes hardly anywhere moves less.
+
+    Args:
+        pairs: wanted and made sums, NCHW or NC, chunk by chunk.
+        activation: what the sums go through.
+    """
+    error, slope, count = torch.zeros(()), torch.zeros(()), 0
+    for wanted, made in pairs:
+        over = (0, 2, 3) if wanted.ndim == 4 else (0,)
+        count += wanted.numel() // wanted.shape[1]
+        if activation is None:
+            error = error + (wanted - made).sum(over, dtype=torch.float64)
+        else:
+            error = error + (activation(wanted) - activation(made)).sum(over, dtype=torch.float64)
+            rise = activation(wanted + NUDGE) - activation(wanted - NUDGE)
+            slope = slope + rise.sum(over, dtype=torch.float64) / (2 * NUDGE)
+    return error / count if activation is None else error / (slope.clamp(min=0) + RARE * count)

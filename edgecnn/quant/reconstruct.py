@@ -16,7 +16,7 @@ input and target: section 4); Frantar et al. 2022, "GPTQ" (the columns: section 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.progress import track
 from edgecnn.quant.cost import layer_cost
 from edgecnn.quant.memory import affordable
+from edgecnn.quant.readers import Reader, activation_of, shift
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.scheme import quantize_bias
 
@@ -68,7 +69,8 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinishe
     costs = [layer_cost(node, graph, count, solved=node.output in kept) for node in graph.nodes]
     for k, node in enumerate(track(graph.nodes, "reconstruct", costs=costs)):
         if node.op in WEIGHTED:
-            changed = kept.step(node.output, tensors, partial(_solve_layer, node, tensors, streams, limit))
+            solve = partial(_solve_layer, node, tensors, streams, limit, activation_of(graph, node))
+            changed = kept.step(node.output, tensors, solve)
             tensors.update({t.name: t for t in changed})
         streams.advance(node, tensors)
         for i in node.inputs:
@@ -145,8 +147,13 @@ def _real(tensor: Tensor) -> torch.Tensor:
     return laid_out(tensor.quant.dequantize(tensor.integers))
 
 
-def _solve_layer(node: Node, tensors: Mapping[str, Tensor], streams: _Streams, limit: int) -> tuple[Tensor, Tensor]:
-    """The layer's weight and bias with the integers that make its output nearest the float network's."""
+def _solve_layer(
+    node: Node, tensors: Mapping[str, Tensor], streams: _Streams, limit: int, activation: Reader | None
+) -> tuple[Tensor, Tensor]:
+    """The layer's weight and bias with the integers that make its output nearest the float network's.
+
+    The weights are chosen by the layer's sums, the bias then by the mean of what the activation makes of them.
+    """
     source, weight, bias = (tensors[i] for i in node.inputs)
     assert weight.quant is not None
     assert bias.quant is not None
@@ -164,12 +171,31 @@ def _solve_layer(node: Node, tensors: Mapping[str, Tensor], streams: _Streams, l
     integers = _round(moments, rows, scales, limit)
     mean_x, mean_y = moments.means()
     learned = mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]
+    learned = learned.reshape(-1)
+    if activation is not None:
+        coarse = (integers * scales).reshape(float_weight.shape).float()
+        pairs = _sums(before, streams, tensors, (float_weight, streams.exact[bias.name]), (coarse, learned.float()))
+        learned = learned + shift(pairs, activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
     return (
         replace(weight, integers=placed.numpy()),
-        quantize_bias(bias, bias.quant.scale, learned.reshape(-1).numpy(), bias.quant.dtype),
+        quantize_bias(bias, bias.quant.scale, learned.numpy(), bias.quant.dtype),
     )
+
+
+def _sums(
+    before: Node,
+    streams: _Streams,
+    tensors: Mapping[str, Tensor],
+    exact: tuple[torch.Tensor, torch.Tensor],
+    coarse: tuple[torch.Tensor, torch.Tensor],
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A layer's sums in the float network and in the quantized one, chunk by chunk; each with its weight and bias."""
+    name = before.inputs[0]
+    for j in range(len(streams.floats[name])):
+        wanted = run_node(before, [streams.real(name, j), *exact])
+        yield wanted, run_node(before, [streams.decoded(name, j, tensors), *coarse])
 
 
 def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

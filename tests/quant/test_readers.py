@@ -14,7 +14,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant.calibrate import calibrate, mse_range, range_of
 from edgecnn.quant.ptq import quantize
-from edgecnn.quant.readers import reader_of
+from edgecnn.quant.readers import activation_of, reader_of, shift
 from edgecnn.quant.scheme import activation_qparams
 from edgecnn.recipe import recipe
 
@@ -91,3 +91,31 @@ def test_it_is_a_matter_of_least_squares_alone():
     steps = {how: replace(recipe("minmax"), activation_range=how) for how in ("minmax", "mse")}
     scales = {how: float(quantize(graph, seen, made).tensors[name].quant.scale[0]) for how, made in steps.items()}
     assert scales["mse"] < scales["minmax"] * 0.7
+
+
+@pytest.mark.parametrize("function", [F.relu, F.relu6, F.silu], ids=["relu", "relu6", "silu"])
+def test_a_bias_moves_by_the_error_that_gets_through(function):
+    """Sums that are wrong by 0.1 where they pass and by 5 where nothing comes of them."""
+    graph, name = conv_of(function)
+    wanted = torch.from_numpy(np.random.default_rng(0).uniform(-30, 30, (2, 4, 9, 9)).astype(np.float32))
+    made = torch.where(wanted < -15, wanted - 5, wanted - 0.1)
+    activation = activation_of(graph, graph.producer(name))
+    moved = shift([(wanted[:1], made[:1]), (wanted[1:], made[1:])], activation)
+    assert moved.shape == (4,)
+    torch.testing.assert_close(moved, torch.full((4,), 0.1).double(), rtol=0.05, atol=0)
+    after = [activation(x).mean((0, 2, 3)) for x in (wanted, made, made + moved.reshape(1, -1, 1, 1).float())]
+    assert (after[0] - after[2]).abs().max() < 0.1 * (after[0] - after[1]).abs().min()
+
+
+def test_a_bias_that_everything_gets_through_moves_by_the_mean_error():
+    graph, name = conv_of(lambda x: x * 2)
+    activation = activation_of(graph, graph.producer(name))
+    assert activation is None
+    wanted, made = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(shift([(wanted, made)], activation).float(), (wanted - made).mean((0, 2, 3)))
+
+
+def test_a_channel_that_never_passes_keeps_its_bias():
+    graph, name = conv_of(F.relu)
+    wanted = torch.full((1, 4, 5, 5), -5.0)
+    assert shift([(wanted, wanted + 3)], activation_of(graph, graph.producer(name))).tolist() == [0] * 4
