@@ -8,6 +8,7 @@ from typing import Any
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node
+from edgecnn.quant.readers import activation_of
 
 VALUE, SUM = 6.5e-9, 2.4e-9
 """Seconds on one core, fitted to two MobileNetV2: a value of both networks, made and rounded; one that moments read."""
@@ -41,4 +42,5 @@ def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
         return through
     read = values // rows * groups * taps
     moments = values * (SUM + taps * mac) + read * (given + (taps + rows // groups) * moment)
-    return through + moments + rows * taps * taps * UPDATE + taps * COLUMN
+    again = through if activation_of(graph, node) is not None else 0.0  # the bias, by what comes of the integers
+    return through + moments + again + rows * taps * taps * UPDATE + taps * COLUMN
