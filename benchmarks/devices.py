@@ -1,4 +1,5 @@
-"""Artifacts on devices, side by side: a Markdown table of accuracy, instructions or cycles, time and memory.
+"""Artifacts on devices, side by side: a Markdown table of accuracy, distance from the integer reference,
+instructions or cycles, time and memory.
 
     python benchmarks/devices.py --device cortex-a53,cortex-a76 --data DIR --limit 100 out/mobilenet_v2.tflite
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HEADINGS = (
-    "artifact", "device", "images", "top-1 (fp32)", "agreement", "instructions", "cycles", "ms", "estimated ms",
+    "artifact", "device", "images", "top-1 (fp32)", "agreement", "LSB", "instructions", "cycles", "ms", "estimated ms",
     "heap KiB", "SRAM KiB", "flash KiB", "CPU s",
 )  # fmt: skip
 
@@ -59,6 +60,7 @@ def _row(entry: dict[str, Any], seconds: float) -> tuple[str, ...]:
         str(accuracy["n"]),
         f"{_shown(accuracy['top1'], '.2f')} ({_shown(accuracy['fp32_top1'], '.2f')})",
         _shown(accuracy["agreement"], ".2f"),
+        _shown(entry["parity"]["max_lsb"], "g"),
         _shown(latency["instructions"], ","),
         _shown(resources["cycles"], ","),
         _shown(latency["median_ms"], ".2f"),
