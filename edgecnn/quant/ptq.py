@@ -17,11 +17,13 @@ from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
 from edgecnn.quant.equalize import equalize
+from edgecnn.quant.one_sided import one_sided
 from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.statistics import channel_statistics
+from edgecnn.quant.unison import in_unison, once_rounded, twice_rounded
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
@@ -57,10 +59,10 @@ def quantize(
     result = quantize_biases(result)
     if recipe.reconstruction != "none":
         images = calibration.images[: recipe.reconstruction_images]
-        return reconstruct(result, images, recipe.weight_limit, unfinished)
-    if recipe.bias_correction:
+        result = reconstruct(result, images, recipe.weight_limit, unfinished)
+    elif recipe.bias_correction:
         result = correct_biases(result, calibration.images[: recipe.correction_images])
-    return result
+    return one_sided(result)
 
 
 def aligned(graph: Graph, recipe: Recipe, precision: str) -> Graph:
@@ -154,6 +156,7 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
+    in_unison(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
 
 
@@ -243,6 +246,11 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
             if source.quant is not None and made is not None:
                 scales = np.maximum(scales, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
                 scales = scheme.widened_for_bias(scales, source.quant, bias.value)
+                if source.quant.dtype == made.dtype == "int8":
+                    ratio = float(source.quant.scale[0]) / float(made.scale[0])
+                    alike = twice_rounded if node.op == "conv2d" else once_rounded
+                    trials = np.atleast_2d(alike(scales.astype(np.float64) * ratio) / ratio).astype(np.float32)
+                    scales = scheme.least_error(weight.value, trials, recipe.weight_limit)
             changed.append(scheme.quantize_weight(weight, scales, recipe.weight_limit))
     return graph.with_tensors(*changed)
 

@@ -109,9 +109,23 @@ def weight_scales(
     scale = np.where(scale > 0, scale, scale.max() if scale.max() > 0 else SMALLEST).astype(np.float32)
     if method == "minmax":
         return scale
-    best, best_error = scale.copy(), np.full(len(scale), np.inf)
-    for share in np.linspace(1.0, 0.6, 41):
-        trial = (scale * np.float32(share)).astype(np.float32)
+    return least_error(flat, np.multiply.outer(np.linspace(1.0, 0.6, 41, dtype=np.float32), scale), limit)
+
+
+def least_error(
+    weight: NDArray[np.float32], trials: NDArray[np.float32], limit: int = WEIGHT_LIMIT
+) -> NDArray[np.float32]:
+    """Of several scales for each channel the one that leaves the least squared error; the first of equals.
+
+    Args:
+        weight: (channels, ...).
+        trials: (trials, channels), or (trials, 1) for one scale per tensor.
+        limit: the largest integer.
+    """
+    flat = weight.reshape(trials.shape[1], -1)
+    best: NDArray[np.float32] = trials[0].copy()
+    best_error = np.full(len(flat), np.inf)
+    for trial in trials:
         rounded = np.clip(np.rint(flat / trial[:, None]), -limit, limit) * trial[:, None]
         error = np.square(flat - rounded).sum(axis=1)
         better = error < best_error

@@ -124,6 +124,7 @@ def test_onnx_takes_integers_by_choice(io, mobilenet, tmp_path):
     emission = to_onnx.convert(mobilenet, precision="int8", io=io)
     opened = session("onnx", emission, tmp_path / io)
     assert (opened.input, opened.output) == (emission.input, emission.output)
+    assert Counter(op.kind for op in opened.ops)["QLinearConv"] == 52
     x = np.random.default_rng(0).normal(0, 0.5, (2, 96, 96, 3)).astype(np.float32)
     a, b = (s.output.decode(s.run(s.input.encode(x))) for s in (plain, opened))
     np.testing.assert_allclose(a, b, atol=1e-6)

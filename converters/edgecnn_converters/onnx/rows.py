@@ -98,11 +98,16 @@ class Emitter:
             if self._converts:
                 self.node("Cast", [source], self.value(source), to=TYPES[self.real])
             return
-        own = self.io == "float32"
-        grid, read = self._grid(source, self._quant(source), None if own else self.io), source
-        if own:
+        grid, read, real = self._grid(source, self._quant(source)), source, source
+        if self.io not in (
+            "float32",
+            self.activations,
+        ):  # the other integers: a convolution of both kinds would be float
+            real = f"{source}/fed"
+            self.node("DequantizeLinear", [source, *self._grid(source, self._quant(source), self.io)], real)
+        if self.io != self.activations:
             read = f"{source}/q"
-            self.node("QuantizeLinear", [source, *grid], read)
+            self.node("QuantizeLinear", [real, *grid], read)
         self.node("DequantizeLinear", [read, *grid], self.value(source))
 
     def _leave(self, result: str) -> None:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Graph, Node
+from edgecnn.quant.unison import past_halves
 from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, nchw, needed_activation, order_matters, pads
 
 LEVELS = 256
+SIDES = {-128: 1, 127: -1}  # of grids on one side of zero: which way is away from it
+QUARTER = 0.25  # of a bias's step
 Row = Callable[["Emitter", Node], Any]
 
 
@@ -27,6 +30,7 @@ class Emitter:
     def __init__(self, graph: Graph, precision: str) -> None:
         self.graph, self.precision = graph, precision
         self.values: dict[str, Any] = {}
+        self.parts: dict[int, Any] = {}
 
     def model(self) -> Any:
         """The whole network."""
@@ -101,12 +105,36 @@ class Emitter:
         source, weight, bias = (self.graph.tensors[i] for i in node.inputs)
         if bias.integers is None or source.quant is None or weight.quant is None:
             return self.constant(bias.name, shape)
-        stored = self.plain(bias.integers.reshape(shape), f"{bias.name}/q")
-        real = ops.convert(stored, "f32", name=f"{bias.name}/float")
+        real = self._led(node, bias.integers.reshape(shape), bias.name)
         factors = weight.quant.scale[0] if weight.quant.axis is None else weight.quant.scale.reshape(shape)
         scales = self.plain(factors, f"{bias.name}/weight_scale")
         scaled = ops.multiply(real, scales, name=f"{bias.name}/scaled")
         return ops.multiply(scaled, self.plain(source.quant.scale[0], f"{bias.name}/input_scale"), name=bias.name)
+
+    def _led(self, node: Node, integers: NDArray[Any], name: str) -> Any:
+        """A bias in steps of its scale, and a quarter of one more for channels whose sums come to lie next to halves.
+
+        OpenVINO adds and scales a bias in float32, which may leave such a sum on the wrong side of the half. See
+        ``edgecnn.quant.unison``; the grid of the output says which side is the right one.
+        """
+        real = ops.convert(self.plain(integers, f"{name}/q"), "f32", name=f"{name}/float")
+        source, weight, _ = (self.graph.tensors[i] for i in node.inputs)
+        made = self.graph.tensors[node.output].quant
+        assert source.quant is not None
+        assert weight.quant is not None
+        if node.op != "conv2d" or made is None or made.dtype != "int8" or made.zero_point[0] not in SIDES:
+            return real
+        scales = weight.quant.scale.astype(np.float64) * source.quant.scale / made.scale
+        led = np.broadcast_to(past_halves(scales), integers.size)
+        if not led.any():
+            return real
+        side = SIDES[int(made.zero_point[0])]
+        if led.all():  # one constant serves all such layers
+            if side not in self.parts:
+                self.parts[side] = self.plain(np.float32(side * QUARTER), f"{'above' if side > 0 else 'below'}/part")
+            return ops.add(real, self.parts[side], name=f"{name}/led")
+        part = np.where(led, np.float32(side * QUARTER), np.float32(0)).reshape(integers.shape)
+        return ops.add(real, self.plain(part, f"{name}/part"), name=f"{name}/led")
 
     def operand(self, name: str, rank: int) -> Any:
         """An activation, or a constant that broadcasts over it."""
