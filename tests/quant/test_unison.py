@@ -1,4 +1,4 @@
-"""Every runtime rounds alike: the multipliers that are chosen, networks that got them, and grids on one side of zero."""
+"""Every runtime rounds alike: multipliers, networks that got them, and grids on one side of zero."""
 
 from __future__ import annotations
 
