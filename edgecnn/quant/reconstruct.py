@@ -3,7 +3,8 @@
 Layer after layer, the float network and the quantized one run side by side over the same images. A layer learns from
 the quantized prefix's input ``x`` and the float prefix's output ``y``: it minimizes ``sum |y - (W x + b)|^2`` over
 integers ``W`` that are either neighbour of the float weight, and over ``b``. What earlier layers got wrong is so mended
-by later ones as far as rounding can.
+by later ones as far as rounding can. Integers aim at ``MENDED`` of the way only from what the float weights make of
+``x`` to ``y``: all the way, they learn the images. Last, ``b`` moves by how wrong the mean is after the activation.
 
 With ``b`` eliminated this is a quadratic in each row of ``W``, and its coefficients, the covariances of ``x`` with
 itself and with ``y``, are all that is kept of the images: no step size, no random choice. It is solved as GPTQ does,
@@ -42,6 +43,7 @@ RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
 SWEEPS = 4
+MENDED = 0.5  # of what earlier layers got wrong: that much of it is the same on other images
 
 
 @torch.inference_mode()
@@ -55,7 +57,8 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinishe
         unfinished: where layers are kept as they are solved, and those that an earlier run has solved.
     """
     count = affordable(graph, len(images), _bytes, MEMORY)
-    images = images[np.arange(count) * len(images) // count]
+    if count < len(images):  # else they would be copied
+        images = images[np.arange(count) * len(images) // count]
     kept = unfinished or Unfinished()
     how = repr((limit, torch.__version__, torch.get_num_threads())).encode()
     kept.begin(graph, images.view(np.uint8).reshape(-1).data, how)
@@ -259,10 +262,8 @@ def _round(moments: _Moments, weights: torch.Tensor, scales: torch.Tensor, limit
         scales: float64, ``(groups, rows, 1)``.
         limit: the largest magnitude.
     """
-    covariance, cross, ridge = moments.covariances()
+    covariance, cross = _problem(moments, weights)
     taps = weights.shape[2]
-    covariance = covariance + torch.diag_embed(ridge.expand(-1, taps))
-    cross = cross + ridge[:, :, None] * weights
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
     spread = torch.linalg.cholesky(inverse, upper=True)
     low = torch.floor(weights / scales).clamp(-limit, limit)
@@ -282,6 +283,14 @@ def _round(moments: _Moments, weights: torch.Tensor, scales: torch.Tensor, limit
                 gradient -= moved[:, :, None] * covariance[:, None, k]
                 integers[:, :, k] = better
     return integers
+
+
+def _problem(moments: _Moments, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Covariances of the inputs, and of inputs with the outputs that are aimed at; the ridge pulls to ``weights``."""
+    covariance, cross, ridge = moments.covariances()
+    same = weights @ covariance  # what the float weights make of the quantized prefix's input
+    covariance = covariance + torch.diag_embed(ridge.expand(-1, weights.shape[2]))
+    return covariance, same + MENDED * (cross - same) + ridge[:, :, None] * weights
 
 
 def _nearest(real: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -86,9 +86,7 @@ def test_no_single_weight_would_be_better_at_its_other_neighbour():
     x = images(graph, 32)
     moments, rows, scales = solved(graph, x)
     integers = module._round(moments, rows, scales, 127)
-    covariance, cross, ridge = moments.covariances()
-    covariance = covariance + torch.diag_embed(ridge.expand(-1, rows.shape[2]))
-    cross = cross + ridge[:, :, None] * rows
+    covariance, cross = module._problem(moments, rows)
 
     def cost(candidate):
         w = candidate * scales
