@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
+from edgecnn.quant.memory import affordable
 
 CHUNK = 4  # images that go through the graph together: few enough to stay in the caches
+EACH, MEMORY = 32, 2 << 30  # bytes: what looking at a value takes, its square and copies included, and all that may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,9 @@ def channel_statistics(graph: Graph, images: NDArray[np.float32]) -> Mapping[str
         else:
             sums[name] = found
 
-    run = TorchGraph(graph)
-    for start in range(0, len(images), CHUNK):
-        run(torch.from_numpy(images[start : start + CHUNK]), observe)
+    run, together = TorchGraph(graph), affordable(graph, CHUNK, lambda _: EACH, MEMORY)
+    for start in range(0, len(images), together):
+        run(torch.from_numpy(images[start : start + together]), observe)
     made = {}
     for name, (low, high, total, squares, count) in sums.items():
         arrays = (low.double(), high.double(), total / count, squares / count)
