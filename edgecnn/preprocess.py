@@ -58,7 +58,12 @@ class Preprocess:
         """Levels 0..255, NHWC or HWC, RGB, to the float32 network input of the same layout."""
         scale = (1.0 / np.asarray(self.std, np.float64)).astype(np.float32)
         shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
-        return pixels.astype(np.float32) * scale + shift
+        if len(set(scale)) == len(set(shift)) == 1:  # numpy is three times as fast with single numbers
+            scale, shift = scale[:1], shift[:1]
+        made = pixels.astype(np.float32)
+        made *= scale
+        made += shift
+        return made
 
     def renormalised(self, inputs: NDArray[np.float32], other: Preprocess | None) -> NDArray[np.float32]:
         """What ``other`` makes of the pixels that became these inputs here; its size and crop are not looked at."""

@@ -145,9 +145,9 @@ def _made(origin: Origin, tensors: Tensors, shape: torch.Size, path: Path) -> to
 
 
 def _skeleton(spec: ModelSpec) -> Classifier:
-    """The module without memory for its weights."""
+    """The module without memory for its weights, which need no initial values."""
     with torch.device("meta"):
-        return build(spec)
+        return Classifier(spec).eval()
 
 
 def _filled(spec: ModelSpec, tensors: Tensors, path: Path) -> Classifier:

@@ -134,14 +134,15 @@ class _Work:
         rows = _peaks([self._rows(n) for n in group.producers])
         high = np.max([np.zeros(reach.size), *(self.statistics[t].high for t in group.clipped)], axis=0)
         free, lowest = high * HEADROOM <= 6, high * HEADROOM / 6
-        best, least = self.scaling[name], self._noise(group, self.scaling[name])
+        importance = self._importance(group)
+        best, least = self.scaling[name], self._noise(group, self.scaling[name], importance)
         exponents = (COARSE, COARSE, COARSE) if self.per_tensor else (EXPONENTS, EXPONENTS, (0.0,))
         for a, w, r in product(*exponents):
             trial = (reach + TINY) ** a * (rows + TINY) ** r / (columns + TINY) ** w
             trial = np.clip(trial / np.exp(np.mean(np.log(trial))), 1 / LARGEST, LARGEST)
             for factor in FACTORS if group.clipped else (1.0,):
                 bound = np.where(free, np.maximum(trial * factor, lowest), 1.0) if group.clipped else trial
-                noise = self._noise(group, bound)
+                noise = self._noise(group, bound, importance)
                 if noise < least:
                     best, least = bound, noise
         self.scaling.update(dict.fromkeys(group.tensors, best))
@@ -157,15 +158,19 @@ class _Work:
         largest: Vector = rows.max(axis=1)
         return largest
 
-    def _noise(self, group: Group, scaling: Vector) -> float:
+    def _importance(self, group: Group) -> Vector:
+        """What a squared error of each of the group's channels becomes at the layers that read it, relatively."""
+        importance = np.zeros(self.scaling[group.tensors[0]].size)
+        for node in group.consumers:
+            value = np.square(self.weights[node.output]) / self.energy[node.output]
+            np.add.at(importance, _input_channels(self.source, node), value)
+        return importance
+
+    def _noise(self, group: Group, scaling: Vector, importance: Vector) -> float:
         """Expected relative squared error at the group's weighted layers, if it were scaled so."""
         total = sum(self._weight_noise(node, scaling, self.scaling[node.output]) for node in group.consumers)
         if self.per_tensor:
             total += sum(self._weight_noise(n, self.scaling[n.inputs[0]], scaling) for n in group.producers)
-        importance = np.zeros(scaling.size)
-        for node in group.consumers:
-            value = np.square(self.weights[node.output]) / self.energy[node.output]
-            np.add.at(importance, _input_channels(self.source, node), value)
         for name in group.tensors:
             seen = self.statistics[name]
             step = (max((seen.high / scaling).max(), 0) - min((seen.low / scaling).min(), 0)) / 255

@@ -124,10 +124,14 @@ def least_error(
     """
     flat = weight.reshape(trials.shape[1], -1)
     best: NDArray[np.float32] = trials[0].copy()
-    best_error = np.full(len(flat), np.inf)
+    best_error, apart = np.full(len(flat), np.inf), np.empty_like(flat)
     for trial in trials:
-        rounded = np.clip(np.rint(flat / trial[:, None]), -limit, limit) * trial[:, None]
-        error = np.square(flat - rounded).sum(axis=1)
+        np.divide(flat, trial[:, None], out=apart)
+        np.rint(apart, out=apart)
+        np.clip(apart, -limit, limit, out=apart)
+        apart *= trial[:, None]
+        apart -= flat
+        error = np.square(apart, out=apart).sum(axis=1)
         better = error < best_error
         best[better], best_error[better] = trial[better], error[better]
     return best
