@@ -56,6 +56,20 @@ def test_16_bit_activations_leave_only_the_rounding_of_the_weights(tmp_path):
     assert entry["float_ops"] == []
 
 
+def test_the_runtimes_and_the_reference_answer_alike(tmp_path, capsys):
+    words = ["export", "mobilenet_v2_0.35_96", "--target", "all", "--weights", "demo", "--calibration", "demo"]
+    assert main([*words, "-o", str(tmp_path)]) == 0
+    capsys.readouterr()
+    stem, golden = tmp_path / "mobilenet_v2_0.35_96", GOLDEN["demo"]["alike"]
+    for other, extra in ((".onnx", ()), (".xml", ()), (".edgecnn", ("--arithmetic", "litert"))):
+        words = ["compare", f"{stem}.tflite", f"{stem}{other}", "--data", "demo", "--limit", "200", "--exact-kernels"]
+        assert main([*words, *extra, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["same_integers"]
+        assert found["max_lsb"] <= golden["max_lsb" if extra else "max_lsb_of_runtimes"], other
+        assert found["agreement"] >= golden["min_agreement"], other
+
+
 def test_the_demo_is_hard_enough_to_show_a_bad_quantizer(tmp_path):
     dim = tmp_path / "dim"
     dim.mkdir()
