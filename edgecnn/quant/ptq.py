@@ -56,13 +56,13 @@ def quantize(
     result = quantize_activations(wide, ranges, recipe, precision)
     result = quantize_constants(result)
     result = quantize_weights(result, recipe)
-    result = quantize_biases(result)
+    result = one_sided(quantize_biases(result))  # before what mends biases: it moves the grids of adds a little
     if recipe.reconstruction != "none":
         images = calibration.images[: recipe.reconstruction_images]
-        result = reconstruct(result, images, recipe.weight_limit, unfinished)
-    elif recipe.bias_correction:
-        result = correct_biases(result, calibration.images[: recipe.correction_images])
-    return one_sided(result)
+        return reconstruct(result, images, recipe.weight_limit, unfinished)
+    if recipe.bias_correction:
+        return correct_biases(result, calibration.images[: recipe.correction_images])
+    return result
 
 
 def aligned(graph: Graph, recipe: Recipe, precision: str) -> Graph:
