@@ -49,7 +49,7 @@ class Recipe:
     keep: tuple[str, ...] = _setting(
         (), "activations in 16 bits in an int8 network, or float where the target has none; --mixed finds them"
     )
-    bias_correction: bool = _setting(True, "move each layer's mean output to the float network's")
+    bias_correction: bool = _setting(True, "move each layer's mean, after its activation, to the float network's")
     correction_images: int = _setting(
         32, "calibration images that bias correction looks at; fewer where their activations would not fit in 2.5 GiB"
     )
