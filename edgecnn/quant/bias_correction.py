@@ -54,7 +54,7 @@ def correct_biases(graph: Graph, images: NDArray[np.float32]) -> Graph:
     for k, node in enumerate(graph.nodes):
         a, b = _run(node, float_values, exact), _run(node, quant_values, coarse)
         if node.op in WEIGHTED:
-            moved = shift(zip(a, b, strict=True), activation_of(graph, node)).float()
+            moved = shift(zip(a, b, strict=True), activation_of(node)).float()
             bias = graph.tensors[node.inputs[2]]
             assert bias.quant is not None
             found = coarse[bias.name].numpy() + moved.numpy()

@@ -42,5 +42,5 @@ def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
         return through
     read = values // rows * groups * taps
     moments = values * (SUM + taps * mac) + read * (given + (taps + rows // groups) * moment)
-    again = through if activation_of(graph, node) is not None else 0.0  # the bias, by what comes of the integers
+    again = through if activation_of(node) is not None else 0.0  # the bias, by what comes of the integers
     return through + moments + again + rows * taps * taps * UPDATE + taps * COLUMN

@@ -52,14 +52,12 @@ def _clipped(graph: Graph, node: Node) -> bool:
     return node.attrs.get("activation") == "relu6" or [n.op for n in graph.consumers(node.output)] == ["relu6"]
 
 
-def activation_of(graph: Graph, node: Node) -> Reader | None:
-    """What a weighted layer's sums go through: a fused activation or a saturating reader; ``None`` if nothing."""
-    match node.attrs.get("activation", "none"):
-        case "relu":
-            return F.relu
-        case "relu6":
-            return F.relu6
-    return reader_of(graph, node.output)
+def activation_of(node: Node) -> Reader | None:
+    """The ReLU or ReLU6 that a weighted layer's sums go through; ``None`` without one.
+
+    A swish is none of them: where its slope is nearly 0, or negative, one step of Newton's method leads anywhere.
+    """
+    return {"relu": F.relu, "relu6": F.relu6}.get(str(node.attrs.get("activation", "none")))
 
 
 def shift(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], activation: Reader | None) -> torch.Tensor:

@@ -72,7 +72,7 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinishe
     costs = [layer_cost(node, graph, count, solved=node.output in kept) for node in graph.nodes]
     for k, node in enumerate(track(graph.nodes, "reconstruct", costs=costs)):
         if node.op in WEIGHTED:
-            solve = partial(_solve_layer, node, tensors, streams, limit, activation_of(graph, node))
+            solve = partial(_solve_layer, node, tensors, streams, limit, activation_of(node))
             changed = kept.step(node.output, tensors, solve)
             tensors.update({t.name: t for t in changed})
         streams.advance(node, tensors)
