@@ -236,6 +236,7 @@ def _quantized(
             if recipe.prepares:
                 first, stream = calibrate.peeked(stream, recipe.statistics_images)
                 graph = ptq.prepare(graph, first, recipe)
+                del first  # they come again in the stream
             keep = max(ptq.images_needed(recipe), RANKING_IMAGES if request.mixed else 0)
             seen = calibrate.calibrate(graph, stream, keep=keep)
             notes.append(f"{len(images) - len(images.bad)} images")

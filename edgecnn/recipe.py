@@ -57,7 +57,7 @@ class Recipe:
         "none", "none, or layer: choose each layer's integers and bias for what they make of the images"
     )
     reconstruction_images: int = _setting(
-        300, "calibration images that reconstruction looks at; fewer where their activations would not fit in 2 GiB"
+        300, "calibration images that reconstruction looks at; fewer where their activations would not fit in 1.75 GiB"
     )
 
     def __post_init__(self) -> None:

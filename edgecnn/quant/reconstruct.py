@@ -38,7 +38,7 @@ from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.scheme import quantize_bias
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
-MEMORY = 2 << 30  # bytes that the activations of both networks may take
+MEMORY = 7 << 28  # bytes that the activations of both networks may take: all of MobileNetV2 is to fit in 4 GiB
 RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations) of the mean variance
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
