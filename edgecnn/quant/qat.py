@@ -164,9 +164,10 @@ class QatGraph(nn.Module):
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
         real = _rounded(weight, wide, -self.weight_limit, self.weight_limit).to(activation_scales.dtype)
         of_input = activation_scales[self._groups[node.inputs[0]]]
-        product = (of_input.double() * scales.double()).float().double().detach()
+        exact = (of_input.double() * scales.double()).detach()
+        product = exact.float().double()  # as files hold it; its integers then count in what the sums count in
         limit = _bias_limit(self.graph.tensors[node.inputs[2]])
-        bias = _rounded(learned, product, -limit, limit).to(activation_scales.dtype)
+        bias = (_rounded(learned, product, -limit, limit) * (exact / product)).to(activation_scales.dtype)
         return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
 
     @torch.no_grad()
