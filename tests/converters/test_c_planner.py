@@ -33,7 +33,7 @@ def lifetimes(draw):
     return buffers, leads
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(lifetimes())
 def test_buffers_of_one_time_are_apart_or_as_far_ahead_as_they_may(case):
     buffers, leads = case
@@ -61,7 +61,7 @@ def test_a_chain_takes_its_two_largest_neighbours():
     assert plan(chain, in_place).size == 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),

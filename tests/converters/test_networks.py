@@ -67,14 +67,14 @@ def hold(shape, plan, folder):
         assert found <= allowed, f"{target} {kernels}: mean {found:.2f}, max {apart.max()} LSB ({session.arithmetic})"
 
 
-@settings(max_examples=60, deadline=None, print_blob=True)
+@settings(max_examples=60, print_blob=True)
 @given(shape=SHAPES, plan=PLANS)
 def test_random_networks_are_the_same_everywhere(shape, plan, tmp_path_factory):
     hold(shape, plan, tmp_path_factory.mktemp("net"))
 
 
 @pytest.mark.slow
-@settings(max_examples=250, deadline=None, print_blob=True)
+@settings(max_examples=250, print_blob=True)
 @given(shape=SHAPES, plan=PLANS)
 def test_many_more_random_networks_are_the_same_everywhere(shape, plan, tmp_path_factory):
     hold(shape, plan, tmp_path_factory.mktemp("net"))

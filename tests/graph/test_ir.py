@@ -130,7 +130,7 @@ def test_wrong_quantization_parameters(fields, message):
         QParams(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scale=st.floats(1e-6, 1e3), zero=st.integers(-128, 127), integer=st.integers(-128, 127))
 def test_integers_survive_their_real_values(scale, zero, integer):
     quant = QParams(scale=np.array([scale]), zero_point=np.array([zero]), dtype="int8")
@@ -139,7 +139,7 @@ def test_integers_survive_their_real_values(scale, zero, integer):
     assert quant.quantize(np.zeros(1)) == zero
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(size=st.integers(1, 300), kernel=st.integers(1, 9), stride=st.integers(1, 4), dilation=st.integers(1, 3))
 def test_same_padding_gives_the_size_over_the_stride(size, kernel, stride, dilation):
     before, after = same_padding(size, kernel, stride, dilation)

@@ -62,7 +62,7 @@ def test_every_module_becomes_a_close_int8_network(module, name):
     assert sqnr(graph, int8, images(graph, 16)) > (12 if module == "softmax" else 20)
 
 
-@settings(max_examples=40, deadline=None, print_blob=True)
+@settings(max_examples=40, print_blob=True)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6), name=st.sampled_from(sorted(RECIPES)))
 def test_random_networks_meet_the_contract(seed, pieces, name):
     note(f"random_graph({seed}, {pieces})")
@@ -76,7 +76,7 @@ def test_random_networks_meet_the_contract(seed, pieces, name):
     assert len(convert(int8, precision="int8").files[".tflite"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(low=st.floats(-1e4, 1e4), high=st.floats(-1e4, 1e4))
 def test_zero_is_exact_and_the_range_is_covered(low, high):
     low, high = min(low, high), max(low, high)
@@ -87,7 +87,7 @@ def test_zero_is_exact_and_the_range_is_covered(low, high):
     assert np.abs(quant.dequantize(quant.quantize(ends)) - ends).max() <= step * 0.51 + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays.arrays(np.float32, (4, 9), elements=st.floats(-100, 100, width=32)), st.sampled_from(["minmax", "mse"]))
 def test_weights_are_nearest_symmetric_and_in_range(weight, method):
     scales = scheme.weight_scales(weight, method)

@@ -68,7 +68,7 @@ def some_steps(module, x, count=3, lr=0.02):
         optimizer.step()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 5), learn_steps=st.booleans())
 def test_random_networks_start_at_their_integers_and_export_what_they_learned(seed, pieces, learn_steps):
     try:

@@ -51,7 +51,7 @@ def error(graph, int8, x):
     return float((got - want).square().mean())
 
 
-@settings(max_examples=25, deadline=None, print_blob=True)
+@settings(max_examples=25, print_blob=True)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
 def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
     note(f"random_graph({seed}, {pieces})")

@@ -51,7 +51,7 @@ def test_a_sum_is_rounded_alike_once_in_float_and_twice_in_fixed_point(q):
         assert unison.past_halves(np.array([float(s_w) * s_in / s_out])).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(1e-6, 100.0))
 def test_multipliers_are_no_smaller_than_wanted_and_near_it(wanted):
     twice, once = unison.twice_rounded(np.array([wanted]))[:, 0], unison.once_rounded(np.array([wanted]))[0]
@@ -67,7 +67,7 @@ def test_an_odd_denominator_never_makes_a_half():
         assert np.abs(values - np.floor(values) - 0.5).min() > 1e-4 * min(1, m * 1000) / 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_random_networks_are_rounded_alike_by_every_arithmetic(seed):
     graph = random_graph(seed).as_float()

@@ -63,7 +63,7 @@ def test_each_op_equals_litert_in_16_bits(piece, tmp_path):
         equal(graph, images(graph, 2, seed), tmp_path)
 
 
-@settings(max_examples=40, deadline=None, print_blob=True)
+@settings(max_examples=40, print_blob=True)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
 def test_random_networks_equal_litert_in_16_bits(seed, pieces, tmp_path_factory):
     note(f"random_graph({seed}, {pieces})")
@@ -71,7 +71,7 @@ def test_random_networks_equal_litert_in_16_bits(seed, pieces, tmp_path_factory)
     equal(graph, images(graph, 1, seed), tmp_path_factory.mktemp("wide"))
 
 
-@settings(max_examples=40, deadline=None, print_blob=True)
+@settings(max_examples=40, print_blob=True)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(2, 6))
 def test_random_mixed_networks_equal_litert(seed, pieces, tmp_path_factory):
     note(f"random_graph({seed}, {pieces})")
@@ -104,7 +104,7 @@ def test_the_scheme_is_symmetric_and_the_biases_are_wide():
     assert {b.quant.dtype for b in biases} == {"int64"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(low=st.floats(-1e4, 1e4), high=st.floats(-1e4, 1e4))
 def test_a_16_bit_range_is_covered(low, high):
     quant = scheme.activation_qparams(low, high, "int16")
