@@ -25,6 +25,7 @@ from timing import interleaved, ratio
 from edgecnn.cli import main as edgecnn
 from edgecnn.data import open_images
 from edgecnn.graph.serialize import load
+from edgecnn.preprocess import Preprocess
 from edgecnn.references import float_reference
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import Batch, evaluate
@@ -111,11 +112,14 @@ def main() -> None:
     words = ["export", name, "--target", "all", "--weights", options.weights]
     result: dict[str, Any] = {"model": name, "ours_all_three_s": {}, "rows": {}}
     artifacts: dict[str, Path] = {}
+    fed: dict[Path, Preprocess | None] = {}  # as our quantized networks are: their pixels may be integers already
     for recipe in options.recipes.split(","):
         start = time.perf_counter()
         edgecnn([*words, "--calibration", options.calibration, "--recipe", recipe, "-o", str(out / recipe)])
         result["ours_all_three_s"][recipe] = round(time.perf_counter() - start, 1)
-        artifacts |= {f"edgecnn {recipe} {k}": out / recipe / f"{name}.{k}" for k in ("tflite", "onnx", "xml")}
+        made = {f"edgecnn {recipe} {k}": out / recipe / f"{name}.{k}" for k in ("tflite", "onnx", "xml")}
+        artifacts |= made
+        fed |= dict.fromkeys(made.values(), load(out / recipe / f"{name}.edgecnn").metadata.preprocess)
     edgecnn([*words, "--quantize", "none", "-o", str(out / "float")])
     graph = load(out / "float" / f"{name}.edgecnn")
     preprocess, reference = graph.metadata.preprocess, float_reference(graph)
@@ -143,9 +147,11 @@ def main() -> None:
     sessions = {key: open_session(device("host"), path) for key, path in artifacts.items()}
     turns = {} if options.no_latency else interleaved(sessions)
     for key, path in artifacts.items():
-        images = open_images(options.data, demo_split="test", labelled=True)
-        fed = ((preprocess.normalise(pixels), labels) for pixels, labels in images.batches(preprocess, 10))
-        batches = (Batch(x, labels, reference(x)) for x, labels in fed)
+        images, own = open_images(options.data, demo_split="test", labelled=True), fed.get(path) or preprocess
+        batches = (
+            Batch(own.normalise(pixels), labels, reference(preprocess.normalise(pixels)))
+            for pixels, labels in images.batches(preprocess, 10)
+        )
         exact = open_session(device("host"), path, kernels=runtime_of(path).exact)
         accuracy = evaluate(exact, batches, label_offset=graph.metadata.label_offset)
         files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
