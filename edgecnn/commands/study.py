@@ -103,10 +103,10 @@ def _residual(options: argparse.Namespace) -> int:
         for n in found.networks
     ]
     table(rows, right=list(rows[0])[1:], to=sys.stdout)
-    first, on = found.epochs
+    first, on = found.deepened_epochs
     more = [
         {
-            "added to the shallowest": row.added,
+            "added to the shallow one": row.added,
             "layers": row.layers,
             "epochs": first if row is found.deepened[0] else f"{first} + {on}",
             "training error %": f"{row.training_error:.1f}",

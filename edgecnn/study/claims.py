@@ -43,7 +43,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Deepened:
-    """The shallowest plain network, made deeper and trained on.
+    """The shallow plain network, made deeper and trained on.
 
     Attributes:
         added: ``identity``, ``plain`` or ``residual``; ``nothing`` is the network before.

@@ -8,7 +8,7 @@ Source: He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv:15
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgecnn.errors import InputError, unknown
 from edgecnn.models.blocks import Classifier
 from edgecnn.models.checkpoint import default_preprocess
 from edgecnn.models.resnet import PLAIN
+from edgecnn.models.rows import BasicRow
 from edgecnn.models.spec import ModelSpec, named, resolve
 from edgecnn.study.claims import NETWORKS, Claim, Deepened, Network, claims_of_depth, claims_of_identity
 from edgecnn.study.gradients import Reach, reach
@@ -31,7 +32,11 @@ from edgecnn.train.loop import Watch
 
 PROBED = 64  # images whose gradients are looked at
 MOMENTS = 10  # of a run at which they are
-TRAINED_ON = 0.5  # of the epochs, after a network was made deeper
+SHALLOW = 0.33  # of the blocks of 20 layers: one in each stage, 8 layers, which learn fast
+ADDED = 2  # blocks in each stage of the shallow network: 20 layers
+LONGER = 3  # times the steps: where a network still learns fast, training on alone gains what more layers would
+FASTER = 3  # times the rate: without the deep plain networks there is nothing that it breaks
+WIDER = 2  # times the images of the demo data: smaller differences between smaller errors are to count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,10 @@ class Setup:
         """The spec of a network."""
         return named(f"{NETWORKS[kind]}{layers}", self.width, 1.0, self.resolution)
 
+    def shallow(self) -> ModelSpec:
+        """The spec of the plain network that is made deeper."""
+        return named(f"{NETWORKS['plain']}{PLAIN[0]}", self.width, SHALLOW, self.resolution)
+
     def config(self, kind: str, layers: int, epochs: int) -> TrainConfig:
         """Its training."""
         return TrainConfig(
@@ -92,6 +101,12 @@ class Setup:
             val_images=self.val_images,
             seed=self.seed,
         )
+
+    def shallow_config(self, epochs: int) -> TrainConfig:
+        """The training of the network that is made deeper."""
+        config = self.config("plain", PLAIN[0], epochs)
+        more = WIDER * self.images if self.data == "demo" else self.images
+        return replace(config, model=self.shallow().name, lr=FASTER * self.lr, images=more)
 
 
 FULL = Setup(width=1.0, steps=6000, images=16000, batch=64)
@@ -146,8 +161,10 @@ class Findings:
         training_images: in an epoch.
         test_images: held out.
         guessing: the error of always naming the most frequent class of the training images, in percent.
-        epochs: of each training, and of training on.
+        epochs: of each training.
         networks: plain ones, then residual ones, by depth.
+        deepened_images: in an epoch of the network that is made deeper.
+        deepened_epochs: of its training, and of training on.
         deepened: before, then by ``KINDS``.
         claims: of the paper.
     """
@@ -155,8 +172,10 @@ class Findings:
     training_images: int
     test_images: int
     guessing: float
-    epochs: tuple[int, int]
+    epochs: int
     networks: tuple[Network, ...]
+    deepened_images: int
+    deepened_epochs: tuple[int, int]
     deepened: tuple[Deepened, ...]
     claims: tuple[Claim, ...]
 
@@ -174,41 +193,74 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
         InputError: the data is wrong, or as ``run_trials``.
     """
     depths = sorted(set(setup.depths))
-    labels, held_out = _labels(setup)
-    seen = len(labels) // setup.batch * setup.batch
-    guessing = 100 - 100 * float(np.bincount(labels).max()) / len(labels)
-    epochs = max(1, round(setup.steps * setup.batch / seen))
-    on = max(1, round(epochs * TRAINED_ON))
-    deepening = Deepening(
-        config=setup.config("plain", depths[0], epochs), blocks=(depths[-1] - depths[0]) // 6, epochs=on
-    )
+    drawn, more = _drawn(setup.config("plain", depths[0], 1)), _drawn(setup.shallow_config(1))
+    epochs = drawn.epochs(setup.steps)
+    before, on = more.epochs(LONGER * setup.steps), more.epochs(setup.steps)
+    deepening = Deepening(config=setup.shallow_config(before), blocks=ADDED, epochs=on)
     order_of_work = [(kind, layers) for layers in reversed(depths) for kind in NETWORKS]  # the longest first
     runs = [Depth(config=setup.config(*one, epochs)) for one in order_of_work]
     rows, *results = run_trials([deepening, *runs], folder=folder, workers=workers, progress=progress)
     trained = dict(zip(order_of_work, results, strict=True))
     networks = tuple(_network(setup, kind, layers, trained[kind, layers]) for kind in NETWORKS for layers in depths)
+    stages = [row for row in setup.shallow().rows if isinstance(row, BasicRow)]
+    layers = 2 + 2 * sum(row.repeats for row in stages)  # the stem and the classifier, and two in each block
     deeper = (
-        _deepened("nothing", depths[0], rows["before"]),
-        *(_deepened(kind, depths[-1], rows[kind]) for kind in KINDS),
+        _deepened("nothing", layers, rows["before"]),
+        *(_deepened(kind, layers + 2 * ADDED * len(stages), rows[kind]) for kind in KINDS),
     )
     return Findings(
-        training_images=seen,
-        test_images=held_out,
-        guessing=round(guessing, 2),
-        epochs=(epochs, on),
+        training_images=drawn.seen,
+        test_images=drawn.held_out,
+        guessing=round(drawn.guessing, 2),
+        epochs=epochs,
         networks=networks,
+        deepened_images=more.seen,
+        deepened_epochs=(before, on),
         deepened=deeper,
-        claims=(*claims_of_depth(networks, seen, guessing), *claims_of_identity(deeper, seen, guessing)),
+        claims=(
+            *claims_of_depth(networks, drawn.seen, drawn.guessing),
+            *claims_of_identity(deeper, more.seen, more.guessing),
+        ),
     )
 
 
-def _labels(setup: Setup) -> tuple[NDArray[np.int64], int]:
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """The images of a run.
+
+    Attributes:
+        seen: in an epoch.
+        held_out: to test on.
+        guessing: as of ``Findings``.
+        batch: in a step.
+    """
+
+    seen: int
+    held_out: int
+    guessing: float
+    batch: int
+
+    def epochs(self, steps: int) -> int:
+        """The whole epochs that are nearest to so many steps, at least one."""
+        return max(1, round(steps * self.batch / self.seen))
+
+
+def _drawn(config: TrainConfig) -> _Drawn:
+    labels, held_out = _labels(config)
+    return _Drawn(
+        seen=len(labels) // config.batch * config.batch,
+        held_out=held_out,
+        guessing=100 - 100 * float(np.bincount(labels).max()) / len(labels),
+        batch=config.batch,
+    )
+
+
+def _labels(config: TrainConfig) -> tuple[NDArray[np.int64], int]:
     """The classes of the training images, and how many are held out."""
-    config = setup.config("plain", setup.depths[0], 1)
-    if setup.data == "demo":
-        fits(config, setup.images)
-        return demo.labels("train", range(setup.images)), setup.val_images
-    training, held_out = open_both(config, default_preprocess(setup.resolution))
+    if config.data == "demo":
+        fits(config, config.images)
+        return demo.labels("train", range(config.images)), config.val_images
+    training, held_out = open_both(config, default_preprocess(resolve(config.model).resolution))
     return training.labels, len(held_out.labels)
 
 

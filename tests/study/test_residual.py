@@ -144,8 +144,9 @@ def test_the_command(setup, tmp_path, capfd):
     assert "1 of 5" in printed.err
     assert [n["model"] for n in found["networks"]] == [f"{f}{d}_0.5_32" for f in ("plain", "resnet") for d in (20, 32)]
     assert [row["added"] for row in found["deepened"]] == ["nothing", *KINDS]
-    assert [row["layers"] for row in found["deepened"]] == [20, 32, 32, 32]
-    assert (found["training_images"], found["test_images"]) == (24, 9)
+    assert [row["layers"] for row in found["deepened"]] == [8, 20, 20, 20]
+    assert (found["training_images"], found["deepened_images"], found["test_images"]) == (24, 24, 9)
+    assert (found["epochs"], found["deepened_epochs"]) == (1, [3, 1])
     assert (tmp_path / "residual.svg").read_text().count("<polyline") == 4 + 4 + 4 + 4 + 4
     assert json.loads((tmp_path / "residual.json").read_text()) == found
     assert main(words) == 0  # nothing is trained again
@@ -205,6 +206,14 @@ def test_what_is_said_of_the_identity_follows_from_the_figures(errors, shown):
     ]
     assert [c.shown for c in claims_of_identity(rows, 4000, 90)] == shown
     assert not claims_of_identity(rows, 4000, 20)[0].shown  # where nothing was learned, nothing can get worse
+
+
+def test_the_network_that_is_made_deeper_learns_longer_and_from_more_images():
+    setup = Setup()
+    config = setup.shallow_config(5)
+    assert resolve(config.model).rows == resolve("plain20_0.5x0.33_32").rows
+    assert (config.images, config.lr) == (2 * setup.images, 3 * setup.lr)
+    assert replace(setup, data="folder").shallow_config(5).images == setup.images  # all that there are
 
 
 def test_the_gradient_in_training_is_the_median():
