@@ -49,6 +49,9 @@ class Recipe:
     keep: tuple[str, ...] = _setting(
         (), "activations in 16 bits in an int8 network, or float where the target has none; --mixed finds them"
     )
+    spare_channels: bool = _setting(
+        False, "channels that are always zero carry copies of others, which a grid then rounds finer than it is"
+    )
     bias_correction: bool = _setting(True, "move each layer's mean, after its activation, to the float network's")
     correction_images: int = _setting(
         32, "calibration images that bias correction looks at; fewer where their activations would not fit in 2.5 GiB"
@@ -112,7 +115,13 @@ RECIPES: Mapping[str, Recipe] = {
     r.name: r
     for r in (
         Recipe(name="fast"),
-        Recipe(name="best", statistics_images=300, reconstruction="layer", reconstruction_images=500),
+        Recipe(
+            name="best",
+            statistics_images=300,
+            spare_channels=True,
+            reconstruction="layer",
+            reconstruction_images=500,
+        ),
         Recipe(name="minmax", pixel_grid=False, equalization=False, activation_range="minmax", bias_correction=False),
     )
 }

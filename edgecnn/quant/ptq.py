@@ -22,6 +22,7 @@ from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
+from edgecnn.quant.spare import IMAGES, copy_into_spare
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.unison import in_unison, once_rounded, twice_rounded
 from edgecnn.quant.widen import widen
@@ -54,6 +55,8 @@ def quantize(
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
     wide, ranges = widen(graph, calibration.ranges, wide_activations(graph, recipe, precision))
     result = quantize_activations(wide, ranges, recipe, precision)
+    if recipe.spare_channels:
+        result = copy_into_spare(result, calibration.images[:IMAGES])
     result = quantize_constants(result)
     result = quantize_weights(result, recipe)
     result = one_sided(quantize_biases(result))  # before what mends biases: it moves the grids of adds a little
@@ -87,9 +90,12 @@ def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
 
 def images_needed(recipe: Recipe) -> int:
     """Calibration images that the recipe's steps look at again."""
+    needed = [IMAGES] if recipe.spare_channels else [0]
     if recipe.reconstruction != "none":
-        return recipe.reconstruction_images
-    return recipe.correction_images if recipe.bias_correction else 0
+        needed.append(recipe.reconstruction_images)
+    elif recipe.bias_correction:
+        needed.append(recipe.correction_images)
+    return max(needed)
 
 
 def wide_activations(graph: Graph, recipe: Recipe, precision: str) -> set[str]:
