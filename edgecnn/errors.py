@@ -47,7 +47,7 @@ class DeviceFault(EdgecnnError):
 
 def unknown(kind: str, got: str, allowed: Iterable[str]) -> str:
     """One line for an unknown name: what was got, the nearest allowed name, and all allowed names."""
-    names = sorted(allowed)
+    names = sorted(set(allowed))
     begun = [name for name in names if got and name.startswith(got)]
     near = begun or difflib.get_close_matches(got, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

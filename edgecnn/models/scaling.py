@@ -31,7 +31,7 @@ class Compound:
     """The rule: depth ``alpha**phi``, width ``beta**phi``, resolution ``gamma**phi``.
 
     Raises:
-        InputError: a coefficient is below 1.
+        InputError: a coefficient is below 1, or no number.
     """
 
     alpha: float = 1.2
@@ -39,7 +39,7 @@ class Compound:
     gamma: float = 1.15
 
     def __post_init__(self) -> None:
-        if min(self.alpha, self.beta, self.gamma) < 1:
+        if not all(1 <= c < math.inf for c in (self.alpha, self.beta, self.gamma)):
             raise InputError(f"alpha {self.alpha}, beta {self.beta}, gamma {self.gamma}: each must be at least 1")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,8 +123,10 @@ def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
     """A model of a scalable family, made larger (below 0: smaller) by the rule at ``phi``.
 
     Raises:
-        InputError: a multiplier or the resolution becomes impossible.
+        InputError: phi is no number, or a multiplier or the resolution becomes impossible.
     """
+    if not math.isfinite(phi):
+        raise InputError(f"phi {phi:g}: give a number, such as 1; the published models are at 0 to 7")
     try:
         made = rule.at(phi, base.resolution)
     except OverflowError:

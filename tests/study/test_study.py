@@ -82,7 +82,11 @@ def test_macs_grow_by_the_law(capfd, tmp_path):
         (["law", "--family", "resnet21"], "unknown family 'resnet21' (did you mean "),
         (["show", "--family", "resnet20", "--phi", "40"], "width 45.259; allowed: 0.05 to 8.0"),
         (["show", "--family", "resnet20", "--phi", "1e9"], "no machine holds"),
+        (["show", "--family", "resnet20", "--phi", "nan"], "phi nan: give a number"),
+        (["show", "--family", "resnet20", "--phi", "inf"], "phi inf: give a number"),
         (["show", "--family", "resnet20", "--alpha", "0.5"], "each must be at least 1"),
+        (["show", "--family", "resnet20", "--gamma", "nan"], "each must be at least 1"),
+        (["show", "--family", "nothing"], "unknown family 'nothing'; allowed: efficientnet_b0, efficientnet_b1,"),
     ],
 )
 def test_what_cannot_be_scaled(capfd, words, said):
