@@ -12,6 +12,7 @@ from typing import Any
 from edgecnn.errors import InputError, unknown
 
 ACTIVATION_RANGES = ("mse", "minmax", "percentile")
+LOGIT_RANGES = ("minmax", "mse")
 WEIGHT_RANGES = ("minmax", "mse")
 RECONSTRUCTIONS = ("none", "layer")
 SMALLEST_PERCENTILE = 90.0
@@ -42,6 +43,9 @@ class Recipe:
         "mse",
         "minmax (all that calibration saw), mse (clipped where that lowers the squared error) or percentile",
     )
+    logit_range: str = _setting(
+        "minmax", "minmax, or mse: clipped where that lowers the squared error, but above any image's second largest"
+    )
     percentile: float = _setting(99.99, "leaves out the values beyond it at either end, where the range is percentile")
     weight_range: str = _setting("minmax", "minmax or mse, for each output channel of the weights, or all of them")
     per_tensor: bool = _setting(False, "one scale for all of a layer's weights, for hardware that has no more")
@@ -66,6 +70,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for key, allowed in (
             ("activation_range", ACTIVATION_RANGES),
+            ("logit_range", LOGIT_RANGES),
             ("weight_range", WEIGHT_RANGES),
             ("reconstruction", RECONSTRUCTIONS),
         ):
@@ -118,6 +123,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             name="best",
             statistics_images=300,
+            logit_range="mse",
             spare_channels=True,
             reconstruction="layer",
             reconstruction_images=500,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -30,12 +30,14 @@ class Range:
         high: largest value.
         samples: values, rising, float32 ``(n,)``.
         counts: how often each was seen, float32 ``(n,)``.
+        second: of the network's output, where it is a vector: the largest value but one that an image has; else NaN.
     """
 
     low: float
     high: float
     samples: NDArray[np.float32]
     counts: NDArray[np.float32]
+    second: float = math.nan
 
 
 def range_of(values: NDArray[np.float32]) -> Range:
@@ -144,10 +146,14 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
     """
     run = TorchGraph(graph)
     watches = {t.name: _Watch() for t in graph.activations()}
+    second: dict[str, float] = {}
 
     def observe(name: str, value: torch.Tensor) -> None:
         flat = (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).reshape(-1)
         watches[name].see(flat, value.shape[1])
+        if name in graph.outputs and value.ndim == 2 and value.shape[1] > 1:
+            largest = float(value.topk(2).values[:, 1].max())
+            second[name] = max(second.get(name, largest), largest)
 
     kept: list[NDArray[np.float32]] = []
     missing, count = keep, 0
@@ -164,7 +170,7 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
             raise InputError(
                 f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
             )
-    ranges = {name: watch.range() for name, watch in watches.items()}
+    ranges = {name: replace(watch.range(), second=second.get(name, math.nan)) for name, watch in watches.items()}
     growth = {name: watch.growth for name, watch in watches.items()}
     images = np.concatenate(kept) if kept else np.zeros((0,), np.float32)
     return Calibration(ranges=ranges, images=images, growth=growth)

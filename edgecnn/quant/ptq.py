@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ from edgecnn.quant.unison import in_unison, once_rounded, twice_rounded
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
+SECOND_MARGIN = 1.1  # beyond the second largest logit of any image, above which two of another image could tie
 INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then
 
 
@@ -132,8 +134,8 @@ def scale_groups(graph: Graph) -> list[set[str]]:
 def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe, precision: str = "int8") -> Graph:
     """Every activation gets the parameters of its range; those that must share a scale get the same.
 
-    The input has the precision's type, and so has everything up to a requantize. What the network is given and what it
-    answers is never clipped: the largest logit is what matters.
+    The input has the precision's type, and so has everything up to a requantize. What the network is given is never
+    clipped. What it answers neither, but by ``recipe.logit_range``: see ``_logit_qparams``.
 
     Raises:
         UnsupportedError: an op's scale contract cannot be met; names the node.
@@ -154,6 +156,8 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             quant = FIXED_OF[dtype]
         elif pixels is not None and not group.isdisjoint(graph.inputs):
             quant = pixels
+        elif recipe.logit_range == "mse" and types[min(group)] == "int8" and (named := group & set(graph.outputs)):
+            quant = _logit_qparams(union([ranges[name] for name in sorted(group)]), ranges[min(named)].second)
         else:
             seen = [ranges[name] for name in sorted(group)]
             method = recipe.activation_range if group.isdisjoint((*graph.inputs, *graph.outputs)) else "minmax"
@@ -199,6 +203,21 @@ def _origin(graph: Graph, name: str) -> bool:
     """Whether a tensor has a range of its own: an input, or made by an op that does not pass its input's scale on."""
     node = graph.producer(name)
     return node is None or OPS[node.op].scale == "own"
+
+
+def _logit_qparams(together: Range, second: float) -> QParams:
+    """Logits clipped where that lowers the squared error, but above any image's second largest: none of them tie.
+
+    The largest logit of an image may be clipped: it stays the largest. An output that is no vector is never clipped.
+
+    Args:
+        together: of all that shares the output's scale.
+        second: ``Range.second`` of the output.
+    """
+    if math.isnan(second):
+        return scheme.activation_qparams(together.low, together.high)
+    low, high = mse_range(together)
+    return scheme.activation_qparams(low, min(max(high, SECOND_MARGIN * second), together.high))
 
 
 def _group_qparams(

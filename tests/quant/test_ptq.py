@@ -9,6 +9,7 @@ from graphs import float_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from torch import nn
 from zoo import GOOD
 
 from edgecnn.cli import main
@@ -112,6 +113,33 @@ def test_mse_ranges_clip_an_outlier_and_never_do_worse():
         return np.square(quant.dequantize(quant.quantize(samples)) - samples).mean()
 
     assert error(low, high) < error(seen.low, seen.high)
+
+
+@pytest.mark.parametrize("second", [6.0, 25.0])
+def test_logits_are_clipped_above_any_second_largest(second):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3, 3, bias=False))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.eye(3))
+    graph = capture(module.eval(), (3, 1, 1), Metadata(model="logits"))
+    x = np.random.default_rng(0).normal(0, 1, (20_000, 1, 1, 3)).astype(np.float32)
+    x[7, 0, 0], x[9, 0, 0] = (40.0, 1.0, 0.0), (second + 2, second, 0.0)
+    seen = calibrate(graph, [x])
+    recipes = (Recipe(name=name, logit_range=name, bias_correction=False) for name in ("minmax", "mse"))
+    whole, clipped = (quantize(graph, seen, r).tensors[graph.outputs[0]].quant for r in recipes)
+    end, clipped_end = (float(q.dequantize(np.array([127], np.int8))[0]) for q in (whole, clipped))
+    assert end == pytest.approx(40, abs=0.2)
+    assert clipped_end == pytest.approx(1.1 * second, abs=0.2) if second > 20 else 6.6 <= clipped_end < 30
+
+
+def test_an_output_that_is_no_vector_is_never_clipped():
+    graph = capture(nn.Conv2d(3, 2, 1).eval(), (3, 8, 8), Metadata(model="map"))
+    x = np.random.default_rng(0).normal(0, 1, (64, 8, 8, 3)).astype(np.float32)
+    x[0, 0, 0] = 40
+    made = [
+        quantize(graph, calibrate(graph, [x]), Recipe(name=name, logit_range=name, bias_correction=False))
+        for name in ("minmax", "mse")
+    ]
+    assert made[0].tensors[graph.outputs[0]].quant.same_as(made[1].tensors[graph.outputs[0]].quant)
 
 
 def test_a_bias_too_large_for_int32_widens_its_weights():
