@@ -43,6 +43,7 @@ class Recipe:
         "mse",
         "minmax (all that calibration saw), mse (clipped where that lowers the squared error) or percentile",
     )
+    shared_scales: bool = _setting(False, "one scale for what additions join, where rounding once makes less noise")
     logit_range: str = _setting(
         "minmax", "minmax, or mse: clipped where that lowers the squared error, but above any image's second largest"
     )
@@ -123,6 +124,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             name="best",
             statistics_images=300,
+            shared_scales=True,
             logit_range="mse",
             spare_channels=True,
             reconstruction="layer",

@@ -25,7 +25,7 @@ from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.spare import IMAGES, copy_into_spare
 from edgecnn.quant.statistics import channel_statistics
-from edgecnn.quant.unison import in_unison, once_rounded, twice_rounded
+from edgecnn.quant.unison import in_unison, share_scales, weight_trials
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
@@ -166,6 +166,8 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
     _widen_for_kernels(graph, chosen)
+    if recipe.shared_scales:
+        share_scales(graph, chosen)
     in_unison(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
 
@@ -269,12 +271,9 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
             )
             made = graph.tensors[node.output].quant
             if source.quant is not None and made is not None:
-                scales = np.maximum(scales, made.scale / source.quant.scale * scheme.SMALLEST_MULTIPLIER)
-                scales = scheme.widened_for_bias(scales, source.quant, bias.value)
+                scales = scheme.bearable(scales, source.quant, made, bias.value)
                 if source.quant.dtype == made.dtype == "int8":
-                    ratio = float(source.quant.scale[0]) / float(made.scale[0])
-                    alike = twice_rounded if node.op == "conv2d" else once_rounded
-                    trials = np.atleast_2d(alike(scales.astype(np.float64) * ratio) / ratio).astype(np.float32)
+                    trials = weight_trials(node, source.quant, made, scales)
                     scales = scheme.least_error(weight.value, trials, recipe.weight_limit)
             changed.append(scheme.quantize_weight(weight, scales, recipe.weight_limit))
     return graph.with_tensors(*changed)

@@ -35,7 +35,8 @@ from edgecnn.quant.cost import layer_cost
 from edgecnn.quant.memory import affordable
 from edgecnn.quant.readers import Reader, activation_of, shift
 from edgecnn.quant.resume import Unfinished
-from edgecnn.quant.scheme import quantize_bias
+from edgecnn.quant.scheme import bearable, bias_scales, quantize_bias
+from edgecnn.quant.unison import weight_trials
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 MEMORY = 7 << 28  # bytes that the activations of both networks may take: all of MobileNetV2 is to fit in 4 GiB
@@ -43,12 +44,13 @@ RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
 SWEEPS = 4
+FEW = 9  # taps of a channel that chooses its scale too
 MENDED = 0.5  # of what earlier layers got wrong: that much of it is the same on other images
 
 
 @torch.inference_mode()
 def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinished: Unfinished | None = None) -> Graph:
-    """The graph with other weight and bias integers; scales and float values stay as they are.
+    """The graph with other weight and bias integers, and scales where a channel has ``FEW`` taps; float values stay.
 
     Args:
         graph: all integers, beside values.
@@ -169,9 +171,7 @@ def _solve_layer(
         y = run_node(before, [streams.real(source.name, j), float_weight, streams.exact[bias.name]])
         moments.add(_patches(node, streams.decoded(source.name, j, tensors), float_weight), y)
     rows = float_weight.reshape(groups, -1, taps).double()
-    scales = torch.from_numpy(np.broadcast_to(weight.quant.scale, (len(float_weight),)).astype(np.float64))
-    scales = scales.reshape(groups, -1, 1)
-    integers = _round(moments, rows, scales, limit)
+    integers, scales = _chosen(node, tensors, moments, rows, limit)
     mean_x, mean_y = moments.means()
     learned = mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]
     learned = learned.reshape(-1)
@@ -181,10 +181,47 @@ def _solve_layer(
         learned = learned + shift(pairs, activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
+    assert source.quant is not None
+    found = weight.quant.scale if weight.quant.scale.size == 1 else scales.reshape(-1).float().numpy()
     return (
-        replace(weight, integers=placed.numpy()),
-        quantize_bias(bias, bias.quant.scale, learned.numpy(), bias.quant.dtype),
+        replace(weight, integers=placed.numpy(), quant=replace(weight.quant, scale=found)),
+        quantize_bias(bias, bias_scales(source.quant.scale, found), learned.numpy(), bias.quant.dtype),
     )
+
+
+def _chosen(
+    node: Node, tensors: Mapping[str, Tensor], moments: _Moments, rows: torch.Tensor, limit: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's integers ``(groups, rows, taps)`` and their scales ``(groups, rows, 1)``.
+
+    Each channel with ``FEW`` taps takes the best of the scales with which all runtimes round alike: so few roundings
+    seldom make up for one another, and their sum differs much from scale to scale.
+    """
+    source, weight, bias, made = (tensors[i] for i in (*node.inputs, node.output))
+    assert source.quant is not None
+    assert weight.quant is not None
+    assert made.quant is not None
+    assert bias.value is not None
+
+    def solved(given: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        scales = torch.from_numpy(np.broadcast_to(given, rows.shape[0] * rows.shape[1]).astype(np.float64))
+        scales = scales.reshape(*rows.shape[:2], 1)
+        integers = _round(moments, rows, scales, limit)
+        real = integers * scales
+        return integers, scales, ((real @ covariance - 2 * cross) * real).sum(2, keepdim=True)
+
+    covariance, cross = _problem(moments, rows)
+    integers, scales, least = solved(weight.quant.scale)
+    if rows.shape[2] <= FEW and weight.quant.scale.size > 1 and source.quant.dtype == made.quant.dtype == "int8":
+        peaks = (rows.abs().amax(2).reshape(-1) / limit).float().numpy()
+        smallest = np.where(peaks > 0, np.minimum(peaks, weight.quant.scale), weight.quant.scale)
+        smallest = bearable(smallest, source.quant, made.quant, bias.value)
+        for trial in weight_trials(node, source.quant, made.quant, smallest):
+            others, of_others, error = solved(trial)
+            better = error < least
+            integers, scales = torch.where(better, others, integers), torch.where(better, of_others, scales)
+            least = torch.where(better, error, least)
+    return integers, scales
 
 
 def _sums(

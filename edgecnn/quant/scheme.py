@@ -166,6 +166,11 @@ def bias_type(source: QParams) -> str:
     return BIAS_OF[source.dtype]
 
 
+def bearable(scales: NDArray[np.float32], source: QParams, made: QParams, bias: NDArray[Any]) -> NDArray[np.float32]:
+    """Weight scales, made larger where integer kernels or the bias's type could not bear them."""
+    return widened_for_bias(np.maximum(scales, made.scale / source.scale * SMALLEST_MULTIPLIER), source, bias)
+
+
 def widened_for_bias(scales: NDArray[np.float32], source: QParams, bias: NDArray[Any]) -> NDArray[np.float32]:
     """Weight scales, made larger where the bias would not fit in half of the sum's bits at ``s_in * s_w``."""
     needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT[source.dtype] * float(source.scale[0]))

@@ -80,6 +80,17 @@ def once_rounded(wanted: Reals) -> Reals:
     return chosen
 
 
+def weight_trials(node: Node, source: QParams, made: QParams, scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weight scales with which a layer of int8 rounds alike everywhere, no smaller than given, less ``ROOM``.
+
+    Returns:
+        (trials, channels).
+    """
+    ratio = float(source.scale[0]) / float(made.scale[0])
+    alike = twice_rounded if node.op == "conv2d" else once_rounded
+    return np.atleast_2d(alike(scales.astype(np.float64) * ratio) / ratio).astype(np.float32)
+
+
 def past_halves(multiplier: Reals) -> NDArray[np.bool_]:
     """Which multipliers are ``(1 + e) / q`` with an even ``q``, so that sums come to lie next to halves, beyond them.
 
@@ -118,6 +129,30 @@ def in_unison(graph: Graph, chosen: dict[str, QParams]) -> None:
         if node.op in ("mean", "mul") and node.output not in settled and _free(graph, chosen, node.output):
             scale = (_mean_scale if node.op == "mean" else _product_scale)(graph, node, chosen)
             _rescale(chosen, chosen[node.output], scale)
+
+
+def share_scales(graph: Graph, chosen: dict[str, QParams]) -> None:
+    """Give the activations that adds join one scale, in place, where that makes less noise: such an add rounds nothing.
+
+    Of every stream the first so many adds that it pays for, if all activations' steps count alike. Lower ends stay.
+
+    Args:
+        graph: float.
+        chosen: as above.
+    """
+    for names in _added(graph, chosen):
+        scale = {name: float(chosen[name].scale[0]) for name in sorted(names)}
+        adds = [node for node in graph if node.op == "add" and {*node.inputs, node.output} <= names]
+        joined: set[str] = set()
+        shared, least = joined, 0.0
+        for exact, node in enumerate(adds, 1):
+            joined = joined | {*node.inputs, node.output}
+            steps = [scale[name] for name in scale if name in joined]
+            more = (len(steps) - exact) * max(steps) ** 2 - sum(step**2 for step in steps)
+            if more < least:
+                shared, least = joined, more
+        for quant in {id(chosen[name]): chosen[name] for name in sorted(shared)}.values():
+            _rescale(chosen, quant, max(scale[name] for name in shared))
 
 
 def _mean_scale(graph: Graph, node: Node, chosen: dict[str, QParams]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,12 +70,12 @@ def test_an_odd_denominator_never_makes_a_half():
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 10_000))
-def test_random_networks_are_rounded_alike_by_every_arithmetic(seed):
+@given(st.integers(0, 10_000), st.booleans())
+def test_random_networks_are_rounded_alike_by_every_arithmetic(seed, shared):
     graph = random_graph(seed).as_float()
     shape = graph.tensors[graph.inputs[0]].shape[1:]
     images = np.random.default_rng(seed).normal(0, 1, (8, *shape)).astype(np.float32)
-    integer = ptq.quantize(graph, calibrate(graph, [images]), RECIPES["minmax"])
+    integer = ptq.quantize(graph, calibrate(graph, [images]), replace(RECIPES["minmax"], shared_scales=shared))
     assert_alike(integer, images)
 
 
@@ -88,6 +90,27 @@ def mobilenet():
 def test_a_whole_network_is_rounded_alike_up_to_its_mean(mobilenet):
     _, images, integer = mobilenet
     assert assert_alike(integer, images) == 62
+
+
+def test_adds_of_one_scale_round_nothing_and_make_less_noise(mobilenet):
+    graph, images, apart = mobilenet
+    shared = ptq.quantize(graph, calibrate(graph, [images], keep=8), replace(RECIPES["minmax"], shared_scales=True))
+    x = shared.tensors[shared.inputs[0]].quant.quantize(images)
+    adds = [n for n in shared if n.op == "add"]
+    exact = [n for n in adds if len({float(shared.tensors[i].quant.scale[0]) for i in (*n.inputs, n.output)}) == 1]
+    assert exact
+    for node in exact:
+        made = run(shared, x, keep=[*node.inputs, node.output])
+        steps = [made[i].astype(int) - int(shared.tensors[i].quant.zero_point[0]) for i in (*node.inputs, node.output)]
+        zero = int(shared.tensors[node.output].quant.zero_point[0])
+        np.testing.assert_array_equal(np.clip(steps[0] + steps[1] + zero, -128, 127), steps[2] + zero)
+
+    def noise(g, node):
+        squares = {i: float(g.tensors[i].quant.scale[0]) ** 2 for i in (*node.inputs, node.output)}
+        return sum(squares.values()) - (squares[node.output] if g is shared and node in exact else 0)
+
+    streams = {n: sum(noise(g, n) for n in adds) for n, g in (("apart", apart), ("shared", shared))}
+    assert streams["shared"] < streams["apart"]
 
 
 def assert_alike(integer, images):
