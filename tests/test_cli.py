@@ -14,6 +14,8 @@ from commands import DEMO, EXPORT, QUICK, error_of, run
 from edgecnn.artifact import PRECISIONS, read_manifest
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load
+from edgecnn.references import float_reference
+from edgecnn.synthetic import SyntheticImages
 from edgecnn_converters.tflite.reader import integers
 
 # --- export and validate ---
@@ -72,6 +74,15 @@ def test_without_calibration_data_the_loss_is_said(tmp_path, capfd):
     assert "calibrated without data" in entry["findings"][0]
     assert "calibrated without data" in captured.err
     assert entry["accuracy"]["agreement"] >= 90
+    graph = load(tmp_path / f"{DEMO}.edgecnn")
+    images = SyntheticImages(count=40, seed=0)
+    seen = [
+        float_reference(graph)(graph.metadata.preprocess.normalise(x))
+        for x, _ in images.batches(graph.metadata.preprocess, 40)
+    ]
+    (quant,) = (graph.tensors[name].quant for name in graph.outputs)
+    high = (quant.limits[1] - quant.zero_point[0]) * quant.scale[0]
+    assert 1.9 * np.max(seen) < high < 2.1 * np.max(seen)  # logits of photographs go further
 
 
 def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd):

@@ -187,6 +187,15 @@ def peeked(
     return first, chain(taken, batches)
 
 
+def beyond(seen: Calibration, names: Iterable[str], factor: float) -> Calibration:
+    """As if the named activations had been seen to go ``factor`` times as far."""
+    ranges = dict(seen.ranges)
+    for name in names:
+        old = ranges[name]
+        ranges[name] = replace(old, low=old.low * factor, high=old.high * factor, second=old.second * factor)
+    return replace(seen, ranges=ranges)
+
+
 def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
     """The sub-range whose 8-bit grid has the least squared error on the samples.
 
