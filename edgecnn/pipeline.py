@@ -286,7 +286,7 @@ def _mixed(
 
     assert exact.metadata.preprocess is not None
     assert request.checking.limits.max_drop is not None
-    quick = replace(request.steps, reconstruction="none")
+    quick = request.steps.quick
     kept, said = choose(
         plain,
         lambda keep: ptq.quantize(exact, seen, replace(quick, keep=keep)),

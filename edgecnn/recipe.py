@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
 
-ACTIVATION_RANGES = ("mse", "minmax", "percentile")
+ACTIVATION_RANGES = ("mse", "minmax", "percentile", "learned")
 LOGIT_RANGES = ("minmax", "mse")
 WEIGHT_RANGES = ("minmax", "mse")
-RECONSTRUCTIONS = ("none", "layer")
+RECONSTRUCTIONS = ("none", "layer", "block")
 SMALLEST_PERCENTILE = 90.0
 
 
@@ -41,7 +41,8 @@ class Recipe:
     statistics_images: int = _setting(48, "calibration images that equalization and absorption look at")
     activation_range: str = _setting(
         "mse",
-        "minmax (all that calibration saw), mse (clipped where that lowers the squared error) or percentile",
+        "minmax (all that calibration saw), mse (clipped where that lowers the squared error), percentile, or learned "
+        "(from mse on, for what the network answers)",
     )
     shared_scales: bool = _setting(False, "one scale for what additions join, where rounding once makes less noise")
     logit_range: str = _setting(
@@ -62,11 +63,17 @@ class Recipe:
         32, "calibration images that bias correction looks at; fewer where their activations would not fit in 2.5 GiB"
     )
     reconstruction: str = _setting(
-        "none", "none, or layer: choose each layer's integers and bias for what they make of the images"
+        "none",
+        "none; layer: choose each layer's integers and bias for what they make of the images; block: then "
+        "improve those of several layers together",
     )
     reconstruction_images: int = _setting(
         300, "calibration images that reconstruction looks at; fewer where their activations would not fit in 1.75 GiB"
     )
+    block_layers: int = _setting(3, "layers of a block, at least; it ends where one activation is alive")
+    block_iterations: int = _setting(100, "steps of each block")
+    step_images: int = _setting(300, "calibration images that learned ranges look at")
+    step_epochs: int = _setting(3, "how often they look at each")
 
     def __post_init__(self) -> None:
         for key, allowed in (
@@ -85,6 +92,10 @@ class Recipe:
             "statistics_images",
             "correction_images",
             "reconstruction_images",
+            "block_layers",
+            "block_iterations",
+            "step_images",
+            "step_epochs",
         ):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} {getattr(self, key)}: at least 1")
@@ -92,12 +103,20 @@ class Recipe:
     @property
     def calibration_images(self) -> int:
         """How many images it is worth giving."""
-        return max(300, self.reconstruction_images) if self.reconstruction != "none" else 300
+        again = [self.step_images] if self.activation_range == "learned" else []
+        again += [self.reconstruction_images] if self.reconstruction != "none" else []
+        return max([300, *again])
 
     @property
     def prepares(self) -> bool:
         """Whether the float network is changed before its ranges are taken."""
         return self.equalization or self.bias_absorption
+
+    @property
+    def quick(self) -> Recipe:
+        """The same without the steps that take minutes."""
+        ranges = "mse" if self.activation_range == "learned" else self.activation_range
+        return replace(self, reconstruction="none", activation_range=ranges)
 
     @property
     def weight_limit(self) -> int:

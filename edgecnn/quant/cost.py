@@ -19,6 +19,9 @@ GROUPED = 1.9e-10, 1.4e-9, 1.5e-10
 UPDATE, COLUMN = 5.5e-9, 2e-4
 """As above: a number of the moments that is changed for every input of a layer that is rounded, and such an input."""
 
+LEARNED, LEARNING = 1.8e-8, 6e-8
+"""As above: a value that a block learns from, forth and back on its grid; a weight that learns, a step of Adam."""
+
 
 def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
     """What a node costs ``reconstruct``, roughly in seconds of one core: how such costs relate is what matters.
@@ -44,3 +47,23 @@ def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
     moments = values * (SUM + taps * mac) + read * (given + (taps + rows // groups) * moment)
     again = through if activation_of(node) is not None else 0.0  # the bias, by what comes of the integers
     return through + moments + again + rows * taps * taps * UPDATE + taps * COLUMN
+
+
+def block_cost(part: Graph, images: int, *, iterations: int, batch: int) -> float:
+    """What a block costs ``reconstruct_blocks``, in the unit of ``layer_cost``.
+
+    Args:
+        part: the block.
+        images: that go through it.
+        iterations: steps of learning; 0 where its integers are known.
+        batch: images that each of them looks at.
+    """
+    through = sum(layer_cost(node, part, images, solved=True) for node in part)
+    values = sum(math.prod(t.shape) for t in part.activations())
+    macs, weights = 0.0, 0
+    for node in (n for n in part if n.op in WEIGHTED):
+        size, attrs = part.tensors[node.inputs[1]].shape, node.attrs
+        positions = math.prod(part.tensors[node.output].shape) // size[0]
+        macs += positions * math.prod(size) * (MAC if attrs.get("groups", 1) == 1 else GROUPED[0])
+        weights += math.prod(size)
+    return through + iterations * (batch * (3 * macs + values * LEARNED) + weights * LEARNING)

@@ -16,8 +16,10 @@ from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
 from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
+from edgecnn.quant.blocks import Blocks
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
 from edgecnn.quant.equalize import equalize
+from edgecnn.quant.learned_steps import learn_steps
 from edgecnn.quant.one_sided import one_sided
 from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import Reader, reader_of
@@ -57,6 +59,8 @@ def quantize(
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
     wide, ranges = widen(graph, calibration.ranges, wide_activations(graph, recipe, precision))
     result = quantize_activations(wide, ranges, recipe, precision)
+    if recipe.activation_range == "learned":
+        result = settled(learn_steps(result, calibration.images[: recipe.step_images], epochs=recipe.step_epochs))
     if recipe.spare_channels:
         result = copy_into_spare(result, calibration.images[:IMAGES])
     result = quantize_constants(result)
@@ -64,7 +68,10 @@ def quantize(
     result = one_sided(quantize_biases(result))  # before what mends biases: it moves the grids of adds a little
     if recipe.reconstruction != "none":
         images = calibration.images[: recipe.reconstruction_images]
-        return reconstruct(result, images, recipe.weight_limit, unfinished)
+        together = None
+        if recipe.reconstruction == "block":
+            together = Blocks(layers=recipe.block_layers, iterations=recipe.block_iterations)
+        return reconstruct(result, images, recipe.weight_limit, unfinished, together)
     if recipe.bias_correction:
         return correct_biases(result, calibration.images[: recipe.correction_images])
     return result
@@ -93,6 +100,8 @@ def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
 def images_needed(recipe: Recipe) -> int:
     """Calibration images that the recipe's steps look at again."""
     needed = [IMAGES] if recipe.spare_channels else [0]
+    if recipe.activation_range == "learned":
+        needed.append(recipe.step_images)
     if recipe.reconstruction != "none":
         needed.append(recipe.reconstruction_images)
     elif recipe.bias_correction:
@@ -118,17 +127,7 @@ def wide_activations(graph: Graph, recipe: Recipe, precision: str) -> set[str]:
 
 def groups_inside(graph: Graph) -> list[set[str]]:
     """The ``scale_groups`` that hold neither the network's input nor its output, whose types stay what they are."""
-    return [group for group in scale_groups(graph) if not group & {*graph.inputs, *graph.outputs}]
-
-
-def scale_groups(graph: Graph) -> list[set[str]]:
-    """Activations that must share their parameters: what ops of scale ``same`` read and make."""
-    groups = {t.name: {t.name} for t in graph.activations()}
-    for node in graph:
-        if OPS[node.op].scale == "same":
-            merged = set().union(*(groups[n] for n in (*node.inputs, node.output) if n in groups))
-            groups.update(dict.fromkeys(merged, merged))
-    return list({id(g): g for g in groups.values()}.values())
+    return [group for group in scheme.scale_groups(graph) if not group & {*graph.inputs, *graph.outputs}]
 
 
 def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe, precision: str = "int8") -> Graph:
@@ -144,7 +143,7 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
     types = scheme.activation_types(graph, "int16" if precision == "int16x8" else "int8")
     pixels = pixel_grid(graph.metadata.preprocess) if recipe.pixel_grid and precision == "int8" else None
     chosen: dict[str, QParams] = {}
-    for group in scale_groups(graph):
+    for group in scheme.scale_groups(graph):
         dtype = types[min(group)]
         if group & fixed:
             if group - fixed and any(_origin(graph, name) for name in group - fixed):
@@ -165,6 +164,21 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
             quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
+    return _settled(graph, chosen)
+
+
+def settled(graph: Graph) -> Graph:
+    """The graph with the scales of its activations moved to where kernels can work with them, and round alike."""
+    chosen: dict[str, QParams] = {}
+    for group in scheme.scale_groups(graph):
+        quant = graph.tensors[min(group)].quant
+        assert quant is not None
+        chosen.update(dict.fromkeys(group, quant))
+    return _settled(graph, chosen)
+
+
+def _settled(graph: Graph, chosen: dict[str, QParams]) -> Graph:
+    """As ``settled``; those that must share their parameters are one object in ``chosen``, which changes."""
     _widen_for_kernels(graph, chosen)
     if recipe.shared_scales:
         share_scales(graph, chosen)
@@ -229,7 +243,7 @@ def _group_qparams(
         return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
     together = union(seen)
     match method:
-        case "mse":
+        case "mse" | "learned":
             return scheme.activation_qparams(*mse_range(together, reader))
         case "percentile":
             return scheme.activation_qparams(*percentile_range(together, percentile))

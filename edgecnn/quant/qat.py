@@ -21,7 +21,6 @@ from edgecnn.graph.interpreter import laid_out, run_node
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.graph.ops import OPS
 from edgecnn.quant import scheme
-from edgecnn.quant.ptq import scale_groups
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
 FLOAT64 = 2**53  # largest integer up to which float64 holds every one
@@ -56,7 +55,7 @@ class RoundToGrid(torch.autograd.Function):
         return gradient * inside, of_scale, None, None
 
 
-def _rounded(x: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def rounded(x: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> torch.Tensor:
     out: torch.Tensor = RoundToGrid.apply(x, scale, low, high)  # type: ignore[no-untyped-call]  # torch's stub
     return out
 
@@ -75,18 +74,18 @@ class QatGraph(nn.Module):
         learn_steps: whether scales of activations and weights learn.
 
     Raises:
-        InputError: the graph is not full int8, or has no weights.
+        InputError: the graph has no integers, or no weights.
     """
 
     def __init__(self, graph: Graph, *, weight_limit: int, learn_steps: bool) -> None:
         super().__init__()
-        if graph.precision != "int8":
+        if graph.precision not in ("int8", "int16x8"):
             raise InputError(f"the graph is {graph.precision}; quantization-aware training starts from an int8 graph")
         self.graph, self.weight_limit = graph, weight_limit
         self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.op in WEIGHTED)}
         if not self._layers:
             raise InputError("the graph has no convolution and no linear layer: nothing in it could learn")
-        self._groups = {name: k for k, group in enumerate(scale_groups(graph)) for name in group}
+        self._groups = {name: k for k, group in enumerate(scheme.scale_groups(graph)) for name in group}
         fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for node in graph:
@@ -155,19 +154,19 @@ class QatGraph(nn.Module):
     def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         quant = _quant(self.graph.tensors[name])
         (low, high), zero = quant.limits, int(quant.zero_point[0])
-        return _rounded(x, scales[self._groups[name]], low - zero, high - zero)
+        return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
     def _layer(self, node: Node, activation_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as ``scheme.py`` does."""
         k = self._layers[node.output]
         scales, (weight, learned) = self._weight_scales(k), self._learned(k)
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
-        real = _rounded(weight, wide, -self.weight_limit, self.weight_limit).to(activation_scales.dtype)
+        real = rounded(weight, wide, -self.weight_limit, self.weight_limit).to(activation_scales.dtype)
         of_input = activation_scales[self._groups[node.inputs[0]]]
         exact = (of_input.double() * scales.double()).detach()
         product = exact.float().double()  # as files hold it; its integers then count in what the sums count in
         limit = _bias_limit(self.graph.tensors[node.inputs[2]])
-        bias = (_rounded(learned, product, -limit, limit) * (exact / product)).to(activation_scales.dtype)
+        bias = (rounded(learned, product, -limit, limit) * (exact / product)).to(activation_scales.dtype)
         return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
 
     @torch.no_grad()
@@ -176,7 +175,7 @@ class QatGraph(nn.Module):
         scales = self._activation_scales().cpu().numpy()
         changed = []
         for tensor in self.graph.activations():
-            changed.append(replace(tensor, quant=_scaled(_quant(tensor), scales[self._groups[tensor.name]])))
+            changed.append(replace(tensor, quant=scaled(_quant(tensor), scales[self._groups[tensor.name]])))
         for node in self.graph:
             if node.op in WEIGHTED:
                 changed += self._trained(node, scales[[self._groups[node.inputs[0]]]])
@@ -213,7 +212,7 @@ def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     return (start.float() * torch.exp(steps.float())).to(start.dtype)
 
 
-def _scaled(quant: QParams, scale: np.float32) -> QParams:
+def scaled(quant: QParams, scale: np.float32) -> QParams:
     return replace(quant, scale=np.array([scale], np.float32))
 
 

@@ -31,6 +31,7 @@ from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.progress import track
+from edgecnn.quant.blocks import Blocks
 from edgecnn.quant.cost import layer_cost
 from edgecnn.quant.memory import affordable
 from edgecnn.quant.readers import Reader, activation_of, shift
@@ -49,7 +50,13 @@ MENDED = 0.5  # of what earlier layers got wrong: that much of it is the same on
 
 
 @torch.inference_mode()
-def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinished: Unfinished | None = None) -> Graph:
+def reconstruct(
+    graph: Graph,
+    images: NDArray[np.float32],
+    limit: int,
+    unfinished: Unfinished | None = None,
+    together: Blocks | None = None,
+) -> Graph:
     """The graph with other weight and bias integers, and scales where a channel has ``FEW`` taps; float values stay.
 
     Args:
@@ -57,12 +64,13 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinishe
         images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
         limit: the largest weight integer.
         unfinished: where layers are kept as they are solved, and those that an earlier run has solved.
+        together: improves the layers of each block together once they are solved.
     """
     count = affordable(graph, len(images), _bytes, MEMORY)
     if count < len(images):  # else they would be copied
         images = images[np.arange(count) * len(images) // count]
     kept = unfinished or Unfinished()
-    how = repr((limit, torch.__version__, torch.get_num_threads())).encode()
+    how = repr((limit, together, torch.__version__, torch.get_num_threads())).encode()
     kept.begin(graph, images.view(np.uint8).reshape(-1).data, how)
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
     exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
@@ -72,12 +80,18 @@ def reconstruct(graph: Graph, images: NDArray[np.float32], limit: int, unfinishe
     streams.integers[name] = [_encode(chunk, tensors[name].quant) for chunk in torch.split(whole, CHUNK)]
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
     costs = [layer_cost(node, graph, count, solved=node.output in kept) for node in graph.nodes]
+    if together is not None:
+        more = together.begin(graph, count, kept)
+        costs = [cost + more.get(node.output, 0.0) for node, cost in zip(graph.nodes, costs, strict=True)]
     for k, node in enumerate(track(graph.nodes, "reconstruct", costs=costs)):
         if node.op in WEIGHTED:
             solve = partial(_solve_layer, node, tensors, streams, limit, activation_of(node))
             changed = kept.step(node.output, tensors, solve)
             tensors.update({t.name: t for t in changed})
         streams.advance(node, tensors)
+        if together is not None:
+            alive = (streams.floats, streams.integers)
+            together.after(node, tensors, *alive, limit=limit, mended=MENDED, kept=kept)
         for i in node.inputs:
             if last[i] == k:
                 streams.forget(i)

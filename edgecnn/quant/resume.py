@@ -34,10 +34,13 @@ class Unfinished:
 
     def __init__(self, folder: Path | None = None, say: Say = lambda line: None) -> None:
         self._folder, self._say, self._key = folder, say, ""
+        self._begun: set[str] = set()
         self._known: dict[str, dict[str, np.ndarray]] = {}
 
     def begin(self, graph: Graph, *rest: bytes | memoryview) -> None:
         """What the steps that follow depend on: the graph, anything else, and the code of this package.
+
+        Another pass of the same run begins again, with what its own steps depend on.
 
         Raises:
             InputError: the folder cannot be read.
@@ -47,15 +50,16 @@ class Unfinished:
             return
         code = b"".join(place.read_bytes() for place in sorted(Path(__file__).parent.glob("*.py")))
         self._key = sha256(b"".join(sha256(part).encode() for part in (digest(graph), code, *rest)))
+        self._begun.add(self._key)
         others = 0
         for place in sorted(self._folder.glob(f"*{SUFFIX}")):
             said, arrays = _read(place)
             if said.get(KEY) == self._key:
                 self._known[said[STEP]] = arrays
-            else:
+            elif said.get(KEY) not in self._begun:
                 others += 1
         if self._known:
-            self._say(f"{len(self._known)} layers are of an earlier run that did not end, in {self._folder}")
+            self._say(f"{len(self._known)} steps are of an earlier run that did not end, in {self._folder}")
         elif others:
             self._say(f"{self._folder} is of another model, recipe, images or version: nothing of it is used")
 

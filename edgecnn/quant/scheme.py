@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import BIAS_OF, WEIGHT_LIMIT, WEIGHTED
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ops import OPS
 
 BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
 ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
@@ -30,6 +31,16 @@ def activation_types(graph: Graph, first: str) -> dict[str, str]:
 
 def _read_type(node: Node, types: dict[str, str]) -> str:
     return next(types[i] for i in node.inputs if i in types)
+
+
+def scale_groups(graph: Graph) -> list[set[str]]:
+    """Activations that must share their parameters: what ops of scale ``same`` read and make."""
+    groups = {t.name: {t.name} for t in graph.activations()}
+    for node in graph:
+        if OPS[node.op].scale == "same":
+            merged = set().union(*(groups[n] for n in (*node.inputs, node.output) if n in groups))
+            groups.update(dict.fromkeys(merged, merged))
+    return list({id(g): g for g in groups.values()}.values())
 
 
 def activation_qparams(low: float, high: float, dtype: str = "int8") -> QParams:

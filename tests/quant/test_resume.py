@@ -49,7 +49,7 @@ def test_a_step_is_solved_once(tmp_path):
     begun(tmp_path, before, b"images").step("layer", {"w": before}, lambda: (tensor(0.25, 9),))
     again = begun(tmp_path, before, b"images", say=said.append)
     assert "layer" in again
-    assert "1 layers are of an earlier run" in said[0]
+    assert "1 steps are of an earlier run" in said[0]
     (made,) = again.step("layer", {"w": before}, never)
     assert made.quant.same_as(tensor(0.25).quant)
     np.testing.assert_array_equal(made.integers, tensor(0.25, 9).integers)
@@ -118,7 +118,7 @@ def test_a_run_that_broke_off_ends_in_the_same_bytes(tmp_path, monkeypatch, capf
     monkeypatch.setattr(module, "_solve_layer", counts)
     capfd.readouterr()
     assert exported(out, 16) == want
-    assert f"{KILLED_AT} layers are of an earlier run that did not end, in {out}" in capfd.readouterr().err
+    assert f"{KILLED_AT} steps are of an earlier run that did not end, in {out}" in capfd.readouterr().err
     assert len(solved) == len(set(solved))
     assert not (out / f"{MODEL}.unfinished").exists()
 
@@ -135,5 +135,5 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path, capfd):
     process.wait()
     capfd.readouterr()
     assert exported(out, 100) == want
-    assert "layers are of an earlier run that did not end" in capfd.readouterr().err
+    assert "steps are of an earlier run that did not end" in capfd.readouterr().err
     assert not folder.exists()
