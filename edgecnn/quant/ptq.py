@@ -60,7 +60,8 @@ def quantize(
     wide, ranges = widen(graph, calibration.ranges, wide_activations(graph, recipe, precision))
     result = quantize_activations(wide, ranges, recipe, precision)
     if recipe.activation_range == "learned":
-        result = settled(learn_steps(result, calibration.images[: recipe.step_images], epochs=recipe.step_epochs))
+        result = learn_steps(result, calibration.images[: recipe.step_images], epochs=recipe.step_epochs)
+        result = settled(result, recipe)
     if recipe.spare_channels:
         result = copy_into_spare(result, calibration.images[:IMAGES])
     result = quantize_constants(result)
@@ -164,20 +165,20 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
             quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
-    return _settled(graph, chosen)
+    return _settled(graph, chosen, recipe)
 
 
-def settled(graph: Graph) -> Graph:
+def settled(graph: Graph, recipe: Recipe) -> Graph:
     """The graph with the scales of its activations moved to where kernels can work with them, and round alike."""
     chosen: dict[str, QParams] = {}
     for group in scheme.scale_groups(graph):
         quant = graph.tensors[min(group)].quant
         assert quant is not None
         chosen.update(dict.fromkeys(group, quant))
-    return _settled(graph, chosen)
+    return _settled(graph, chosen, recipe)
 
 
-def _settled(graph: Graph, chosen: dict[str, QParams]) -> Graph:
+def _settled(graph: Graph, chosen: dict[str, QParams], recipe: Recipe) -> Graph:
     """As ``settled``; those that must share their parameters are one object in ``chosen``, which changes."""
     _widen_for_kernels(graph, chosen)
     if recipe.shared_scales:
