@@ -192,7 +192,8 @@ def beyond(seen: Calibration, names: Iterable[str], factor: float) -> Calibratio
     ranges = dict(seen.ranges)
     for name in names:
         old = ranges[name]
-        ranges[name] = replace(old, low=old.low * factor, high=old.high * factor, second=old.second * factor)
+        ends = {key: getattr(old, key) * factor for key in ("low", "high", "second")}
+        ranges[name] = replace(old, samples=old.samples * np.float32(factor), **ends)
     return replace(seen, ranges=ranges)
 
 
