@@ -90,6 +90,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= high:
                 raise InputError(f"{_option(name)} {value}: allowed 0 to {high}")
+        if self.lr == 0:
+            raise InputError(f"{_option('lr')} 0 learns nothing; the default is {type(self).lr}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(unknown(_option(name), str(getattr(self, name)), filter(None, allowed)))

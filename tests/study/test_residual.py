@@ -240,6 +240,7 @@ def test_chance_is_no_difference():
         (["--data", "nowhere"], "nowhere is not a folder"),
         (["--images", "10"], "--batch 32 is more than the 10 training images of demo"),
         (["--lr", "-1"], "--lr -1.0: allowed 0 to 10"),
+        (["--lr", "0"], "--lr 0 learns nothing"),
     ],
 )
 def test_studies_that_cannot_be(words, said, tmp_path, capfd):
