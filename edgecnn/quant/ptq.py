@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,16 @@ from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.blocks import Blocks
 from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
 from edgecnn.quant.equalize import equalize
+from edgecnn.quant.felt import IMAGES, felt
 from edgecnn.quant.learned_steps import learn_steps
 from edgecnn.quant.one_sided import one_sided
 from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import Reader, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
-from edgecnn.quant.spare import IMAGES, copy_into_spare
+from edgecnn.quant.spare import copy_into_spare
 from edgecnn.quant.statistics import channel_statistics
-from edgecnn.quant.unison import in_unison, share_scales, weight_trials
+from edgecnn.quant.unison import added, in_unison, share_scales, weight_trials
 from edgecnn.quant.widen import widen
 from edgecnn.recipe import Recipe
 
@@ -58,12 +60,16 @@ def quantize(
     if graph.precision != "fp32":
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
     wide, ranges = widen(graph, calibration.ranges, wide_activations(graph, recipe, precision))
-    result = quantize_activations(wide, ranges, recipe, precision)
+    looked = calibration.images[:IMAGES]
+    weights = {}
+    if recipe.shared_scales:
+        weights = {name: float(each.sum()) for name, each in felt(wide, added(wide), looked).items()}
+    result = quantize_activations(wide, ranges, recipe, precision, weights)
     if recipe.activation_range == "learned":
         result = learn_steps(result, calibration.images[: recipe.step_images], epochs=recipe.step_epochs)
-        result = settled(result, recipe)
+        result = settled(result, recipe, weights)
     if recipe.spare_channels:
-        result = copy_into_spare(result, calibration.images[:IMAGES])
+        result = copy_into_spare(result, looked)
     result = quantize_constants(result)
     result = quantize_weights(result, recipe)
     result = one_sided(quantize_biases(result))  # before what mends biases: it moves the grids of adds a little
@@ -100,7 +106,7 @@ def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
 
 def images_needed(recipe: Recipe) -> int:
     """Calibration images that the recipe's steps look at again."""
-    needed = [IMAGES] if recipe.spare_channels else [0]
+    needed = [IMAGES] if recipe.spare_channels or recipe.shared_scales else [0]
     if recipe.activation_range == "learned":
         needed.append(recipe.step_images)
     if recipe.reconstruction != "none":
@@ -131,11 +137,24 @@ def groups_inside(graph: Graph) -> list[set[str]]:
     return [group for group in scheme.scale_groups(graph) if not group & {*graph.inputs, *graph.outputs}]
 
 
-def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Recipe, precision: str = "int8") -> Graph:
+def quantize_activations(
+    graph: Graph,
+    ranges: Mapping[str, Range],
+    recipe: Recipe,
+    precision: str = "int8",
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> Graph:
     """Every activation gets the parameters of its range; those that must share a scale get the same.
 
     The input has the precision's type, and so has everything up to a requantize. What the network is given is never
     clipped. What it answers neither, but by ``recipe.logit_range``: see ``_logit_qparams``.
+
+    Args:
+        graph: float.
+        ranges: of its activations.
+        recipe: the steps.
+        precision: as in ``quantize``.
+        weights: for ``share_scales``, where the recipe has it.
 
     Raises:
         UnsupportedError: an op's scale contract cannot be met; names the node.
@@ -165,24 +184,24 @@ def quantize_activations(graph: Graph, ranges: Mapping[str, Range], recipe: Reci
             reader = reader_of(graph, min(group)) if len(group) == 1 else None
             quant = _group_qparams(seen, method, recipe.percentile, dtype, margin, reader)
         chosen.update(dict.fromkeys(group, quant))
-    return _settled(graph, chosen, recipe)
+    return _settled(graph, chosen, recipe, weights)
 
 
-def settled(graph: Graph, recipe: Recipe) -> Graph:
+def settled(graph: Graph, recipe: Recipe, weights: Mapping[str, float]) -> Graph:
     """The graph with the scales of its activations moved to where kernels can work with them, and round alike."""
     chosen: dict[str, QParams] = {}
     for group in scheme.scale_groups(graph):
         quant = graph.tensors[min(group)].quant
         assert quant is not None
         chosen.update(dict.fromkeys(group, quant))
-    return _settled(graph, chosen, recipe)
+    return _settled(graph, chosen, recipe, weights)
 
 
-def _settled(graph: Graph, chosen: dict[str, QParams], recipe: Recipe) -> Graph:
+def _settled(graph: Graph, chosen: dict[str, QParams], recipe: Recipe, weights: Mapping[str, float]) -> Graph:
     """As ``settled``; those that must share their parameters are one object in ``chosen``, which changes."""
     _widen_for_kernels(graph, chosen)
     if recipe.shared_scales:
-        share_scales(graph, chosen)
+        share_scales(graph, chosen, weights)
     in_unison(graph, chosen)
     return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
 

@@ -12,27 +12,19 @@ The network computes the same on the same channels: its shapes, its operations a
 
 Source: Zhao et al. 2019, "Improving Neural Network Quantization without Retraining using Outlier Channel Splitting",
 section 3.3 (halves that are moved by a quarter of a step, of new channels there). Which channels: those whose rounding
-the logits feel most, by the gradients of random sums of them (Hutchinson 1990).
+the logits feel most (``felt.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgecnn.graph.interpreter import activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node
-
-IMAGES = 16  # that show which channels the logits feel
-CHUNK = 4  # of them that go through the network together
-PROBES = 2  # random sums of the logits, per image
-
-Reals = NDArray[np.float64]
+from edgecnn.quant.felt import Reals, felt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +45,13 @@ def copy_into_spare(graph: Graph, images: NDArray[np.float32]) -> Graph:
 
     Args:
         graph: float values, activations with their grids.
-        images: (N, H, W, C) network inputs, on which the gradients are taken; some ``IMAGES``.
+        images: (N, H, W, C) network inputs, on which the gradients are taken; some ``felt.IMAGES``.
     """
     for lane in lanes(graph):
         spare = np.flatnonzero(_highest(graph, lane) <= 0)
         if len(spare):
-            graph = _copied(graph, lane, _places(felt(graph, lane.layers[0], images), spare))
+            (weight,) = felt(graph, [lane.layers[0].output], images).values()
+            graph = _copied(graph, lane, _places(weight, spare))
     return graph
 
 
@@ -101,31 +94,6 @@ def _highest(graph: Graph, lane: Lane) -> Reals:
         positive = node.attrs["activation"] in ("relu", "relu6")
         low, high = (np.maximum(end, 0 if positive else end)[:, None, None] for end in (least, most))
     return most
-
-
-def felt(graph: Graph, layer: Node, images: NDArray[np.float32]) -> Reals:
-    """How much the logits feel a little noise on each of a layer's channels, where its activation passes it on.
-
-    Returns:
-        Float64 ``(channels,)``: sums of squared gradients.
-    """
-    random, total = torch.Generator().manual_seed(0), torch.zeros(())
-    constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
-    for start in range(0, len(images), CHUNK):
-        values = {graph.inputs[0]: torch.from_numpy(images[start : start + CHUNK]).permute(0, 3, 1, 2)}
-        for node in graph:
-            arguments = [values[i] if i in values else constants[i] for i in node.inputs]
-            if node is layer:
-                sums = run_node(without_activation(node), arguments).requires_grad_()
-                values[node.output] = activated(sums.clone(), node.attrs["activation"])
-            else:
-                values[node.output] = run_node(node, arguments)
-        logits = values[graph.outputs[0]]
-        for _ in range(PROBES):
-            probe = (logits * torch.randn(logits.shape, generator=random)).sum()
-            (gradient,) = torch.autograd.grad(probe, sums, retain_graph=True)
-            total = total + gradient.square().sum(dim=(0, 2, 3), dtype=torch.float64)
-    return cast(Reals, total.numpy())
 
 
 def _places(weight: Reals, spare: NDArray[np.int64]) -> dict[int, list[int]]:

@@ -20,6 +20,7 @@ Sources: gemmlowp ``fixedpoint.h`` (the two roundings); Jacob et al. 2018, secti
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,26 +132,36 @@ def in_unison(graph: Graph, chosen: dict[str, QParams]) -> None:
             _rescale(chosen, chosen[node.output], scale)
 
 
-def share_scales(graph: Graph, chosen: dict[str, QParams]) -> None:
+def added(graph: Graph) -> set[str]:
+    """The activations inside the network that adds read and make."""
+    names = {name for node in graph if node.op == "add" for name in (*node.inputs, node.output)}
+    return {name for name in names if graph.producer(name) is not None}
+
+
+def share_scales(graph: Graph, chosen: dict[str, QParams], weights: Mapping[str, float]) -> None:
     """Give the activations that adds join one scale, in place, where that makes less noise: such an add rounds nothing.
 
-    Of every stream the first so many adds that it pays for, if all activations' steps count alike. Lower ends stay.
+    Of every stream the run of adds for which it pays most. Lower ends stay.
 
     Args:
         graph: float.
         chosen: as above.
+        weights: what a squared step of each of the activations that ``added`` names is worth.
     """
     for names in _added(graph, chosen):
         scale = {name: float(chosen[name].scale[0]) for name in sorted(names)}
         adds = [node for node in graph if node.op == "add" and {*node.inputs, node.output} <= names]
-        joined: set[str] = set()
-        shared, least = joined, 0.0
-        for exact, node in enumerate(adds, 1):
-            joined = joined | {*node.inputs, node.output}
-            steps = [scale[name] for name in scale if name in joined]
-            more = (len(steps) - exact) * max(steps) ** 2 - sum(step**2 for step in steps)
-            if more < least:
-                shared, least = joined, more
+        shared, least = set[str](), 0.0
+        for first in range(len(adds)):
+            joined, exact = set[str](), set[str]()
+            for node in adds[first:]:
+                joined |= {*node.inputs, node.output}
+                exact.add(node.output)
+                largest = max(scale[name] for name in joined)
+                rounded = sum(weights[name] for name in scale if name in joined - exact) * largest**2
+                more = rounded - sum(weights[name] * scale[name] ** 2 for name in scale if name in joined)
+                if more < least:
+                    shared, least = set(joined), more
         for quant in {id(chosen[name]): chosen[name] for name in sorted(shared)}.values():
             _rescale(chosen, quant, max(scale[name] for name in shared))
 

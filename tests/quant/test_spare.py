@@ -13,9 +13,10 @@ from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant.calibrate import calibrate
+from edgecnn.quant.felt import IMAGES
 from edgecnn.quant.ptq import quantize, quantize_activations
 from edgecnn.quant.simulate import SimulatedGraph
-from edgecnn.quant.spare import IMAGES, copy_into_spare, lanes
+from edgecnn.quant.spare import copy_into_spare, lanes
 from edgecnn.recipe import Recipe
 
 PLAIN = Recipe(name="plain", equalization=False, bias_correction=False)
