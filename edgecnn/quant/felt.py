@@ -13,7 +13,7 @@ from edgecnn.graph.interpreter import activated, laid_out, run_node, without_act
 from edgecnn.graph.ir import Graph
 
 IMAGES = 16  # that show it
-CHUNK = 4  # of them that go through the network together
+CHUNK = 1  # of them that goes through the network at a time: what four take is not all given back
 PROBES = 2  # random sums of the logits, per image
 
 Reals = NDArray[np.float64]
