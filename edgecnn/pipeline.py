@@ -286,10 +286,9 @@ def _mixed(
 
     assert exact.metadata.preprocess is not None
     assert request.checking.limits.max_drop is not None
-    quick = request.steps.quick
     kept, said = choose(
         plain,
-        lambda keep: ptq.quantize(exact, seen, replace(quick, keep=keep)),
+        lambda keep: ptq.quantize(exact, seen, replace(request.steps.quick, keep=keep)),
         seen.images[:RANKING_IMAGES],
         DropMeter(exact, labelled, exact.metadata.preprocess),
         request.checking.limits.max_drop,

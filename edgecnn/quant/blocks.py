@@ -33,7 +33,7 @@ from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.cost import block_cost
 from edgecnn.quant.qat import QatGraph
 from edgecnn.quant.resume import Unfinished
-from edgecnn.quant.simulate import SimulatedGraph
+from edgecnn.quant.simulate import SimulatedGraph, decoded, encoded
 
 VALUES = 1 << 22  # of a block's activations that a step looks at
 LARGEST_BATCH = 32  # images
@@ -121,8 +121,8 @@ class Blocks:
         solve = partial(_improved, part, given, real[node.output], self.iterations, limit, mended)
         changed = kept.step(_step(node.output), tensors, solve)
         tensors.update({t.name: t for t in changed})
-        run, made = SimulatedGraph(part.with_tensors(*changed)), tensors[node.output]
-        integers[node.output] = [_encoded(made, _through(run, _decoded(part, chunk))) for chunk in given]
+        run, made = SimulatedGraph(part.with_tensors(*changed)), tensors[node.output].quant
+        integers[node.output] = [encoded(_through(run, _decoded(part, chunk)), made) for chunk in given]
         self._given = {}
 
 
@@ -149,16 +149,7 @@ def _through(run: TorchGraph | SimulatedGraph, x: torch.Tensor) -> torch.Tensor:
 
 def _decoded(part: Graph, integers: torch.Tensor) -> torch.Tensor:
     """Real values of a block's input."""
-    quant = part.tensors[part.inputs[0]].quant
-    assert quant is not None
-    return (integers.float() - float(quant.zero_point[0])) * float(quant.scale[0])
-
-
-def _encoded(made: Tensor, real: torch.Tensor) -> torch.Tensor:
-    quant = made.quant
-    assert quant is not None
-    steps = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
-    return steps.clamp_(*quant.limits).to(getattr(torch, quant.dtype))
+    return decoded(integers, part.tensors[part.inputs[0]].quant)
 
 
 def _improved(

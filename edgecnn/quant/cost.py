@@ -20,7 +20,7 @@ UPDATE, COLUMN = 5.5e-9, 2e-4
 """As above: a number of the moments that is changed for every input of a layer that is rounded, and such an input."""
 
 LEARNED, LEARNING = 1.8e-8, 6e-8
-"""As above: a value that a block learns from, forth and back on its grid; a weight that learns, a step of Adam."""
+"""As above: a value that a block learns from, forth and back on its grid; a weight that may turn, a step."""
 
 
 def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
@@ -50,7 +50,7 @@ def layer_cost(node: Node, graph: Graph, images: int, *, solved: bool) -> float:
 
 
 def block_cost(part: Graph, images: int, *, iterations: int, batch: int) -> float:
-    """What a block costs ``reconstruct_blocks``, in the unit of ``layer_cost``.
+    """What a block costs ``Blocks.after``, in the unit of ``layer_cost``.
 
     Args:
         part: the block.

@@ -35,8 +35,7 @@ def felt(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> M
     constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
     for start in range(0, len(images), CHUNK):
         (source,) = graph.inputs
-        x = torch.from_numpy(images[start : start + CHUNK])
-        values, watched = {source: x.permute(0, 3, 1, 2) if x.ndim == 4 else x}, dict[str, torch.Tensor]()
+        values, watched = {source: laid_out(images[start : start + CHUNK])}, dict[str, torch.Tensor]()
         for node in graph:
             arguments = [values[i] if i in values else constants[i] for i in node.inputs]
             if node.output in total:

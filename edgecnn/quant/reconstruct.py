@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import laid_out, run_node, without_activation
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.progress import track
 from edgecnn.quant.blocks import Blocks
 from edgecnn.quant.cost import layer_cost
@@ -37,6 +37,7 @@ from edgecnn.quant.memory import affordable
 from edgecnn.quant.readers import Reader, activation_of, shift
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.scheme import bearable, bias_scales, quantize_bias
+from edgecnn.quant.simulate import decoded, encoded
 from edgecnn.quant.unison import weight_trials
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
@@ -77,7 +78,7 @@ def reconstruct(
     tensors = dict(graph.tensors)
     (name,) = graph.inputs
     streams = _Streams(exact=exact, floats={name: [_halved(chunk) for chunk in torch.split(whole, CHUNK)]}, integers={})
-    streams.integers[name] = [_encode(chunk, tensors[name].quant) for chunk in torch.split(whole, CHUNK)]
+    streams.integers[name] = [encoded(chunk, tensors[name].quant) for chunk in torch.split(whole, CHUNK)]
     last = {i: k for k, node in enumerate(graph.nodes) for i in node.inputs}
     costs = [layer_cost(node, graph, count, solved=node.output in kept) for node in graph.nodes]
     if together is not None:
@@ -128,7 +129,7 @@ class _Streams:
             arguments = [self.exact[i] if i in self.exact else self.real(i, j) for i in node.inputs]
             self.floats[node.output].append(_halved(run_node(node, arguments)))
             given = [coarse[i] if i in coarse else self.decoded(i, j, tensors) for i in node.inputs]
-            self.integers[node.output].append(_encode(run_node(node, given), made))
+            self.integers[node.output].append(encoded(run_node(node, given), made))
 
     def real(self, name: str, j: int) -> torch.Tensor:
         """A chunk of the float network's activation."""
@@ -136,9 +137,7 @@ class _Streams:
 
     def decoded(self, name: str, j: int, tensors: Mapping[str, Tensor]) -> torch.Tensor:
         """A chunk of the quantized network's activation as real values."""
-        quant = tensors[name].quant
-        assert quant is not None
-        return (self.integers[name][j].float() - float(quant.zero_point[0])) * float(quant.scale[0])
+        return decoded(self.integers[name][j], tensors[name].quant)
 
     def forget(self, name: str) -> None:
         """An activation that nothing reads any more."""
@@ -150,13 +149,6 @@ def _halved(real: torch.Tensor) -> torch.Tensor:
     """Half the bytes: its rounding is far below the integers'."""
     half = real.half()
     return half if bool(torch.isfinite(half).all()) else real.clone()
-
-
-def _encode(real: torch.Tensor, quant: QParams | None) -> torch.Tensor:
-    assert quant is not None
-    low, high = quant.limits
-    shifted = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
-    return shifted.clamp_(low, high).to(getattr(torch, quant.dtype))
 
 
 def _real(tensor: Tensor) -> torch.Tensor:

@@ -19,6 +19,20 @@ def on_grid(x: torch.Tensor, quant: QParams | None) -> torch.Tensor:
     return x.div_(scale).round_().clamp_(low - zero, high - zero).mul_(scale)
 
 
+def encoded(real: torch.Tensor, quant: QParams | None) -> torch.Tensor:
+    """The integers of real values on the grid of a per-tensor activation."""
+    assert quant is not None
+    low, high = quant.limits
+    shifted = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
+    return shifted.clamp_(low, high).to(getattr(torch, quant.dtype))
+
+
+def decoded(integers: torch.Tensor, quant: QParams | None) -> torch.Tensor:
+    """The real values of such integers."""
+    assert quant is not None
+    return (integers.float() - float(quant.zero_point[0])) * float(quant.scale[0])
+
+
 class SimulatedGraph:
     """A full int8 graph ready to run in torch: (N, H, W, C) float32 in, real logits out."""
 

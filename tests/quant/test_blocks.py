@@ -27,7 +27,7 @@ from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
-from edgecnn.quant.simulate import SimulatedGraph
+from edgecnn.quant.simulate import SimulatedGraph, encoded
 from edgecnn.recipe import Recipe
 from edgecnn.source import Source, load_graph
 
@@ -100,7 +100,7 @@ def improved(graph, before, x, iterations):
     """A whole graph as one block, from the integers that it has."""
     x = torch.from_numpy(x)
     nchw = x.permute(0, 3, 1, 2)
-    given = [module._encoded(before.tensors[before.inputs[0]], chunk) for chunk in nchw.split(4)]
+    given = [encoded(chunk, before.tensors[before.inputs[0]].quant) for chunk in nchw.split(4)]
     real = [module._through(TorchGraph(graph), chunk) for chunk in nchw.split(4)]
     return before.with_tensors(*module._improved(before, given, real, iterations, 127, 1.0))
 
@@ -194,20 +194,26 @@ def test_only_what_a_block_reads_and_makes_is_kept(monkeypatch):
 # --- kept step by step ---
 
 
-def test_a_run_that_broke_off_goes_on_and_ends_in_the_same_integers(tmp_path, monkeypatch):
-    graph = captured("squeeze_excite")
-    x = images(graph, 16)
-    before = nearest(graph, x)
-    want = in_blocks(before, x, layers=1)
+def breaks_off(monkeypatch, count):
+    """A run ends when so many blocks are improved; which ones, by their outputs."""
     improve, done = module._improved, []
 
     def breaks(part, *rest):
-        if len(done) == 1:
+        if len(done) == count:
             raise KeyboardInterrupt
         done.append(part.outputs)
         return improve(part, *rest)
 
     monkeypatch.setattr(module, "_improved", breaks)
+    return done
+
+
+def test_a_run_that_broke_off_goes_on_and_ends_in_the_same_integers(tmp_path, monkeypatch):
+    graph = captured("squeeze_excite")
+    x = images(graph, 16)
+    before = nearest(graph, x)
+    want = in_blocks(before, x, layers=1)
+    improve, done = module._improved, breaks_off(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         in_blocks(before, x, layers=1, unfinished=Unfinished(tmp_path))
 
@@ -236,15 +242,8 @@ def test_the_command_goes_on_and_its_artifact_is_the_reference(tmp_path, monkeyp
     assert status == 0
     (entry,) = json.loads((tmp_path / "undisturbed" / "report.json").read_text())
     assert entry["parity"]["max_lsb"] == 0
-    improve, done = module._improved, []
-
-    def breaks(part, *rest):
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(part.outputs)
-        return improve(part, *rest)
-
-    monkeypatch.setattr(module, "_improved", breaks)
+    improve = module._improved
+    breaks_off(monkeypatch, 4)
     assert exported(out, recipe)[0] == 130
     monkeypatch.setattr(module, "_improved", improve)
     capfd.readouterr()
