@@ -78,7 +78,7 @@ def test_a_residual_block_is_never_cut():
     assert adds <= {part.outputs[0] for part in parts}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6), layers=st.integers(1, 4))
 def test_pieces_one_after_another_are_the_network(seed, pieces, layers):
     note(f"random_graph({seed}, {pieces})")
@@ -105,7 +105,7 @@ def improved(graph, before, x, iterations):
     return before.with_tensors(*module._improved(before, given, real, iterations, 127, 1.0))
 
 
-@settings(max_examples=15, deadline=None, print_blob=True)
+@settings(max_examples=15, print_blob=True)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
 def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
     note(f"random_graph({seed}, {pieces})")

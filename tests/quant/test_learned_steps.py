@@ -66,7 +66,7 @@ def test_scales_that_are_not_nearer_on_other_images_stay(name, monkeypatch):
     assert all(t.quant is before.tensors[t.name].quant for t in after.activations())
 
 
-@settings(max_examples=15, deadline=None, print_blob=True)
+@settings(max_examples=15, print_blob=True)
 @given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
 def test_what_must_stay_stays(seed, pieces):
     note(f"random_graph({seed}, {pieces})")
