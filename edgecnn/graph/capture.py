@@ -1,27 +1,27 @@
-"""From an ``nn.Module`` to a graph, by ``torch.export``: NCHW aten nodes in, NHWC ops out, batch norm folded."""
+"""From an ``nn.Module`` to a graph: NCHW aten calls in, NHWC ops out, batch norm folded."""
 
 from __future__ import annotations
 
-import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import nn
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph import passes
 from edgecnn.graph.ir import Attr, Graph, Metadata, Node, Tensor
 from edgecnn.graph.ops import make_node, output_shape
+from edgecnn.graph.record import Call, Recording, Traced, record
 
 
 @dataclass(frozen=True)
 class Value:
-    """What an aten node made.
+    """What an aten call made.
 
     Attributes:
         name: the graph tensor that holds it.
@@ -36,36 +36,45 @@ class Value:
 class Builder:
     """A graph in the making. Handlers in ``aten.py`` add to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, recording: Recording) -> None:
+        batch, channels, height, width = recording.image.shape
         self.nodes: list[Node] = []
-        self.tensors: dict[str, Tensor] = {}
-        self.values: dict[fx.Node, Value] = {}
-        self.constants: dict[fx.Node, NDArray[np.float32]] = {}
-        self.current: fx.Node | None = None  # the aten node being handled
+        self.tensors = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
+        self.values: dict[Traced, Value] = {recording.image: Value("input")}
+        self.computed: set[Traced] = set()  # without the image
+        self.readers = Counter(i for reader in recording.calls for i in reader.inputs)
+        self.readers.update(r for r in recording.results if r is not None)
+        self.current: Call | None = None  # the call being handled
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """The NHWC (or NC) shape."""
         return self.tensors[value.name].shape
 
     def value(self, argument: Any) -> Value:
-        """The graph value of an aten argument; a constant becomes a constant tensor."""
-        if isinstance(argument, fx.Node):
-            if argument in self.values:
-                return self.values[argument]
+        """The graph value of an argument that must be an activation."""
+        if not isinstance(argument, Traced):
+            raise UnsupportedError(f"argument {argument!r} where an activation is needed")
+        if argument.constant is not None:
             raise UnsupportedError("a constant where an activation is needed")
-        raise UnsupportedError(f"argument {argument!r} where an activation is needed")
+        if argument in self.computed:
+            raise UnsupportedError("a weight that is computed while the network runs")
+        if argument.fault:
+            raise UnsupportedError(f"the module {argument.fault}")
+        if argument not in self.values:
+            raise UnsupportedError("the second output of an op; the first is supported")
+        return self.values[argument]
 
     def operand(self, argument: Any, rank: int) -> Value:
         """As ``value``; a number or a parameter becomes a constant that broadcasts over ``rank`` dimensions."""
         if isinstance(argument, int | float):
             return self.constant(np.full((1,), argument, np.float32), "constant")
-        if isinstance(argument, fx.Node) and argument in self.constants:
-            array = self.constants[argument]
+        if isinstance(argument, Traced) and argument.constant is not None:
+            array = _array(argument.constant)
             array = array.reshape((1,) * (rank - array.ndim) + array.shape) if array.size > 1 else array.reshape(1)
             return self.constant(np.moveaxis(array, 1, -1) if array.ndim == 4 else array, "constant")
         return self.value(argument)
 
-    def array(self, argument: fx.Node | None) -> NDArray[np.float32] | None:
+    def array(self, argument: Traced | None) -> NDArray[np.float32] | None:
         """A parameter or buffer as torch has it.
 
         Raises:
@@ -73,9 +82,9 @@ class Builder:
         """
         if argument is None:
             return None
-        if argument not in self.constants:
+        if argument.constant is None:
             raise UnsupportedError("a weight that is computed while the network runs")
-        return self.constants[argument]
+        return _array(argument.constant)
 
     def constant(self, value: NDArray[np.float32], suffix: str) -> Value:
         """A new constant tensor named after the present module."""
@@ -108,17 +117,14 @@ class Builder:
 
     @property
     def path(self) -> str:
-        """Module path of the present aten node."""
+        """Module path of the present call."""
         assert self.current is not None
-        stack = self.current.meta.get("nn_module_stack") or {"": ("", "")}
-        return str(list(stack.values())[-1][0])
+        return self.current.path
 
     def _name(self, op: str) -> str:
         assert self.current is not None
-        stack = self.current.meta.get("nn_module_stack") or {"": ("", "")}
-        path, kind = list(stack.values())[-1]
-        leaf = str(kind).startswith("torch.nn.modules.") and path
-        return str(path) if leaf else ".".join(filter(None, (str(path), op)))
+        path = self.current.path
+        return path if self.current.layer else ".".join(filter(None, (path, op)))
 
     def _unique(self, name: str) -> str:
         taken, candidate, k = self.tensors, name, 0
@@ -126,6 +132,10 @@ class Builder:
             k += 1
             candidate = f"{name}_{k}"
         return candidate
+
+
+def _array(constant: torch.Tensor) -> NDArray[np.float32]:
+    return constant.to("cpu", torch.float32).numpy()
 
 
 def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Metadata) -> Graph:
@@ -140,14 +150,12 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
         UnsupportedError: ops outside the op table, all of them at once, each with its module path and source line.
         InputError: the module does not run on the input, or has more than one input or output.
     """
-    program = _export(module.eval(), input_shape)
-    signature = program.graph_signature
-    if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
-        got = f"{len(signature.user_inputs)} inputs and {len(signature.user_outputs)} outputs"
+    recording = _run(module.eval(), input_shape)
+    if len(recording.results) != 1:
+        got = f"1 inputs and {len(recording.results)} outputs"
         raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
-    builder = Builder()
-    _placeholders(builder, program, input_shape)
-    result = _walk(builder, program)
+    builder = Builder(recording)
+    result = _walk(builder, recording)
     graph = Graph(
         nodes=tuple(builder.nodes),
         tensors=builder.tensors,
@@ -158,98 +166,62 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
     return passes.simplify(graph)
 
 
-def _export(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
     kinds = {str(p.dtype).removeprefix("torch.") for p in module.state_dict().values() if p.is_floating_point()}
     if kinds - {"float32"}:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
-            return torch.export.export(module, (torch.zeros(1, *input_shape),), strict=False)
+            return record(module, input_shape)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch.fx")):  # of tracing, not of the module
-            raise UnsupportedError(
-                f"torch.export cannot follow the module ({_first_line(error)}); "
-                "its control flow must not depend on data"
-            ) from None
-        raise InputError(
-            f"the module does not run on an input of shape (1, {_csv(input_shape)}): {_first_line(error)}"
-        ) from None
+        shape = ", ".join(map(str, input_shape))
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"the module does not run on an input of shape (1, {shape}): {line}") from None
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _csv(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
-
-
-def _placeholders(builder: Builder, program: torch.export.ExportedProgram, input_shape: tuple[int, int, int]) -> None:
-    signature = program.graph_signature
-    stored = {**program.state_dict, **program.constants}
-    owner = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in owner:
-            tensor = stored[owner[node.name]]
-            builder.constants[node] = tensor.detach().to(torch.float32).numpy()
-        elif node.op == "placeholder":
-            channels, height, width = input_shape
-            builder.tensors["input"] = Tensor(name="input", shape=(1, height, width, channels))
-            builder.values[node] = Value("input")
-
-
-def _walk(builder: Builder, program: torch.export.ExportedProgram) -> Value:
-    from edgecnn.graph.aten import HANDLERS, SUPPORTED
+def _walk(builder: Builder, recording: Recording) -> Value:
+    from edgecnn.graph.aten import HANDLERS
 
     faults: list[str] = []
-    unknown: set[fx.Node] = set()  # made by something that is not supported, so not looked at further
-    for node in program.graph.nodes:
-        if node.op == "output":
-            result = node.args[0][0]
-            break
-        if node.op != "call_function":
-            continue
-        kind = str(node.target).removeprefix("aten.").rpartition(".")[0].rstrip("_") or str(node.target)
-        builder.current = node
-        if kind not in HANDLERS:
-            faults.append(_where(node, kind))
-            unknown.add(node)
-        elif any(i in unknown for i in node.all_input_nodes):
-            unknown.add(node)
+    unknown: set[Traced] = set()  # made by something that is not supported, so not looked at further
+    for call in recording.calls:
+        builder.current = call
+        if not call.fault and all(i.constant is not None or i in builder.computed for i in call.reads):
+            builder.computed.update(call.outputs)
+        elif call.name not in HANDLERS or (call.fault and unknown.isdisjoint(call.inputs)):
+            faults.append(_where(call, call.fault))
+            unknown.update(call.outputs)
+        elif not unknown.isdisjoint(call.inputs):
+            unknown.update(call.outputs)
         else:
             try:
-                made = HANDLERS[kind](builder, node)
-                if (
-                    str(node.target).split(".")[1].endswith("_")
-                ):  # in place: whoever reads the argument later reads this
-                    old = builder.value(node.args[0])
-                    builder.values.update({k: made for k, v in builder.values.items() if v == old})
-                builder.values[node] = made
+                made = HANDLERS[call.name](builder, call)
             except InputError as error:
-                faults.append(_where(node, f"{kind}: {error}"))
-                unknown.add(node)
+                faults.append(_where(call, str(error)))
+                unknown.update(call.outputs)
+            else:
+                assert builder.shape(made) == _channels_last(call.output.shape), (call, made)
+                builder.values[call.output] = made
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
-        raise UnsupportedError(f"the module has what no graph holds: {listed}. Supported: {', '.join(SUPPORTED)}")
-    value = builder.values.get(result)
-    if value is None:
+        raise UnsupportedError(
+            f"the module has what no graph holds: {listed}. Supported: {', '.join(sorted(HANDLERS))}"
+        )
+    result = recording.results[0]
+    if result is None or result.constant is not None or result in builder.computed:
         raise UnsupportedError("the module's output does not depend on its input")
+    value = builder.value(result)
     if value.chw is not None:
         raise UnsupportedError("the module returns a flattened image; end it with a linear layer or a pooling")
     return value
 
 
-def _where(node: fx.Node, what: str) -> str:
-    """``what`` with the module path and the user's source line."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", "")}
-    path = list(stack.values())[-1][0] or "(the module itself)"
-    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    library = str(Path(torch.__file__).parent)
-    lines = [f"{file}:{line}" for file, line in frames if not file.startswith(library)]
-    lines = lines or [f"{Path(file).relative_to(library).as_posix()}:{line}" for file, line in frames]
-    return f"{what} in {path}" + (f" at {lines[-1]}" if lines else "")
+def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+
+
+def _where(call: Call, why: str) -> str:
+    """The op, what is wrong with it, the module path and the user's source line."""
+    what = f"{call.name}: {why}" if why else call.name
+    return f"{what} in {call.path or '(the module itself)'}" + (f" at {call.line}" if call.line else "")

@@ -1,0 +1,376 @@
+"""What a module does with one image, aten call by aten call, without doing it: the tensors have shapes and no data.
+
+``torch.export`` would do as much, after 1.4 s of imports (dynamo, sympy, inductor).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph.shapes import meta_result
+
+LIBRARY = f"{Path(torch.__file__).parent}{os.sep}"
+CPU = torch.device("cpu")
+FAMILIAR = {  # what a user of torch calls the ops that remain when torch has taken a call apart
+    "addmm": "linear",
+    "bernoulli": "dropout",
+    "mm": "linear",
+    "max_pool2d_with_indices": "max_pool2d",
+    "constant_pad_nd": "pad",
+    "view": "reshape",
+    "unsafe_view": "reshape",
+    "to_copy": "to",
+    "local_scalar_dense": "item",
+}
+
+
+class Dataless(torch.Tensor):
+    """A tensor that is on the CPU for all who ask, and has a shape but no data.
+
+    Attributes:
+        meta: the same for torch's own kernels of shapes; views share its memory, such as it is.
+    """
+
+    meta: torch.Tensor
+    # Calls go straight on to the recorder, as of a plain tensor. (The stubs have it as another kind of callable.)
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, meta: torch.Tensor) -> Dataless:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype, device=CPU
+        )
+        assert isinstance(made, Dataless)
+        made.meta = meta
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
+        raise RuntimeError(f"{_name(func)} of a tensor that was kept from a capture and has no data")
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's stub names none of its keywords
+        return f"tensor(..., size={tuple(self.shape)})"
+
+    def _no_data(self, *_: Any, **__: Any) -> Any:
+        raise _data_read("numpy, tolist or dlpack")
+
+    numpy = tolist = __array__ = __dlpack__ = _no_data
+
+
+def _data_read(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the module looks at the data of a tensor while it runs ({what}{_at(_line(sys._getframe()))}); "
+        "its control flow must not depend on data"
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Traced:
+    """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor.
+
+    Attributes:
+        shape: as torch has it: (N, C, H, W) for an image.
+        constant: with its data, where it is a parameter, a buffer, a tensor that the module holds, or a view of one.
+        fault: why nothing may read it, or empty.
+    """
+
+    shape: tuple[int, ...]
+    constant: torch.Tensor | None = None
+    fault: str = ""
+
+    def __repr__(self) -> str:
+        return f"a tensor of shape {self.shape}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Call:
+    """One aten call.
+
+    Attributes:
+        name: the op as a user of torch knows it, without overload and without the underscore of the form in place.
+        args, kwargs: as torch got them, with ``Traced`` in the place of tensors.
+        outputs: the tensors it made; for one in place, the new moment of its first argument.
+        path: of the innermost module of the network that made it; empty for the network itself.
+        layer: the class of that module where it is one of torch's own, so the call is what the module is; or empty.
+        line: of the user's source, ``FILE:LINE``.
+        fault: why no graph can hold the call, or empty.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Traced, ...]
+    path: str
+    layer: str
+    line: str
+    fault: str
+
+    @property
+    def output(self) -> Traced:
+        """The first output."""
+        return self.outputs[0]
+
+    @property
+    def inputs(self) -> tuple[Traced, ...]:
+        """Every tensor among the arguments, once."""
+        return tuple(dict.fromkeys(_leaves((self.args, self.kwargs), Traced)))
+
+    @property
+    def reads(self) -> tuple[Traced, ...]:
+        """The inputs whose values matter: ``zeros_like`` and its kin ask for a shape."""
+        return () if self.name.endswith("_like") or self.name.startswith("new_") else self.inputs
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What ``record`` saw.
+
+    Attributes:
+        image: the input.
+        calls: in the order of the run.
+        results: every leaf of what the module returned, ``None`` for what is not a tensor.
+    """
+
+    image: Traced
+    calls: tuple[Call, ...]
+    results: tuple[Traced | None, ...]
+
+
+def record(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
+    """The calls of one run on an image of shape (1, *input_shape). The module is afterwards as it was before.
+
+    Raises:
+        UnsupportedError: the module asked for the data of a tensor; the message says where.
+        RuntimeError, ValueError, TypeError, ...: whatever the module raises where it does not run on the input.
+    """
+    recorder = _Recorder(module)
+    before = [(part, dict(vars(part))) for part in module.modules()]
+    try:
+        for part in module.modules():
+            for kind in ("_parameters", "_buffers"):
+                vars(part)[kind] = {k: recorder.stand_in(t) for k, t in vars(part)[kind].items()}
+        return recorder.run(torch.empty(1, *input_shape, device="meta"))
+    finally:
+        for part, attributes in before:  # also what a forward keeps on its module: it has no data
+            vars(part).clear()
+            vars(part).update(attributes)
+
+
+class _Kept(NamedTuple):
+    """A tensor of the run. It is kept, and its storage with it, so that an id and an address stay one tensor's."""
+
+    tensor: torch.Tensor
+    storage: torch.UntypedStorage
+    memory: int  # the same for all views of one tensor
+    moment: Traced
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
+    """Sees every aten call of the run, whoever makes it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.module = module
+        self.calls: list[Call] = []
+        self.data_read: UnsupportedError | None = None
+        self.tensors: dict[int, _Kept] = {}  # by id of the torch tensor
+        self.paths: dict[int, list[str]] = {}
+        for path, part in module.named_modules(remove_duplicate=False):
+            self.paths.setdefault(id(part), []).append(path)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # true imports it
+
+    def stand_in(self, stored: torch.Tensor | None) -> torch.Tensor | None:
+        """For a parameter or a buffer, while the module runs."""
+        if stored is None:
+            return None
+        made = Dataless(torch.empty_like(stored, device="meta", requires_grad=False))
+        self._keep(made, constant=stored.detach())
+        return made
+
+    def run(self, image: torch.Tensor) -> Recording:
+        """What the module does with the image."""
+        given = Dataless(image)
+        start = self._keep(given)
+        with self:
+            made = self.module(given)
+        if self.data_read:  # and the module caught the error
+            raise self.data_read
+        results = tuple(self._moment(r) if isinstance(r, torch.Tensor) else None for r in tree_leaves(made))
+        return Recording(image=start, calls=tuple(self.calls), results=results)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = {id(t): t for t in _leaves((args, kwargs), torch.Tensor)}
+        before = {i: self._moment(t) for i, t in given.items()}
+        schema = func._schema.arguments
+        slots = [*zip(schema, args, strict=False), *((s, kwargs[s.name]) for s in schema if s.name in kwargs)]
+        written = list(_leaves([v for slot, v in slots if slot.alias_info and slot.alias_info.is_write], torch.Tensor))
+        into_constant = any(before[id(t)].constant is not None for t in written)
+        if into_constant or any(isinstance(t, Dataless) for t in given.values()):
+            made = self._without_data(func, args, kwargs, given)
+        else:
+            made = func(*args, **kwargs)  # numbers, and tensors that the module holds: the same for every image
+        outputs = list(_leaves(made, torch.Tensor))
+        if func.is_view and all(m.constant is not None for m in before.values()):
+            held = func(*_each(lambda t: before[id(t)].constant, args), **kwargs)
+            for tensor, data in zip(outputs, _leaves(held, torch.Tensor), strict=True):
+                self._keep(tensor, constant=data)
+        elif outputs:
+            fault = next((m.fault for m in before.values() if m.fault), "")
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                fault = "random numbers, at inference"
+            elif into_constant:
+                fault = "writes into a parameter, a buffer or a constant"
+            elif torch.Tag.inplace_view in func.tags:
+                fault = "changes a shape in place"
+            elif written and not (_name(func).endswith("_") and written[0] is args[0]):
+                fault = "writes into an argument"
+            for tensor in written:
+                self._outdate(tensor)
+            path, layer = self._module()
+            call = Call(
+                name=_familiar(_name(func), args),
+                args=_each(lambda t: before[id(t)], args),
+                kwargs=_each(lambda t: before[id(t)], kwargs),
+                outputs=tuple(self._keep(t) for t in outputs),
+                path=path,
+                layer=layer,
+                line=_line(sys._getframe()),
+                fault=fault,
+            )
+            self.calls.append(call)
+        return made
+
+    def _without_data(self, func: Any, args: Any, kwargs: Any, given: dict[int, torch.Tensor]) -> Any:
+        """The shapes of the result; an argument that comes back is the one that was given."""
+        meta = {i: t.meta if isinstance(t, Dataless) else torch.empty_like(t, device="meta") for i, t in given.items()}
+        inputs, named = _each(lambda t: meta[id(t)], (args, kwargs))
+        if kwargs.get("device"):
+            named["device"] = "meta"
+        name, made = _name(func), None
+        if not kwargs and all(t.dtype == torch.float32 for t in given.values()):
+            made = meta_result(name.removesuffix("_"), inputs)
+            if name.endswith("_"):
+                made = inputs[0] if isinstance(made, torch.Tensor) and made.shape == inputs[0].shape else None
+        if made is None:
+            try:
+                made = func(*inputs, **named)
+            except RuntimeError as error:
+                if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error)):
+                    self.data_read = _data_read(_familiar(name, args))
+                    raise self.data_read from None
+                zeros = _each(lambda t: torch.zeros(t.shape, dtype=t.dtype), (inputs, named))
+                func(*zeros[0], **zeros[1])  # the kernels that users know say it in other words
+                raise
+        back = {id(m): given[i] for i, m in meta.items()}
+        return _each(lambda t: back[id(t)] if id(t) in back else Dataless(t), made)
+
+    def _keep(self, tensor: torch.Tensor, constant: torch.Tensor | None = None, fault: str = "") -> Traced:
+        """The present moment of a tensor, from now on."""
+        moment = Traced(shape=tuple(tensor.shape), constant=constant, fault=fault)
+        storage = tensor.untyped_storage()
+        memory = tensor.meta.untyped_storage()._cdata if isinstance(tensor, Dataless) else storage._cdata
+        self.tensors[id(tensor)] = _Kept(tensor, storage, memory, moment)
+        return moment
+
+    def _moment(self, tensor: torch.Tensor) -> Traced:
+        """What a tensor is now. One that no call made is held by the module."""
+        kept = self.tensors.get(id(tensor))
+        if kept is None:
+            return self._keep(tensor, constant=tensor.detach())
+        if tensor.untyped_storage()._cdata != kept.storage._cdata:
+            return self._keep(tensor, fault="reads a tensor whose data was replaced (.data = ...)")
+        return kept.moment
+
+    def _outdate(self, written: torch.Tensor) -> None:
+        """No tensor that shares memory with a written one may be read on: its values are others now."""
+        memory = self.tensors[id(written)].memory
+        for kept in list(self.tensors.values()):
+            if kept.memory == memory and kept.moment.constant is None:
+                self._keep(kept.tensor, fault="reads a tensor that shares memory with one changed in place")
+
+    def _module(self) -> tuple[str, str]:
+        """Path of the innermost module of the network that runs, and its class if that is torch's."""
+        running = [f.f_locals["self"] for f in _frames(sys._getframe()) if f.f_code is nn.Module._call_impl.__code__]
+        path, layer = "", ""
+        for module in reversed(running):
+            paths = self.paths.get(id(module))
+            if paths:
+                path = next((p for p in paths if p.startswith(f"{path}.")), paths[0])
+                torchs = path and type(module).__module__.startswith("torch.nn.modules.")
+                layer = type(module).__name__ if torchs else ""
+        return path, layer
+
+
+def _name(func: Any) -> str:
+    """``add_`` of ``aten::add_.Tensor``."""
+    return str(func._schema.name).removeprefix("aten::")
+
+
+def _familiar(name: str, args: tuple[Any, ...]) -> str:
+    if name == "convolution":
+        weight, transposed = args[1], args[6]
+        return f"conv_transpose{len(weight.shape) - 2}d" if transposed else f"conv{len(weight.shape) - 2}d"
+    name = name.strip("_").removeprefix("native_").removesuffix("_kernel")
+    return FAMILIAR.get(name, name)
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """From the innermost outwards, as far as the module's run; none of this file."""
+    while frame is not None and frame.f_code is not _Recorder.run.__code__:
+        if frame.f_code.co_filename != __file__:
+            yield frame
+        frame = frame.f_back
+
+
+def _line(frame: FrameType | None) -> str:
+    """The innermost line that is not torch's; if there is none, the line of the innermost module's forward."""
+    inner, forward = "", ""
+    for each in _frames(frame):
+        file = each.f_code.co_filename
+        if not file.startswith(LIBRARY):
+            return f"{file}:{each.f_lineno}"
+        if each.f_code is nn.Module._call_impl.__code__:
+            forward = forward or inner
+        inner = f"{Path(file).relative_to(LIBRARY).as_posix()}:{each.f_lineno}"
+    return forward
+
+
+def _at(line: str) -> str:
+    return f" at {line}" if line else ""
+
+
+def _each(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """The same structure with every tensor changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: _each(change, v) for k, v in value.items()}
+    return type(value)(_each(change, v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _leaves(value: Any, kind: type) -> Iterator[Any]:
+    """Everything of a kind in a structure."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part, kind)
