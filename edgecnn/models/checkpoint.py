@@ -176,7 +176,7 @@ def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -
     # In torch's own layout: kernels, and so the last bit of what they make, depend on it.
     plain = torch.contiguous_format
     given = {k: v.float().clone(memory_format=plain) for k, v in tensors.items() if k not in counters}
-    zeros = {k: torch.zeros_like(v, device="cpu") for k, v in state.items() if k in counters}
+    zeros = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in state.items() if k in counters}
     skeleton = any(v.is_meta for v in state.values())  # then it has no memory to copy into
     module.load_state_dict({**state, **zeros, **given}, assign=skeleton)
 
