@@ -234,12 +234,7 @@ def _quantized(
         with watch.step("calibrate") as notes:
             lint = CalibrationLint()
             stream = _calibration_stream(images, loaded.metadata, lint)
-            if recipe.prepares:
-                first, stream = calibrate.peeked(stream, recipe.statistics_images)
-                graph = ptq.prepare(graph, first, recipe)
-                del first  # they come again in the stream
-            keep = max(ptq.images_needed(recipe), RANKING_IMAGES if request.mixed else 0)
-            seen = calibrate.calibrate(graph, stream, keep=keep)
+            graph, seen = ptq.calibrated(graph, stream, recipe, keep=RANKING_IMAGES if request.mixed else 0)
             if request.calibration == DATA_FREE:
                 seen = calibrate.beyond(seen, graph.outputs, UNSEEN)
             notes.append(f"{len(images) - len(images.bad)} images")

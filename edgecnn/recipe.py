@@ -11,7 +11,7 @@ from typing import Any
 
 from edgecnn.errors import InputError, unknown
 
-ACTIVATION_RANGES = ("mse", "minmax", "percentile", "learned")
+ACTIVATION_RANGES = ("mse", "minmax", "percentile", "felt", "learned")
 LOGIT_RANGES = ("minmax", "mse")
 WEIGHT_RANGES = ("minmax", "mse")
 RECONSTRUCTIONS = ("none", "layer", "block")
@@ -41,8 +41,8 @@ class Recipe:
     statistics_images: int = _setting(48, "calibration images that equalization and absorption look at")
     activation_range: str = _setting(
         "mse",
-        "minmax (all that calibration saw), mse (clipped where that lowers the squared error), percentile, or learned "
-        "(from mse on, for what the network answers)",
+        "minmax (all that calibration saw), mse (clipped where that lowers the squared error), percentile, felt (mse, "
+        "where a channel counts as much as the logits feel it), or learned (from mse on, for what the network answers)",
     )
     shared_scales: bool = _setting(False, "one scale for what additions join, where rounding once makes less noise")
     logit_range: str = _setting(
@@ -143,6 +143,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             name="best",
             statistics_images=300,
+            activation_range="felt",
             shared_scales=True,
             logit_range="mse",
             spare_channels=True,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Range:
         low: smallest value.
         high: largest value.
         samples: values, rising, float32 ``(n,)``.
-        counts: how often each was seen, float32 ``(n,)``.
+        counts: how often each was seen, float32 ``(n,)``; where channels weigh, times the weight of its channel.
         second: of the network's output, where it is a vector: the largest value but one that an image has; else NaN.
     """
 
@@ -61,13 +62,15 @@ class _Watch:
     bins are joined. Clipping is decided by the tails: few values among many, which a sample of thousands misses.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: torch.Tensor | None) -> None:
         self.low, self.high = float("inf"), float("-inf")
         self.finite = True
         self.counts = torch.zeros(2 * BINS + 1, dtype=torch.float64)
         self.width = 0.0
         self.seen = 0
+        self.weights = weights  # of a value in each channel; None: all alike
         self.pending: list[torch.Tensor] = []  # values that are not counted yet
+        self.pending_weights: list[torch.Tensor] = []
         self.spans: list[float] = []  # of the range, after each batch
 
     def see(self, values: torch.Tensor, channels: int) -> None:
@@ -80,7 +83,10 @@ class _Watch:
             stride = -(-values.numel() // LOOKED_AT)
             while math.gcd(stride, channels) > 1:  # it would see some channels only
                 stride += 1
-            self.pending.append(values[self.seen % stride :: stride].clone())
+            taken = slice(self.seen % stride, None, stride)
+            self.pending.append(values[taken].clone())
+            if self.weights is not None:
+                self.pending_weights.append(self.weights[torch.arange(values.numel())[taken] % channels] * stride)
             if len(self.pending) == PENDING:
                 self._count()
         self.seen += 1
@@ -96,7 +102,12 @@ class _Watch:
                 joined = torch.zeros_like(self.counts)
                 self.counts = joined.index_add_(0, torch.round(middles).long() + BINS, self.counts)
             self.width = width
-        if self.width:
+        if self.weights is not None:
+            weights = torch.cat(self.pending_weights)
+            self.pending_weights.clear()
+            bins = torch.round(values.double() / (self.width or 1.0)).long() + BINS
+            self.counts = self.counts + torch.bincount(bins, weights, 2 * BINS + 1)
+        elif self.width:
             edge = (BINS + 0.5) * self.width
             self.counts = self.counts + torch.histc(values, 2 * BINS + 1, -edge, edge)
         else:  # nothing but zeros so far
@@ -133,19 +144,27 @@ class Calibration:
     growth: Mapping[str, float] = field(default_factory=dict)
 
 
-def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int = 0) -> Calibration:
+def calibrate(
+    graph: Graph,
+    batches: Iterable[NDArray[np.float32]],
+    *,
+    keep: int = 0,
+    weights: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
+) -> Calibration:
     """The range of every activation over the batches.
 
     Args:
         graph: float.
         batches: (N, H, W, C) float32 network inputs, streamed once; memory does not grow with their number.
         keep: how many of the first images to keep.
+        weights: of activations whose channels do not count alike, what a value of each counts: ``(channels,)``.
 
     Raises:
         InputError: no images, or an activation that is NaN or infinite; names the layer.
     """
     run = TorchGraph(graph)
-    watches = {t.name: _Watch() for t in graph.activations()}
+    names = [t.name for t in graph.activations()]
+    watches = {n: _Watch(torch.from_numpy(weights[n]) if n in weights else None) for n in names}
     second: dict[str, float] = {}
 
     def observe(name: str, value: torch.Tensor) -> None:
@@ -197,7 +216,7 @@ def beyond(seen: Calibration, names: Iterable[str], factor: float) -> Calibratio
     return replace(seen, ranges=ranges)
 
 
-def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
+def mse_range(seen: Range, reader: Reader | None = None, *, weighed: bool = False) -> tuple[float, float]:
     """The sub-range whose 8-bit grid has the least squared error on the samples.
 
     First both ends shrink together, then each alone. Source: the MSE criterion of Krishnamoorthi 2018 and of
@@ -206,6 +225,7 @@ def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
     Args:
         seen: of the activation.
         reader: the error is counted after this function, and only ends where it saturates are clipped.
+        weighed: the counts tell which channels matter; then what a swish lets through may be clipped as well.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if high <= low:
@@ -223,7 +243,7 @@ def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
     fine = torch.linspace(1.15, 0.7, 19) if reader is None else torch.linspace(1, 0.025, 40)
     if low < 0:
         low, high = best((low * fine).clamp(min=seen.low), torch.full_like(fine, high))
-    if high > 0 and reader not in SWISHES:
+    if high > 0 and (weighed or reader not in SWISHES):
         low, high = best(torch.full_like(fine, low), (high * fine).clamp(max=max(seen.high, 0.0)))
     return low, high
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import cast
 
@@ -19,13 +20,16 @@ PROBES = 2  # random sums of the logits, per image
 Reals = NDArray[np.float64]
 
 
-def felt(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> Mapping[str, Reals]:
-    """What becomes of a little noise on each channel of activations, where their fused activation passes it on.
+def felt(
+    graph: Graph, names: Collection[str], images: NDArray[np.float32], *, before: bool = True
+) -> Mapping[str, Reals]:
+    """What becomes of a little noise on each channel of activations.
 
     Args:
         graph: its float values are used.
         names: of activations that nodes make.
         images: (N, H, W, C) network inputs; some ``IMAGES``, at least one.
+        before: the noise is on a node's sums, and its fused activation passes it on or not; else it comes after that.
 
     Returns:
         Float64 ``(channels,)`` by name: sums over images and positions of squared gradients.
@@ -38,11 +42,14 @@ def felt(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> M
         values, watched = {source: laid_out(images[start : start + CHUNK])}, dict[str, torch.Tensor]()
         for node in graph:
             arguments = [values[i] if i in values else constants[i] for i in node.inputs]
-            if node.output in total:
+            if node.output not in total:
+                values[node.output] = run_node(node, arguments)
+            elif before:
                 sums = watched[node.output] = run_node(without_activation(node), arguments).requires_grad_()
                 values[node.output] = activated(sums.clone(), node.attrs.get("activation"))
             else:
-                values[node.output] = run_node(node, arguments)
+                made = watched[node.output] = run_node(node, arguments).requires_grad_()
+                values[node.output] = made.clone()
         out = values[graph.outputs[0]]
         for _ in range(PROBES if watched else 0):
             probe = (out * torch.randn(out.shape, generator=random)).sum()
@@ -52,3 +59,18 @@ def felt(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> M
                     over = (0, 2, 3) if gradient.ndim == 4 else (0,)
                     total[name] += gradient.square().sum(dim=over, dtype=torch.float64)
     return {name: cast(Reals, value.numpy()) for name, value in total.items()}
+
+
+def channel_weights(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, Reals]:
+    """What a squared error of one value costs the logits, by its activation and channel.
+
+    Args:
+        graph: its float values are used.
+        images: (N, H, W, C) network inputs; some ``IMAGES``, at least one.
+
+    Returns:
+        Float64 ``(channels,)``, mean squared gradients, for all that nodes make but the network's output.
+    """
+    names = {node.output for node in graph} - {*graph.outputs}
+    places = {name: len(images) * math.prod(graph.tensors[name].shape[1:-1]) for name in names}
+    return {name: total / places[name] for name, total in felt(graph, names, images, before=False).items()}

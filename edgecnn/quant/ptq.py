@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -18,9 +18,9 @@ from edgecnn.quant import scheme
 from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.bias_correction import correct_biases
 from edgecnn.quant.blocks import Blocks
-from edgecnn.quant.calibrate import Calibration, Range, mse_range, percentile_range, union
+from edgecnn.quant.calibrate import Calibration, Range, calibrate, mse_range, peeked, percentile_range, union
 from edgecnn.quant.equalize import equalize
-from edgecnn.quant.felt import IMAGES, felt
+from edgecnn.quant.felt import IMAGES, channel_weights, felt
 from edgecnn.quant.learned_steps import learn_steps
 from edgecnn.quant.one_sided import one_sided
 from edgecnn.quant.pixels import on_pixels, pixel_grid
@@ -87,6 +87,28 @@ def quantize(
 def aligned(graph: Graph, recipe: Recipe, precision: str) -> Graph:
     """The float graph, fed so that pixels are integers already where the recipe asks for it and they can be."""
     return on_pixels(graph) if recipe.pixel_grid and precision == "int8" else graph
+
+
+def calibrated(
+    graph: Graph, batches: Iterator[NDArray[np.float32]], recipe: Recipe, *, keep: int = 0
+) -> tuple[Graph, Calibration]:
+    """The float graph that the recipe quantizes, and what the images show of it.
+
+    Args:
+        graph: float.
+        batches: (N, H, W, C) float32 network inputs.
+        recipe: the steps.
+        keep: how many images to keep at least.
+    """
+    weights: Mapping[str, NDArray[np.float64]] = {}
+    ahead = max(recipe.statistics_images if recipe.prepares else 0, IMAGES if recipe.activation_range == "felt" else 0)
+    if ahead:
+        first, batches = peeked(batches, ahead)
+        if len(first):
+            graph = prepare(graph, first[: recipe.statistics_images], recipe)
+            weights = channel_weights(graph, first[:IMAGES]) if recipe.activation_range == "felt" else {}
+        del first  # they come again in the stream
+    return graph, calibrate(graph, batches, keep=max(keep, images_needed(recipe)), weights=weights)
 
 
 def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
@@ -263,8 +285,8 @@ def _group_qparams(
         return scheme.activation_qparams(min(r.low for r in seen), max(r.high for r in seen), dtype)
     together = union(seen)
     match method:
-        case "mse" | "learned":
-            return scheme.activation_qparams(*mse_range(together, reader))
+        case "mse" | "felt" | "learned":
+            return scheme.activation_qparams(*mse_range(together, reader, weighed=method == "felt"))
         case "percentile":
             return scheme.activation_qparams(*percentile_range(together, percentile))
     return scheme.activation_qparams(together.low * margin, together.high * margin)

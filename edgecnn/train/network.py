@@ -24,8 +24,7 @@ from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_wei
 from edgecnn.models.layers import set_drop_connect
 from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.calibrate import calibrate, peeked
-from edgecnn.quant.ptq import images_needed, prepare, quantize
+from edgecnn.quant.ptq import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.recipe import recipe
 from edgecnn.source import Source, load_graph
@@ -277,11 +276,7 @@ def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, pr
             digest.update(pixels.tobytes())
             yield preprocess.normalise(pixels)
 
-    stream = batches()
-    if steps.prepares:
-        first, stream = peeked(stream, steps.statistics_images)
-        graph = prepare(graph, first, steps)
-    seen = calibrate(graph, stream, keep=images_needed(steps))
+    graph, seen = calibrated(graph, batches(), steps)
     quantized = quantize(graph, seen, steps)
     record = {
         "recipe": steps.to_json(),
