@@ -32,7 +32,7 @@ def felt(
         before: the noise is on a node's sums, and its fused activation passes it on or not; else it comes after that.
 
     Returns:
-        Float64 ``(channels,)`` by name: sums over images and positions of squared gradients.
+        Float64 ``(channels,)`` by name: sums over images, ``PROBES`` and positions of squared gradients.
     """
     random = torch.Generator().manual_seed(0)
     total = {name: torch.zeros(graph.tensors[name].shape[-1], dtype=torch.float64) for name in names}
@@ -72,5 +72,5 @@ def channel_weights(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, R
         Float64 ``(channels,)``, mean squared gradients, for all that nodes make but the network's output.
     """
     names = {node.output for node in graph} - {*graph.outputs}
-    places = {name: len(images) * math.prod(graph.tensors[name].shape[1:-1]) for name in names}
-    return {name: total / places[name] for name, total in felt(graph, names, images, before=False).items()}
+    looks = {name: PROBES * len(images) * math.prod(graph.tensors[name].shape[1:-1]) for name in names}
+    return {name: total / looks[name] for name, total in felt(graph, names, images, before=False).items()}

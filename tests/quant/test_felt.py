@@ -1,4 +1,4 @@
-"""How much the logits feel of an activation: what a little noise there does to them."""
+"""How much the logits feel of an activation: what a little noise there does to them, and ranges that know it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from torch import nn
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
-from edgecnn.quant.felt import felt
+from edgecnn.quant.calibrate import calibrate
+from edgecnn.quant.felt import channel_weights, felt
+from edgecnn.quant.ptq import calibrated, quantize
+from edgecnn.quant.simulate import SimulatedGraph
+from edgecnn.recipe import Recipe
 
 
 def network():
@@ -47,3 +51,58 @@ def test_the_same_images_say_the_same_and_no_images_nothing():
     for name in names:
         np.testing.assert_array_equal(first[name], second[name])
     assert not any(value.any() for value in felt(graph, names, x[:0]).values())
+
+
+def test_a_channel_weighs_what_an_error_of_each_of_its_values_costs():
+    graph, x = network(), np.random.default_rng(0).normal(0, 1, (16, 8, 8, 3)).astype(np.float32)
+    name = graph.nodes[0].output
+    run, noise = TorchGraph(graph), torch.Generator().manual_seed(1)
+    want, seen, size = run(torch.from_numpy(x)), np.zeros(6), 1e-3
+    for channel in range(6):
+
+        def noisy(at, value, channel=channel):
+            if at == name:
+                value = value.clone()
+                value[:, channel] += size * torch.randn(value[:, channel].shape, generator=noise)  # of zeros, too
+                return value
+            return None
+
+        for _ in range(20):
+            seen[channel] += float((run(torch.from_numpy(x), noisy) - want).square().sum()) / 20
+    values = 16 * 6 * 6
+    np.testing.assert_allclose(channel_weights(graph, x)[name], seen / size**2 / values, rtol=0.25)
+
+
+def test_counts_take_the_weight_of_their_channel():
+    graph, x = network(), np.random.default_rng(0).normal(0, 1, (4, 8, 8, 3)).astype(np.float32)
+    name = graph.nodes[0].output
+    one, other = np.array([0, 0, 2.0, 0, 0, 0]), np.array([0, 0, 0, 0, 0.5, 0])
+    plain = calibrate(graph, [x]).ranges[name]
+    found = [calibrate(graph, [x], weights={name: w}).ranges[name] for w in (np.ones(6), one, one + other)]
+    assert found[0].counts.sum() == plain.counts.sum() == 4 * 6 * 6 * 6
+    np.testing.assert_allclose(found[0].counts @ found[0].samples, plain.counts @ plain.samples, rtol=1e-4)
+    assert found[1].counts.sum() == 2 * 4 * 6 * 6
+    assert found[2].counts.sum() == 2.5 * 4 * 6 * 6
+    assert all(seen.high == plain.high for seen in found)  # what is seen stays what it is
+    assert found[1].samples[-1] < plain.samples[-1]
+
+
+def test_a_channel_that_the_logits_feel_gets_the_steps_that_a_swish_cannot_give_it():
+    """A swish lets no scale through: one grid serves a small channel that matters and large ones that do not."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1)
+    with torch.no_grad():
+        first.weight[1:] *= 50
+        second.weight[:, 1:] *= 1e-4
+        second.bias.zero_()
+    module = nn.Sequential(first, nn.SiLU(), second, nn.Flatten(), nn.Linear(5 * 64, 10, bias=False))
+    graph = capture(module.eval(), (3, 8, 8), Metadata(model="m"))
+    images = np.random.default_rng(0).normal(0, 1, (96, 8, 8, 3)).astype(np.float32)
+    x = torch.from_numpy(images[64:])
+    want, sqnr = TorchGraph(graph)(x), {}
+    for how in ("mse", "felt"):
+        recipe = Recipe(name=how, activation_range=how)
+        prepared, seen = calibrated(graph, iter(np.split(images[:64], 16)), recipe)
+        error = SimulatedGraph(quantize(prepared, seen, recipe))(x) - want
+        sqnr[how] = 10 * float(torch.log10(want.square().sum() / error.square().sum()))
+    assert sqnr["felt"] > sqnr["mse"] + 3
