@@ -41,8 +41,9 @@ class Recipe:
     statistics_images: int = _setting(48, "calibration images that equalization and absorption look at")
     activation_range: str = _setting(
         "mse",
-        "minmax (all that calibration saw), mse (clipped where that lowers the squared error), percentile, felt (mse, "
-        "where a channel counts as much as the logits feel it), or learned (from mse on, for what the network answers)",
+        "minmax (all that calibration saw), percentile, mse (clipped where that lowers the squared error; around a "
+        "swish, whose channels nothing equalizes, each counts as much as the logits feel it), felt (so everywhere), or "
+        "learned (from mse on, for what the network answers)",
     )
     shared_scales: bool = _setting(False, "one scale for what additions join, where rounding once makes less noise")
     logit_range: str = _setting(

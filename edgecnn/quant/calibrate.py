@@ -30,7 +30,8 @@ class Range:
         low: smallest value.
         high: largest value.
         samples: values, rising, float32 ``(n,)``.
-        counts: how often each was seen, float32 ``(n,)``; where channels weigh, times the weight of its channel.
+        counts: how often each was seen, float32 ``(n,)``.
+        weighed: each was counted with the weight of its channel.
         second: of the network's output, where it is a vector: the largest value but one that an image has; else NaN.
     """
 
@@ -38,6 +39,7 @@ class Range:
     high: float
     samples: NDArray[np.float32]
     counts: NDArray[np.float32]
+    weighed: bool = False
     second: float = math.nan
 
 
@@ -52,7 +54,8 @@ def union(seen: Sequence[Range]) -> Range:
     samples, counts = np.concatenate([r.samples for r in seen]), np.concatenate([r.counts for r in seen])
     order = np.argsort(samples, kind="stable")
     low, high = min(r.low for r in seen), max(r.high for r in seen)
-    return Range(low=low, high=high, samples=samples[order], counts=counts[order])
+    weighed = all(r.weighed for r in seen)
+    return Range(low=low, high=high, samples=samples[order], counts=counts[order], weighed=weighed)
 
 
 class _Watch:
@@ -120,7 +123,8 @@ class _Watch:
             self._count()
         (taken,) = torch.nonzero(self.counts, as_tuple=True)
         samples = ((taken - BINS).double() * self.width).float()
-        return Range(low=self.low, high=self.high, samples=samples.numpy(), counts=self.counts[taken].float().numpy())
+        counts, weighed = self.counts[taken].float().numpy(), self.weights is not None
+        return Range(low=self.low, high=self.high, samples=samples.numpy(), counts=counts, weighed=weighed)
 
     @property
     def growth(self) -> float:
@@ -216,7 +220,7 @@ def beyond(seen: Calibration, names: Iterable[str], factor: float) -> Calibratio
     return replace(seen, ranges=ranges)
 
 
-def mse_range(seen: Range, reader: Reader | None = None, *, weighed: bool = False) -> tuple[float, float]:
+def mse_range(seen: Range, reader: Reader | None = None) -> tuple[float, float]:
     """The sub-range whose 8-bit grid has the least squared error on the samples.
 
     First both ends shrink together, then each alone. Source: the MSE criterion of Krishnamoorthi 2018 and of
@@ -224,8 +228,8 @@ def mse_range(seen: Range, reader: Reader | None = None, *, weighed: bool = Fals
 
     Args:
         seen: of the activation.
-        reader: the error is counted after this function, and only ends where it saturates are clipped.
-        weighed: the counts tell which channels matter; then what a swish lets through may be clipped as well.
+        reader: the error is counted after this function, and only ends where it saturates are clipped; also what a
+            swish lets through, where the counts tell which channels matter.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if high <= low:
@@ -243,7 +247,7 @@ def mse_range(seen: Range, reader: Reader | None = None, *, weighed: bool = Fals
     fine = torch.linspace(1.15, 0.7, 19) if reader is None else torch.linspace(1, 0.025, 40)
     if low < 0:
         low, high = best((low * fine).clamp(min=seen.low), torch.full_like(fine, high))
-    if high > 0 and (weighed or reader not in SWISHES):
+    if high > 0 and (seen.weighed or reader not in SWISHES):
         low, high = best(torch.full_like(fine, low), (high * fine).clamp(max=max(seen.high, 0.0)))
     return low, high
 

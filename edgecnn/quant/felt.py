@@ -61,16 +61,13 @@ def felt(
     return {name: cast(Reals, value.numpy()) for name, value in total.items()}
 
 
-def channel_weights(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, Reals]:
-    """What a squared error of one value costs the logits, by its activation and channel.
+def channel_weights(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> Mapping[str, Reals]:
+    """What a squared error of one value costs the logits, by its channel: float64 ``(channels,)`` by name.
 
     Args:
         graph: its float values are used.
+        names: of activations that nodes make.
         images: (N, H, W, C) network inputs; some ``IMAGES``, at least one.
-
-    Returns:
-        Float64 ``(channels,)``, mean squared gradients, for all that nodes make but the network's output.
     """
-    names = {node.output for node in graph} - {*graph.outputs}
     looks = {name: PROBES * len(images) * math.prod(graph.tensors[name].shape[1:-1]) for name in names}
     return {name: total / looks[name] for name, total in felt(graph, names, images, before=False).items()}

@@ -24,7 +24,7 @@ from edgecnn.quant.felt import IMAGES, channel_weights, felt
 from edgecnn.quant.learned_steps import learn_steps
 from edgecnn.quant.one_sided import one_sided
 from edgecnn.quant.pixels import on_pixels, pixel_grid
-from edgecnn.quant.readers import Reader, reader_of
+from edgecnn.quant.readers import Reader, around_swishes, reader_of
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.spare import copy_into_spare
@@ -100,15 +100,25 @@ def calibrated(
         recipe: the steps.
         keep: how many images to keep at least.
     """
+    felt_ones = _felt_ones(graph, recipe)
     weights: Mapping[str, NDArray[np.float64]] = {}
-    ahead = max(recipe.statistics_images if recipe.prepares else 0, IMAGES if recipe.activation_range == "felt" else 0)
+    ahead = max(recipe.statistics_images if recipe.prepares else 0, IMAGES if felt_ones else 0)
     if ahead:
         first, batches = peeked(batches, ahead)
         if len(first):
             graph = prepare(graph, first[: recipe.statistics_images], recipe)
-            weights = channel_weights(graph, first[:IMAGES]) if recipe.activation_range == "felt" else {}
+            weights = channel_weights(graph, felt_ones, first[:IMAGES]) if felt_ones else {}
         del first  # they come again in the stream
     return graph, calibrate(graph, batches, keep=max(keep, images_needed(recipe)), weights=weights)
+
+
+def _felt_ones(graph: Graph, recipe: Recipe) -> set[str]:
+    """The activations in whose ranges a channel counts as much as the logits feel it; of a scale group all or none."""
+    groups = groups_inside(graph) if recipe.activation_range in ("mse", "felt", "learned") else []
+    if recipe.activation_range != "felt":
+        swished = around_swishes(graph)
+        groups = [group for group in groups if group & swished]
+    return set().union(*groups)
 
 
 def prepare(graph: Graph, images: NDArray[np.float32], recipe: Recipe) -> Graph:
@@ -286,7 +296,7 @@ def _group_qparams(
     together = union(seen)
     match method:
         case "mse" | "felt" | "learned":
-            return scheme.activation_qparams(*mse_range(together, reader, weighed=method == "felt"))
+            return scheme.activation_qparams(*mse_range(together, reader))
         case "percentile":
             return scheme.activation_qparams(*percentile_range(together, percentile))
     return scheme.activation_qparams(together.low * margin, together.high * margin)

@@ -42,6 +42,16 @@ def reader_of(graph: Graph, name: str) -> Reader | None:
     return None
 
 
+def around_swishes(graph: Graph) -> set[str]:
+    """The activations that a swish alone reads, and those that it makes."""
+    found = set()
+    for tensor in graph.activations():
+        if reader_of(graph, tensor.name) in SWISHES:
+            made = (n.output for n in graph.consumers(tensor.name) if n.op in ("hard_swish", "mul"))
+            found |= {tensor.name, *made}
+    return found
+
+
 def _gated(graph: Graph, mul: Node, sigmoid: Node) -> bool:
     """Whether a product is a value times its own sigmoid, which nothing else reads."""
     return set(mul.inputs) == {*sigmoid.inputs, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]

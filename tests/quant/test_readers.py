@@ -14,7 +14,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant.calibrate import calibrate, mse_range, range_of
 from edgecnn.quant.ptq import quantize
-from edgecnn.quant.readers import activation_of, reader_of, shift
+from edgecnn.quant.readers import activation_of, around_swishes, reader_of, shift
 from edgecnn.quant.scheme import activation_qparams
 from edgecnn.recipe import recipe
 
@@ -120,3 +120,13 @@ def test_a_channel_that_never_passes_keeps_its_bias():
     graph, name = conv_of(F.relu)
     wanted = torch.full((1, 4, 5, 5), -5.0)
     assert shift([(wanted, wanted + 3)], activation_of(graph.producer(name))).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("function", "swish"),
+    [(F.silu, True), (F.hardswish, True), (torch.sigmoid, False), (lambda x: F.silu(x) + x, False), (F.relu, False)],
+)
+def test_a_swish_stands_between_two_activations(function, swish):
+    graph, conv = conv_of(function)
+    made = [node.output for node in graph if node.op in ("mul", "hard_swish")]
+    assert around_swishes(graph) == ({conv, *made} if swish else set())
