@@ -174,7 +174,7 @@ def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
             return record(module, input_shape)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
         shape = ", ".join(map(str, input_shape))
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"the module does not run on an input of shape (1, {shape}): {line}") from None

@@ -323,6 +323,12 @@ READS = "looks at the data of a tensor.*zoo.py:.*control flow must not depend on
 COMPUTED = "a weight that is computed while the network runs.*zoo.py:"
 SHARES = "shares memory with one changed in place"
 
+
+def wants_32(m, x):
+    assert x.shape[-1] == 32, "32 pixels a side"
+    return x
+
+
 BAD = {  # module, what its one line must say
     "gelu": (Gelu, r"gelu.*zoo.py.*conv_transpose2d.*tanh.*Supported: "),
     "two_outputs": (TwoOutputs, "1 inputs and 2 outputs"),
@@ -382,6 +388,9 @@ BAD = {  # module, what its one line must say
         "linear: a",
     ),
     "autocast": (lambda: Function(autocast, c=conv()), "to in c at .*zoo.py:"),
+    "asserts": (lambda: Function(wants_32), r"does not run on an input of shape \(1, 3, 12, 10\): 32 pixels a side"),
+    "no_such_key": (lambda: Function(lambda m, x: x * {"a": 1}["b"]), "does not run .* 'b'"),
+    "divides_by_zero": (lambda: Function(lambda m, x: x * (1 // (x.shape[1] - 3))), "does not run .* by zero"),
     "wrong_channels": (WrongChannels, r"does not run on an input of shape \(1, 3, 12, 10\): .*to have 4 channels"),
     "permute": (lambda: Function(lambda m, x: x.permute(0, 2, 3, 1)), "permute"),
     "half": (lambda: nn.Conv2d(3, 4, 1).half(), "float16 parameters; give it in float32"),
