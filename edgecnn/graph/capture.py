@@ -152,7 +152,7 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
     """
     recording = _run(module.eval(), input_shape)
     if len(recording.results) != 1:
-        got = f"1 inputs and {len(recording.results)} outputs"
+        got = f"1 input and {len(recording.results)} outputs"
         raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
     builder = Builder(recording)
     result = _walk(builder, recording)

@@ -331,7 +331,7 @@ def wants_32(m, x):
 
 BAD = {  # module, what its one line must say
     "gelu": (Gelu, r"gelu.*zoo.py.*conv_transpose2d.*tanh.*Supported: "),
-    "two_outputs": (TwoOutputs, "1 inputs and 2 outputs"),
+    "two_outputs": (TwoOutputs, "1 input and 2 outputs"),
     "bool": (lambda: Function(lambda m, x: x + 1 if x.sum() > 0 else x - 1), READS),
     "item": (lambda: Function(lambda m, x: x * x.max().item()), READS),
     "numpy": (lambda: Function(lambda m, x: x * float(x.numpy().max())), READS),
