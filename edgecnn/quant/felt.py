@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.interpreter import activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph
+from edgecnn.quant.blocks import blocks
 
 IMAGES = 16  # that show it
-CHUNK = 1  # of them that goes through the network at a time: what four take is not all given back
 PROBES = 2  # random sums of the logits, per image
 
 Reals = NDArray[np.float64]
@@ -34,31 +34,60 @@ def felt(
     Returns:
         Float64 ``(channels,)`` by name: sums over images, ``PROBES`` and positions of squared gradients.
     """
-    random = torch.Generator().manual_seed(0)
     total = {name: torch.zeros(graph.tensors[name].shape[-1], dtype=torch.float64) for name in names}
-    constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
-    for start in range(0, len(images), CHUNK):
-        (source,) = graph.inputs
-        values, watched = {source: laid_out(images[start : start + CHUNK])}, dict[str, torch.Tensor]()
-        for node in graph:
-            arguments = [values[i] if i in values else constants[i] for i in node.inputs]
-            if node.output not in total:
-                values[node.output] = run_node(node, arguments)
-            elif before:
-                sums = watched[node.output] = run_node(without_activation(node), arguments).requires_grad_()
-                values[node.output] = activated(sums.clone(), node.attrs.get("activation"))
-            else:
-                made = watched[node.output] = run_node(node, arguments).requires_grad_()
-                values[node.output] = made.clone()
-        out = values[graph.outputs[0]]
-        for _ in range(PROBES if watched else 0):
-            probe = (out * torch.randn(out.shape, generator=random)).sum()
-            found = torch.autograd.grad(probe, list(watched.values()), retain_graph=True, allow_unused=True)
-            for name, gradient in zip(watched, found, strict=True):
-                if gradient is not None:
-                    over = (0, 2, 3) if gradient.ndim == 4 else (0,)
-                    total[name] += gradient.square().sum(dim=over, dtype=torch.float64)
+    if total:
+        random, network = torch.Generator().manual_seed(0), _Network(graph, total, before)
+        for image in torch.split(laid_out(images), 1):
+            network.back(image, random)
     return {name: cast(Reals, value.numpy()) for name, value in total.items()}
+
+
+class _Network:
+    """The float graph block by block: only what blocks read is kept, and each runs again for its gradients.
+
+    Attributes:
+        total: by name, float64 ``(channels,)``: the squared gradients, added up on their way back.
+        before: see ``felt``.
+    """
+
+    def __init__(self, graph: Graph, total: Mapping[str, torch.Tensor], before: bool) -> None:
+        self.total, self.before, self._parts = total, before, blocks(graph, 1)
+        self._constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
+
+    def back(self, image: torch.Tensor, random: torch.Generator) -> None:
+        """Gradients of ``PROBES`` sums of the logits of one NCHW image."""
+        given, x = list[torch.Tensor](), image
+        with torch.no_grad():
+            for part in self._parts:
+                given.append(x)
+                x = self._run(part, x)
+        gradients = [torch.randn(x.shape, generator=random) for _ in range(PROBES)]
+        for part, read in zip(reversed(self._parts), reversed(given), strict=True):
+            leaf = read.clone().requires_grad_()
+            made = self._run(part, leaf)
+            gradients = [torch.autograd.grad(made, leaf, g, retain_graph=True)[0] for g in gradients]
+
+    def _run(self, part: Graph, x: torch.Tensor) -> torch.Tensor:
+        values = {part.inputs[0]: x}
+        for node in part:
+            arguments = [values[i] if i in values else self._constants[i] for i in node.inputs]
+            if node.output in self.total and self.before:
+                sums = self._watched(node.output, run_node(without_activation(node), arguments))
+                values[node.output] = activated(sums.clone(), node.attrs.get("activation"))
+            elif node.output in self.total:
+                values[node.output] = self._watched(node.output, run_node(node, arguments))
+            else:
+                values[node.output] = run_node(node, arguments)
+        return values[part.outputs[0]]
+
+    def _watched(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        def add(gradient: torch.Tensor) -> None:
+            over = (0, 2, 3) if gradient.ndim == 4 else (0,)
+            self.total[name].add_(gradient.square().sum(dim=over, dtype=torch.float64))
+
+        if value.requires_grad:
+            value.register_hook(add)  # type: ignore[no-untyped-call]  # torch's stub
+        return value
 
 
 def channel_weights(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> Mapping[str, Reals]:

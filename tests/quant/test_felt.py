@@ -17,14 +17,26 @@ from edgecnn.quant.simulate import SimulatedGraph
 from edgecnn.recipe import Recipe
 
 
-def network():
+class Around(nn.Module):
+    """What it reads, added to what a convolution and a gate make of it: one block, inside which much is alive."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
+
+    def forward(self, x):
+        return x + self.conv(x) * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+
+
+def network(middle=nn.Identity):
     torch.manual_seed(0)
-    layers = (nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(4 * 16, 50))
+    layers = (nn.Conv2d(3, 6, 3), nn.ReLU(), middle(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(4 * 16, 50))
     return capture(nn.Sequential(*layers).eval(), (3, 8, 8), Metadata(model="m"))
 
 
-def test_it_is_what_noise_on_a_channel_does_to_the_logits():
-    graph, x = network(), np.random.default_rng(0).normal(0, 1, (16, 8, 8, 3)).astype(np.float32)
+@pytest.mark.parametrize("middle", [nn.Identity, Around])
+def test_it_is_what_noise_on_a_channel_does_to_the_logits(middle):
+    graph, x = network(middle), np.random.default_rng(0).normal(0, 1, (16, 8, 8, 3)).astype(np.float32)
     name = graph.nodes[0].output
     run, noise = TorchGraph(graph), torch.Generator().manual_seed(1)
     want, seen = run(torch.from_numpy(x)), np.zeros(6)
