@@ -274,6 +274,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             try:
                 made = func(*inputs, **named)
             except RuntimeError as error:
+                # how torch says that the op needs data: no meta kernel, or one that names the device in its refusal
                 if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error)):
                     self.data_read = _data_read(_familiar(name, args))
                     raise self.data_read from None

@@ -63,7 +63,7 @@ class _Network:
                 x = self._run(part, x)
         gradients = [torch.randn(x.shape, generator=random) for _ in range(PROBES)]
         for part, read in zip(reversed(self._parts), reversed(given), strict=True):
-            leaf = read.clone().requires_grad_()
+            leaf = read.detach().requires_grad_()
             made = self._run(part, leaf)
             gradients = [torch.autograd.grad(made, leaf, g, retain_graph=True)[0] for g in gradients]
 
