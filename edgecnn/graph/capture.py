@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -171,9 +170,7 @@ def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
     if kinds - {"float32"}:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
-            return record(module, input_shape)
+        return record(module, input_shape)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
         shape = ", ".join(map(str, input_shape))
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)

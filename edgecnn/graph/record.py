@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,9 @@ def record(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
         for part in module.modules():
             for kind in ("_parameters", "_buffers"):
                 vars(part)[kind] = {k: recorder.stand_in(t) for k, t in vars(part)[kind].items()}
-        return recorder.run(torch.empty(1, *input_shape, device="meta"))
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
+            return recorder.run(torch.empty(1, *input_shape, device="meta"))
     finally:
         for part, attributes in before:  # also what a forward keeps on its module: it has no data
             vars(part).clear()
