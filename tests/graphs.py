@@ -191,6 +191,21 @@ def _residual(b: Int8Builder, x: str) -> str:
     return b.op("add", *((x, inner) if b.rng.random() < 0.5 else (inner, x)), activation=_activation(b.rng))
 
 
+def _residual_alone(b: Int8Builder, x: str) -> str:
+    """A sum with a convolution that only the sum reads and that does not read the other operand.
+
+    A runtime may fuse such a convolution, both roundings and the sum into one kernel.
+    """
+    channels = b.shape(x)[3]
+
+    def conv(source: str) -> str:
+        return b.weighted("conv2d", source, (channels, 1, 1, channels), activation=_activation(b.rng))
+
+    first = conv(x)
+    inner = conv(conv(first))
+    return b.op("add", *((first, inner) if b.rng.random() < 0.5 else (inner, first)), activation=_activation(b.rng))
+
+
 def _constant_operand(op: str) -> Callable[[Int8Builder, str], str]:
     def piece(b: Int8Builder, x: str) -> str:
         shape = (1, 1, 1, b.shape(x)[3]) if b.rng.random() < 0.7 else (1,)
@@ -289,6 +304,7 @@ PIECES: dict[str, Callable[[Int8Builder, str], str]] = {
     "grouped": _grouped,
     "pointwise": _pointwise,
     "residual": _residual,
+    "residual_alone": _residual_alone,
     "add_constant": _constant_operand("add"),
     "mul_constant": _constant_operand("mul"),
     "squeeze_excite": _squeeze_excite,

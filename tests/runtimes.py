@@ -24,10 +24,14 @@ SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its s
 
 def limits():
     """Arithmetic to the LSB that its runtime may be away from the oracle on this CPU."""
-    golden = tomllib.loads((Path(__file__).parent / "golden" / "targets.toml").read_text("utf-8"))["parity"]
     info = Path("/proc/cpuinfo")
-    flags = info.read_text("utf-8") if info.exists() else ""
-    return golden["avx2" if "avx2" in flags and "avx512" not in flags else "other"]
+    x86 = info.exists() and "avx2" in info.read_text("utf-8")
+    return golden("targets")["parity"]["other" if not x86 else "vnni" if has_vnni() else "avx2"]
+
+
+def golden(name):
+    """The limits in ``golden/NAME.toml``."""
+    return tomllib.loads((Path(__file__).parent / "golden" / f"{name}.toml").read_text("utf-8"))
 
 
 def integers_in(target, emission):

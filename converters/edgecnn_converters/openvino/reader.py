@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -129,15 +130,18 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         feeds.setdefault(target, []).append(source)
         readers.setdefault(source, []).append(target)
     constant = _constant_layers(by_id, feeds)
+    identities = {key for key in by_id if _is_identity(by_id[key], feeds.get(key, ()), by_id, stored)}
     found = []
     for key, layer in by_id.items():
         kind = layer.get("type")
-        if key in constant or kind in ("Parameter", "Result", "FakeQuantize"):
+        if key in constant or key in identities or kind in ("Parameter", "Result", "FakeQuantize"):
             continue
         own = [by_id[i] for i in _constants_behind(key, by_id, feeds, constant)]
         held = [stored[c.get("name")] for c in own if not c.get("name").endswith(SCALES)]
         weight = next((a for a in held if kind in WEIGHTED), None)
-        grid = next((by_id[r] for r in readers.get(key, ()) if by_id[r].get("type") == "FakeQuantize"), None)
+        near = readers.get(key, [])
+        beyond = [r for identity in near if identity in identities for r in readers.get(identity, ())]
+        grid = next((by_id[r] for r in (*near, *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
         name = (grid if grid is not None else layer).get("name").removesuffix("/quantized")
         low, high = (stored.get(f"{name}/{end}") for end in ("low", "high"))
         scale = None if grid is None or low is None or high is None else (float(high) - float(low)) / 255
@@ -160,6 +164,14 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
             )
         )
     return found
+
+
+def _is_identity(layer: Any, sources: Sequence[str], by_id: dict[str, Any], stored: dict[str, NDArray[Any]]) -> bool:
+    """Whether a layer is the PReLU of slope 1 that ``rows.Emitter`` writes before some FakeQuantizes."""
+    if layer.get("type") != "PReLU":
+        return False
+    slopes = [stored[name] for i in sources if i in by_id and (name := by_id[i].get("name")) in stored]
+    return len(slopes) == 1 and bool(np.all(slopes[0] == 1))
 
 
 def _constant_layers(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> set[str]:

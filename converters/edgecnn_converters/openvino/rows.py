@@ -31,6 +31,7 @@ class Emitter:
         self.graph, self.precision = graph, precision
         self.values: dict[str, Any] = {}
         self.parts: dict[int, Any] = {}
+        self.slope: Any = None
 
     def model(self) -> Any:
         """The whole network."""
@@ -39,13 +40,29 @@ class Emitter:
         fed.output(0).get_tensor().set_names({source})
         self.values[source] = self._on_grid(source, fed)
         for node in self.graph:
-            made = self.activated(node, ROWS[node.op](self, node))
+            made = self._apart(node, self.activated(node, ROWS[node.op](self, node)))
             self.values[node.output] = self._on_grid(node.output, made)
         last = self.values[result]
         last.output(0).get_tensor().set_names({result})
         return openvino.Model(
             [ops.result(last, name=f"{result}/result")], [fed], self.graph.metadata.model or "edgecnn"
         )
+
+    def _apart(self, node: Node, value: Any) -> Any:
+        """Keep the plugin from fusing a convolution's FakeQuantize into the addition that alone reads it.
+
+        The CPU plugin fuses convolution, FakeQuantize, sum and FakeQuantize into one kernel, and where the first
+        FakeQuantize is the kernel's first post-operation, clips its values without rounding them (OpenVINO 2026.4,
+        "drop rounding one special residual pattern"). A PReLU of slope 1 before it computes nothing and is first.
+        """
+        quant = self.graph.tensors[node.output].quant
+        consumers = self.graph.consumers(node.output)
+        added = [n.op for n in consumers] == ["add"] and node.output not in self.graph.outputs
+        if node.op != "conv2d" or quant is None or quant.dtype != "int8" or not added:
+            return value
+        if self.slope is None:  # one constant serves all
+            self.slope = self.plain(np.ones(1, np.float32), "identity/slope")
+        return ops.prelu(value, self.slope, name=f"{node.output}/identity")
 
     def _on_grid(self, name: str, value: Any) -> Any:
         quant = self.graph.tensors[name].quant
