@@ -234,6 +234,8 @@ def _concat(b: Int8Builder, x: str) -> str:
 def _concat_pixels(b: Int8Builder, x: str) -> str:
     """Side by side in height or width, with the pixels of another branch."""
     channels = b.shape(x)[3]
+    if b.quant(x).same_as(FIXED):  # of a sigmoid: quantization refuses to join it with what has a scale of its own
+        x = b.weighted("conv2d", x, (channels, 1, 1, channels))
     inner = b.weighted("conv2d", x, (channels, 1, 1, channels), out=b.quant(x))
     return b.op("concat", x, inner, axis=int(b.rng.integers(1, 3)))
 
