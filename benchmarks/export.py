@@ -19,8 +19,8 @@ import numpy as np
 from timing import interleaved, ratio
 
 from edgecnn.data import open_images
+from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
-from edgecnn.references import float_reference
 from edgecnn_targets.evaluate import Batch, evaluate
 from edgecnn_targets.litert import open_session
 

@@ -31,9 +31,9 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     import numpy as np
 
     from edgecnn.data import open_images
+    from edgecnn.evaluation.references import fed_as, float_reference
     from edgecnn.models import resolve
     from edgecnn.models.count import size_of
-    from edgecnn.references import fed_as, float_reference
     from edgecnn.source import Source, load_graph
     from edgecnn_targets.devices import device
     from edgecnn_targets.evaluate import logits

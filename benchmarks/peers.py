@@ -24,9 +24,9 @@ from timing import interleaved, ratio
 
 from edgecnn.cli import main as edgecnn
 from edgecnn.data import open_images
+from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
 from edgecnn.preprocess import Preprocess
-from edgecnn.references import float_reference
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import Batch, evaluate
 from edgecnn_targets.registry import open_session, runtime_of

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgecnn.checking import Checking
 from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.evaluation.check import Checking
 from edgecnn.files import write_atomic, write_json
 from edgecnn.pipeline import PRECISIONS, Export, export
 from edgecnn.progress import Stopwatch
-from edgecnn.report import ReportEntry
+from edgecnn.report.record import ReportEntry
 from edgecnn.source import Source
 from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
 from edgecnn_targets.devices import device

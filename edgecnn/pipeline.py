@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS, manifest_path, read_manifest, write_artifact
-from edgecnn.checking import KEPT, Checking, Subject, check
 from edgecnn.data import Images, match_labels, open_images
+from edgecnn.data.lint import CalibrationLint
+from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
+from edgecnn.evaluation.check import KEPT, Checking, Subject, check
+from edgecnn.evaluation.references import fed_as, float_reference
 from edgecnn.files import require_writable, write_json
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import save
-from edgecnn.lint import CalibrationLint
 from edgecnn.progress import Stopwatch, track
+from edgecnn.quant.recipe import DEFAULT, Recipe
+from edgecnn.quant.recipe import recipe as named_recipe
 from edgecnn.quant.resume import Unfinished
-from edgecnn.recipe import DEFAULT, Recipe
-from edgecnn.recipe import recipe as named_recipe
-from edgecnn.references import fed_as, float_reference
-from edgecnn.report import ReportEntry
+from edgecnn.report.record import ReportEntry
 from edgecnn.source import Source, load_graph
-from edgecnn.synthetic import SyntheticImages
 from edgecnn_converters.registry import TARGETS_OF_ALL, converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime

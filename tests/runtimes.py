@@ -10,7 +10,7 @@ import numpy as np
 
 from edgecnn.artifact import write_artifact
 from edgecnn.graph.ir import Metadata
-from edgecnn.quant.reference import run
+from edgecnn.graph.oracle import run
 from edgecnn_converters import onnx as to_onnx
 from edgecnn_converters import openvino as to_openvino
 from edgecnn_converters import tflite as to_tflite

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecnn import demo
 from edgecnn.cli import main
-from edgecnn.data import open_images
+from edgecnn.data import demo, open_images
+from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load
-from edgecnn.quant.reference import run
 from edgecnn_converters.tflite.reader import read
 from edgecnn_targets.litert import open_session
 

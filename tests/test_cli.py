@@ -13,9 +13,9 @@ from commands import DEMO, EXPORT, QUICK, error_of, run
 
 from edgecnn.artifact import PRECISIONS, read_manifest
 from edgecnn.cli import main
+from edgecnn.data.synthetic import SyntheticImages
+from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
-from edgecnn.references import float_reference
-from edgecnn.synthetic import SyntheticImages
 from edgecnn_converters.tflite.reader import integers
 
 # --- export and validate ---

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgecnn.cli import _parser
-from edgecnn.report import ReportEntry
+from edgecnn.report.record import ReportEntry
 from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
 from edgecnn_targets.devices import devices
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import demo
+from edgecnn.data import demo
 from edgecnn.data.arrays import is_array_set, load_array_set
 from edgecnn.data.decode import Pixels
 from edgecnn.data.files import Labels, any_images, kinds, labelled_files

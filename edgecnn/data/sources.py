@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import demo
+from edgecnn.data import demo
 from edgecnn.data.arrays import ArraySet
 from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
 from edgecnn.data.files import Labels

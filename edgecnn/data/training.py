@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import demo
+from edgecnn.data import demo
 from edgecnn.data.arrays import array_splits, is_array_set, load_array_set
 from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
 from edgecnn.data.files import Labels, labelled_files

@@ -25,13 +25,13 @@ from edgecnn.quant.learned_steps import learn_steps
 from edgecnn.quant.one_sided import one_sided
 from edgecnn.quant.pixels import on_pixels, pixel_grid
 from edgecnn.quant.readers import Reader, around_swishes, reader_of
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.spare import copy_into_spare
 from edgecnn.quant.statistics import channel_statistics
 from edgecnn.quant.unison import added, in_unison, share_scales, weight_trials
 from edgecnn.quant.widen import widen
-from edgecnn.recipe import Recipe
 
 SECOND_MARGIN = 1.1  # beyond the second largest logit of any image, above which two of another image could tie
 INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.files import write_atomic
-from edgecnn.plot import Panel, Series, line_chart
+from edgecnn.report.plot import Panel, Series, line_chart
 
 Row = dict[str, Any]
 

@@ -26,7 +26,7 @@ from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
 from edgecnn.quant.ptq import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
-from edgecnn.recipe import recipe
+from edgecnn.quant.recipe import recipe
 from edgecnn.source import Source, load_graph
 from edgecnn.train.config import QatConfig, TrainConfig
 from edgecnn.train.images import open_both

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.report import Accuracy, Latency
+from edgecnn.report.record import Accuracy, Latency
 from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.session import Session
 

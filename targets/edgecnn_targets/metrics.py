@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.report import SQNR_CEILING_DB, Accuracy, Parity
+from edgecnn.report.record import SQNR_CEILING_DB, Accuracy, Parity
 
 Z_95 = 1.959963984540054
 """The 97.5 % point of the normal distribution: two-sided 95 %."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn.report import Resources
+from edgecnn.report.record import Resources
 from edgecnn_targets import litert, onnxruntime
 from edgecnn_targets.evaluate import timing
 from edgecnn_targets.memory import Memory

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError
-from edgecnn.report import Latency, Resources
+from edgecnn.report.record import Latency, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Session(Protocol):
 
     @property
     def arithmetic(self) -> str:
-        """Whose rounding its integer kernels have: a key of ``edgecnn.quant.reference.ARITHMETICS``."""
+        """Whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``."""
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Execute.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
-from edgecnn.report import Resources
+from edgecnn.report.record import Resources
 from edgecnn_targets import litert, tflm_child
 from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Emission, Port, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.graph.ir import Metadata
-from edgecnn.report import Resources
+from edgecnn.report.record import Resources
 from edgecnn_targets import litert
 from edgecnn_targets.devices import Device, settings_of
 from edgecnn_targets.process import run

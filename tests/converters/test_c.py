@@ -18,14 +18,14 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import FIXED
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.ops import OPS
+from edgecnn.graph.oracle import run
 from edgecnn.graph.summary import layers as graph_layers
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.preprocess import Preprocess
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
-from edgecnn.quant.reference import run
-from edgecnn.recipe import RECIPES
+from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters.c import convert, describe, integers, layers, unsupported
 from edgecnn_converters.c.memory import memory
 from edgecnn_converters.c.obstacles import MAX_CLASSES

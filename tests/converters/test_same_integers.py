@@ -18,7 +18,7 @@ from edgecnn.models import FAMILIES, resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
-from edgecnn.recipe import RECIPES
+from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters import onnx as to_onnx
 from edgecnn_converters import openvino as to_openvino
 from edgecnn_converters.openvino.reader import integers as openvino_integers

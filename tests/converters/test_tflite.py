@@ -18,7 +18,7 @@ from edgecnn.models.checkpoint import random_weights
 from edgecnn.preprocess import Preprocess
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
-from edgecnn.recipe import RECIPES
+from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters.registry import CONVERTERS, converter
 from edgecnn_converters.tflite import convert, describe
 from edgecnn_converters.tflite.reader import integers, layers, ports, read

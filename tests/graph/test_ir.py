@@ -163,7 +163,7 @@ def test_the_summary_counts_what_the_graph_holds():
 
 def test_every_op_has_a_kernel_in_every_room():
     from edgecnn.graph.interpreter import KERNELS as TORCH
-    from edgecnn.quant.reference.kernels import KERNELS as INTEGER
+    from edgecnn.graph.oracle.kernels import KERNELS as INTEGER
     from edgecnn_converters.tflite.rows import ROWS
 
     assert set(OPS) == set(TORCH) == set(INTEGER) == set(ROWS)

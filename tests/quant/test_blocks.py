@@ -25,10 +25,10 @@ from edgecnn.quant import blocks as module
 from edgecnn.quant.blocks import Blocks, blocks
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.simulate import SimulatedGraph, encoded
-from edgecnn.recipe import Recipe
 from edgecnn.source import Source, load_graph
 
 NEAREST = Recipe(name="nearest", equalization=False, bias_correction=False)

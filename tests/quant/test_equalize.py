@@ -19,9 +19,9 @@ from edgecnn.quant.absorb import absorb_biases
 from edgecnn.quant.calibrate import calibrate, peeked
 from edgecnn.quant.equalize import equalize, scalable
 from edgecnn.quant.ptq import prepare, quantize
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.simulate import SimulatedGraph
 from edgecnn.quant.statistics import channel_statistics
-from edgecnn.recipe import Recipe
 
 SHAPE = (3, 12, 10)
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))["equalization"]

@@ -13,8 +13,8 @@ from edgecnn.graph.ir import Metadata
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.felt import channel_weights, felt
 from edgecnn.quant.ptq import calibrated, quantize
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.simulate import SimulatedGraph
-from edgecnn.recipe import Recipe
 
 
 class Around(nn.Module):

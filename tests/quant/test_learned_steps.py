@@ -19,9 +19,9 @@ from edgecnn.quant import learned_steps as module
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.learned_steps import learn_steps
 from edgecnn.quant.ptq import quantize, quantize_activations
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.scheme import scale_groups
 from edgecnn.quant.simulate import on_grid
-from edgecnn.recipe import Recipe
 
 WIDE = Recipe(name="wide", activation_range="minmax")
 LEARNED = Recipe(name="learned", activation_range="learned", equalization=False, step_epochs=2)

@@ -18,13 +18,13 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata, Tensor
+from edgecnn.graph.oracle import run
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant import scheme
 from edgecnn.quant.calibrate import BINS, calibrate, mse_range, percentile_range, range_of
 from edgecnn.quant.ptq import images_needed, quantize, quantize_weights
-from edgecnn.quant.reference import run
-from edgecnn.recipe import RECIPES, Recipe, recipe
+from edgecnn.quant.recipe import RECIPES, Recipe, recipe
 from edgecnn_converters.tflite import convert
 
 SHAPE = (3, 12, 10)

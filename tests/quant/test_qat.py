@@ -18,12 +18,12 @@ from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED, check_integers
 from edgecnn.graph.ir import Metadata, QParams
+from edgecnn.graph.oracle import run
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import images_needed, quantize
 from edgecnn.quant.qat import QatGraph, RoundToGrid
-from edgecnn.quant.reference import run
+from edgecnn.quant.recipe import Recipe, recipe
 from edgecnn.quant.scheme import scale_groups
-from edgecnn.recipe import Recipe, recipe
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "training.toml").read_text("utf-8"))["qat"]
 

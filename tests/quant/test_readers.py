@@ -15,8 +15,8 @@ from edgecnn.graph.ir import Metadata
 from edgecnn.quant.calibrate import calibrate, mse_range, range_of
 from edgecnn.quant.ptq import quantize
 from edgecnn.quant.readers import activation_of, around_swishes, reader_of, shift
+from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scheme import activation_qparams
-from edgecnn.recipe import recipe
 
 X = torch.linspace(-9, 9, 37)
 

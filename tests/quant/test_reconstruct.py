@@ -19,8 +19,8 @@ from edgecnn.quant import reconstruct as module
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.memory import affordable
 from edgecnn.quant.ptq import quantize
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.reconstruct import reconstruct
-from edgecnn.recipe import Recipe
 
 NEAREST = Recipe(name="nearest", equalization=False, bias_correction=False)
 LAYERS = {

@@ -19,8 +19,8 @@ from edgecnn.graph.serialize import save
 from edgecnn.preprocess import Preprocess
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.sensitivity import sensitivity
-from edgecnn.recipe import Recipe
 
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))
 PLAIN = Recipe(name="x", activation_range="minmax", bias_correction=False, equalization=False)

@@ -15,9 +15,9 @@ from edgecnn.graph.ir import Metadata
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.felt import IMAGES
 from edgecnn.quant.ptq import quantize, quantize_activations
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.simulate import SimulatedGraph
 from edgecnn.quant.spare import copy_into_spare, lanes
-from edgecnn.recipe import Recipe
 
 PLAIN = Recipe(name="plain", equalization=False, bias_correction=False)
 SPARE = Recipe(name="spare", equalization=False, bias_correction=False, spare_channels=True)

@@ -11,17 +11,18 @@ from graphs import random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecnn.graph import rounding
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
+from edgecnn.graph.oracle import ARITHMETICS, run
+from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.spec import resolve
 from edgecnn.quant import ptq, unison
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.one_sided import one_sided
-from edgecnn.quant.reference import ARITHMETICS, run
-from edgecnn.quant.reference.fixed_point import multiply, quantize_multiplier
-from edgecnn.recipe import RECIPES
+from edgecnn.quant.recipe import RECIPES
 
 ALIKE = {"conv2d", "fully_connected", "add", "max_pool2d", "concat", "pad", "reshape", "relu", "relu6"}
 """Ops that every arithmetic computes alike with the scales that quantize() chooses."""
@@ -35,12 +36,12 @@ def sums_around_halves(q):
     return np.unique(halves[:, None] + np.arange(-3, 4))
 
 
-@pytest.mark.parametrize("q", [int(q) for q in unison.EVEN[::7]] + [int(unison.EVEN[-1])])
+@pytest.mark.parametrize("q", [int(q) for q in rounding.EVEN[::7]] + [int(rounding.EVEN[-1])])
 def test_a_sum_is_rounded_alike_once_in_float_and_twice_in_fixed_point(q):
     rng = np.random.default_rng(q)
     for _ in range(4):
         s_in, s_out = rng.uniform(0.001, 0.3, 2).astype(np.float32)
-        (m,) = unison.twice_rounded(np.array([1 / q]))[0]
+        (m,) = rounding.twice_rounded(np.array([1 / q]))[0]
         s_w = np.float32(m * float(s_out) / float(s_in))
         sums = sums_around_halves(q)
         once = np.rint(sums.astype(np.float32) * (s_in * s_w / s_out)).astype(np.int64)
@@ -50,21 +51,21 @@ def test_a_sum_is_rounded_alike_once_in_float_and_twice_in_fixed_point(q):
         positive = sums >= 0  # a quarter of a unit, as OpenVINO gets it, decides nothing where all go one way
         led = np.rint((sums + 0.25) * (float(s_in) * float(s_w) / float(s_out))).astype(np.int64)
         np.testing.assert_array_equal(led[positive], once[positive])
-        assert unison.past_halves(np.array([float(s_w) * s_in / s_out])).all()
+        assert rounding.past_halves(np.array([float(s_w) * s_in / s_out])).all()
 
 
 @settings(max_examples=200)
 @given(st.floats(1e-6, 100.0))
 def test_multipliers_are_no_smaller_than_wanted_and_near_it(wanted):
-    twice, once = unison.twice_rounded(np.array([wanted]))[:, 0], unison.once_rounded(np.array([wanted]))[0]
-    assert min(*twice, once) >= wanted / unison.ROOM * (1 - 1e-9)
+    twice, once = rounding.twice_rounded(np.array([wanted]))[:, 0], rounding.once_rounded(np.array([wanted]))[0]
+    assert min(*twice, once) >= wanted / rounding.ROOM * (1 - 1e-9)
     assert once <= wanted * 1.01
     assert twice[0] <= max(wanted, 1 / 2977) * (1.67 if wanted < 1 / 6 else 3.1)  # 1/8 is none: from 1/10 to 1/6
 
 
 def test_an_odd_denominator_never_makes_a_half():
     wanted = np.random.default_rng(0).uniform(1e-4, 3, 200)
-    for m in unison.once_rounded(wanted):
+    for m in rounding.once_rounded(wanted):
         values = np.arange(1, int(256 / m)) * m
         assert np.abs(values - np.floor(values) - 0.5).min() > 1e-4 * min(1, m * 1000) / 4
 

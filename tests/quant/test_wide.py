@@ -12,10 +12,10 @@ from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.ops import make_node
+from edgecnn.graph.oracle import run
 from edgecnn.quant import ptq, scheme
 from edgecnn.quant.calibrate import Calibration, range_of
-from edgecnn.quant.reference import run
-from edgecnn.recipe import Recipe
+from edgecnn.quant.recipe import Recipe
 from edgecnn_converters.tflite import convert
 from edgecnn_converters.tflite.reader import integers, read
 from edgecnn_targets.litert import open_session

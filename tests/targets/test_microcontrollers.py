@@ -11,14 +11,14 @@ import pytest
 from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph, random_images
 
 from edgecnn.artifact import write_artifact
-from edgecnn.checking import Checking, Subject, check
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
+from edgecnn.evaluation.check import Checking, Subject, check
+from edgecnn.evaluation.limits import Limits
 from edgecnn.graph.ir import Metadata
+from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import save
-from edgecnn.limits import Limits
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.reference import run
 from edgecnn_converters.registry import converter
 from edgecnn_targets import cortex_m, tflm
 from edgecnn_targets.cortex_m import toolchain

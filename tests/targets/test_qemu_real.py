@@ -16,7 +16,7 @@ from graphs import PIECES, Int8Builder, piece_graph, random_images
 from edgecnn.cli import main
 from edgecnn.errors import EdgecnnError
 from edgecnn.graph.ir import QParams
-from edgecnn.quant.reference import run
+from edgecnn.graph.oracle import run
 from edgecnn_converters.tflite import convert
 from edgecnn_targets import litert, qemu
 from edgecnn_targets.cache import VARIABLE, cache_dir

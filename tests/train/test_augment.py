@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecnn import demo
+from edgecnn.data import demo
 from edgecnn.train import TrainConfig
 from edgecnn.train.augment import OPERATIONS, prepare, rand_augment
 from edgecnn.train.images import order

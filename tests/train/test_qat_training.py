@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from edgecnn import demo
 from edgecnn.cli import main
+from edgecnn.data import demo
 from edgecnn.errors import InputError
+from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights, save_weights
-from edgecnn.quant.reference import run
 from edgecnn.train import QatConfig, train
 from edgecnn.train.loop import _Run
 from edgecnn.train.network import QatNetwork

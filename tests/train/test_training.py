@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 
-from edgecnn import demo
 from edgecnn.cli import main
+from edgecnn.data import demo
 from edgecnn.errors import InputError
 from edgecnn.models import resolve
 from edgecnn.models.blocks import AUXILIARY
@@ -238,7 +238,7 @@ def test_options_of_qat_need_qat(capfd):
 def test_help_states_the_defaults_that_hold():
     import argparse
 
-    from edgecnn.commands.train import arguments
+    from edgecnn.cli.train import arguments
 
     parser = argparse.ArgumentParser()
     arguments(parser)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.quant.reference.parameters import Call
+from edgecnn.graph.oracle.parameters import Call
 
 
 def called(graph: Graph, node: Node) -> Call:

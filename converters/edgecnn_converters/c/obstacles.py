@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.quant.reference import parameters
-from edgecnn.quant.reference.parameters import Multiplier
+from edgecnn.graph.oracle import parameters
+from edgecnn.graph.oracle.parameters import Multiplier
 from edgecnn_converters.c.nodes import called, is_depthwise, start
 
 MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node, Tensor
-from edgecnn.quant.reference import parameters
-from edgecnn.quant.reference.kernels import KERNELS, exponentials
-from edgecnn.quant.reference.parameters import HIGH, LOW, Call, Multiplier, quant_of
+from edgecnn.graph.oracle import parameters
+from edgecnn.graph.oracle.kernels import KERNELS, exponentials
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, quant_of
 from edgecnn_converters.c import obstacles
 from edgecnn_converters.c.nodes import called, is_depthwise, kernel_of, start
 from edgecnn_converters.c.planner import window_lead

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.quant.unison import past_halves
+from edgecnn.graph.rounding import past_halves
 from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, nchw, needed_activation, order_matters, pads
 
 LEVELS = 256
@@ -132,7 +132,7 @@ class Emitter:
         """A bias in steps of its scale, and a quarter of one more for channels whose sums come to lie next to halves.
 
         OpenVINO adds and scales a bias in float32, which may leave such a sum on the wrong side of the half. See
-        ``edgecnn.quant.unison``; the grid of the output says which side is the right one.
+        ``edgecnn.graph.rounding``; the grid of the output says which side is the right one.
         """
         real = ops.convert(self.plain(integers, f"{name}/q"), "f32", name=f"{name}/float")
         source, weight, _ = (self.graph.tensors[i] for i in node.inputs)

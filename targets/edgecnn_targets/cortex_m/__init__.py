@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, unknown
-from edgecnn.report import Latency, Resources
+from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.c.host import require_fits
 from edgecnn_targets.c.network import Network, read_network
 from edgecnn_targets.cortex_m import toolchain

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
-from edgecnn.report import Latency, Resources
+from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.devices import Device, settings_of
 from edgecnn_targets.evaluate import fixed_input

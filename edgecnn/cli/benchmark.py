@@ -1,0 +1,50 @@
+"""``edgecnn benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgecnn.cli.options import add_checking, checking
+from edgecnn.cli.tables import listed, shown
+from edgecnn.progress import Stopwatch
+
+HELP = "measure models in every format, precision and device: one table"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="as for export")
+    parser.add_argument("--targets", default="all", metavar="A,B", help="default: all that the devices take")
+    parser.add_argument("--precisions", default="fp32,int8", metavar="A,B", help="default fp32,int8")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="[MODEL=]FILE|demo|random", help="for one model, or for all"
+    )
+    parser.add_argument("--calibration", metavar="DIR|demo|none", help="images that set int8's ranges")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
+    add_checking(parser, data_required=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn benchmark``: status 1 when a cell failed."""
+    from dataclasses import asdict
+
+    from edgecnn.benchmark import Matrix, benchmark
+
+    weights = dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights)
+    matrix = Matrix(
+        models=options.models,
+        targets=() if options.targets == "all" else options.targets.split(","),
+        precisions=options.precisions.split(","),
+        checking=checking(options),
+        output=options.output,
+        weights=weights,
+        calibration=options.calibration,
+        preprocess=options.preprocess,
+        seed=options.seed,
+    )
+    cells = [asdict(cell) for cell in benchmark(matrix, Stopwatch())]
+    rows = [{key: shown(value) for key, value in cell.items()} for cell in cells]
+    figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s", "instructions", "cycles")
+    failed = any(cell["status"] != "ok" for cell in cells)
+    return max(listed(cells, rows, options, right=figures), int(failed))

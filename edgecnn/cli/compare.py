@@ -1,0 +1,55 @@
+"""``edgecnn compare``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from edgecnn.cli.options import add_exact_kernels, add_json, positive
+from edgecnn.cli.tables import print_json, shown, table
+
+HELP = "say whether two artifacts hold the same integers, and how far apart they compute"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("a", type=Path, metavar="A", help="an artifact, or a .edgecnn file (int8: the integer oracle)")
+    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("--data", required=True, metavar="DIR|demo", help="images; labels are not needed")
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images")
+    parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="override what A says")
+    parser.add_argument("--layers", action="store_true", help="also say at which layer they part (both int8)")
+    add_exact_kernels(parser)
+    parser.add_argument(
+        "--arithmetic", default="litert", metavar="NAME",
+        help="whose rounding the integer oracle has: litert (default), xnnpack, xnnpack_arm, onnxruntime, openvino",
+    )  # fmt: skip
+    parser.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn compare``: status 1 when both hold integers and they are not the same."""
+    from edgecnn.evaluation.compare import compare
+
+    found = compare(
+        options.a,
+        options.b,
+        options.data,
+        limit=options.limit,
+        preprocess=options.preprocess,
+        skip_bad=options.skip_bad_images,
+        by_layer=options.layers,
+        exact_kernels=options.exact_kernels,
+        arithmetic=options.arithmetic,
+    )
+    figures = found.to_json()
+    if options.json:
+        print_json(figures)
+    else:
+        layers = figures.pop("layers")
+        table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()], to=sys.stdout)
+        if layers:
+            table([{k: shown(v) for k, v in layer.items()} for layer in layers], to=sys.stdout)
+    return 1 if found.same_integers is False else 0

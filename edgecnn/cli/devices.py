@@ -1,0 +1,71 @@
+"""``edgecnn devices``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from edgecnn.cli.options import add_json
+from edgecnn.cli.tables import Row, listed
+
+HELP = "list the devices and what is ready, or set some up"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("action", nargs="?", choices=["setup"], help="install what the devices named need")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="devices to set up")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn devices`` and ``edgecnn devices setup NAME…``."""
+    from edgecnn.errors import InputError
+
+    if options.action == "setup":
+        if not options.names:
+            raise InputError("devices setup needs the devices' names; see `edgecnn devices`")
+        return _setup(options)
+    return _list(options)
+
+
+def _setup(options: argparse.Namespace) -> int:
+    from edgecnn_targets.devices import select
+    from edgecnn_targets.registry import setup
+
+    rows = []
+    for device in select(options.names):
+        done = setup(device, _say)
+        rows.append({"name": device.name, "done": "set up" if done else "was ready"})
+    return listed(rows, rows, options)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _list(options: argparse.Namespace) -> int:
+    from edgecnn_targets.devices import devices as known
+    from edgecnn_targets.registry import figures, missing
+
+    rows: list[Row] = []
+    shown: list[Row] = []
+    for device in known():
+        commands = {target: missing(device, target) for target in device.targets}
+        ready = [target for target, command in commands.items() if command is None]
+        needed = list(dict.fromkeys(command for command in commands.values() if command is not None))
+        rows.append(
+            {
+                "name": device.name,
+                "kind": device.kind,
+                "description": device.description,
+                "targets": list(device.targets),
+                "figures": list(figures(device)),
+                "ready": ready,
+                "missing": needed,
+            }
+        )
+        words = {"targets": ", ".join(device.targets), "figures": ", ".join(figures(device))}
+        state = {"ready": ", ".join(ready) or "no", "missing": "; ".join(needed)}
+        shown.append({**rows[-1], **words, **state})
+    return listed(rows, shown, options)

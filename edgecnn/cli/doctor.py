@@ -1,0 +1,40 @@
+"""``edgecnn doctor``."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecnn.cli.options import add_json
+from edgecnn.cli.tables import Row, listed
+
+HELP = "say what is installed and what is missing"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn doctor``: what is installed and what is missing; status 3 when no target can be exported."""
+    import os
+    import platform
+    from importlib import metadata
+
+    from edgecnn.pipeline import LIBRARIES
+    from edgecnn_targets.registry import RUNTIMES
+
+    rows: list[Row] = [
+        {"what": "python", "found": platform.python_version(), "missing": ""},
+        {"what": "machine", "found": f"{platform.machine()}, {os.cpu_count()} cores", "missing": ""},
+    ]
+    for library in LIBRARIES:
+        try:
+            rows.append({"what": library, "found": metadata.version(library), "missing": ""})
+        except metadata.PackageNotFoundError:
+            rows.append({"what": library, "found": "", "missing": "not installed"})
+    for row in RUNTIMES.values():
+        command = row.missing()
+        rows.append({"what": f"target {row.target}", "found": "" if command else "ready", "missing": command or ""})
+    listed(rows, rows, options)
+    return 0 if any(row.missing() is None for row in RUNTIMES.values()) else 3

@@ -1,0 +1,161 @@
+"""``edgecnn inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgecnn.cli.options import add_convention, add_json, positive
+from edgecnn.cli.tables import listed, print_json, table
+from edgecnn.errors import InputError
+
+HELP = "print a graph or an artifact, layer by layer"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument(
+        "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
+    )
+    parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
+    add_convention(parser)
+    parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
+    parser.add_argument("--device", metavar="NAME", help="what each op of an artifact costs there")
+    parser.add_argument(
+        "--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why"
+    )
+    parser.add_argument("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
+    parser.add_argument("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn inspect``: a model's graph, a ``.edgecnn`` file, or an artifact."""
+    from dataclasses import asdict
+
+    if options.device is not None:
+        return _costs(options)
+    if options.sensitivity:
+        return _sensitivity(options)
+    if options.data is not None:
+        raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
+    found = _layers(options)
+    if options.json:
+        print_json([asdict(layer) for layer in found])
+        return 0
+    rows = [
+        {
+            "op": layer.op,
+            "output": "x".join(map(str, layer.output)),
+            "type": layer.dtype,
+            "scale": "" if layer.scale is None else f"{layer.scale:.4g}",
+            "zero": "" if layer.zero_point is None else str(layer.zero_point),
+            "weights": layer.weight,
+            "weight scales": _span(layer.weight_scales),
+            "bytes": f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
+            "MACs": f"{layer.macs:,}" if layer.macs else "",
+            "name": layer.name,
+            "details": layer.details,
+        }
+        for layer in found
+    ]
+    table(rows, right=("scale", "zero", "bytes", "MACs"), to=sys.stdout)
+    total, size = sum(layer.macs for layer in found), sum(layer.weight_bytes for layer in found)
+    sys.stdout.write(f"{len(found)} ops, {total:,} MACs, {size:,} bytes of weights\n")
+    return 0
+
+
+def _costs(options: argparse.Namespace) -> int:
+    """What each op of an artifact costs on a device: the columns that the device has figures for."""
+    from dataclasses import asdict
+
+    from edgecnn.errors import MissingDependencyError
+    from edgecnn_targets.devices import device
+    from edgecnn_targets.registry import layers, missing, runtime_of
+
+    place, path = device(options.device), Path(options.model)
+    target = runtime_of(path).target
+    command = missing(place, target) if target in place.targets else None
+    if command is not None:
+        raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
+    rows = [asdict(layer) for layer in layers(place, path)]
+    if options.json:
+        print_json(rows)
+        return 0
+    counts = ("instructions", "cycles")
+    known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    shown = [{key: _cost(row[key]) for key in known} for row in rows]
+    table(shown, right=counts, to=sys.stdout)
+    sums = [f"{sum(row[key] or 0 for row in rows):,} {key}" for key in counts if key in known]
+    sys.stdout.write(f"{len(rows)} ops, {', '.join(sums)}\n")
+    return 0
+
+
+def _cost(value: str | int | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    """What quantizing each layer costs, the worst first."""
+    import numpy as np
+
+    from edgecnn.data import open_images
+    from edgecnn.graph.serialize import load
+    from edgecnn.quant.sensitivity import sensitivity
+    from edgecnn.source import with_overrides
+
+    path = Path(options.model)
+    if path.suffix != ".edgecnn":
+        raise InputError(f"--sensitivity is of NAME.edgecnn, as `edgecnn export --quantize int8` writes it; got {path}")
+    if options.data is None:
+        raise InputError("--sensitivity needs images to measure on: pass --data DIR (no labels needed) or demo")
+    graph = load(path)
+    preprocess = with_overrides(graph.metadata, options.preprocess, None).preprocess
+    if preprocess is None:
+        raise InputError(f"nothing says how images are fed to {path}; pass --preprocess resize=HxW,mean=…,std=…")
+    images = open_images(options.data, demo_split="calibration", labelled=False, limit=options.limit)
+    fed = np.concatenate([preprocess.normalise(pixels) for pixels, _ in images.batches(preprocess, 4)])
+    rows = sensitivity(graph, fed)
+    shown = [
+        {
+            "rank": rank,
+            "layer": row.name,
+            "op": row.op,
+            "alone dB": _decibels(row.alone_db),
+            "running dB": _decibels(row.running_db),
+            "why": "; ".join(row.reasons),
+        }
+        for rank, row in enumerate(rows, start=1)
+    ]
+    return listed([vars(row) for row in rows], shown, options, right=("rank", "alone dB", "running dB"))
+
+
+def _decibels(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f}"
+
+
+def _span(scales: tuple[float, float, int] | None) -> str:
+    return "" if scales is None else f"{scales[0]:.2g}..{scales[1]:.2g} ({scales[2]})"
+
+
+def _layers(options: argparse.Namespace) -> list[Any]:
+    path = Path(options.model)
+    from edgecnn_converters.registry import converter
+    from edgecnn_targets.registry import RUNTIMES
+
+    target = next((row.target for row in RUNTIMES.values() if row.suffix == path.suffix), None)
+    if target is not None:
+        reader = converter(target)
+        return reader.layers(*reader.read(path))
+    from edgecnn.graph.summary import layers
+    from edgecnn.source import Source, load_graph
+
+    source = Source(
+        model=options.model, weights=options.weights, convention=options.convention, preprocess=options.preprocess
+    )
+    if source.weights is None and not source.is_file and not source.is_factory:
+        source = replace(source, weights="random")
+    return layers(load_graph(source))

@@ -1,0 +1,50 @@
+"""``edgecnn models``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edgecnn.cli.options import add_json
+from edgecnn.cli.tables import listed
+
+HELP = "list the models: parameters, MACs, resolution"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn models``."""
+    from edgecnn.models import FAMILIES, resolve
+    from edgecnn.models.checkpoint import demo_names
+    from edgecnn.models.count import size_of
+
+    shipped = demo_names()
+    names = dict.fromkeys(name for family in FAMILIES.values() for name in (family.name, *family.listed))
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        spec = resolve(name)
+        size = size_of(spec)
+        rows.append(
+            {
+                "name": name,
+                "parameters": size.parameters,
+                "macs": size.macs,
+                "resolution": spec.resolution,
+                "demo_weights": spec.name in shipped,
+            }
+        )
+    shown = [
+        {
+            **row,
+            "parameters": f"{row['parameters'] / 1e6:.2f} M",
+            "macs": f"{row['macs'] / 1e6:.1f} M",
+            "resolution": str(row["resolution"]),
+            "demo_weights": "yes" if row["demo_weights"] else "",
+        }
+        for row in rows
+    ]
+    return listed(rows, shown, options, right=("parameters", "macs", "resolution"))

@@ -1,0 +1,122 @@
+"""Options that several commands take, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgecnn.cli.tables import print_json
+from edgecnn.evaluation.limits import ROWS, Limits
+
+if TYPE_CHECKING:
+    from edgecnn.report.record import ReportEntry
+    from edgecnn.source import Source
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def positive(text: str) -> int:
+    """A whole number above 0; a type for ``add_argument``."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def add_convention(parser: argparse._ActionsContainer) -> None:
+    """``--convention``."""
+    parser.add_argument(
+        "--convention", metavar="NAME",
+        help="where the weights' names come from, when they fit several: torchvision, timm, timm-tf, keras, …",
+    )  # fmt: skip
+
+
+def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
+    """``--exact-kernels``."""
+    parser.add_argument(
+        "--exact-kernels", action="store_true",
+        help="run kernels whose sums cannot saturate: on x86 without VNNI, slower ones than an application gets",
+    )  # fmt: skip
+
+
+def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False) -> None:
+    """On what, where and against which limits artifacts are checked."""
+    data = parser.add_argument_group("checking")
+    data.add_argument(
+        "--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on"
+    )
+    data.add_argument(
+        "--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share"
+    )
+    data.add_argument(
+        "--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)"
+    )
+    data.add_argument(
+        "--preprocess", metavar="KEY=VALUE,…", help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…,std=…"
+    )
+    data.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
+    data.add_argument(
+        "--device", default="host", metavar="NAME[,NAME]", help="names from `edgecnn devices` (default host)"
+    )
+    add_exact_kernels(data)
+    data.add_argument("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
+    limits = parser.add_argument_group("limits (exit status 1 when one is missed)")
+    for row in ROWS:
+        limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
+    limits.add_argument(
+        "--allow-float", action="store_true", help="accept ops in an int8 artifact that the runtime computes in float"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
+    parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
+
+
+def source(options: argparse.Namespace) -> Source:
+    """What the options say of the model."""
+    from edgecnn.source import Source
+
+    return Source(
+        model=options.model,
+        weights=options.weights,
+        padding=options.padding,
+        convention=options.convention,
+        preprocess=options.preprocess,
+        label_offset=options.label_offset,
+        seed=options.seed,
+    )
+
+
+def checking(options: argparse.Namespace) -> Any:
+    """What the options of ``add_checking`` say."""
+    from edgecnn.evaluation.check import Checking
+
+    limits = Limits(**{row.field: getattr(options, row.field) for row in ROWS})
+    return Checking(
+        data=options.data,
+        limit=options.limit,
+        skip_bad_images=options.skip_bad_images,
+        devices=tuple(filter(None, options.device.split(","))),
+        seed=options.seed,
+        threads=options.threads,
+        limits=limits,
+        allow_float=options.allow_float,
+        exact_kernels=options.exact_kernels,
+    )
+
+
+def reported(entries: Sequence[ReportEntry], options: argparse.Namespace) -> int:
+    """Print the report; returns the exit status it means."""
+    from edgecnn.report.record import exit_status, to_json
+    from edgecnn.report.table import render
+
+    if options.json:
+        print_json(to_json(entries))
+    else:
+        render(entries)
+    return exit_status(entries)

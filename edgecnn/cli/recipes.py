@@ -1,0 +1,36 @@
+"""``edgecnn recipes``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from edgecnn.cli.options import add_json
+from edgecnn.cli.tables import listed, print_json
+
+HELP = "list the quantization recipes, or print one to edit and keep"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("action", nargs="?", choices=["show"], help="print one recipe as a file")
+    parser.add_argument("recipe", nargs="?", metavar="NAME|FILE", help="the recipe to show")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn recipes`` and ``edgecnn recipes show NAME``."""
+    from edgecnn.errors import InputError
+    from edgecnn.quant.recipe import RECIPES, recipe
+
+    if options.action is None:
+        rows = [r.to_json() for r in RECIPES.values()]
+        return listed(rows, [{k: str(v) for k, v in row.items()} for row in rows], options)
+    if options.recipe is None:
+        raise InputError(f"recipes show needs a name ({', '.join(RECIPES)}) or a .toml file")
+    found = recipe(options.recipe)
+    if options.json:
+        print_json(found.to_json())
+    else:
+        sys.stdout.write(found.to_toml())
+    return 0

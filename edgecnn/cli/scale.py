@@ -1,0 +1,284 @@
+"""``edgecnn scale``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecnn.cli.options import add_json, positive
+from edgecnn.cli.tables import print_json, table
+
+if TYPE_CHECKING:
+    from edgecnn.lab.accuracy import Plan, Scored
+
+HELP = "compound scaling: depth, width and resolution together"
+BUDGETS = {
+    "macs": "multiply-accumulates; needs no device",
+    "instructions": "of one inference",
+    "ms": "of one inference: measured, or estimated where the device counts instructions",
+    "sram_kib": "memory for activations",
+    "flash_kib": "memory for weights and code",
+}
+BASE = "resnet18_0.25_48"  # learns most in a minute of one core, and rounding leaves its costs near the rule's
+DOUBLINGS = 2
+MILLIONS = ("predicted_macs", "macs", "parameters")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    said = "what the rule makes of a family, beside the published members"
+    show = actions.add_parser("show", help=said, description=said)
+    show.add_argument("--phi", type=float, metavar="PHI", help="the model at this exponent, too; may be below 0")
+    _add_family(show)
+    _add_rule(show)
+    add_json(show)
+    said = "MACs while one axis alone grows, and the fitted exponents"
+    law = actions.add_parser("law", help=said, description=said)
+    _add_family(law)
+    law.add_argument("-o", "--output", type=Path, metavar="FILE.svg", help="draw the plot")
+    add_json(law)
+    said = "the largest member of a family that fits a budget"
+    fit = actions.add_parser("fit", help=said, description=said)
+    _add_family(fit)
+    _add_rule(fit)
+    fit.add_argument(
+        "--axis", choices=["compound", "depth", "width", "resolution"], default="compound",
+        help="let one axis alone grow (default compound: all three)",
+    )  # fmt: skip
+    fit.add_argument(
+        "--classes",
+        type=positive,
+        metavar="N",
+        help="of your data (default: the family's own): a head of 1,000 is large",
+    )
+    fit.add_argument("--device", metavar="NAME", help="measure the int8 models there")
+    fit.add_argument("--target", metavar="NAME", help="format to measure in (default: the device's first)")
+    budget = fit.add_mutually_exclusive_group(required=True)
+    for figure, what in BUDGETS.items():
+        budget.add_argument(f"--max-{figure.replace('_', '-')}", type=float, metavar="N", help=what)
+    add_json(fit)
+    said = "alpha, beta and gamma for a base of your own: a grid at twice its cost, by short trainings"
+    search = actions.add_parser("search", help=said, description=said)
+    _add_trainings(search, folder="scale-search")
+    search.add_argument("--step", type=float, default=0.1, metavar="X", help="between grid points (default 0.1)")
+    search.add_argument(
+        "--tolerance", type=float, default=0.05, metavar="SHARE",
+        help="of alpha * beta^2 * gamma^2 = 2 (default 0.05: 1.9 to 2.1)",
+    )  # fmt: skip
+    said = "accuracy against MACs: depth, width or resolution alone, and all together, by short trainings"
+    study = actions.add_parser("study", help=said, description=said)
+    _add_trainings(study, folder="scale-study")
+    _add_rule(study)
+    study.add_argument(
+        "--doublings", type=positive, default=DOUBLINGS, metavar="N",
+        help=f"of the base's MACs along each curve (default {DOUBLINGS})",
+    )  # fmt: skip
+
+
+def _add_trainings(parser: argparse.ArgumentParser, *, folder: str) -> None:
+    """What short trainings need; the figures that are not given are as ``accuracy.Plan`` says."""
+    parser.add_argument("--base", default=BASE, metavar="MODEL", help=f"what is made larger (default {BASE})")
+    parser.add_argument(
+        "--data", default="demo", metavar="DIR|FILE.npz|demo", help="as of `edgecnn train` (default demo)"
+    )
+    for name, kind, what in (
+        ("epochs", positive, "of each training"),
+        ("batch", positive, "images per step"),
+        ("lr", float, "peak learning rate"),
+        ("images", positive, "training images of the demo data"),
+        ("val-images", positive, "held-out images of the demo data"),
+        ("seeds", positive, "trainings of each model; of one, nothing tells chance from difference"),
+        ("workers", positive, "processes (default: one for each core)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=what)
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(folder), metavar="DIR",
+        help=f"results, plot, and each training's result: the same command goes on from them (default {folder})",
+    )  # fmt: skip
+    add_json(parser)
+
+
+def _add_family(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--family", default="efficientnet_b0", metavar="NAME", help="what is scaled (default efficientnet_b0)"
+    )
+
+
+def _add_rule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--alpha", type=float, default=1.2, help="depth per unit of phi (default 1.2)")
+    parser.add_argument("--beta", type=float, default=1.1, help="width per unit of phi (default 1.1)")
+    parser.add_argument("--gamma", type=float, default=1.15, help="resolution per unit of phi (default 1.15)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """One action."""
+    return {"show": _show, "law": _law, "fit": _fit, "search": _search, "study": _study}[options.action](options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from edgecnn.lab.compound import published, scalable, scaled
+    from edgecnn.models.scaling import Compound
+
+    rule = Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma)
+    scalable(options.family)
+    one = None if options.phi is None else asdict(scaled(options.family, rule, options.phi))
+    beside = published(options.family, rule)
+    members = [asdict(member) for member in beside]
+    if options.json:
+        print_json({**asdict(rule), "cost": rule.cost, "scaled": one, "published": members})
+        return 0
+    sys.stdout.write(
+        f"alpha {rule.alpha:g}, beta {rule.beta:g}, gamma {rule.gamma:g}; alpha * beta^2 * gamma^2 = {rule.cost:.4f}\n"
+    )
+    parts = {
+        f"the rule on {options.family} at phi {options.phi or 0:g}:": [one] if one else [],
+        "the published members, beside the rule at the nearest phi:": members,
+    }
+    for said, rows in parts.items():
+        if rows:
+            sys.stdout.write(said + "\n")
+            table([{k: _figure(k, v) for k, v in row.items()} for row in rows], right=list(rows[0])[1:], to=sys.stdout)
+    if beside:
+        most = max(member.off for member in beside)
+        sys.stdout.write(f"their authors rounded by hand: no multiplier is farther than {most:.1%} from the rule\n")
+    return 0
+
+
+def _law(options: argparse.Namespace) -> int:
+    from edgecnn.files import write_atomic
+    from edgecnn.lab.compound import law, law_chart
+
+    growths = law(options.family)
+    if options.output is not None:
+        write_atomic(options.output, law_chart(options.family, growths).encode())
+    if options.json:
+        print_json([asdict(growth) for growth in growths])
+        return 0
+    rows = [
+        {
+            "axis": g.axis,
+            "exponent": f"{g.exponent:.3f}",
+            "theory": f"{g.theory:g}",
+            "M MACs at factor": ", ".join(f"{factor:g}: {macs / 1e6:.1f}" for factor, macs in g.points),
+        }
+        for g in growths
+    ]
+    table(rows, right=("exponent", "theory"), to=sys.stdout)
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from edgecnn.lab.fit import Budget, along, export_command, fit, measure_of, target_on, written
+    from edgecnn.models.scaling import Compound
+    from edgecnn.progress import Stopwatch
+
+    figure, most = next((f, getattr(options, f"max_{f}")) for f in BUDGETS if getattr(options, f"max_{f}") is not None)
+    budget = Budget(figure=figure, most=most, device=options.device)
+    rule = along(Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.axis)
+    target = options.target or target_on(budget)
+    found = fit(options.family, rule, budget, measure_of(budget, target), Stopwatch().say, options.classes)
+    command = export_command(found.chosen.model, target, budget)
+    if options.json:
+        print_json({**asdict(found), "export": command})
+        return 0
+    rows = [
+        {
+            "model": c.model,
+            "phi": f"{c.phi:g}",
+            "M MACs": f"{c.macs / 1e6:.1f}",
+            figure: "-" if c.value is None else written(c.value),
+            "fits": "yes" if c.fits else f"no {c.reason}".strip(),
+        }
+        for c in found.frontier
+    ]
+    table(rows, right=("phi", "M MACs", figure), to=sys.stdout)
+    if found.largest:
+        sys.stdout.write("the family's largest fits: the budget leaves room\n")
+    sys.stdout.write(f"chosen: {found.chosen.model}\n{command}\n")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    from edgecnn.lab.accuracy import Plan
+
+    names = ("data", "epochs", "batch", "lr", "images", "val_images", "seeds", "workers")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return Plan(folder=options.output, **given)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from edgecnn.lab.search import chart, grid, search, verdict
+    from edgecnn.progress import Stopwatch
+
+    plan, say = _plan(options), Stopwatch().say
+    base = plan.base(options.base)
+    compared = grid(base, options.step, options.tolerance)
+    say(f"{len(compared.points)} models of twice the cost of {base.name}: {plan.seeds} trainings of each and of it")
+    if compared.unequal:
+        say(
+            f"left out: {len(compared.unequal)} grid points that rounding makes {compared.unequal[0]:.2f} to "
+            f"{compared.unequal[-1]:.2f} times as costly as the base, not 2"
+        )
+    found = search(base, compared.points, plan, say)
+    rows = [
+        {**asdict(point.rule), "product": point.rule.cost, "growth": point.growth, **_scored(scored)}
+        for point, scored in found.ranked
+    ]
+    content = {"base": _scored(found.base), "ranked": rows, "margin": found.margin, "verdict": verdict(found)}
+    return _kept(options, plan, content, rows, chart(base.name, found))
+
+
+def _study(options: argparse.Namespace) -> int:
+    from edgecnn.lab.axes import chart, models, study, verdict
+    from edgecnn.models.scaling import Compound
+    from edgecnn.progress import Stopwatch
+
+    plan = _plan(options)
+    base = plan.base(options.base)
+    curves = models(base, Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.doublings)
+    found = study(curves, plan, Stopwatch().say)
+    rows = [
+        {"grows": curve.axis, "growth": point.macs / curve.points[0].macs, **_scored(point)}
+        for curve in found.curves
+        for point in curve.points
+    ]
+    content = {"rows": rows, "margin": found.margin, "verdict": verdict(found)}
+    return _kept(options, plan, content, rows, chart(base.name, found))
+
+
+def _scored(scored: Scored) -> dict[str, Any]:
+    return {**asdict(scored), "top1": round(scored.top1, 3), "spread": scored.spread}
+
+
+def _kept(
+    options: argparse.Namespace, plan: Plan, content: dict[str, Any], rows: list[dict[str, Any]], svg: str
+) -> int:
+    """Write what was found beside the trainings, and print it."""
+    from edgecnn.files import write_atomic, write_json
+
+    content = {"trainings": plan.to_json(), **content}
+    write_json(options.output / f"{options.action}.json", content)
+    write_atomic(options.output / f"{options.action}.svg", svg.encode())
+    if options.json:
+        print_json(content)
+        return 0
+    shown = [{k: _cell(k, v) for k, v in row.items()} for row in rows]
+    table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")], to=sys.stdout)
+    sys.stdout.write("\n".join([*content["verdict"], f"{options.output / options.action}.svg"]) + "\n")
+    return 0
+
+
+def _cell(key: str, value: Any) -> str:
+    if key == "runs":
+        return ", ".join(f"{top1:.1f}" for top1 in value)
+    if key in ("growth", "top1", "spread", "product"):
+        return "-" if value is None else f"{value:.2f}"
+    return f"{value:.4g}" if key in ("alpha", "beta", "gamma") else _figure(key, value)
+
+
+def _figure(key: str, value: Any) -> str:
+    return f"{value / 1e6:.1f} M" if key in MILLIONS else f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,39 @@
+"""``edgecnn validate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgecnn.cli.options import add_checking, checking, reported
+from edgecnn.progress import Stopwatch
+
+HELP = "run an artifact over labelled images and check it against limits"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("artifact", type=Path, metavar="ARTIFACT")
+    parser.add_argument(
+        "--reference", metavar="ARTIFACT|none", help="fp32 reference; default: NAME.edgecnn beside the artifact"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the report there")
+    add_checking(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``edgecnn validate``."""
+    from edgecnn.evaluation.validate import Validate, validate
+    from edgecnn.report.record import write
+
+    request = Validate(
+        artifact=options.artifact,
+        checking=checking(options),
+        reference=options.reference,
+        preprocess=options.preprocess,
+        label_offset=options.label_offset,
+    )
+    entries = validate(request, Stopwatch())
+    if options.report is not None:
+        write(entries, options.report)
+    return reported(entries, options)

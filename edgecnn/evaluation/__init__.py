@@ -1,0 +1,1 @@
+"""Artifacts beside fp32, beside the oracle and beside each other, on devices, against limits."""

@@ -1,0 +1,371 @@
+"""Artifacts beside their fp32 reference and the integer oracle, on the devices they ship to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import INTEGER_PRECISIONS
+from edgecnn.data import Images, match_labels, open_images
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
+from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
+from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.progress import track
+from edgecnn.report.record import Accuracy, BesideHost, Check, Parity, ReportEntry
+from edgecnn_targets.devices import Device, select
+from edgecnn_targets.evaluate import logits
+from edgecnn_targets.metrics import AccuracyMeter
+from edgecnn_targets.registry import KINDS, figures, measure, missing, open_session, runtime
+from edgecnn_targets.session import Op, Session, Usage
+
+BATCH = 10  # images in memory at a time
+PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
+KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checking:
+    """On what, where and against which limits artifacts are checked.
+
+    Attributes:
+        data: a labelled folder, or ``demo``; ``None`` checks nothing that needs images.
+        limit: at most so many images.
+        skip_bad_images: leave unreadable ones out.
+        devices: names.
+        threads: of each runtime.
+        limits: what is demanded.
+        allow_float: accept ops that compute in float in an int8 artifact; they are listed all the same.
+        exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
+        seed: which images, where there are more than ``limit``.
+    """
+
+    data: str | None
+    limit: int | None = None
+    skip_bad_images: bool = False
+    devices: tuple[str, ...] = ("host",)
+    threads: int = 1
+    limits: Limits = field(default_factory=Limits)
+    allow_float: bool = False
+    exact_kernels: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.data is None and self.limits.comparing:
+            raise InputError(f"{' and '.join(self.limits.comparing)} needs labelled images to compare on; pass --data")
+
+    @property
+    def runs_anything(self) -> bool:
+        """Whether artifacts are checked at all: on images, against a limit, or by a device that needs neither."""
+        return self.data is not None or bool(self.limits.measuring) or not all(map(_executes, select(self.devices)))
+
+    def places(self, targets: Sequence[str], precision: str) -> list[tuple[str, Device]]:
+        """Each target with each device that takes it.
+
+        Raises:
+            InputError: no such device, none of them takes a target or finds out a figure that has a limit, or one does
+                not run the precision.
+            MissingDependencyError: a device lacks a library or a tool; the message installs it.
+        """
+        found = []
+        self._require_figures()
+        for target in targets:
+            takes = [device for device in select(self.devices) if target in device.targets]
+            if not takes:
+                raise InputError(f"--device {','.join(self.devices)} does not run {target}; see `edgecnn devices`")
+            found += [(target, device) for device in takes]
+        for target, place in found:
+            if precision not in place.limits.precisions:
+                allowed = ", ".join(place.limits.precisions)
+                raise UnsupportedError(f"device {place.name!r} does not run {precision} artifacts; it runs: {allowed}")
+            command = missing(place, target)
+            if command is not None:
+                raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
+        return found
+
+    def _require_figures(self) -> None:
+        known = {figure for device in select(self.devices) for figure in figures(device)}
+        for row, _ in self.limits.given:
+            if row.figure not in known:
+                raise InputError(
+                    f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
+                    f"{', '.join(sorted(known))}; see `edgecnn devices`"
+                )
+
+    def onnx_activations(self) -> str:
+        """How an int8 ONNX file carries activations so that the devices run it fastest.
+
+        Raises:
+            InputError: no such device, or they want it differently.
+        """
+        wanted = {device.onnx_activations: device.name for device in select(self.devices) if "onnx" in device.targets}
+        if len(wanted) > 1:
+            said = ", ".join(f"{name} wants {kind}" for kind, name in wanted.items())
+            raise InputError(f"one ONNX file cannot suit every --device: {said}; export for one of them at a time")
+        return next(iter(wanted), "uint8")
+
+    def open_images(self) -> Images | None:
+        """The images to check on."""
+        if self.data is None:
+            return None
+        return open_images(
+            self.data,
+            demo_split="test",
+            labelled=True,
+            limit=self.limit,
+            seed=self.seed,
+            skip_bad=self.skip_bad_images,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One artifact to check.
+
+    Attributes:
+        path: its main file.
+        target: its format.
+        precision: one of ``artifact.PRECISIONS``.
+        size_bytes: of all its files.
+        metadata: how it is fed, and what of it is kept out of 8 bits.
+    """
+
+    path: Path
+    target: str
+    precision: str
+    size_bytes: int
+    metadata: Metadata
+
+    def declared(self, op: Op) -> bool:
+        """Whether the quantization says that the op stays out of 8 bits; ops are named after what they make."""
+        kept = (self.metadata.quantization or {}).get(KEPT, ())
+        return op.name.split("/")[0] in kept
+
+
+def check(
+    subjects: Sequence[Subject],
+    checking: Checking,
+    images: Images | None,
+    *,
+    reference: Reference | None,
+    oracle: Graph | None,
+) -> list[ReportEntry]:
+    """Run the artifacts, which all take the same images, and compare: one entry per artifact and device.
+
+    Args:
+        subjects: made from one network.
+        checking: where, and against which limits.
+        images: labelled, or ``None``.
+        reference: fp32, or ``None`` where there is none to compare with.
+        oracle: the quantized graph, or ``None``; the int8 artifacts are compared with it, integer by integer.
+
+    Raises:
+        InputError: images, labels and network do not fit together, or an artifact cannot be run.
+    """
+    by_target = {s.target: s for s in subjects}
+    precision = subjects[0].precision
+    runs = [_Run(by_target[t], device, checking) for t, device in checking.places(list(by_target), precision)]
+    executing = [run for run in runs if run.executes]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        try:
+            opening = [pool.submit(run.attempt, _nothing) for run in runs if not run.by_the_clock]
+            for run in runs:
+                if run.by_the_clock:
+                    run.attempt(_nothing)
+            _wait(opening)
+            if images is not None and executing:
+                _over_images(executing, images, subjects[0].metadata, reference, oracle, pool)
+            _wait([pool.submit(run.measure) for run in runs if not run.by_the_clock])
+            for run in runs:
+                if run.by_the_clock:
+                    run.measure()
+            return [run.entry(images) for run in runs]
+        finally:
+            for run in runs:
+                run.close()
+
+
+def _nothing(session: Session) -> None:
+    """What is done to a session to open it."""
+
+
+def _executes(device: Device) -> bool:
+    """Whether the device runs artifacts on images."""
+    return "accuracy" in figures(device)
+
+
+class _Run:
+    """An artifact open on a device, and what was found out about it until the device broke."""
+
+    def __init__(self, subject: Subject, device: Device, checking: Checking) -> None:
+        self.subject, self.device, self.checking = subject, device, checking
+        self.figures = figures(device)
+        self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
+        self.meter = AccuracyMeter(subject.metadata.label_offset)
+        self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
+        self.session: Session | None = None
+        self.fault: DeviceFault | None = None
+        self.stopped: str | None = None
+
+    @property
+    def executes(self) -> bool:
+        return _executes(self.device)
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether nothing else may run while it measures."""
+        return "latency" in self.figures and not KINDS[self.device.kind].elsewhere
+
+    def attempt(self, work: Callable[[Session], None]) -> None:
+        """Do some work on the open session; nothing, once the device is broken."""
+        if self.fault is not None:
+            return
+        try:
+            if self.session is None:
+                self.session = open_session(
+                    self.device, self.subject.path, threads=self.checking.threads, kernels=self.kernels
+                )
+            work(self.session)
+        except DeviceFault as fault:
+            self.fault = fault
+            self.close()
+
+    def close(self) -> None:
+        close = getattr(self.session, "close", None)
+        if close is not None:
+            close()
+
+    def count(
+        self, x: NDArray[np.float32], labels: NDArray[np.integer[Any]], expected: NDArray[np.float32] | None, total: int
+    ) -> None:
+        """Some images more; none on a slow device, once a limit cannot hold any more."""
+        if self.stopped is not None:
+            return
+        self.attempt(lambda session: self.meter.update(logits(session, x), labels, expected))
+        if self.fault is None and not self.by_the_clock:
+            accuracy = self.meter.result()
+            option = self.checking.limits.lost(accuracy, total)
+            if option is not None and accuracy.n < total:
+                self.stopped = f"stopped after {accuracy.n} of {total} images: {option} cannot hold any more"
+
+    def measure(self) -> None:
+        def work(session: Session) -> None:
+            self.usage = measure(self.device, session)
+
+        self.attempt(work)
+
+    def entry(self, images: Images | None) -> ReportEntry:
+        subject, checking, integer = self.subject, self.checking, self.subject.precision in INTEGER_PRECISIONS
+        ops = self.session.ops if self.session is not None else ()
+        float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
+        skipped = (f"{len(images.bad)} unreadable images were left out",) if images is not None and images.bad else ()
+        broken = (f"the device broke: {self.fault}",) if self.fault is not None else ()
+        findings = self.session.findings if self.session is not None else ()
+        entry = ReportEntry(
+            model=subject.metadata.model,
+            target=subject.target,
+            device=self.device.name,
+            artifact=str(subject.path),
+            size_bytes=subject.size_bytes,
+            precision=subject.precision,
+            accuracy=self.meter.result() if self.executes and images is not None and not broken else Accuracy(),
+            latency=self.usage.latency,
+            parity=self.parity,
+            beside_host=self.beside_host,
+            resources=self.usage.resources,
+            float_ops=float_ops,
+            findings=(
+                *findings,
+                *skipped,
+                *filter(None, [self.stopped]),
+                *checking.limits.left_out(self.figures),
+                *broken,
+            ),
+        )
+        return replace(entry, checks=tuple(self._checks(entry)))
+
+    def _checks(self, entry: ReportEntry) -> Iterator[Check]:
+        device, limits = self.device, self.checking.limits
+        if self.fault is not None:
+            yield Check.at_most("device_faults", 1, 0, "faults")
+        own = {
+            "max_sram_kib": device.limits.sram_kib,
+            "max_flash_kib": device.limits.flash_kib,
+            "npu_coverage": device.limits.npu_coverage,
+        }
+        has = {field: value for field, value in own.items() if getattr(limits, field) is None}
+        yield from replace(limits, **has).checks(entry, self.figures)
+        if entry.precision not in INTEGER_PRECISIONS:
+            return
+        if not self.checking.allow_float:
+            ops = self.session.ops if self.session is not None else ()
+            undeclared = [op for op in ops if op.is_float and not self.subject.declared(op)]
+            yield Check.at_most("float_ops", len(undeclared), 0, "ops")
+        if self.executes and entry.accuracy.n:
+            for name, found, allowed in (
+                ("host_lsb", entry.beside_host.max_lsb, device.tolerances.host_lsb),
+                ("oracle_lsb", entry.parity.max_lsb, device.tolerances.oracle_lsb),
+            ):
+                if found is not None and entry.target in allowed:
+                    yield Check.at_most(name, found, allowed[entry.target], "LSB")
+            agreement, needed = entry.beside_host.agreement, device.tolerances.host_agreement.get(entry.target)
+            if agreement is not None and needed is not None:
+                yield Check.at_least("host_agreement", agreement, needed, "percent")
+
+
+def _over_images(
+    runs: Sequence[_Run],
+    images: Images,
+    metadata: Metadata,
+    reference: Reference | None,
+    oracle: Graph | None,
+    pool: Executor,
+) -> None:
+    preprocess = metadata.preprocess
+    if preprocess is None:
+        raise InputError(
+            f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
+        )
+    outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
+    if not outputs:
+        return
+    classes = match_labels(images, metadata.labels, min(outputs), metadata.label_offset)
+    seen: list[NDArray[np.float32]] = []
+    busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
+    for pixels, labels in track(images.batches(preprocess, BATCH), "validate", math.ceil(len(images) / BATCH)):
+        assert labels is not None
+        x = preprocess.normalise(pixels)
+        expected = reference(x) if reference is not None else None
+        _wait(busy)
+        busy = [pool.submit(run.count, x, classes[labels], expected, len(images)) for run in runs]
+        if sum(map(len, seen)) < PARITY_IMAGES:
+            seen.append(x)
+    _wait(busy)
+    integer = [run for run in runs if run.subject.precision in INTEGER_PRECISIONS]
+    first = np.concatenate(seen)[:PARITY_IMAGES]
+    for run in integer:
+        if oracle is not None:
+            run.attempt(partial(_beside_oracle, run, oracle, first))
+        if run.device.kind != "host":
+            run.attempt(partial(_beside_host, run, first))
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _beside_oracle(run: _Run, oracle: Graph, inputs: NDArray[np.float32], session: Session) -> None:
+    run.parity = compare_with_oracle(session, oracle, inputs)
+
+
+def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> None:
+    run.beside_host = beside_host(run.subject.path, run.subject.target, inputs, session)

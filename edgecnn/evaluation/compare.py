@@ -1,0 +1,259 @@
+"""Two artifacts side by side: the same integers or which tensor differs, and how far apart their outputs are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
+from edgecnn.data import open_images
+from edgecnn.errors import InputError, unknown
+from edgecnn.evaluation.references import Reference, float_reference, session_reference
+from edgecnn.graph.ir import Graph, Metadata, QParams
+from edgecnn.graph.oracle import ARITHMETICS, run
+from edgecnn.graph.serialize import load
+from edgecnn.progress import track
+from edgecnn.source import with_overrides
+from edgecnn_converters.registry import converter
+from edgecnn_targets.devices import device
+from edgecnn_targets.layers import activations
+from edgecnn_targets.metrics import AccuracyMeter
+from edgecnn_targets.registry import open_session, runtime_of
+
+BATCH = 10
+SCALE_STEP = 3e-7  # OpenVINO holds the ends of a grid, from which its scale comes back within one float32 step
+Integers = Mapping[str, tuple[QParams, NDArray[Any] | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDistance:
+    """One activation of both artifacts, in steps of its grid."""
+
+    name: str
+    max_lsb: int
+    mean_lsb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What two artifacts have in common.
+
+    Attributes:
+        a, b: their paths.
+        same_integers: whether every quantized tensor of one is in the other, with equal integers, scales and zero
+            points; ``None`` where one of them has none.
+        differing: names of tensors that differ, or that one of them lacks.
+        n: images they were run on.
+        agreement: images on which both pick the same class, in percent.
+        sqnr_db: of B's logits beside A's.
+        max_lsb, mean_lsb: distance of their outputs in steps of A's output grid; ``None`` where A's output is float.
+        layers: on request, how far each activation is apart on one image, in the network's order.
+        findings: what to know about how the runtimes ran, one line each.
+    """
+
+    a: str
+    b: str
+    same_integers: bool | None
+    differing: tuple[str, ...]
+    n: int
+    agreement: float
+    sqnr_db: float
+    max_lsb: int | None
+    mean_lsb: float | None
+    layers: tuple[LayerDistance, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; ``parts_at`` is the first layer that differs at all."""
+        parts_at = next((layer.name for layer in self.layers if layer.max_lsb > 0), None)
+        return {**asdict(self), "parts_at": parts_at}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One artifact, open."""
+
+    path: Path
+    metadata: Metadata
+    integers: Integers
+    shape: tuple[int, ...]  # of one image, NHWC
+    grid: QParams | None  # of the output
+    run: Reference
+    findings: tuple[str, ...]
+    inside: Callable[[NDArray[np.float32], Mapping[str, QParams]], Mapping[str, NDArray[np.float32]]]
+
+
+def compare(
+    a: Path,
+    b: Path,
+    data: str,
+    *,
+    limit: int | None = None,
+    preprocess: str | None = None,
+    skip_bad: bool = False,
+    by_layer: bool = False,
+    exact_kernels: bool = False,
+    arithmetic: str = "litert",
+) -> Comparison:
+    """Compare two artifacts of any formats, or ``.edgecnn`` graphs: an int8 one runs in the integer oracle.
+
+    Args:
+        a, b: main files.
+        data: a folder of images, or ``demo``; labels are not needed.
+        limit: at most so many images.
+        preprocess: ``KEY=VALUE,…`` over what A says.
+        skip_bad: leave unreadable images out.
+        by_layer: also compare every activation, on the first image.
+        exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
+        arithmetic: whose rounding the integer oracle has, a key of ``ARITHMETICS``.
+
+    Raises:
+        InputError: a file is wrong, or they take different inputs or have different outputs.
+        MissingDependencyError: a runtime is not installed.
+    """
+    if arithmetic not in ARITHMETICS:
+        raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
+    left, right = (_open(path, exact_kernels, arithmetic) for path in (a, b))
+    if left.shape != right.shape:
+        raise InputError(
+            f"{a} takes images of {left.shape} and {b} of {right.shape}; only equal inputs can be compared"
+        )
+    metadata = with_overrides(left.metadata, preprocess, None)
+    feed = metadata.preprocess or right.metadata.preprocess
+    if feed is None:
+        raise InputError(f"neither {a} nor {b} says how images are fed; pass --preprocess resize=HxW,mean=…,std=…")
+    own = right.metadata.preprocess if preprocess is None else None
+    images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad)
+    meter, worst, total, count = AccuracyMeter(), 0, 0, 0
+    layers: tuple[LayerDistance, ...] = ()
+    for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH)):
+        x = feed.normalise(pixels)
+        y = feed.renormalised(x, own)
+        if by_layer and not layers:
+            layers = _by_layer(left, right, x[:1], y[:1])
+        mine, theirs = left.run(x), right.run(y)
+        meter.update(theirs, None, mine)
+        if left.grid is not None:
+            apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))
+            worst, total, count = max(worst, int(apart.max())), total + int(apart.sum()), count + apart.size
+    figures = meter.result()
+    assert figures.agreement is not None
+    assert figures.sqnr_db is not None
+    differing = differences(left.integers, right.integers)
+    return Comparison(
+        a=str(a),
+        b=str(b),
+        same_integers=not differing if left.integers and right.integers else None,
+        differing=differing if left.integers and right.integers else (),
+        n=figures.n,
+        agreement=figures.agreement,
+        sqnr_db=figures.sqnr_db,
+        max_lsb=worst if count else None,
+        mean_lsb=total / count if count else None,
+        layers=layers,
+        findings=tuple(f"{side.path}: {finding}" for side in (left, right) for finding in side.findings),
+    )
+
+
+def _by_layer(left: _Side, right: _Side, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[LayerDistance, ...]:
+    """Every activation that both have, in the order of A's file; one image, as A takes it and as B does."""
+    if not (left.grid and right.grid):
+        raise InputError("--layers compares integers: both artifacts must be int8")
+    grids = {k: quant for k, (quant, values) in left.integers.items() if values is None and k in right.integers}
+    mine, theirs = left.inside(x, grids), right.inside(y, grids)
+    found = []
+    for name in (k for k in grids if k in mine and k in theirs):
+        a, b = (grids[name].quantize(side[name]).astype(np.int64) for side in (mine, theirs))
+        apart = np.abs(a - b.reshape(a.shape))
+        found.append(LayerDistance(name=name, max_lsb=int(apart.max()), mean_lsb=float(apart.mean())))
+    return tuple(found)
+
+
+def differences(a: Integers, b: Integers) -> tuple[str, ...]:
+    """Names of the quantized tensors that are not the same in both, in order."""
+    return tuple(name for name in dict.fromkeys([*a, *b]) if not (name in a and name in b and _equal(a[name], b[name])))
+
+
+def _equal(a: tuple[QParams, NDArray[Any] | None], b: tuple[QParams, NDArray[Any] | None]) -> bool:
+    (grid, values), (other, others) = a, b
+    same_grid = (
+        grid.dtype == other.dtype
+        and grid.scale.shape == other.scale.shape
+        and np.allclose(grid.scale, other.scale, rtol=SCALE_STEP, atol=0)
+        and np.array_equal(grid.zero_point, other.zero_point)
+    )
+    if values is None or others is None:
+        return same_grid and values is others
+    return same_grid and np.array_equal(values.reshape(-1), others.reshape(-1))
+
+
+def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
+    if path.suffix == ".edgecnn":
+        return _open_graph(path, arithmetic)
+    row = runtime_of(path)
+    if not path.is_file():
+        raise InputError(f"no artifact at {path}; give a file that `edgecnn export` wrote")
+    read_manifest(path, row.target)
+    reader = converter(row.target)
+    files, precision, metadata = reader.described(path)
+    integers = reader.integers(*files) if precision in (*INTEGER_PRECISIONS, "w8") else {}
+    kernels = row.exact if exact_kernels else None
+    session = open_session(device("host"), path, kernels=kernels)
+    port = session.input
+    made = integers.get(session.output.name)
+    grid = made[0] if made is not None and precision in INTEGER_PRECISIONS else None
+    return _Side(
+        path=path,
+        metadata=metadata or Metadata(model=path.stem),
+        integers=integers,
+        shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
+        grid=grid,
+        run=session_reference(session),
+        findings=session.findings,
+        inside=lambda x, grids: activations(row.target, path, x, _plain(grids), kernels=kernels),
+    )
+
+
+def _plain(grids: Mapping[str, QParams]) -> dict[str, tuple[float, int]]:
+    return {name: (float(quant.scale[0]), int(quant.zero_point[0])) for name, quant in grids.items()}
+
+
+def _open_graph(path: Path, arithmetic: str) -> _Side:
+    graph = load(path)
+    ordered = {t.name: t for t in (*graph.activations(), *graph.tensors.values())}  # activations as they are made
+    integers = {t.name: (t.quant, t.integers) for t in ordered.values() if t.quant is not None}
+    grid = graph.tensors[graph.outputs[0]].quant
+    return _Side(
+        path=path,
+        metadata=graph.metadata,
+        integers=integers,
+        shape=graph.tensors[graph.inputs[0]].shape[1:],
+        grid=grid,
+        run=_oracle(graph, arithmetic) if grid is not None else float_reference(graph),
+        findings=(f"the integer oracle rounds as {arithmetic} does",) if grid is not None else (),
+        inside=lambda x, grids: _oracle_inside(graph, arithmetic, x, grids),
+    )
+
+
+def _oracle_inside(
+    graph: Graph, arithmetic: str, x: NDArray[np.float32], grids: Mapping[str, QParams]
+) -> Mapping[str, NDArray[np.float32]]:
+    into = graph.tensors[graph.inputs[0]].quant
+    assert into is not None
+    names = {t.name for t in graph.activations()} & set(grids)
+    found = run(graph, into.quantize(x), keep=names, arithmetic=arithmetic)
+    return {name: grids[name].dequantize(made) for name, made in found.items()}
+
+
+def _oracle(graph: Graph, arithmetic: str) -> Reference:
+    into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
+    assert into is not None
+    assert out is not None
+    name = graph.outputs[0]
+    return lambda x: out.dequantize(run(graph, into.quantize(x), arithmetic=arithmetic)[name]).reshape(len(x), -1)

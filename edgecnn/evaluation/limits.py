@@ -1,0 +1,189 @@
+"""What a user demands of an artifact's figures. A row per limit; every row is an option of the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from edgecnn.errors import InputError
+from edgecnn.report.record import Accuracy, Check, ReportEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One limit.
+
+    Attributes:
+        field: of ``Limits``.
+        figure: what a device must find out for it, of ``edgecnn_targets.registry.FIGURES``.
+        name: of the check.
+        place: of the figure in a report entry.
+        bound: ``max`` or ``min``.
+        unit: of the figure.
+        help: for the option.
+    """
+
+    field: str
+    figure: str
+    name: str
+    place: tuple[str, str]
+    bound: str
+    unit: str
+    help: str
+
+    @property
+    def option(self) -> str:
+        """``--max-drop``."""
+        return f"--{self.field.replace('_', '-')}"
+
+    def check(self, entry: ReportEntry, limit: float) -> Check:
+        """The entry's figure beside a limit."""
+        value = getattr(getattr(entry, self.place[0]), self.place[1])
+        return Check(name=self.name, value=value, limit=limit, unit=self.unit, bound=self.bound)
+
+
+ROWS = (
+    Row(
+        field="max_drop",
+        figure="accuracy",
+        name="drop",
+        place=("accuracy", "drop"),
+        bound="max",
+        unit="points",
+        help="fp32 top-1 minus artifact top-1",
+    ),
+    Row(
+        field="min_agreement",
+        figure="accuracy",
+        name="agreement",
+        place=("accuracy", "agreement"),
+        bound="min",
+        unit="percent",
+        help="images on which artifact and fp32 agree",
+    ),
+    Row(
+        field="max_latency_ms",
+        figure="latency",
+        name="latency",
+        place=("latency", "median_ms"),
+        bound="max",
+        unit="ms",
+        help="median of one inference, measured",
+    ),
+    Row(
+        field="max_instructions",
+        figure="instructions",
+        name="instructions",
+        place=("latency", "instructions"),
+        bound="max",
+        unit="instructions",
+        help="of one inference, counted by an emulator",
+    ),
+    Row(
+        field="max_cycles",
+        figure="cycles",
+        name="cycles",
+        place=("resources", "cycles"),
+        bound="max",
+        unit="cycles",
+        help="of one inference, of a microcontroller or an NPU",
+    ),
+    Row(
+        field="max_sram_kib",
+        figure="sram_kib",
+        name="sram_kib",
+        place=("resources", "sram_kib"),
+        bound="max",
+        unit="KiB",
+        help="memory for activations",
+    ),
+    Row(
+        field="max_flash_kib",
+        figure="flash_kib",
+        name="flash_kib",
+        place=("resources", "flash_kib"),
+        bound="max",
+        unit="KiB",
+        help="memory for weights and code",
+    ),
+    Row(
+        field="npu_coverage",
+        figure="npu_coverage",
+        name="npu_coverage",
+        place=("resources", "npu_coverage"),
+        bound="min",
+        unit="percent",
+        help="ops that the NPU runs, at least",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a user demands; ``None`` demands nothing. The fields are those of ``ROWS``, which say what each means.
+
+    Raises:
+        InputError: a limit is not finite.
+    """
+
+    max_drop: float | None = None
+    min_agreement: float | None = None
+    max_latency_ms: float | None = None
+    max_instructions: float | None = None
+    max_cycles: float | None = None
+    max_sram_kib: float | None = None
+    max_flash_kib: float | None = None
+    npu_coverage: float | None = None
+
+    def __post_init__(self) -> None:
+        for row, value in self.given:
+            if not math.isfinite(value):
+                raise InputError(f"{row.option} {value}: give a finite number")
+
+    @property
+    def given(self) -> list[tuple[Row, float]]:
+        """The limits that demand something."""
+        values = ((row, getattr(self, row.field)) for row in ROWS)
+        return [(row, value) for row, value in values if value is not None]
+
+    @property
+    def comparing(self) -> list[str]:
+        """The options given that compare with fp32, and so need images and a reference."""
+        return [row.option for row, _ in self.given if row.figure == "accuracy"]
+
+    @property
+    def measuring(self) -> list[str]:
+        """The options given that need the artifact run or counted, and no images."""
+        return [row.option for row, _ in self.given if row.figure != "accuracy"]
+
+    def lost(self, accuracy: Accuracy, total: int) -> str | None:
+        """The option of a limit that cannot hold any more, whatever the images that are left give; or ``None``.
+
+        Args:
+            accuracy: of the images so far.
+            total: images in the set.
+        """
+        left = 100 * (total - accuracy.n)
+        if self.max_drop is not None and accuracy.drop is not None:
+            least = (accuracy.drop * accuracy.n - left) / total
+            if least > self.max_drop:
+                return f"--max-drop {self.max_drop:g}"
+        if self.min_agreement is not None and accuracy.agreement is not None:
+            most = (accuracy.agreement * accuracy.n + left) / total
+            if most < self.min_agreement:
+                return f"--min-agreement {self.min_agreement:g}"
+        return None
+
+    def checks(self, entry: ReportEntry, figures: Collection[str]) -> Iterator[Check]:
+        """The limits given, beside the entry's figures; those whose figure the device does not find out are not there,
+        ``left_out`` says so."""
+        return (row.check(entry, value) for row, value in self.given if row.figure in figures)
+
+    def left_out(self, figures: Collection[str]) -> tuple[str, ...]:
+        """A line per limit that a device with these figures cannot be held to."""
+        return tuple(
+            f"{row.option} is not checked here: this device has no figure for it"
+            for row, _ in self.given
+            if row.figure not in figures
+        )

@@ -1,0 +1,70 @@
+"""The oracle: an integer graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
+
+It knows no converter and no runtime; every runtime is compared with it. Sources are named function by function in
+``fixed_point.py``, ``parameters.py`` and ``kernels.py``. ``arithmetic.py`` says where fast runtimes round otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError, unknown
+from edgecnn.graph.contract import check_integers
+from edgecnn.graph.ir import Graph
+from edgecnn.graph.oracle.arithmetic import ARITHMETICS
+from edgecnn.graph.oracle.parameters import Call
+
+__all__ = ["ARITHMETICS", "run"]
+
+
+def run(
+    graph: Graph, x: NDArray[Any], *, keep: Collection[str] = (), arithmetic: str = "litert"
+) -> dict[str, NDArray[Any]]:
+    """Integers of the graph's outputs, and of the activations named in ``keep``.
+
+    Args:
+        graph: all integers (int8, int16 or both), by the numerics contract; one input.
+        x: the input's integers, of its type, NHWC (or NC), any batch.
+        keep: further activations to return. The others are freed after their last reader.
+        arithmetic: whose rounding, a key of ``ARITHMETICS``; by default that of LiteRT's reference kernels.
+
+    Returns:
+        Tensor name to integers.
+
+    Raises:
+        InputError: the graph breaks the contract, the input does not fit, ``keep`` names no activation, or there is no
+            such arithmetic.
+    """
+    if arithmetic not in ARITHMETICS:
+        raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
+    kernels = ARITHMETICS[arithmetic]
+    check_integers(graph)
+    (name,) = graph.inputs
+    wanted, quant = graph.tensors[name].shape[1:], graph.tensors[name].quant
+    assert quant is not None
+    if x.dtype != quant.dtype or x.shape[1:] != wanted:
+        raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes {quant.dtype} of shape (batch, *{wanted})")
+    made = [t.name for t in graph.activations()]
+    strange = set(keep) - set(made)
+    if strange:
+        raise InputError(unknown("activation", min(strange), made))
+    needed = {*graph.outputs, *keep}
+    last = {source: i for i, node in enumerate(graph.nodes) for source in node.inputs}
+    values: dict[str, NDArray[Any]] = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
+    values[name] = x
+    for i, node in enumerate(graph.nodes):
+        call = Call(
+            attrs=node.attrs,
+            inputs=[graph.tensors[source] for source in node.inputs],
+            output=graph.tensors[node.output],
+            values=[values[source] for source in node.inputs],
+        )
+        wide = call.wide or node.op == "requantize"  # no runtime has fast kernels for these: LiteRT's own run
+        values[node.output] = (ARITHMETICS["litert"] if wide else kernels)[node.op](call)
+        for source in node.inputs:
+            if last[source] == i and source not in needed:
+                values.pop(source, None)
+    return {key: values[key] for key in made if key in needed}

@@ -1,0 +1,148 @@
+"""The same sums, rounded as fast runtimes round them: once, in float32, where LiteRT's reference kernels round twice.
+
+An artifact's sums are the same integers everywhere. A runtime's own arithmetic lets it be held to the oracle exactly,
+instead of within a distance that a fault could hide in. What is not here is as in ``kernels.py``.
+
+Sources: XNNPACK ``src/microparams-init.c`` (``qs8_add``), ``src/qs8-qc8w-gemm`` and its siblings (``fp32`` kernels);
+ONNX Runtime ``mlas/lib/qladd.cpp``, ``qlmul.cpp``, ``qlgavgpool.cpp``, ``quantize.cpp`` (``MlasRequantizeOutput``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.oracle.kernels import (
+    KERNELS,
+    Integers,
+    connected,
+    convolved,
+    multiplied,
+    pooled_sums,
+    requantized,
+    summed,
+)
+from edgecnn.graph.oracle.parameters import Call, quant_of
+
+Kernel = Callable[[Call], Integers]
+ADD_BITS = 20  # XNNPACK's larger multiplier of an add is in [2**20, 2**21)
+
+
+def _once(
+    c: Call, sums: NDArray[Any], scale: NDArray[np.float32] | np.float32, bias: int | NDArray[Any] = 0
+) -> Integers:
+    """``float32(sum + bias) * scale`` to the nearest integer, halves to even."""
+
+    def to_grid(part: NDArray[Any]) -> NDArray[np.int64]:
+        made: NDArray[np.int64] = np.rint((part.astype(np.int64) + bias).astype(np.float32) * scale).astype(np.int64)
+        return made
+
+    return requantized(c, sums, to_grid)
+
+
+def _weighted(sums: Callable[[Call], NDArray[Any]]) -> Kernel:
+    def kernel(c: Call) -> Integers:
+        """One scale per output channel: ``s_in * s_w[c] / s_out``, each step in float32."""
+        return _once(c, sums(c), c.scale(0) * quant_of(c.inputs[1]).scale / c.scale(-1), c.values[2].astype(np.int64))
+
+    return kernel
+
+
+def _mul(c: Call) -> Integers:
+    return _once(c, multiplied(c), c.scale(0) * c.scale(1) / c.scale(-1))
+
+
+def _mean(c: Call) -> Integers:
+    _, height, width, _ = c.inputs[0].shape
+    return _once(c, summed(c), c.scale(0) / (c.scale(-1) * np.float32(height * width)))
+
+
+def _mean_xnnpack(*, fused: bool) -> Kernel:
+    """``sum * scale + offset`` of the integers as they are: the zero points are in the offset, both in float32. Arm
+    multiplies and adds at once (``fused``), x86 rounds the product. Found by fitting 24,576 means on each, most of them
+    half way between two integers; every other order of the same steps misses some."""
+
+    def kernel(c: Call) -> Integers:
+        _, height, width, _ = c.inputs[0].shape
+        scale = c.scale(0) / c.scale(-1) * (np.float32(1) / np.float32(height * width))
+        base, zero = c.zero(0) * height * width, np.float32(c.zero(-1))
+
+        def times_scale(integers: NDArray[Any] | int, plus: np.floating[Any]) -> NDArray[np.float32]:
+            if fused:
+                return np.asarray(np.float64(integers) * np.float64(scale) + np.float64(plus), np.float32)
+            return np.asarray(np.float32(integers) * scale + plus, np.float32)
+
+        offset = np.float32(times_scale(-base, zero))
+        return requantized(
+            c, summed(c) + base, lambda part: np.rint(times_scale(part, offset)).astype(np.int64) - c.zero(-1)
+        )
+
+    return kernel
+
+
+def _add_xnnpack(c: Call) -> Integers:
+    """Both inputs times their scale over the output's as integers of up to 21 bits, added, shifted, halves up."""
+    ratios = np.array([c.scale(0), c.scale(1)], np.float32) / c.scale(-1)
+    shift = ADD_BITS - (int(np.frexp(ratios.max())[1]) - 1)
+    first, second = (int(m) for m in np.rint(np.ldexp(ratios.astype(np.float64), shift)))
+    left, right = (c.values[k].astype(np.int64) - c.zero(k) for k in (0, 1))
+    return requantized(c, left * first + right * second, lambda part: (part + (1 << (shift - 1))) >> shift)
+
+
+def _add_mlas(c: Call) -> Integers:
+    """In float32 with fused multiply-adds, on the unsigned grid (zero points + 128): the second input first."""
+    a, b = (np.float32(c.scale(k) / c.scale(-1)) for k in (0, 1))
+    zeros = [np.float32(c.zero(k) + 128) for k in (0, 1, -1)]
+    fixed = zeros[2] - (a * zeros[0] + b * zeros[1])
+    left, right = (c.values[k].astype(np.float64) + 128 for k in (0, 1))
+    made = (left * a + (right * b + fixed).astype(np.float32)).astype(np.float32)
+    return requantized(c, made, lambda part: np.rint(part).astype(np.int64) - 128 - c.zero(-1))
+
+
+def _avg_pool(c: Call) -> Integers:
+    """The mean of the centred integers, halves to even."""
+    sums, counts = pooled_sums(c, c.values[0].astype(np.int32))
+    mean = (sums - c.zero(0) * counts) / counts
+    return requantized(c, mean, lambda part: np.rint(part).astype(np.int64))
+
+
+def _avg_pool_mlas(c: Call) -> Integers:
+    """The mean of the real values, in float32, its zero point (+ 128) added before it is rounded."""
+    sums, counts = pooled_sums(c, _real(c))
+    made = sums / counts.astype(np.float32) / c.scale(-1) + np.float32(c.zero(-1) + 128)
+    return requantized(c, made, lambda part: np.rint(part).astype(np.int64) - 128 - c.zero(-1))
+
+
+def _real(c: Call) -> NDArray[np.float32]:
+    centred: NDArray[np.float32] = c.values[0].astype(np.float32) - np.float32(c.zero(0))
+    return centred * c.scale(0)
+
+
+def _hard_swish(c: Call) -> Integers:
+    """In float32: ``x * clip(x / 6 + 1 / 2, 0, 1)``."""
+    real = _real(c)
+    gate = np.clip(real * np.float32(1 / 6) + np.float32(0.5), 0, 1)
+    return requantized(c, real * gate, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
+
+
+def _of_bytes(op: str, kernel: Kernel) -> Kernel:
+    """The kernel; of int16, LiteRT's: no other runtime has its own."""
+    return lambda c: KERNELS[op](c) if c.wide else kernel(c)
+
+
+def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
+    once = {"conv2d": _weighted(convolved), "fully_connected": _weighted(connected), "mul": _mul, "mean": _mean}
+    return {**KERNELS, **{op: _of_bytes(op, kernel) for op, kernel in {**once, **changed}.items()}}
+
+
+ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
+    "litert": KERNELS,
+    "xnnpack": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=False)}),
+    "xnnpack_arm": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=True)}),
+    "onnxruntime": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool_mlas}),
+    "openvino": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool}),
+}
+"""Name of an arithmetic to its kernels, one per op. ``litert`` is LiteRT's reference kernels bit for bit."""

@@ -1,0 +1,141 @@
+"""The fixed-point multipliers of each op: what LiteRT computes once, in ``Prepare``, from the scales.
+
+The oracle's kernels and the C converter take them from here. Where LiteRT computes a multiplier in float32, so does
+this: the last bit of it decides roundings. Names in docstrings are LiteRT's functions, or files under ``kernels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import QParams, Tensor
+from edgecnn.graph.oracle import fixed_point as fp
+
+LOW, HIGH = -128, 127
+ADD_SHIFT, ADD_SHIFT_INT16 = 20, 15  # bits that add.cc gives its inputs below the point
+Multiplier = tuple[fp.Integers, fp.Integers]
+"""(multiplier, shift), as ``fixed_point.quantize_multiplier`` returns them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One node to run: attributes, the tensors' descriptions, and the integers of its inputs."""
+
+    attrs: Mapping[str, Any]
+    inputs: list[Tensor]
+    output: Tensor
+    values: list[NDArray[Any]]
+
+    def scale(self, k: int) -> np.float32:
+        """Scale of input ``k``; of the output for -1."""
+        return np.float32(quant_of(self.output if k < 0 else self.inputs[k]).scale[0])
+
+    def zero(self, k: int) -> int:
+        """Zero point of input ``k``; of the output for -1."""
+        return int(quant_of(self.output if k < 0 else self.inputs[k]).zero_point[0])
+
+    @property
+    def dtype(self) -> str:
+        """Of the output."""
+        return quant_of(self.output).dtype
+
+    @property
+    def wide(self) -> bool:
+        """Whether the output is int16."""
+        return self.dtype == "int16"
+
+    @property
+    def add_shift(self) -> int:
+        """Bits that add.cc gives the inputs below the point."""
+        return ADD_SHIFT_INT16 if self.wide else ADD_SHIFT
+
+    def every(self, k: int) -> fp.Integers:
+        """Each integer that input ``k`` can hold, in order."""
+        low, high = quant_of(self.inputs[k]).limits
+        return np.arange(low, high + 1, dtype=np.int64)
+
+    def looked_up(self, table: NDArray[Any], k: int) -> NDArray[Any]:
+        """The entries of a table, made for ``every(k)``, that the integers of input ``k`` point at."""
+        return table[self.values[k].astype(np.int32) - quant_of(self.inputs[k]).limits[0]]
+
+    def limits(self, activation: str) -> tuple[int, int]:
+        """Output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
+        low, high = quant_of(self.output).limits
+        if activation in ("relu", "relu6"):
+            low = max(low, self.zero(-1))
+        if activation == "relu6":
+            high = min(high, self.zero(-1) + int(fp.round_away(np.float32(6) / self.scale(-1))))
+        return low, high
+
+
+def quant_of(tensor: Tensor) -> QParams:
+    """The parameters of a tensor that is known to be quantized."""
+    assert tensor.quant is not None
+    return tensor.quant
+
+
+def weighted(c: Call) -> Multiplier:
+    """Of conv2d and fully_connected, one per output channel (``PopulateConvolutionQuantizationParams``).
+
+    A fully_connected whose weight has one scale goes LiteRT's per-tensor way, in float32
+    (``GetQuantizedConvolutionMultipler``).
+    """
+    weight = c.inputs[1]
+    if quant_of(weight).axis is None and len(weight.shape) == 2:
+        weight_scale = np.broadcast_to(quant_of(weight).scale, weight.shape[:1])
+        scale = (c.scale(0) * weight_scale).astype(np.float64)
+        return fp.quantize_multiplier(scale / _real(c.scale(-1)))
+    return fp.quantize_multiplier(real_weighted(c))
+
+
+def real_weighted(c: Call) -> NDArray[np.float64]:
+    """Of conv2d and fully_connected, one per output channel, as they are before they become integers."""
+    weight = c.inputs[1]
+    weight_scale = np.broadcast_to(quant_of(weight).scale, weight.shape[:1])
+    product: NDArray[np.float64] = _real(c.scale(0)) * weight_scale.astype(np.float64)
+    return product / _real(c.scale(-1))
+
+
+def add(c: Call) -> tuple[Multiplier, Multiplier, Multiplier]:
+    """Of both inputs, shifted left by ``add_shift``, to twice the larger scale; of their sum to the output (add.cc)."""
+    twice = 2 * _real(max(c.scale(0), c.scale(1)))
+    first, second = (fp.quantize_multiplier(_real(c.scale(k)) / twice) for k in (0, 1))
+    return first, second, fp.quantize_multiplier(twice / (2.0**c.add_shift * _real(c.scale(-1))))
+
+
+def mul(c: Call) -> Multiplier:
+    """Of the product of the centred integers (mul.cc)."""
+    return fp.quantize_multiplier(np.float64(c.scale(0) * c.scale(1) / c.scale(-1)))
+
+
+def rescaling(c: Call) -> Multiplier:
+    """Of the centred integers of the one input (activations.cc, ``QuantizedReluX``)."""
+    return fp.quantize_multiplier(np.float64(c.scale(0) / c.scale(-1)))
+
+
+def requantize(c: Call) -> Multiplier:
+    """Of the centred integers of the one input (quantize.cc)."""
+    return fp.quantize_multiplier(_real(c.scale(0)) / _real(c.scale(-1)))
+
+
+def mean(c: Call) -> Multiplier:
+    """Of sums: 1 / count goes into the multiplier, truncated, with as many bits as keep it in 31 (reduce.cc)."""
+    _, height, width, _ = c.inputs[0].shape
+    count = height * width
+    multiplier, shift = requantize(c)
+    bits = min(count.bit_length() - 1, 32, 31 + int(shift))
+    return (multiplier << bits) // count, shift - bits
+
+
+def softmax(c: Call) -> Multiplier:
+    """Of a difference of integers, to Q5.26 (``PreprocessSoftmaxScaling``, beta 1)."""
+    return fp.quantize_multiplier(min(_real(c.scale(0)) * 2.0**26, 2.0**31 - 1))
+
+
+def _real(x: np.float32) -> np.float64:
+    return np.float64(x)

@@ -1,0 +1,190 @@
+"""Four ways from N channels to N channels: what each costs, beside what theory says, and on a device.
+
+Sources: depthwise separable, Howard et al. 2017 (arXiv:1704.04861, section 3.1: the ratio 1/N + 1/k**2); bottleneck,
+He et al. 2016 (arXiv:1512.03385, fig. 5 right); inverted residual, Sandler et al. 2018 (arXiv:1801.04381, table 1).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
+from edgecnn.models.count import size_of_module
+from edgecnn.quant.recipe import DEFAULT, recipe
+from edgecnn_converters.registry import converter
+from edgecnn_targets.devices import device
+from edgecnn_targets.registry import figures, measure, missing, open_session
+
+REDUCTION = 4  # of a bottleneck's channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all four blocks have in common.
+
+    Attributes:
+        channels: of the input and the output; a multiple of 4.
+        side: of the map, in pixels.
+        kernel: odd.
+        expand: of the inverted residual.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+
+    channels: int = 64
+    side: int = 28
+    kernel: int = 3
+    expand: int = 6
+
+    def __post_init__(self) -> None:
+        if self.channels % REDUCTION:
+            raise InputError(f"{self.channels} channels: the bottleneck needs a multiple of {REDUCTION}")
+        if self.kernel % 2 == 0:
+            raise InputError(f"kernel {self.kernel}: an even one has no middle; take an odd one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """One block.
+
+    Attributes:
+        block: its name.
+        parameters: weights of its convolutions (batch norm folds away).
+        macs: multiply-accumulates for one map.
+        ratio: its MACs over those of the standard convolution.
+        theory: the same, from the formula.
+        formula: of the ratio; N channels, kernel k, expansion t.
+        instructions: of one int8 inference on the device; ``None`` without one.
+        instruction_ratio: over those of the standard convolution.
+    """
+
+    block: str
+    parameters: int
+    macs: int
+    ratio: float
+    theory: float
+    formula: str
+    instructions: int | None = None
+    instruction_ratio: float | None = None
+
+
+class _Block(nn.Module):
+    """Convolutions in a row, plus the input where there is a shortcut. (N, C, H, W) to the same."""
+
+    def __init__(self, layers: list[nn.Module], *, shortcut: bool) -> None:
+        super().__init__()
+        self.layers, self.shortcut = nn.Sequential(*layers), shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same."""
+        out: torch.Tensor = self.layers(x)
+        return x + out if self.shortcut else out
+
+
+def _conv(inputs: int, outputs: int, kernel: int, *, depthwise: bool = False, act: bool = True) -> nn.Sequential:
+    groups = inputs if depthwise else 1
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, *([nn.ReLU6()] if act else []))
+
+
+def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
+    """Name to module, the theoretical ratio of MACs to a standard convolution's, and its formula."""
+    n, k, t = setting.channels, setting.kernel, setting.expand
+    inner, hidden = n // REDUCTION, n * t
+    return {
+        "standard": (_Block([_conv(n, n, k)], shortcut=False), 1.0, "1"),
+        "depthwise separable": (
+            _Block([_conv(n, n, k, depthwise=True), _conv(n, n, 1)], shortcut=False),
+            1 / n + 1 / k**2,
+            "1/N + 1/k^2",
+        ),
+        "bottleneck": (
+            _Block([_conv(n, inner, 1), _conv(inner, inner, k), _conv(inner, n, 1, act=False)], shortcut=True),
+            2 / (REDUCTION * k**2) + 1 / REDUCTION**2,
+            f"2/({REDUCTION}k^2) + 1/{REDUCTION}^2",
+        ),
+        "inverted residual": (
+            _Block(
+                [_conv(n, hidden, 1), _conv(hidden, hidden, k, depthwise=True), _conv(hidden, n, 1, act=False)],
+                shortcut=True,
+            ),
+            2 * t / k**2 + t / n,
+            "2t/k^2 + t/N",
+        ),
+    }
+
+
+def costs(setting: Setting, place: str | None = None) -> list[Cost]:
+    """Each block's cost; with the name of a device, instructions of its int8 form there too.
+
+    Raises:
+        InputError: no such device, or it counts no instructions.
+        MissingDependencyError: it is not set up.
+    """
+    if place is not None:
+        _require(place)
+    shape = (setting.channels, setting.side, setting.side)
+    with torch.device("meta"):
+        sizes = {name: size_of_module(module, shape) for name, (module, _, _) in blocks(setting).items()}
+    torch.manual_seed(0)
+    counted = {
+        name: None if place is None else _instructions(module, shape, place)
+        for name, (module, _, _) in blocks(setting).items()
+    }
+    standard, first = sizes["standard"], counted["standard"]
+    found = []
+    for name, (_, theory, formula) in blocks(setting).items():
+        count = counted[name]
+        found.append(
+            Cost(
+                block=name,
+                parameters=sizes[name].parameters,
+                macs=sizes[name].macs,
+                ratio=sizes[name].macs / standard.macs,
+                theory=theory,
+                formula=formula,
+                instructions=count,
+                instruction_ratio=None if count is None or first is None else count / first,
+            )
+        )
+    return found
+
+
+def _require(name: str) -> None:
+    place = device(name)
+    if "instructions" not in figures(place):
+        raise InputError(f"{name} counts no instructions; it finds out: {', '.join(figures(place))}")
+    command = missing(place, place.targets[0])
+    if command is not None:
+        raise MissingDependencyError(f"{name} cannot run {place.targets[0]} here; install what it needs: {command}")
+
+
+def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:
+    """Instructions of one inference of the int8 form, with weights and input of noise: counts do not depend on them."""
+    from edgecnn.artifact import write_artifact
+    from edgecnn.quant.calibrate import calibrate
+    from edgecnn.quant.ptq import images_needed, quantize
+
+    place, steps = device(name), recipe(DEFAULT)
+    target = place.targets[0]
+    graph = capture(module, shape, Metadata(model="block"))
+    noise = np.random.default_rng(0).standard_normal((4, *shape[1:], shape[0]), np.float32)
+    graph = quantize(graph, calibrate(graph, [noise], keep=images_needed(steps)), steps)
+    emission = converter(target).convert(graph, precision="int8")
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(place, write_artifact(Path(folder), "block", emission, graph.metadata, {}))
+        try:
+            return measure(place, session).latency.instructions
+        finally:
+            close = getattr(session, "close", None)
+            if close is not None:
+                close()

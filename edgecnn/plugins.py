@@ -1,0 +1,60 @@
+"""Registries that any installed package may add to, through entry points. What ships with edgecnn uses the same doors.
+
+An entry point names an object; the group says of which type. A registry is read once in a process.
+Source: Python Packaging User Guide, "Entry points specification".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar, cast
+
+from edgecnn.errors import InputError
+
+INTERFACE = 1
+"""Version of what a plugin must offer. An object that asks for a newer one, in ``interface``, is refused."""
+T = TypeVar("T")
+
+
+def registry(group: str, kind: type[T]) -> Mapping[str, T]:
+    """Return what all installed packages offer in a group, by entry point name; what ships comes first.
+
+    Args:
+        group: ``converters``, ``runtimes``, ``steps`` …: entry points of ``edgecnn.GROUP``.
+        kind: the type of the objects.
+
+    Raises:
+        InputError: a plugin fails to import, has the name of another, is of another type, or needs a newer edgecnn.
+    """
+    return cast("Mapping[str, T]", _read(group, kind))
+
+
+@cache
+def _read(group: str, kind: Any) -> Mapping[str, object]:
+    points = sorted(entry_points(group=f"edgecnn.{group}"), key=lambda point: _package(point) != "edgecnn")
+    found: dict[str, object] = {}
+    owners: dict[str, str] = {}
+    for point in points:
+        where = f"plugin {point.name!r} of package {_package(point)}"
+        if point.name in found:
+            raise InputError(f"{where}: {owners[point.name]} has {group} {point.name!r} too; uninstall one of them")
+        try:
+            loaded = point.load()
+        except Exception as error:  # another's code may raise anything; it is named, not hidden
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise InputError(f"{where} cannot be imported ({reason}); mend or uninstall it") from error
+        if not isinstance(loaded, kind):
+            raise InputError(f"{where} is a {type(loaded).__name__}; edgecnn.{group} takes a {kind.__name__}")
+        wanted = getattr(loaded, "interface", INTERFACE)
+        if wanted > INTERFACE:
+            raise InputError(f"{where} needs plugin interface {wanted}; this edgecnn has {INTERFACE}: upgrade edgecnn")
+        found[point.name], owners[point.name] = loaded, _package(point)
+    if "edgecnn" not in owners.values():
+        raise InputError(f"no {group} of edgecnn's own are registered: install it (pip install -e . in a clone)")
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"

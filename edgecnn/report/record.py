@@ -1,0 +1,235 @@
+"""The report: one entry per artifact and device, its figures, and the checks made of them. Knows no runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgecnn.errors import InputError
+from edgecnn.files import write_json
+
+STEPS = ("capture", "calibrate", "quantize", "convert", "validate")
+SQNR_CEILING_DB = 300.0
+"""Reported where artifact and reference are equal: JSON has no infinity, and arrays that differ stay below it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """An artifact's classes beside the labels and beside fp32's, on the same images. An absent figure is ``None``.
+
+    Attributes:
+        n: images.
+        fp32_top1: percent of images whose label is the fp32 reference's first class.
+        top1: the same of the artifact.
+        drop: ``fp32_top1 - top1``, in points.
+        drop_ci95: 95 % confidence interval on the drop, ``(low, high)`` in points; it uses the pairing of the images.
+        fp32_top5: percent of images whose label is among the fp32 reference's first five classes.
+        top5: the same of the artifact.
+        agreement: percent of images on which artifact and fp32 pick the same class.
+        sqnr_db: signal to quantization noise over all logits, in dB; at most ``SQNR_CEILING_DB``.
+    """
+
+    n: int = 0
+    fp32_top1: float | None = None
+    top1: float | None = None
+    drop: float | None = None
+    drop_ci95: tuple[float, float] | None = None
+    fp32_top5: float | None = None
+    top5: float | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Time of one inference at batch 1.
+
+    Attributes:
+        median_ms: in milliseconds.
+        p90_ms: nine of ten inferences are at most this long, in milliseconds.
+        threads: the runtime's threads.
+        instructions: counted on an emulated device, else ``None``.
+        runs: how many inferences were timed, after the warm-up.
+    """
+
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    threads: int | None = None
+    instructions: int | None = None
+    runs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far the artifact's output integers are from the integer oracle's, in steps of the output's grid (LSB).
+
+    ``arithmetic`` is whose rounding the oracle had, a key of ``edgecnn.graph.oracle.ARITHMETICS``.
+    """
+
+    max_lsb: int | None = None
+    mean_lsb: float | None = None
+    arithmetic: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BesideHost:
+    """How far an emulated or remote device's outputs are from the same artifact's on this machine.
+
+    Attributes:
+        n: images.
+        max_lsb: largest distance, in steps of the output's grid; ``None`` where the outputs are not integers.
+        agreement: percent of images on which both pick the same class.
+    """
+
+    n: int = 0
+    max_lsb: int | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one inference takes of a device, counted or computed by its emulator or compiler; else ``None``.
+
+    Attributes:
+        cycles: of the core or the NPU.
+        sram_kib: memory for activations and the runtime's state, in KiB.
+        flash_kib: memory for weights and code, in KiB.
+        arena_bytes: of the runtime's tensor arena.
+        heap_kib: of memory that a network takes in a runtime with an operating system, in KiB, beside the file itself:
+            weights as the runtime packs them, activations.
+        npu_coverage: percent of the ops that the NPU runs.
+        estimated_ms: milliseconds by a model whose constants stand in the device's file: an estimate, no measurement.
+        instruction_mix: class of instruction to how many.
+        cache_misses: cache (``l1d``, ``l2``) to misses, as simulated.
+    """
+
+    cycles: int | None = None
+    sram_kib: float | None = None
+    flash_kib: float | None = None
+    arena_bytes: int | None = None
+    heap_kib: float | None = None
+    npu_coverage: float | None = None
+    estimated_ms: float | None = None
+    instruction_mix: Mapping[str, int] | None = None
+    cache_misses: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A named figure with a limit. A figure that is missing or not finite fails: nothing passes unmeasured.
+
+    Attributes:
+        name: of the figure, as the report has it (``drop``).
+        value: the figure, or ``None`` where there is none.
+        limit: the largest (``bound`` ``max``) or smallest (``min``) value that passes.
+        unit: of both.
+        bound: ``max`` or ``min``.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    unit: str
+    bound: str
+
+    def __post_init__(self) -> None:
+        if self.bound not in ("max", "min"):
+            raise InputError(f"check {self.name!r} has bound {self.bound!r}; allowed: max, min")
+        if not math.isfinite(self.limit):
+            raise InputError(f"the limit of {self.name} is {self.limit}; give a finite number of {self.unit}")
+        if self.value is not None and not math.isfinite(self.value):
+            object.__setattr__(self, "value", None)
+
+    @classmethod
+    def at_most(cls, name: str, value: float | None, limit: float, unit: str) -> Check:
+        """Passes where ``value <= limit``."""
+        return cls(name=name, value=value, limit=limit, unit=unit, bound="max")
+
+    @classmethod
+    def at_least(cls, name: str, value: float | None, limit: float, unit: str) -> Check:
+        """Passes where ``value >= limit``."""
+        return cls(name=name, value=value, limit=limit, unit=unit, bound="min")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is there and within the limit."""
+        if self.value is None:
+            return False
+        return self.value <= self.limit if self.bound == "max" else self.value >= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return {**asdict(self), "passed": self.passed}
+
+    def __str__(self) -> str:
+        value = "not measured" if self.value is None else f"{self.value:.4g} {self.unit}"
+        return f"{self.name}: {value}, limit at {'most' if self.bound == 'max' else 'least'} {self.limit:g} {self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportEntry:
+    """What was found about one artifact on one device.
+
+    Attributes:
+        model: the model's name.
+        target: format of the artifact.
+        device: where it ran, or ``None`` where it was written and not run.
+        artifact: path of its main file.
+        size_bytes: of all its files.
+        precision: one of ``artifact.PRECISIONS``.
+        accuracy: on labelled images.
+        latency: of one inference.
+        parity: with the integer oracle.
+        beside_host: with the same artifact on this machine.
+        resources: what one inference takes of the device.
+        checks: the limits that were given, and whether they hold.
+        seconds: step to seconds spent; the steps are ``STEPS``.
+        float_ops: ops of an integer artifact that compute in float.
+        findings: warnings about this artifact, one line each.
+    """
+
+    model: str
+    target: str
+    device: str | None
+    artifact: str
+    size_bytes: int
+    precision: str
+    accuracy: Accuracy = Accuracy()
+    latency: Latency = Latency()
+    parity: Parity = Parity()
+    beside_host: BesideHost = BesideHost()
+    resources: Resources = Resources()
+    checks: tuple[Check, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    float_ops: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; every key is there, an absent figure is null."""
+        return {
+            **asdict(self),
+            "checks": [check.to_json() for check in self.checks],
+            "seconds": {step: self.seconds.get(step) for step in STEPS},
+        }
+
+
+def to_json(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
+    """The whole report, ready for ``json.dumps``: what ``report.json`` holds and ``--json`` prints."""
+    return [entry.to_json() for entry in entries]
+
+
+def write(entries: Sequence[ReportEntry], path: Path) -> None:
+    """Write ``report.json``, whole or not at all.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    write_json(path, to_json(entries))
+
+
+def exit_status(entries: Sequence[ReportEntry]) -> int:
+    """0 when every check of every entry passed, else 1."""
+    return 0 if all(check.passed for entry in entries for check in entry.checks) else 1

@@ -1,0 +1,183 @@
+"""The report: its JSON is a contract, a missing figure never passes, and a person sees what failed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+
+from edgecnn.errors import InputError
+from edgecnn.report.record import (
+    SQNR_CEILING_DB,
+    Accuracy,
+    Check,
+    Latency,
+    Parity,
+    ReportEntry,
+    exit_status,
+    to_json,
+    write,
+)
+from edgecnn.report.table import render
+
+
+def entry(**changes) -> ReportEntry:
+    fields = {
+        "model": "mobilenet_v2",
+        "target": "tflite",
+        "device": "host",
+        "artifact": "out/mobilenet_v2.tflite",
+        "size_bytes": 4_050_000,
+        "precision": "int8",
+    }
+    return ReportEntry(**{**fields, **changes})
+
+
+FULL = entry(
+    accuracy=Accuracy(
+        n=650,
+        fp32_top1=76.31,
+        top1=75.69,
+        drop=0.62,
+        drop_ci95=(-0.9, 2.14),
+        fp32_top5=93.5,
+        top5=93.1,
+        agreement=94.8,
+        sqnr_db=13.2,
+    ),
+    latency=Latency(median_ms=1.54, p90_ms=1.61, threads=1, runs=100),
+    parity=Parity(max_lsb=1, mean_lsb=0.01),
+    checks=(Check.at_most("drop", 0.62, 1.0, "points"), Check.at_least("agreement", 94.8, 97.0, "%")),
+    seconds={"capture": 1.0, "calibrate": 3.0, "quantize": 1.0, "convert": 0.2, "validate": 6.0},
+    findings=("one op is not delegated",),
+)
+
+
+def test_every_key_of_the_contract_is_there_and_absent_figures_are_null():
+    (record,) = json.loads(json.dumps(to_json([entry()]), allow_nan=False))
+    contract = {
+        "accuracy": {"n", "fp32_top1", "top1", "drop", "agreement", "sqnr_db"},
+        "latency": {"median_ms", "p90_ms", "threads", "instructions"},
+        "parity": {"max_lsb", "mean_lsb"},
+        "seconds": {"capture", "calibrate", "quantize", "convert", "validate"},
+    }
+    assert set(record) >= {"model", "target", "device", "artifact", "size_bytes", "checks", *contract}
+    for key, figures in contract.items():
+        assert set(record[key]) >= figures
+        assert {record[key][figure] for figure in figures - {"n"}} == {None}
+    assert record["accuracy"]["n"] == 0
+    assert record["checks"] == []
+
+
+def test_figures_and_checks_reach_the_json_unchanged():
+    (record,) = json.loads(json.dumps(to_json([FULL])))
+    assert record["accuracy"]["drop_ci95"] == [-0.9, 2.14]
+    assert record["latency"] == {"median_ms": 1.54, "p90_ms": 1.61, "threads": 1, "instructions": None, "runs": 100}
+    assert record["seconds"]["calibrate"] == 3.0
+    assert record["checks"] == [
+        {"name": "drop", "value": 0.62, "limit": 1.0, "unit": "points", "bound": "max", "passed": True},
+        {"name": "agreement", "value": 94.8, "limit": 97.0, "unit": "%", "bound": "min", "passed": False},
+    ]
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("make", [Check.at_most, Check.at_least])
+def test_a_figure_that_is_missing_or_not_finite_fails(make, value):
+    check = make("drop", value, 1.0, "points")
+    assert not check.passed
+    assert check.to_json()["value"] is None
+    assert "not measured" in str(check)
+
+
+def test_a_figure_on_its_limit_passes():
+    assert Check.at_most("drop", 1.0, 1.0, "points").passed
+    assert not Check.at_most("drop", math.nextafter(1.0, 2), 1.0, "points").passed
+    assert Check.at_least("agreement", 97.0, 97.0, "%").passed
+    assert not Check.at_least("agreement", math.nextafter(97.0, 0), 97.0, "%").passed
+
+
+@pytest.mark.parametrize("limit", [math.nan, math.inf])
+def test_a_limit_that_nothing_can_miss_is_refused(limit):
+    with pytest.raises(InputError, match="give a finite number of points"):
+        Check.at_most("drop", 0.0, limit, "points")
+
+
+def test_an_unknown_bound_is_refused():
+    with pytest.raises(InputError, match="allowed: max, min"):
+        Check(name="drop", value=0.0, limit=1.0, unit="points", bound="maximum")
+
+
+def test_one_failed_check_of_one_entry_is_the_exit_status():
+    good = entry(checks=(Check.at_most("drop", 0.1, 1.0, "points"),))
+    unmeasured = entry(checks=(Check.at_most("median latency", None, 5.0, "ms"),))
+    assert exit_status([]) == 0
+    assert exit_status([entry(), good]) == 0
+    assert exit_status([good, FULL]) == 1
+    assert exit_status([good, unmeasured]) == 1
+
+
+def test_the_file_is_the_same_document_and_is_written_whole(tmp_path):
+    path = tmp_path / "out" / "report.json"
+    write([FULL, entry()], path)
+    first = path.read_bytes()
+    assert json.loads(first) == json.loads(json.dumps(to_json([FULL, entry()])))
+    write([FULL, entry()], path)
+    assert path.read_bytes() == first
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_report_that_cannot_be_written_says_where_and_why(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write .*report\.json: .*; choose another place"):
+        write([FULL], tmp_path / "file" / "report.json")
+
+
+def test_a_person_sees_the_figures_and_what_failed_on_stderr(capfd):
+    render([FULL, entry(model="other", accuracy=Accuracy(n=2, sqnr_db=SQNR_CEILING_DB), device=None)])
+    seen = capfd.readouterr()
+    assert seen.out == ""
+    table = seen.err
+    for figure in ("tflite int8", "4.05", "75.69 (76.31)", "+0.62 [-0.90, +2.14]", "94.80", "13.2", "1.54 (1.61)"):
+        assert figure in table
+    assert "1 failed" in table
+    assert re.search(r"other .* equal ", table)
+    assert "FAILED  out/mobilenet_v2.tflite on host: agreement: 94.8 %, limit at least 97 %\n" in table
+    assert "note    out/mobilenet_v2.tflite on host: one op is not delegated\n" in table
+    assert "drop: 0.62" not in table, "a passed check is not listed as failed"
+
+
+def test_what_is_found_of_every_artifact_is_said_once(capfd):
+    render([entry(artifact=f"out/{n}", findings=("few classes", n), device=None) for n in ("a.tflite", "b.onnx")])
+    seen = capfd.readouterr().err
+    assert [line for line in seen.splitlines() if line.startswith("note")] == [
+        "note    out/a.tflite: a.tflite",
+        "note    out/b.onnx: b.onnx",
+        "note    few classes",
+    ]
+
+
+def test_names_with_brackets_are_shown_as_they_are(capfd):
+    render([entry(model="[red]net[/red]", artifact="out/[bold].tflite", findings=("[x] stays",))])
+    assert "[red]net[/red]" in (seen := capfd.readouterr().err)
+    assert "note    out/[bold].tflite on host: [x] stays" in seen
+
+
+def test_a_plain_terminal_encoding_can_show_it():
+    script = (
+        "from edgecnn.report.record import *\n"
+        "render([ReportEntry(model='m', target='tflite', device='host', artifact='m.tflite', size_bytes=1,"
+        " precision='int8', checks=(Check.at_most('drop', None, 1.0, 'points'),))])"
+    )
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
+    assert b"FAILED  m.tflite on host: drop: not measured, limit at most 1 points" in done.stderr
+
+
+def test_the_report_itself_needs_no_rich():
+    script = "import sys, edgecnn.report.record as r; r.to_json([]); print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
