@@ -6,7 +6,7 @@ Source: Python Packaging User Guide, "Entry points specification".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
@@ -28,7 +28,7 @@ def registry(group: str, kind: type[T]) -> Mapping[str, T]:
     Raises:
         InputError: a plugin fails to import, has the name of another, is of another type, or needs a newer edgecnn.
     """
-    return cast("Mapping[str, T]", _read(group, kind))
+    return cast("Mapping[str, T]", _read(group, cast(Hashable, kind)))
 
 
 @cache

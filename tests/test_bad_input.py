@@ -184,7 +184,7 @@ def test_a_killed_export_leaves_no_half_artifact(exported, tmp_path, delay):
     ],
 )
 def test_a_full_disk_is_one_line(fault, monkeypatch, capfd):
-    from edgecnn.cli.commands import devices
+    from edgecnn.cli import devices
 
     def full(options):
         raise fault
@@ -198,7 +198,7 @@ def test_a_full_disk_is_one_line(fault, monkeypatch, capfd):
 
 
 def test_another_fault_of_the_system_is_not_hidden(monkeypatch):
-    from edgecnn.cli.commands import devices
+    from edgecnn.cli import devices
 
     def broken(options):
         raise PermissionError(errno.EACCES, "Permission denied", "x")

@@ -168,7 +168,7 @@ def test_names_with_brackets_are_shown_as_they_are(capfd):
 
 def test_a_plain_terminal_encoding_can_show_it():
     script = (
-        "from edgecnn.report.record import *\n"
+        "from edgecnn.report.record import *\nfrom edgecnn.report.table import render\n"
         "render([ReportEntry(model='m', target='tflite', device='host', artifact='m.tflite', size_bytes=1,"
         " precision='int8', checks=(Check.at_most('drop', None, 1.0, 'points'),))])"
     )
