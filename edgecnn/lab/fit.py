@@ -10,6 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
