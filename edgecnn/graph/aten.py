@@ -1,4 +1,4 @@
-"""What each aten op becomes in the graph. One function per op; ``HANDLERS`` is the whole list."""
+"""Make graph nodes of aten ops: one function per op, but for those that the op table names itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.graph.capture import Builder, Value
-from edgecnn.graph.record import Call
-from edgecnn.graph.shapes import pair, windows
+from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.meta_kernels import pair, windows
+from edgecnn.graph.ops import OPS
+from edgecnn.graph.trace import Call
 
 Handler = Callable[[Builder, Call], Value]
 
@@ -70,7 +71,7 @@ def _batch_norm(b: Builder, call: Call) -> Value:
     shift = beta - mu * scale
     value = b.value(x)
     last = b.nodes[-1] if b.nodes else None
-    if last and last.op in ("conv2d", "fully_connected") and last.output == value.name and b.readers[x] == 1:
+    if last and last.weighted and last.output == value.name and b.readers[x] == 1:
         w, c = (b.tensors[last.inputs[i]] for i in (1, 2))
         assert w.value is not None
         assert c.value is not None
@@ -240,16 +241,25 @@ def _same(b: Builder, call: Call) -> Value:
     return b.value(call.args[0])
 
 
+def handler(name: str) -> Handler | None:
+    """Return what makes nodes of an aten op: its own function, or the op whose row in the table names it."""
+    if name in HANDLERS:
+        return HANDLERS[name]
+    return next((_simple(op) for op, spec in OPS.items() if name in spec.aten), None)
+
+
+def supported() -> list[str]:
+    """Return the names of all aten ops that have a handler, sorted."""
+    return sorted({*HANDLERS, *(name for spec in OPS.values() for name in spec.aten)})
+
+
 HANDLERS: dict[str, Handler] = {
     "conv2d": _convolution,
     "linear": _linear,
     "batch_norm": _batch_norm,
-    "relu": _simple("relu"),
     "hardtanh": _clamp,
     "clamp": _clamp,
     "clamp_min": _clamp,
-    "sigmoid": _simple("sigmoid"),
-    "hardswish": _simple("hard_swish"),
     "hardsigmoid": _hard_sigmoid,
     "silu": _silu,
     "softmax": _softmax,

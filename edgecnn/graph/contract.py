@@ -18,7 +18,7 @@ FIXED_OF = {"int8": FIXED, "int16": FIXED_INT16}  # by type of the activations
 BIAS_OF = {"int8": "int32", "int16": "int64"}
 WEIGHT_LIMIT = 127
 BIAS_TOLERANCE = 1e-6  # relative; float32 products differ by the order of rounding, nothing more
-WEIGHTED = ("conv2d", "fully_connected")
+WEIGHTED = tuple(op for op, spec in OPS.items() if spec.weighted)
 
 
 def check_integers(graph: Graph) -> None:
@@ -40,7 +40,7 @@ def check_integers(graph: Graph) -> None:
 
 
 def _check_node(graph: Graph, node: Node) -> None:
-    where = f"{node.op} {node.output!r} ({node.source or 'no source'})"
+    where = str(node)
     inputs = [graph.tensors[name] for name in node.inputs]
     output = graph.tensors[node.output]
     assert output.quant is not None

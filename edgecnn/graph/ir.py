@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
+from edgecnn.graph.ops import ACTIVATIONS, Attr, Node, output_shape
 from edgecnn.preprocess import Preprocess
 
-Attr = int | float | bool | str | tuple[int, ...]
+__all__ = ["INTEGER_TYPES", "Attr", "Graph", "Metadata", "Node", "QParams", "Tensor", "is_wide"]
 INTEGER_TYPES = ("int8", "int16", "int32", "int64")
 
 
@@ -143,24 +144,6 @@ def is_wide(tensor: Tensor) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
-    """One operation. ``attrs`` holds every attribute of the op's row in ``graph/ops.py``, defaults filled in.
-
-    Attributes:
-        op: a name in ``ops.OPS``.
-        inputs: tensor names, in the order of the op's row.
-        output: the one tensor it makes; a node has its output's name.
-        source: the module path it came from (``features.3.conv``), for messages.
-    """
-
-    op: str
-    inputs: tuple[str, ...]
-    output: str
-    attrs: Mapping[str, Attr] = field(default_factory=dict)
-    source: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Metadata:
     """What travels with the network through every format.
 
@@ -218,9 +201,7 @@ class Graph:
     metadata: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
-        from edgecnn.graph.ops import check_graph  # the op table describes nodes, so it imports this module
-
-        check_graph(self)
+        _check(self)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -236,6 +217,10 @@ class Graph:
     def producer(self, name: str) -> Node | None:
         """The node that makes the tensor, or ``None`` for an input or a constant."""
         return next((n for n in self.nodes if n.output == name), None)
+
+    def macs(self, node: Node) -> int:
+        """Return the multiply-accumulates of one node for one image."""
+        return node.spec.macs([self.tensors[i].shape for i in node.inputs], self.tensors[node.output].shape)
 
     def activations(self) -> list[Tensor]:
         """Graph inputs, then every node's output, in execution order."""
@@ -285,3 +270,31 @@ class Graph:
     def with_tensors(self, *changed: Tensor) -> Graph:
         """A copy in which the given tensors replace those of the same name."""
         return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})
+
+
+def _check(graph: Graph) -> None:
+    """Check that ops are known, attributes complete, tensors made before use, and shapes consistent.
+
+    Raises:
+        InputError: the first thing that does not hold; the message names the node.
+    """
+    missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
+    _need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
+    known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
+    for node in graph.nodes:
+        _need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
+        activation = node.attrs.get("activation", "none")
+        _need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
+        late = [i for i in node.inputs if i not in known]
+        _need(not late, f"{node} reads {late} before anything makes it")
+        _need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
+        shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
+        got = graph.tensors[node.output].shape
+        _need(shape == got, f"{node} makes {shape} but its tensor is {got}")
+        known.add(node.output)
+    _need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")
+
+
+def _need(ok: bool, message: str) -> None:
+    if not ok:
+        raise InputError(message)

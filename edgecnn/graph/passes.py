@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgecnn.graph.ir import Attr, Graph, Node, Tensor
-
-FUSABLE = ("conv2d", "fully_connected", "add", "mul")
+from edgecnn.graph.ops import ACTIVATIONS
 
 
 def simplify(graph: Graph) -> Graph:
@@ -57,7 +56,7 @@ def fuse_activations(graph: Graph) -> Graph:
     """A relu or relu6 becomes the ``activation`` of the node whose output only it reads."""
 
     def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
-        if first.op not in FUSABLE or second.op not in ("relu", "relu6") or first.attrs["activation"] != "none":
+        if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
             return None
         # The fused tensor keeps the producer's name: it is the layer that people know.
         fused = replace(first, attrs=_attrs(first, activation=second.op))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecnn.graph.ir import Graph, Node, QParams
-from edgecnn.graph.ops import macs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def _layer(graph: Graph, node: Node) -> Layer:
         weight=f"{weight.quant.dtype if weight.quant else 'float32'} {_x(weight.shape)}" if weight else "",
         weight_scales=scale_span(weight.quant) if weight and weight.quant else None,
         weight_bytes=sum(a.nbytes for a in stored if a is not None),
-        macs=macs(graph, node),
+        macs=graph.macs(node),
         details=_details(node),
     )
 
@@ -72,9 +71,7 @@ def scale_span(quant: QParams) -> tuple[float, float, int]:
 
 
 def _details(node: Node) -> str:
-    from edgecnn.graph.ops import OPS
-
-    changed = {k: v for k, v in node.attrs.items() if v != OPS[node.op].attrs[k]}
+    changed = {k: v for k, v in node.attrs.items() if v != node.spec.attrs[k]}
     return " ".join(f"{k}={_x(v) if isinstance(v, tuple) else v}" for k, v in changed.items())
 
 

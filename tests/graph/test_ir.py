@@ -96,7 +96,7 @@ X = Tensor(name="x", shape=(1, 4, 4, 2))
 
 def test_wrong_graphs_name_the_node():
     relu = make_node("relu", ("x",), "y", "net.act")
-    with pytest.raises(InputError, match=r"relu 'y' makes \(1, 4, 4, 2\) but its tensor is \(1, 4\)"):
+    with pytest.raises(InputError, match=r"relu 'y' \(net\.act\) makes \(1, 4, 4, 2\) but its tensor is \(1, 4\)"):
         graph_of(relu, [X, Tensor(name="y", shape=(1, 4))])
     with pytest.raises(InputError, match=r"reads \['z'\] before anything makes it"):
         graph_of(make_node("relu", ("z",), "y"), [X, Tensor(name="y", shape=X.shape), Tensor(name="z", shape=X.shape)])

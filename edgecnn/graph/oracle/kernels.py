@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.oracle import fixed_point as fp
-from edgecnn.graph.oracle import parameters, tables
+from edgecnn.graph.oracle import int16, parameters
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, quant_of
 
 Integers = NDArray[Any]  # of the activations' type
@@ -228,9 +228,9 @@ def _relu(activation: str) -> Callable[[Call], Integers]:
 
 @_by_table
 def sigmoid(c: Call, centred: fp.Integers) -> NDArray[Any]:
-    """``SigmoidPrepare``: the table in float32. Of int16: ``tables.sigmoid``."""
+    """``SigmoidPrepare``: the table in float32. Of int16: ``int16.sigmoid``."""
     if c.wide:
-        return tables.sigmoid(centred, c.scale(0))
+        return int16.sigmoid(centred, c.scale(0))
     real = np.maximum(c.scale(0) * centred.astype(np.float32), np.float32(-80))  # below, exp overflows: 0 either way
     return fp.round_away(np.float32(1) / (np.float32(1) + np.exp(-real)) * (np.float32(1) / c.scale(-1)))
 
@@ -282,9 +282,9 @@ def exponentials(c: Call) -> fp.Integers:
 
 
 def softmax(c: Call) -> Integers:
-    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row. Of int16: ``tables.softmax``."""
+    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row. Of int16: ``int16.softmax``."""
     if c.wide:
-        return tables.softmax(c.values[0], c.scale(0))
+        return int16.softmax(c.values[0], c.scale(0))
     x = c.values[0].astype(np.int16)
     powers = exponentials(c)[x.max(axis=-1, keepdims=True) - x]
     total = fp.divide_by_power(powers, 12).sum(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What the aten ops of a CNN make of meta tensors: tensors with a shape and no data.
+"""Compute the shapes that the aten ops of a CNN make: kernels for meta tensors, which have a shape and no data.
 
 torch has a meta kernel for each, but since 2.x most are Python and import sympy and dynamo, 1.4 s of every command.
 What is here answers as they do for the common case, and ``None`` for any other and for whatever looks like a mistake:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.graph.shapes import meta_result
+from edgecnn.graph.meta_kernels import meta_result
 
 LIBRARY = f"{Path(torch.__file__).parent}{os.sep}"
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ class Dataless(torch.Tensor):
     """
 
     meta: torch.Tensor
-    # Calls go straight on to the recorder, as of a plain tensor. (The stubs have it as another kind of callable.)
+    # Calls go straight on to the tracer, as of a plain tensor. (The stubs have it as another kind of callable.)
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
@@ -136,8 +136,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What ``record`` saw.
+class Trace:
+    """What ``trace`` saw.
 
     Attributes:
         image: the input.
@@ -150,22 +150,22 @@ class Recording:
     results: tuple[Traced | None, ...]
 
 
-def record(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
+def trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
     """The calls of one run on an image of shape (1, *input_shape). The module is afterwards as it was before.
 
     Raises:
         UnsupportedError: the module asked for the data of a tensor; the message says where.
         RuntimeError, ValueError, TypeError, ...: whatever the module raises where it does not run on the input.
     """
-    recorder = _Recorder(module)
+    tracer = _Tracer(module)
     before = [(part, dict(vars(part))) for part in module.modules()]
     try:
         for part in module.modules():
             for kind in ("_parameters", "_buffers"):
-                vars(part)[kind] = {k: recorder.stand_in(t) for k, t in vars(part)[kind].items()}
+                vars(part)[kind] = {k: tracer.stand_in(t) for k, t in vars(part)[kind].items()}
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
-            return recorder.run(torch.empty(1, *input_shape, device="meta"))
+            return tracer.run(torch.empty(1, *input_shape, device="meta"))
     finally:
         for part, attributes in before:  # also what a forward keeps on its module: it has no data
             vars(part).clear()
@@ -181,8 +181,8 @@ class _Kept(NamedTuple):
     moment: Traced
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
-    """Sees every aten call of the run, whoever makes it."""
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
+    """See every aten call of the run, whoever makes it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
@@ -206,7 +206,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self._keep(made, constant=stored.detach())
         return made
 
-    def run(self, image: torch.Tensor) -> Recording:
+    def run(self, image: torch.Tensor) -> Trace:
         """What the module does with the image."""
         given = Dataless(image)
         start = self._keep(given)
@@ -215,7 +215,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if self.data_read:  # and the module caught the error
             raise self.data_read
         results = tuple(self._moment(r) if isinstance(r, torch.Tensor) else None for r in tree_leaves(made))
-        return Recording(image=start, calls=tuple(self.calls), results=results)
+        return Trace(image=start, calls=tuple(self.calls), results=results)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -339,7 +339,7 @@ def _familiar(name: str, args: tuple[Any, ...]) -> str:
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
     """From the innermost outwards, as far as the module's run; none of this file."""
-    while frame is not None and frame.f_code is not _Recorder.run.__code__:
+    while frame is not None and frame.f_code is not _Tracer.run.__code__:
         if frame.f_code.co_filename != __file__:
             yield frame
         frame = frame.f_back
