@@ -75,7 +75,7 @@ class Port:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Emission:
+class ConvertedModel:
     """What a converter returns, still in memory.
 
     Attributes:
@@ -85,7 +85,6 @@ class Emission:
         input: the one input.
         output: the one output.
         folder: ending of the folder that holds the files (``_c``: ``NAME_c``), or empty: they stand beside others'.
-        float_ops: ops of an integer artifact that stay float, as ``op name``; empty unless the recipe says so.
     """
 
     target: str
@@ -94,7 +93,6 @@ class Emission:
     input: Port
     output: Port
     folder: str = ""
-    float_ops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +160,9 @@ def graph_path(artifact: Path) -> Path:
 
 
 def write_artifact(
-    directory: Path, name: str, emission: Emission, metadata: Metadata, versions: Mapping[str, str]
+    directory: Path, name: str, model: ConvertedModel, metadata: Metadata, versions: Mapping[str, str]
 ) -> Path:
-    """Write an emission's files and its manifest; return the main file's path.
+    """Write a converted model's files and its manifest; return the main file's path.
 
     A kill at any moment leaves the old artifact, the new one, or none: what would no longer match (the old manifest;
     the old main file of a pair) goes first, the main file comes last of the files, and the manifest after it.
@@ -172,10 +170,10 @@ def write_artifact(
     Raises:
         InputError: the directory cannot be written.
     """
-    (suffix, main), *others = emission.files.items()
-    home = directory / f"{name}{emission.folder}" if emission.folder else directory
+    (suffix, main), *others = model.files.items()
+    home = directory / f"{name}{model.folder}" if model.folder else directory
     path = home / f"{name}{suffix}"
-    record = manifest_path(path, emission.target)
+    record = manifest_path(path, model.target)
     try:
         for stale in (record, *([path] if others else [])):
             stale.unlink(missing_ok=True)
@@ -185,11 +183,11 @@ def write_artifact(
         write_atomic(home / f"{name}{other}", data)
     write_atomic(path, main)
     manifest = Manifest(
-        target=emission.target,
-        precision=emission.precision,
-        files={f"{name}{s}": {"sha256": sha256(d), "size_bytes": len(d)} for s, d in emission.files.items()},
-        input=emission.input,
-        output=emission.output,
+        target=model.target,
+        precision=model.precision,
+        files={f"{name}{s}": {"sha256": sha256(d), "size_bytes": len(d)} for s, d in model.files.items()},
+        input=model.input,
+        output=model.output,
         metadata=metadata,
         versions=versions,
     )

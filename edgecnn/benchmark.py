@@ -15,7 +15,7 @@ from edgecnn.pipeline import PRECISIONS, Export, export
 from edgecnn.progress import Stopwatch
 from edgecnn.report.record import ReportEntry
 from edgecnn.source import Source
-from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
+from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import device
 
 QUANTIZE = {precision: name for name, precision in PRECISIONS.items()}
@@ -52,7 +52,7 @@ class Matrix:
 
     def __post_init__(self) -> None:
         for kind, given, allowed in (
-            ("target", self.targets, CONVERTERS),
+            ("target", self.targets, converters()),
             ("precision", self.precisions, QUANTIZE),
         ):
             for name in given:
@@ -100,7 +100,7 @@ def benchmark(matrix: Matrix, watch: Stopwatch) -> list[Cell]:
     Raises:
         InputError: the output cannot be written. What goes wrong in a cell is in its line.
     """
-    targets = matrix.targets or TARGETS_OF_ALL
+    targets = matrix.targets or targets_of_all()
     places = [
         (target, precision, name)
         for target in targets
@@ -137,7 +137,7 @@ def _prepared(matrix: Matrix, model: str) -> Source:
     quantize = "int8" if "int8" in matrix.precisions else "none"
     request = Export(
         source=source,
-        target=(matrix.targets or TARGETS_OF_ALL)[0],
+        target=(matrix.targets or targets_of_all())[0],
         quantize=quantize,
         output=folder,
         checking=replace(matrix.checking, data=None),

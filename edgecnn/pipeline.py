@@ -29,7 +29,7 @@ from edgecnn.quant.recipe import recipe as named_recipe
 from edgecnn.quant.resume import Unfinished
 from edgecnn.report.record import ReportEntry
 from edgecnn.source import Source, load_graph
-from edgecnn_converters.registry import TARGETS_OF_ALL, converter
+from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime
 
@@ -88,7 +88,7 @@ class Export:
     @property
     def targets(self) -> list[str]:
         """The formats, each once."""
-        return list(TARGETS_OF_ALL) if self.target == "all" else [self.target]
+        return list(targets_of_all()) if self.target == "all" else [self.target]
 
     @property
     def steps(self) -> Recipe:
@@ -352,9 +352,9 @@ def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> lis
 def _choices(request: Export, target: str) -> dict[str, str]:
     """What the user, or the devices, choose of an artifact's form."""
     chosen = {"io": request.io} if request.io is not None else {}
-    if target == "c":
+    if "name" in converter(target).options:
         chosen["name"] = request.source.name
-    if target == "onnx" and request.precision == "int8":
+    if "activations" in converter(target).options:
         chosen["activations"] = request.checking.onnx_activations()
     return chosen
 

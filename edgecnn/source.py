@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.errors import InputError
+from edgecnn.graph.importers import importer_of
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.preprocess import Preprocess
 
@@ -40,8 +41,8 @@ class Source:
 
     @property
     def is_file(self) -> bool:
-        """Whether the model is a ``.edgecnn`` file."""
-        return self.model.endswith(".edgecnn")
+        """Whether the model is a file that an importer reads."""
+        return importer_of(Path(self.model)) is not None
 
     @property
     def is_factory(self) -> bool:
@@ -79,12 +80,13 @@ def load_graph(source: Source) -> Graph:
 
 
 def _read(source: Source) -> Graph:
-    from edgecnn.graph.serialize import load
-
     given = [f"--{k}" for k in ("weights", "padding", "convention") if getattr(source, k) is not None]
     if given:
         raise InputError(f"{' and '.join(given)} cannot change {source.model}: it holds its weights already")
-    graph = load(Path(source.model))
+    importer = importer_of(Path(source.model))
+    if importer is None:
+        raise InputError(f"no importer reads {source.model}")
+    graph = importer.read(Path(source.model))
     return replace(graph, metadata=with_overrides(graph.metadata, source.preprocess, source.label_offset))
 
 

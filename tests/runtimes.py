@@ -34,15 +34,15 @@ def golden(name):
     return tomllib.loads((Path(__file__).parent / "golden" / f"{name}.toml").read_text("utf-8"))
 
 
-def integers_in(target, emission):
-    """The quantized tensors that the files of an emission hold."""
-    return WRITERS[target].integers(*emission.files.values())
+def integers_in(target, converted):
+    """The quantized tensors that the files of an converted hold."""
+    return WRITERS[target].integers(*converted.files.values())
 
 
-def assert_integers_are_the_graphs(graph, target, emission):
+def assert_integers_are_the_graphs(graph, target, converted):
     """Every quantized tensor of the graph is in the files: grid and integers."""
     quantized = {k: t for k, t in graph.tensors.items() if t.quant is not None}
-    found = integers_in(target, emission)
+    found = integers_in(target, converted)
     assert set(found) == set(quantized)
     for name, (quant, values) in found.items():
         want = quantized[name].quant
@@ -53,9 +53,9 @@ def assert_integers_are_the_graphs(graph, target, emission):
             np.testing.assert_array_equal(values.reshape(quantized[name].shape), quantized[name].integers)
 
 
-def opened(target, emission, folder, kernels=None):
-    """A session of an emission, on this machine."""
-    return open_session(device("host"), write_artifact(folder, "net", emission, Metadata(), {}), kernels=kernels)
+def opened(target, converted, folder, kernels=None):
+    """A session of an converted, on this machine."""
+    return open_session(device("host"), write_artifact(folder, "net", converted, Metadata(), {}), kernels=kernels)
 
 
 def unsaturated(graph):

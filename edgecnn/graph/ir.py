@@ -133,6 +133,28 @@ class Tensor:
                 raise InputError(f"tensor {self.name!r}: {self.quant.scale.size} scales for {self.shape}")
 
     @property
+    def qparams(self) -> QParams:
+        """Return the quantization parameters of a tensor that is known to be quantized.
+
+        Raises:
+            ValueError: it is float; a fault of the caller, who had to check the graph.
+        """
+        if self.quant is None:
+            raise ValueError(f"tensor {self.name!r} is not quantized")
+        return self.quant
+
+    @property
+    def constant(self) -> NDArray[np.float32]:
+        """Return the value of a tensor that is known to be a constant.
+
+        Raises:
+            ValueError: it is an activation; a fault of the caller.
+        """
+        if self.value is None:
+            raise ValueError(f"tensor {self.name!r} is no constant")
+        return self.value
+
+    @property
     def is_constant(self) -> bool:
         """Whether the tensor is known before the graph runs."""
         return self.value is not None

@@ -23,7 +23,7 @@ from runtimes import (
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.ops import ACTIVATIONS, OPS
-from edgecnn_converters.openvino.rows import Emitter
+from edgecnn_converters.openvino.lowering import Emitter
 
 RUNS = [("tflite", "reference"), ("tflite", "xnnpack"), ("onnx", "exact"), ("openvino", "fast")]
 ELSEWHERE = {"requantize"}  # joins int8 and int16, so only TFLite has it: tests of int16x8 make it
@@ -50,11 +50,11 @@ def runs(graph, folder):
         used = unsaturated(graph) if kernels == "fast" else graph
         if target == "openvino" and WRITERS[target].unsupported(used, "int8"):
             continue  # a tiny average pool
-        emission = WRITERS[target].convert(used, precision="int8")
+        converted = WRITERS[target].convert(used, precision="int8")
         if kernels != "reference":
-            assert_integers_are_the_graphs(used, target, emission)
+            assert_integers_are_the_graphs(used, target, converted)
         try:
-            yield target, kernels, used, opened(target, emission, folder, kernels)
+            yield target, kernels, used, opened(target, converted, folder, kernels)
         except UnsupportedError as error:
             assert "XNNPACK runs none of its" in str(error)
 

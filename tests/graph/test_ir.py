@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.ir import Graph, Metadata, QParams, Tensor
-from edgecnn.graph.ops import OPS, make_node, same_padding
+from edgecnn.graph.ops import make_node, same_padding
 from edgecnn.graph.serialize import load, save
 from edgecnn.graph.summary import layers
 from edgecnn.preprocess import Preprocess
@@ -159,11 +159,3 @@ def test_the_summary_counts_what_the_graph_holds():
     assert rows[0].weight_scales[2] == 16
     assert {r.dtype for r in rows} == {"int8"}
     assert {r.dtype for r in layers(float_graph(graph))} == {"float32"}
-
-
-def test_every_op_has_a_kernel_in_every_room():
-    from edgecnn.graph.interpreter import KERNELS as TORCH
-    from edgecnn.graph.oracle.kernels import KERNELS as INTEGER
-    from edgecnn_converters.tflite.rows import ROWS
-
-    assert set(OPS) == set(TORCH) == set(INTEGER) == set(ROWS)
