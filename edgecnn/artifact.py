@@ -57,7 +57,7 @@ class Port:
             raise InputError(f"port {self.name!r} has scale {self.scale}; it must be a finite number above 0")
 
     def encode(self, real: NDArray[np.float32]) -> NDArray[Any]:
-        """Real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
+        """Convert real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
         values = np.ascontiguousarray(real.transpose(0, 3, 1, 2)) if self.layout == "NCHW" else real
         if self.scale is None or self.zero_point is None:
             return values
@@ -67,7 +67,7 @@ class Port:
         return clipped
 
     def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """What the file returns, to real NHWC (or NC) values."""
+        """Convert what the file returns to real NHWC (or NC) values."""
         values = raw.transpose(0, 2, 3, 1) if self.layout == "NCHW" else raw
         if self.scale is None or self.zero_point is None:
             return values.astype(np.float32)
@@ -130,12 +130,12 @@ class Manifest:
                 raise InputError(f"manifest: file {name!r} needs a plain name and exactly sha256 and size_bytes")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; ``from_json`` reads it back."""
+        """Return a JSON-ready dictionary; ``from_json`` reads it back."""
         return {**asdict(self), "metadata": self.metadata.to_json(), "figures": list(self.figures)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Manifest:
-        """The inverse of ``to_json``.
+        """Read what ``to_json`` returned.
 
         Raises:
             InputError: a key is missing or not known.
@@ -149,12 +149,12 @@ class Manifest:
 
 
 def manifest_path(artifact: Path, target: str) -> Path:
-    """``OUT/NAME.<target>.json`` of ``OUT/NAME.<suffix>``."""
+    """Return ``OUT/NAME.<target>.json`` of ``OUT/NAME.<suffix>``."""
     return artifact.with_name(f"{artifact.stem}.{target}.json")
 
 
 def graph_path(artifact: Path) -> Path:
-    """``OUT/NAME.edgecnn`` of ``OUT/NAME.<suffix>``, or of what has a folder of its own, ``OUT/NAME_c/NAME.c``."""
+    """Return ``OUT/NAME.edgecnn`` of ``OUT/NAME.<suffix>``, or of one in a folder of its own, ``OUT/NAME_c/NAME.c``."""
     own = artifact.parent.name == f"{artifact.stem}_{artifact.suffix[1:]}"
     return (artifact.parent if own else artifact).with_name(f"{artifact.stem}.edgecnn")
 
@@ -196,7 +196,7 @@ def write_artifact(
 
 
 def read_manifest(artifact: Path, target: str) -> Manifest | None:
-    """The manifest beside an artifact, checked against the files' hashes; ``None`` where there is none.
+    """Return the manifest beside an artifact, checked against the files' hashes; ``None`` where there is none.
 
     Raises:
         InputError: the manifest is not JSON or lacks a key, describes another artifact, or a file is missing or its

@@ -11,14 +11,12 @@ import numpy as np
 from edgecnn.artifact import write_artifact
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.oracle import run
-from edgecnn_converters import onnx as to_onnx
-from edgecnn_converters import openvino as to_openvino
-from edgecnn_converters import tflite as to_tflite
+from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
 from edgecnn_targets.saturation import has_vnni
 
-WRITERS = {"tflite": to_tflite, "onnx": to_onnx, "openvino": to_openvino}
+WRITERS = {target: converter(target) for target in targets_of_all()}
 SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step
 
 
@@ -35,8 +33,8 @@ def golden(name):
 
 
 def integers_in(target, converted):
-    """The quantized tensors that the files of an converted hold."""
-    return WRITERS[target].integers(*converted.files.values())
+    """The quantized tensors that the files of a converted model hold."""
+    return converter(target).integers(*converted.files.values())
 
 
 def assert_integers_are_the_graphs(graph, target, converted):
@@ -54,7 +52,7 @@ def assert_integers_are_the_graphs(graph, target, converted):
 
 
 def opened(target, converted, folder, kernels=None):
-    """A session of an converted, on this machine."""
+    """A session of a converted model, on this machine."""
     return open_session(device("host"), write_artifact(folder, "net", converted, Metadata(), {}), kernels=kernels)
 
 

@@ -35,11 +35,10 @@ def _image(b: Builder, value: Value) -> tuple[int, int, int, int]:
 def _convolution(b: Builder, call: Call) -> Value:
     x, weight, bias, stride, padding, dilation, _, _, groups = call.args
     value, kernel = b.value(x), b.array(weight)
-    assert kernel is not None
     _image(b, value)
     ph, pw = pair(padding)
     return b.weighted(
-        "conv2d", value, kernel.transpose(0, 2, 3, 1), b.array(bias),
+        "conv2d", value, kernel.transpose(0, 2, 3, 1), None if bias is None else b.array(bias),
         stride=pair(stride), padding=(ph, ph, pw, pw), dilation=pair(dilation), groups=int(groups),
     )  # fmt: skip
 
@@ -49,9 +48,8 @@ def _linear(b: Builder, call: Call) -> Value:
     bias, x, weight = call.args if len(call.args) == 3 else (None, *call.args)
     if set(call.kwargs.values()) - {1}:
         raise UnsupportedError("addmm with alpha or beta")
-    value, transposed, shift = b.value(x), b.array(weight), b.array(bias)
-    assert transposed is not None
-    matrix = transposed.T
+    value, shift = b.value(x), None if bias is None else b.array(bias)
+    matrix = b.array(weight).T
     if shift is not None and shift.shape != matrix.shape[:1]:
         raise UnsupportedError(f"a bias of shape {shift.shape} for {len(matrix)} outputs")
     if value.chw is not None:  # columns are in CHW order, the graph's input in HWC order
@@ -73,11 +71,9 @@ def _batch_norm(b: Builder, call: Call) -> Value:
     last = b.nodes[-1] if b.nodes else None
     if last and last.weighted and last.output == value.name and b.readers[x] == 1:
         w, c = (b.tensors[last.inputs[i]] for i in (1, 2))
-        assert w.value is not None
-        assert c.value is not None
-        folded = w.value.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
+        folded = w.constant.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
         b.tensors[w.name] = replace(w, value=folded.astype(np.float32))
-        b.tensors[c.name] = replace(c, value=(c.value.astype(np.float64) * scale + shift).astype(np.float32))
+        b.tensors[c.name] = replace(c, value=(c.constant.astype(np.float64) * scale + shift).astype(np.float32))
         return value
     _image(b, value)
     kernel = scale.reshape(-1, 1, 1, 1).astype(np.float32)

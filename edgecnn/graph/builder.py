@@ -41,14 +41,14 @@ class Builder:
         self.computed: set[Traced] = set()  # without the image
         self.readers = Counter(i for reader in traced.calls for i in reader.inputs)
         self.readers.update(r for r in traced.results if r is not None)
-        self.current: Call | None = None  # the call being handled
+        self.current: Call  # the call being handled; who walks the trace sets it
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        """The NHWC (or NC) shape."""
+        """Return the NHWC (or NC) shape."""
         return self.tensors[value.name].shape
 
     def value(self, argument: Any) -> Value:
-        """The graph value of an argument that must be an activation."""
+        """Return the graph value of an argument that must be an activation."""
         if not isinstance(argument, Traced):
             raise UnsupportedError(f"argument {argument!r} where an activation is needed")
         if argument.constant is not None:
@@ -62,7 +62,7 @@ class Builder:
         return self.values[argument]
 
     def operand(self, argument: Any, rank: int) -> Value:
-        """As ``value``; a number or a parameter becomes a constant that broadcasts over ``rank`` dimensions."""
+        """Do as ``value``; a number or a parameter becomes a constant that broadcasts over ``rank`` dimensions."""
         if isinstance(argument, int | float):
             return self.constant(np.full((1,), argument, np.float32), "constant")
         if isinstance(argument, Traced) and argument.constant is not None:
@@ -71,20 +71,18 @@ class Builder:
             return self.constant(np.moveaxis(array, 1, -1) if array.ndim == 4 else array, "constant")
         return self.value(argument)
 
-    def array(self, argument: Traced | None) -> NDArray[np.float32] | None:
-        """A parameter or buffer as torch has it.
+    def array(self, argument: Traced) -> NDArray[np.float32]:
+        """Return a parameter or buffer as torch has it.
 
         Raises:
             UnsupportedError: the argument is computed while the network runs.
         """
-        if argument is None:
-            return None
         if argument.constant is None:
             raise UnsupportedError("a weight that is computed while the network runs")
         return _array(argument.constant)
 
     def constant(self, value: NDArray[np.float32], suffix: str) -> Value:
-        """A new constant tensor named after the present module."""
+        """Add a constant tensor named after the present module."""
         name = self._unique(f"{self.path}.{suffix}" if self.path else suffix)
         self.tensors[name] = Tensor(name=name, shape=value.shape, value=np.ascontiguousarray(value, np.float32))
         return Value(name)
@@ -92,7 +90,7 @@ class Builder:
     def add(
         self, op: str, *inputs: Value, name: str | None = None, chw: tuple[int, int, int] | None = None, **attrs: Attr
     ) -> Value:
-        """A new node on the given values; its output shape comes from the op table."""
+        """Add a node on the given values; its output shape comes from the op table."""
         output = self._unique(name or self._name(op))
         node = make_node(op, tuple(i.name for i in inputs), output, self.path, **attrs)
         shape = output_shape(node, [self.shape(i) for i in inputs])
@@ -103,7 +101,7 @@ class Builder:
     def weighted(
         self, op: str, x: Value, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **attrs: Any
     ) -> Value:
-        """A conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
+        """Add a conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
         name = self._unique(self._name(op))
         zeros = np.zeros(weight.shape[0], np.float32)
         for suffix, array in (("weight", weight), ("bias", zeros if bias is None else bias)):
@@ -114,12 +112,10 @@ class Builder:
 
     @property
     def path(self) -> str:
-        """Module path of the present call."""
-        assert self.current is not None
+        """Return the module path of the present call."""
         return self.current.path
 
     def _name(self, op: str) -> str:
-        assert self.current is not None
         path = self.current.path
         return path if self.current.layer else ".".join(filter(None, (path, op)))
 

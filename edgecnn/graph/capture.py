@@ -1,4 +1,4 @@
-"""From an ``nn.Module`` to a graph: NCHW aten calls in, NHWC ops out, batch norm folded."""
+"""Capture an ``nn.Module`` as a graph: NCHW aten calls in, NHWC ops out, batch norm folded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgecnn.graph.trace import Call, Trace, Traced, trace
 
 
 def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Metadata) -> Graph:
-    """The float graph of a module in evaluation mode.
+    """Return the float graph of a module in evaluation mode.
 
     Args:
         module: one float32 image batch in (N, C, H, W), one tensor out (N, classes).
@@ -90,6 +90,6 @@ def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _where(call: Call, why: str) -> str:
-    """The op, what is wrong with it, the module path and the user's source line."""
+    """Name the op, what is wrong with it, the module path and the user's source line."""
     what = f"{call.name}: {why}" if why else call.name
     return f"{what} in {call.path or '(the module itself)'}" + (f" at {call.line}" if call.line else "")

@@ -65,7 +65,7 @@ class QParams:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Smallest and largest integer of the type."""
+        """Return the smallest and largest integer of the type."""
         info = np.iinfo(self.dtype)
         return int(info.min), int(info.max)
 
@@ -76,14 +76,14 @@ class QParams:
         return values.reshape(shape) if ndim else values.reshape(())
 
     def quantize(self, real: NDArray[Any]) -> NDArray[Any]:
-        """Nearest integers (ties to even), clipped to the type's range."""
+        """Return the nearest integers (ties to even), clipped to the type's range."""
         scaled = np.rint(real.astype(np.float64) / self._along(self.scale.astype(np.float64), real.ndim))
         shifted = scaled + self._along(self.zero_point, real.ndim)
         clipped: NDArray[Any] = np.clip(shifted, *self.limits).astype(self.dtype)
         return clipped
 
     def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
-        """Real values of integers, float32."""
+        """Return the real values of integers, float32."""
         centred = integers.astype(np.int64) - self._along(self.zero_point, integers.ndim)
         real: NDArray[np.float32] = (centred * self._along(self.scale.astype(np.float64), integers.ndim)).astype(
             np.float32
@@ -91,7 +91,7 @@ class QParams:
         return real
 
     def same_as(self, other: QParams | None) -> bool:
-        """Whether both describe exactly the same grid."""
+        """Whether both are exactly the same parameters."""
         return (
             other is not None
             and self.dtype == other.dtype
@@ -186,12 +186,12 @@ class Metadata:
     quantization: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; ``from_json`` reads them back."""
+        """Return JSON values; ``from_json`` reads them back."""
         return {**asdict(self), "preprocess": self.preprocess.to_json() if self.preprocess else None}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Metadata:
-        """The inverse of ``to_json``.
+        """Read what ``to_json`` returned.
 
         Raises:
             InputError: a key is not known, or the preprocessing is not valid.
@@ -229,15 +229,15 @@ class Graph:
         return iter(self.nodes)
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of that name."""
+        """Return the tensor of that name."""
         return self.tensors[name]
 
     def consumers(self, name: str) -> list[Node]:
-        """Nodes that read the tensor, in order."""
+        """Return the nodes that read the tensor, in order."""
         return [n for n in self.nodes if name in n.inputs]
 
     def producer(self, name: str) -> Node | None:
-        """The node that makes the tensor, or ``None`` for an input or a constant."""
+        """Return the node that makes the tensor, or ``None`` for an input or a constant."""
         return next((n for n in self.nodes if n.output == name), None)
 
     def macs(self, node: Node) -> int:
@@ -245,7 +245,7 @@ class Graph:
         return node.spec.macs([self.tensors[i].shape for i in node.inputs], self.tensors[node.output].shape)
 
     def activations(self) -> list[Tensor]:
-        """Graph inputs, then every node's output, in execution order."""
+        """Return the graph inputs, then every node's output, in execution order."""
         return [self.tensors[n] for n in (*self.inputs, *(node.output for node in self.nodes))]
 
     @property
@@ -258,14 +258,14 @@ class Graph:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Nodes of an int8 graph that compute in 16 bits, or in float where a target has no such integers."""
+        """Return the nodes of an int8 graph that compute in 16 bits, or in float where a target has no int16."""
         if self.precision != "int8":
             return ()
         return tuple(n.output for n in self.nodes if n.op != "requantize" and is_wide(self.tensors[n.output]))
 
     @property
     def kept_tensors(self) -> tuple[str, ...]:
-        """All tensors of the nodes that are ``kept``, and both sides of their borders."""
+        """Return all tensors of the nodes that are ``kept``, and both sides of their borders."""
         kept, names = set(self.kept), set[str]()
         for node in self.nodes:
             if node.output in kept or (node.op == "requantize" and kept):
@@ -273,7 +273,7 @@ class Graph:
         return tuple(sorted(names))
 
     def as_float(self) -> Graph:
-        """The same network without quantization: the float values that stand beside the integers."""
+        """Return the same network without quantization: the float values that stand beside the integers."""
         same = {}  # a requantize's 16-bit side is, in float, its 8-bit side
         for node in self.nodes:
             if node.op == "requantize":
@@ -290,7 +290,7 @@ class Graph:
         return replace(self, nodes=nodes, tensors=tensors, metadata=replace(self.metadata, quantization=None))
 
     def with_tensors(self, *changed: Tensor) -> Graph:
-        """A copy in which the given tensors replace those of the same name."""
+        """Return a copy in which the given tensors replace those of the same name."""
         return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})
 
 

@@ -1,4 +1,4 @@
-"""A graph layer by layer: what `edgecnn inspect` prints."""
+"""Describe a graph layer by layer, for ``edgecnn inspect``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Layer:
 
 
 def layers(graph: Graph) -> list[Layer]:
-    """Every node, in order."""
+    """Describe every node, in order."""
     return [_layer(graph, node) for node in graph]
 
 
@@ -66,7 +66,7 @@ def _layer(graph: Graph, node: Node) -> Layer:
 
 
 def scale_span(quant: QParams) -> tuple[float, float, int]:
-    """(smallest scale, largest scale, how many)."""
+    """Return (smallest scale, largest scale, how many)."""
     return float(np.min(quant.scale)), float(np.max(quant.scale)), int(quant.scale.size)
 
 

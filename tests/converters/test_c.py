@@ -28,9 +28,9 @@ from edgecnn.quant.ptq import quantize
 from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters.c import convert, describe, integers, layers, unsupported
 from edgecnn_converters.c.arena import allocate
+from edgecnn_converters.c.bounds import MAX_CLASSES
 from edgecnn_converters.c.format import identifier
 from edgecnn_converters.c.lowering import LOWERINGS
-from edgecnn_converters.c.unsupported import MAX_CLASSES
 from edgecnn_targets.c.compiler import compile_shared, host_compiler
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session

@@ -17,7 +17,6 @@ from runtimes import (
     golden,
     limits,
     opened,
-    to_openvino,
     unsaturated,
 )
 
@@ -94,7 +93,7 @@ def test_the_layer_summary_shows_nothing_of_what_keeps_them_apart(monkeypatch):
     monkeypatch.setattr(Emitter, "_apart", lambda self, node, value: value)
     without = WRITERS["openvino"].convert(graph, precision="int8").files
     assert b"PReLU" not in without[".xml"]
-    assert to_openvino.layers(*files.values()) == to_openvino.layers(*without.values())
+    assert WRITERS["openvino"].layers(*files.values()) == WRITERS["openvino"].layers(*without.values())
 
 
 def hold(shape, plan, folder):

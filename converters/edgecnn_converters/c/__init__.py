@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecnn.artifact import ConvertedModel
 from edgecnn.graph.ir import Graph, Tensor
 from edgecnn.graph.summary import layers as layers_of
-from edgecnn_converters.c.arena import Arena, allocate
 from edgecnn_converters.c.format import identifier, real, record
-from edgecnn_converters.c.lowering import LOWERINGS, Emitter
 from edgecnn_converters.c.reader import describe, integers, layers
 from edgecnn_converters.layout import integer_port
 from edgecnn_converters.metadata import fields_of
 from edgecnn_converters.preconditions import check, refuse
 from edgecnn_converters.registry import Converter
+
+if TYPE_CHECKING:
+    from edgecnn_converters.c.arena import Arena
+    from edgecnn_converters.c.lowering import Emitter
 
 __all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 HEADER = """\
@@ -73,6 +75,9 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
         InputError: the graph is not int8, or breaks the numerics contract.
         UnsupportedError: it holds what the kernels cannot compute; all of it is listed.
     """
+    from edgecnn_converters.c.arena import allocate
+    from edgecnn_converters.c.lowering import LOWERINGS, Emitter
+
     check(graph, precision, io, ("int8",))
     refuse("C", unsupported(graph, precision))
     planned = allocate(graph)
@@ -128,6 +133,8 @@ def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """List what of the graph the kernels cannot compute, as (node, reason), in order."""
+    from edgecnn_converters.c.lowering import LOWERINGS  # and with it the oracle, which no row needs
+
     found = []
     for node in graph:
         row = LOWERINGS.get(node.op)

@@ -14,7 +14,7 @@ from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier
-from edgecnn_converters.c import unsupported
+from edgecnn_converters.c import bounds
 from edgecnn_converters.c.format import array, braces, record
 from edgecnn_converters.c.nodes import called, kernel_of, start
 from edgecnn_converters.c.planner import window_lead
@@ -299,25 +299,25 @@ class Row:
     write: Callable[[Emitter, Node], None]
     lead: Callable[[Graph, Node, Tensor], int | None] = _apart
     scratch: Callable[[Graph, Node], int] = lambda graph, node: 0
-    unsupported: Callable[[Graph, Node], str | None] = unsupported.nothing
+    unsupported: Callable[[Graph, Node], str | None] = bounds.nothing
     moves: bool = False
 
 
 LOWERINGS: Mapping[str, Row] = {
-    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, unsupported=unsupported.sums_fit),
-    "fully_connected": Row(write=_fully_connected, unsupported=unsupported.sums_fit),
-    "add": Row(write=_add, lead=_in_place, unsupported=unsupported.add_fits),
-    "mul": Row(write=_mul, lead=_in_place, unsupported=unsupported.mul_fits),
+    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, unsupported=bounds.sums_fit),
+    "fully_connected": Row(write=_fully_connected, unsupported=bounds.sums_fit),
+    "add": Row(write=_add, lead=_in_place, unsupported=bounds.add_fits),
+    "mul": Row(write=_mul, lead=_in_place, unsupported=bounds.mul_fits),
     "max_pool2d": Row(write=_pool, lead=_behind_window),
-    "avg_pool2d": Row(write=_pool, lead=_behind_window, unsupported=unsupported.window_not_empty),
-    "mean": Row(write=_mean, unsupported=unsupported.mean_fits),
+    "avg_pool2d": Row(write=_pool, lead=_behind_window, unsupported=bounds.window_not_empty),
+    "mean": Row(write=_mean, unsupported=bounds.mean_fits),
     "concat": Row(write=_concat),
     "pad": Row(write=_pad, lead=_behind_window),
     "reshape": Row(write=_reshape, lead=_in_place, moves=True),
     "requantize": Row(write=_table, lead=_in_place),
     "relu": Row(write=_table, lead=_in_place),
     "relu6": Row(write=_table, lead=_in_place),
-    "hard_swish": Row(write=_table, lead=_in_place, unsupported=unsupported.output_scale),
+    "hard_swish": Row(write=_table, lead=_in_place, unsupported=bounds.output_scale),
     "sigmoid": Row(write=_table, lead=_in_place),
-    "softmax": Row(write=_softmax, lead=_in_place, unsupported=unsupported.few_classes),
+    "softmax": Row(write=_softmax, lead=_in_place, unsupported=bounds.few_classes),
 }
