@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgecnn.cli import _parser
 from edgecnn.report.record import ReportEntry
-from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
+from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
 COMMANDS = "export validate compare benchmark inspect train scale study models targets devices recipes doctor"
@@ -62,6 +62,6 @@ def test_report_fields():
 
 
 def test_targets_and_devices():
-    assert list(CONVERTERS) == [*TARGETS_OF_ALL, "c"]
-    assert list(TARGETS_OF_ALL) == ["tflite", "onnx", "openvino"]
+    assert list(converters()) == [*targets_of_all(), "c"]
+    assert list(targets_of_all()) == ["tflite", "onnx", "openvino"]
     assert [d.name for d in devices()] == DEVICES.split()
