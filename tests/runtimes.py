@@ -16,7 +16,7 @@ from edgecnn_converters import openvino as to_openvino
 from edgecnn_converters import tflite as to_tflite
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
-from edgecnn_targets.saturation import has_vnni
+from edgecnn_targets.runtimes.saturation import has_vnni
 
 WRITERS = {"tflite": to_tflite, "onnx": to_onnx, "openvino": to_openvino}
 SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step

@@ -137,6 +137,7 @@ CONVERTERS = {
         ),
     )
 }
+TFLITE, ONNX, OPENVINO, C = CONVERTERS.values()
 TARGETS_OF_ALL = tuple(target for target, row in CONVERTERS.items() if row.in_all)
 """What ``--target all`` writes: the formats that every precision and runtime on a desk has. C is for bare metal."""
 

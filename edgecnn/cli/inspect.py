@@ -143,10 +143,9 @@ def _span(scales: tuple[float, float, int] | None) -> str:
 
 def _layers(options: argparse.Namespace) -> list[Any]:
     path = Path(options.model)
-    from edgecnn_converters.registry import converter
-    from edgecnn_targets.registry import RUNTIMES
+    from edgecnn_converters.registry import CONVERTERS, converter
 
-    target = next((row.target for row in RUNTIMES.values() if row.suffix == path.suffix), None)
+    target = next((name for name, row in CONVERTERS.items() if row.suffixes[0] == path.suffix), None)
     if target is not None:
         reader = converter(target)
         return reader.layers(*reader.read(path))

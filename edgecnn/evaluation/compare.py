@@ -22,9 +22,8 @@ from edgecnn.progress import track
 from edgecnn.source import with_overrides
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
-from edgecnn_targets.layers import activations
 from edgecnn_targets.metrics import AccuracyMeter
-from edgecnn_targets.registry import open_session, runtime_of
+from edgecnn_targets.registry import activations, open_session, runtime_of
 
 BATCH = 10
 SCALE_STEP = 3e-7  # OpenVINO holds the ends of a grid, from which its scale comes back within one float32 step

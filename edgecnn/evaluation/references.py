@@ -14,9 +14,9 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.report.record import BesideHost, Parity
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
+from edgecnn_targets.interface import Session
 from edgecnn_targets.metrics import parity
 from edgecnn_targets.registry import missing, open_session, runtime
-from edgecnn_targets.session import Session
 
 Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """fp32 logits ``(n, classes)`` of network inputs, NHWC."""

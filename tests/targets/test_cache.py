@@ -15,7 +15,7 @@ import pytest
 
 from edgecnn.errors import DeviceFault, InputError
 from edgecnn_targets import cache, process
-from edgecnn_targets.memory import Memory
+from edgecnn_targets.results import ResultCache
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_a_full_disk_under_what_is_kept_names_the_same(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*/results/.*: No space left on device; set EDGECNN_CACHE"):
-        Memory(b"artifact").learn([b"image"], [b"output"])
+        ResultCache(b"artifact").put_outputs([b"image"], [b"output"])
     assert not [file for file in folder.rglob("*") if file.is_file()]
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn_targets.saturation import can_saturate, has_vnni, warning
-from edgecnn_targets.session import Op
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn_targets.evaluate import nhwc
+from edgecnn_targets.interface import Activations, Op, Parameters, Runtime
+from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
 
 KERNELS = ("fast", "exact")
 """``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
@@ -98,7 +99,7 @@ def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[
     try:
         import openvino
     except ImportError:
-        raise MissingDependencyError("running OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
+        raise RUNTIME.absent() from None
     weights = path.with_suffix(".bin")
     for file in (path, weights):
         if not file.is_file():
@@ -139,5 +140,32 @@ def _ops(model: Any) -> tuple[Op, ...]:
         ]
         edge = kind in EDGES and ("Input" in sources or "Output" in targets)
         floats = precision in ("f32", "bf16", "f16") and kind not in NOT_COMPUTING
-        ops.append(Op(kind=kind, name=node.get_friendly_name(), as_asked=True, is_float=floats and not edge))
+        ops.append(Op(kind=kind, name=node.get_friendly_name(), requested_kernels=True, is_float=floats and not edge))
     return tuple(ops)
+
+
+def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+    """Return the real values of activations; see ``registry.activations``."""
+    import openvino
+
+    model = openvino.Core().read_model(str(path))
+    ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
+    wanted = {name: ops[f"{name}/quantized"] for name in parameters if f"{name}/quantized" in ops}
+    (result,) = model.get_results()
+    last = result.input_value(0).get_node().get_friendly_name()
+    wanted = {name: op for name, op in wanted.items() if op.get_friendly_name() != last}
+    count = len(model.outputs)
+    model.add_outputs([op.output(0) for op in wanted.values()])
+    compiled = openvino.Core().compile_model(model, "CPU", settings(1, kernels or "fast"))
+    results = compiled([np.ascontiguousarray(image.transpose(0, 3, 1, 2))])
+    return {name: nhwc(results[count + k]) for k, name in enumerate(wanted)}
+
+
+RUNTIME = Runtime(
+    target="openvino",
+    description="OpenVINO IR with FakeQuantize, run by the CPU plugin",
+    open_session=open_session,
+    library="openvino",
+    extra="openvino",
+    activations=activations,
+)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +20,11 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Resources
-from edgecnn_targets import litert, tflm_child
-from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input
+from edgecnn_targets.interface import Device, Kind, Op, Runtime, Usage
+from edgecnn_targets.kinds.tflm import child
 from edgecnn_targets.process import run
-from edgecnn_targets.registry import Runtime
-from edgecnn_targets.session import Op, Usage
+from edgecnn_targets.runtimes import litert
 
 ARENA_BYTES = 64 << 20  # given to the interpreter, which says how much of it it takes
 START_S, IMAGE_S = 60.0, 60.0
@@ -109,11 +107,6 @@ def missing(device: Device, runtime: Runtime) -> str | None:
     return None if find_spec("tflite_micro") and runtime.missing() is None else "pip install 'edgecnn[mcu]'"
 
 
-def setup(device: Device, say: Callable[[str], None]) -> bool:
-    """Nothing: the interpreter is installed with this package's extra ``mcu``."""
-    return False
-
-
 def measure(device: Device, session: TflmSession) -> Usage:
     """Memory: the arena, and the file, without the interpreter's code."""
     return Usage(
@@ -130,6 +123,9 @@ def _interpret(path: Path, batch: NDArray[Any]) -> tuple[NDArray[Any], str]:
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(inputs, batch)
-        words = (sys.executable, str(tflm_child.__file__), path, inputs, outputs, str(ARENA_BYTES))
+        words = (sys.executable, str(child.__file__), path, inputs, outputs, str(ARENA_BYTES))
         said = run(words, timeout_s=START_S + IMAGE_S * len(batch))
         return np.load(outputs), said
+
+
+KIND = Kind(figures=("accuracy", "sram_kib", "flash_kib"), open_session=open_session, missing=missing, measure=measure)

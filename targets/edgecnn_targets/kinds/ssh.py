@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
-from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.memory import Memory
-from edgecnn_targets.registry import Runtime, Say
-from edgecnn_targets.remote import Command, RemoteSession
-from edgecnn_targets.session import Op, Usage
+from edgecnn_targets.interface import Device, Kind, Op, Runtime, Usage
+from edgecnn_targets.kinds.remote import Command, RemoteSession
+from edgecnn_targets.results import ResultCache
+from edgecnn_targets.runtimes import runner
 
 OPEN_S = 180.0
 """Seconds for connecting, starting Python there, and sending and opening the artifact."""
@@ -34,7 +33,7 @@ CONNECT_S, ALIVE_S, ALIVE_COUNT = 20, 10, 6
 """Seconds that connecting may take; then, how often the client asks whether the board is there, and how often it may
 fail to answer before the connection counts as broken."""
 LIBRARIES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
-RUNNER = Path(__file__).with_name("runner.py")
+RUNNER = Path(runner.__file__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ def parse(name: str) -> Address:
 class SshSession:
     """An artifact open on a board; see ``Session``. What the board answered is kept until ``measure`` ends well."""
 
-    def __init__(self, remote: RemoteSession, kept: Memory) -> None:
+    def __init__(self, remote: RemoteSession, kept: ResultCache) -> None:
         self.remote, self._kept = remote, kept
         self._before, self.done = len(kept), False
 
@@ -144,7 +143,7 @@ class SshSession:
                 output = self.remote.run(image).tobytes()
             except DeviceFault as fault:
                 raise self.broken(fault) from None
-            self._kept.learn([fed], [output])
+            self._kept.put_outputs([fed], [output])
         return output
 
     def broken(self, fault: DeviceFault) -> DeviceFault:
@@ -155,7 +154,7 @@ class SshSession:
         """End the connection, and the runner with it."""
         self.remote.close()
         if self.done:
-            self._kept.forget()
+            self._kept.clear()
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> SshSession:
@@ -173,7 +172,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     except (DeviceFault, UnsupportedError) as error:
         _explain(address, runtime.target, error)
     request, content = remote.opening
-    return SshSession(remote, Memory(device.name.encode(), repr(request).encode(), content, RUNNER.read_bytes()))
+    return SshSession(remote, ResultCache(device.name.encode(), repr(request).encode(), content, RUNNER.read_bytes()))
 
 
 def words(address: Address) -> tuple[str, ...]:
@@ -185,8 +184,8 @@ def words(address: Address) -> tuple[str, ...]:
         "ServerAliveInterval": ALIVE_S,
         "ServerAliveCountMax": ALIVE_COUNT,
     }
-    runner = base64.b64encode(zlib.compress(RUNNER.read_bytes(), 9)).decode()
-    python = f'import base64, zlib; exec(zlib.decompress(base64.b64decode("{runner}")))'
+    source = base64.b64encode(zlib.compress(RUNNER.read_bytes(), 9)).decode()
+    python = f'import base64, zlib; exec(zlib.decompress(base64.b64decode("{source}")))'
     given = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     return ("ssh", "-T", *given, *address.words, f"exec python3 -u -c '{python}'")
 
@@ -199,11 +198,6 @@ def missing(device: Device, runtime: Runtime) -> str | None:
     """
     parse(device.name)
     return None if shutil.which("ssh") else "apt-get install openssh-client"
-
-
-def setup(device: Device, say: Say) -> bool:
-    """Nothing: a board is set up by who owns it."""
-    return False
 
 
 def measure(device: Device, session: SshSession) -> Usage:
@@ -230,7 +224,7 @@ _FAULTS = (
     (r"Host key verification failed", "its host key is not known here; compare and accept it by hand: {by_hand}"),
     (r"Permission denied", "it takes none of your keys; install one there: ssh-copy-id, then try {by_hand}"),
 )
-"""What the client says, to what it means."""
+"""Pattern in what the client says, to what it means."""
 
 
 def _explain(address: Address, target: str, error: DeviceFault | UnsupportedError) -> NoReturn:
@@ -246,3 +240,13 @@ def _explain(address: Address, target: str, error: DeviceFault | UnsupportedErro
         if isinstance(error, DeviceFault) and re.search(pattern, said):
             raise DeviceFault(f"{address.name}: {meaning.format(by_hand=address.by_hand)}") from None
     raise error
+
+
+KIND = Kind(
+    figures=("accuracy", "latency"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    address={"description": "a machine reached by SSH", "targets": ["tflite", "onnx"], "onnx_activations": "int8"},
+    elsewhere=True,
+)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
-from edgecnn_targets.c.compiler import INSTALL, compile_shared, host_compiler
-from edgecnn_targets.c.network import Network, read_network
-from edgecnn_targets.session import Op
+from edgecnn_targets.interface import Op, Runtime
+from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
+from edgecnn_targets.runtimes.c.compiler import INSTALL, compile_shared, host_compiler
 
 
 class CSession:
@@ -57,8 +57,8 @@ class CSession:
         return outputs
 
 
-def require_fits(network: Network, batch: NDArray[Any]) -> None:
-    """Nothing, where the network takes the images.
+def require_fits(network: CNetwork, batch: NDArray[Any]) -> None:
+    """Check that the network takes the images.
 
     Raises:
         InputError: it does not.
@@ -68,11 +68,9 @@ def require_fits(network: Network, batch: NDArray[Any]) -> None:
         raise InputError(f"{network.source} takes int8 {expected} per image, not {batch.dtype} {batch.shape[1:]}")
 
 
-def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> CSession:
-    """``CSession``."""
-    return CSession(path, threads=threads, kernels=kernels)
-
-
-def missing() -> str | None:
-    """How to get a C compiler, or ``None`` when there is one."""
-    return None if host_compiler() else INSTALL
+RUNTIME = Runtime(
+    target="c",
+    description="C99 for microcontrollers, compiled for where it runs",
+    open_session=CSession,
+    needs=lambda: None if host_compiler() else INSTALL,
+)

@@ -21,14 +21,12 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, unknown
 from edgecnn.report.record import Latency, Resources
-from edgecnn_targets.c.host import require_fits
-from edgecnn_targets.c.network import Network, read_network
-from edgecnn_targets.cortex_m import toolchain
-from edgecnn_targets.cortex_m.toolchain import Settings
-from edgecnn_targets.devices import Device, settings_of
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.registry import Runtime
-from edgecnn_targets.session import LayerCost, Op, Usage
+from edgecnn_targets.interface import Device, Kind, LayerCost, Op, Runtime, Usage, settings_of
+from edgecnn_targets.kinds.cortex_m import toolchain
+from edgecnn_targets.kinds.cortex_m.toolchain import Settings
+from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
+from edgecnn_targets.runtimes.c.session import require_fits
 
 __all__ = ["Settings", "layers", "measure", "missing", "open_session", "setup"]
 SHIFT = 4  # an instruction takes 2**SHIFT ns of emulated time: some 2 ticks of the counter make it, at 25 MHz
@@ -47,7 +45,7 @@ class CortexMSession:
         image: an ELF file.
     """
 
-    network: Network
+    network: CNetwork
     settings: Settings
     image: bytes = field(repr=False)
     findings: tuple[str, ...]
@@ -99,7 +97,7 @@ def open_session(
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that sets the device up, or ``None`` when it is ready."""
-    return None if toolchain.ready() else f"edgecnn devices setup {device.name}"
+    return None if toolchain.ready() else device.setup_command
 
 
 def setup(device: Device, say: Callable[[str], None]) -> bool:
@@ -168,3 +166,14 @@ def emulate(session: CortexMSession, image: bytes, batch: NDArray[Any]) -> tuple
     found = np.frombuffer(records, record)
     made = np.frombuffer(outputs, np.int8).reshape(len(batch), *session.output.shape[1:])
     return made, found["cost"], found["marks"]
+
+
+KIND = Kind(
+    figures=("accuracy", "instructions", "sram_kib", "flash_kib"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    setup=setup,
+    layers=layers,
+    settings=Settings,
+)
