@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import PRECISIONS, Port
 from edgecnn.errors import InputError, MissingDependencyError, unknown
+from edgecnn.plugins import INTERFACE
 from edgecnn.report.record import Latency, Resources
 
 T = TypeVar("T")
@@ -154,6 +155,7 @@ class Runtime:
         activations: returns what an int8 artifact computes inside:
             ``(path, image, parameters, kernels) -> Activations``; ``None`` where the runtime does not tell.
         exact: its kernels whose sums are exact on every CPU, a name that ``open_session`` takes.
+        interface: version of this interface that it is written for.
     """
 
     target: str
@@ -164,6 +166,7 @@ class Runtime:
     needs: Callable[[], str | None] | None = None
     activations: Callable[[Path, NDArray[np.float32], Parameters, str | None], Activations] | None = None
     exact: str = "exact"
+    interface: int = INTERFACE
 
     def missing(self) -> str | None:
         """Return the command that installs the library, or ``None`` when it is there."""
@@ -257,6 +260,8 @@ class Device:
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
         object.__setattr__(self, "option", self.option or self.name)
+        if not all(isinstance(word, str) for word in (self.kind, self.description, *self.targets)):
+            raise InputError(f"device {self.name}: its kind, description and targets are not all strings")
         if self.onnx_activations not in ("uint8", "int8"):
             raise InputError(unknown("onnx_activations", self.onnx_activations, ("uint8", "int8")))
 
@@ -314,6 +319,7 @@ class Kind:
         address: what a file would say of a device that is an address, ``KIND://…``, and has no file; ``None`` where
             every device has a file.
         elsewhere: it runs on another machine, whose clock measures: others may run here meanwhile.
+        interface: version of this interface that it is written for.
     """
 
     figures: tuple[str, ...]
@@ -325,6 +331,7 @@ class Kind:
     settings: type = NoSettings
     address: Mapping[str, Any] | None = None
     elsewhere: bool = False
+    interface: int = INTERFACE
 
     def __post_init__(self) -> None:
         for figure in self.figures:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import error_of
 
+from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn_converters.registry import CONVERTERS
 from edgecnn_targets.devices import device, devices, parse, select
@@ -97,6 +100,62 @@ class Settings:
 def test_a_device_file_with_a_mistake_says_which(record, message):
     with pytest.raises(InputError, match=message):
         settings_of(parse("d", {"kind": "host", "description": "", **record}), Settings)
+
+
+BOARD = """
+kind = "vela"
+description = "an NPU of another maker"
+targets = ["tflite"]
+settings = { accelerator = "ethos-u55-32", system_config = "Ethos_U55_Embedded", memory_mode = "Shared_Sram" }
+"""
+
+
+def test_a_device_file_of_the_users_own_is_a_device(tmp_path, monkeypatch, capfd):
+    (tmp_path / "npu.toml").write_text(BOARD)
+    monkeypatch.chdir(tmp_path)
+    own, host, again = (*select(["./npu.toml", "host"]), *select(["./npu.toml", "./npu.toml"]))
+    assert (own.name, own.kind, own.targets) == ("npu", "vela", ("tflite",))
+    assert host == device("host")
+    assert again == own
+    assert device("cortex-m4").setup_command == "edgecnn devices setup cortex-m4"
+    assert own.setup_command == "edgecnn devices setup npu.toml"
+    assert main(["devices", "setup", "npu.toml"]) == 0
+    assert "was ready" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOARD.replace("vela", "velo"), "board.toml: device board: unknown kind 'velo' .did you mean 'vela'.*cortex-m"),
+        (
+            BOARD.replace('"tflite"', '"tflit"'),
+            "board.toml: device board: unknown target 'tflit' .did you mean 'tflite'",
+        ),
+        (BOARD.replace('"tflite"', '"tflite", 3'), "board.toml: device board: .* not all strings"),
+        (BOARD.replace("accelerator", "acelerator"), "unknown setting 'acelerator' .did you mean 'accelerator'"),
+        (BOARD.replace("settings", "setings"), "board.toml: device board: .*'setings'"),
+        (BOARD.replace('kind = "vela"', ""), "board.toml: device board: .*'kind'"),
+        (BOARD.replace('"vela"', "3"), "board.toml: device board: .* not all strings"),
+        (BOARD + "limits = 3", "board.toml: device board"),
+        (BOARD + "limits = { sram_kib = -1 }", "board.toml: sram_kib is -1; it must be above 0"),
+        (BOARD + "tolerances = { host_lsb = 3 }", "board.toml: host_lsb is 3; give a number for each target"),
+        ("kind = ", "board.toml is not TOML .*Invalid value.*; see `edgecnn devices`"),
+        (b"\xff\xfe", "board.toml is not TOML .*utf-8"),
+        (None, "cannot read .*board.toml: No such file or directory; give a device's TOML file"),
+    ],
+)
+def test_a_mistake_in_a_device_file_is_one_line_with_the_file(tmp_path, capfd, content, message):
+    board = tmp_path / "board.toml"
+    if content is not None:
+        board.write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = error_of(capfd, "devices", "setup", "host", board)
+    assert re.search(message, line), line
+
+
+def test_two_devices_of_one_name_are_refused(tmp_path):
+    (tmp_path / "host.toml").write_text('kind = "host"\ndescription = "mine"\ntargets = ["tflite"]\n')
+    with pytest.raises(InputError, match=r"two devices are named 'host': host and .*host.toml; rename the file"):
+        select(["host", str(tmp_path / "host.toml")])
 
 
 def test_the_host_does_not_say_what_each_op_costs(tflite):

@@ -27,9 +27,8 @@ def parse(name: str, record: Mapping[str, Any]) -> Device:
         settings_of(device, kind_of(device).settings)
     except TypeError as error:
         raise InputError(f"device {name}: {error}; the keys are in edgecnn_targets/interface.py") from None
-    for target in device.targets:
-        if target not in runtimes():
-            raise InputError(f"device {name}: {unknown('target', target, runtimes())}")
+    for target in set(device.targets) - set(runtimes()):
+        raise InputError(f"device {name}: {unknown('target', target, runtimes())}")
     return device
 
 
