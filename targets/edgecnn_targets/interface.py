@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,15 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an open artifact says of itself: the part of a ``Session`` that is data."""
+    """What an open artifact says of itself.
+
+    Attributes:
+        input: how to feed it.
+        output: how to read it.
+        ops: its operations, in execution order.
+        findings: what a user should know about how it runs here, one line each.
+        arithmetic: whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``.
+    """
 
     input: Port
     output: Port
@@ -103,42 +111,53 @@ class Description:
             raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
 
 
-class Session(Protocol):
-    """One open artifact. The ports are read from the artifact itself, so a file without a manifest runs too."""
+class Session:
+    """One open artifact. Its ports are read from the artifact itself, so a file without a manifest runs too.
 
-    @property
-    def input(self) -> Port:
-        """How to feed it."""
+    Args:
+        description: what the artifact says of itself.
+        threads: of the runtime.
+    """
 
-    @property
-    def output(self) -> Port:
-        """How to read it."""
-
-    @property
-    def threads(self) -> int:
-        """Threads of the runtime."""
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """Its operations, in execution order."""
+    def __init__(self, description: Description, *, threads: int = 1) -> None:
+        self.description, self.threads = description, threads
+        self.input, self.output, self.ops = description.input, description.output, description.ops
+        self.arithmetic = description.arithmetic
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What a user should know about how it runs here, one line each."""
-
-    @property
-    def arithmetic(self) -> str:
-        """Whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``."""
+        """Return what a user should know about how it runs here, one line each."""
+        return self.description.findings
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Execute.
+        """Execute; every image is its own inference.
 
         Args:
-            batch: ``(n, ...)`` in the input port's dtype and layout; every image is its own inference.
+            batch: ``(n, ...)`` in the input port's dtype and layout.
 
         Returns:
             ``(n, ...)`` in the output port's dtype and layout.
+
+        Raises:
+            InputError: the batch has another dtype or shape.
+            DeviceFault: the device broke.
         """
+        self.description.require(batch)
+        return self.execute(batch)
+
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Execute a batch that fits; by default, one inference after another."""
+        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
+        for k in range(len(batch)):
+            results[k : k + 1] = self.infer(batch[k : k + 1])
+        return results
+
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Execute one image, ``(1, ...)``."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what the session holds: a process, a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,8 +326,7 @@ class Kind:
     Attributes:
         figures: of ``FIGURES``. Without ``accuracy``, its sessions are never run. With ``latency``, nothing else runs
             here while it measures.
-        open_session: opens an artifact there: ``(device, runtime, path, *, threads, kernels) -> Session``. A session
-            that holds a process has ``close()``.
+        open_session: opens an artifact there: ``(device, runtime, path, *, threads, kernels) -> Session``.
         missing: returns the command that installs what the device lacks to run that runtime's artifacts, or ``None``
             when it is ready.
         measure: returns what one inference costs there after a warm-up; the session is one of ``open_session``.

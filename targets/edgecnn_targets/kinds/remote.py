@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import timing
-from edgecnn_targets.interface import Description, Usage
+from edgecnn_targets.interface import Description, Session, Usage
 from edgecnn_targets.process import how_it_ended, kill, last_output, start
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import litert, onnxruntime
@@ -147,7 +147,7 @@ class Runner:
         raise DeviceFault(f"{self._command.device} {how}; its last output: {said}")
 
 
-class RemoteSession:
+class RemoteSession(Session):
     """An artifact open in runners; see ``Session``.
 
     Args:
@@ -180,23 +180,21 @@ class RemoteSession:
         results: ResultCache | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        self.threads, self.command, self.opening = threads, command, opening(path, target, threads, kernels)
+        self.command, self.opening = command, opening(path, target, threads, kernels)
         self.notes, self.results, self._count, self._reused, self._ran = notes, results, runners, 0, 0
         self._runners: list[Runner] = []
         self._own: set[int] = set()  # hashes of what ran here in this session
         try:
             details, graph = self._opened()
-            self._said = _described(path, target, kernels, details, graph, vnni=vnni)
+            super().__init__(_described(path, target, kernels, details, graph, vnni=vnni), threads=threads)
         except BaseException:
             self.close()
             raise
-        self.input, self.output, self.ops = self._said.input, self._said.output, self._said.ops
-        self.arithmetic = self._said.arithmetic
 
     @property
     def findings(self) -> tuple[str, ...]:
         """See ``Session.findings``."""
-        said = (*self._said.findings, *self.notes)
+        said = (*self.description.findings, *self.notes)
         if self.results is None or not self._reused:
             return said
         counts = f"{self._reused} of {self._reused + self._ran}"
@@ -220,13 +218,8 @@ class RemoteSession:
         first, *_ = [runner.answer() for runner in self._runners]
         return first
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``.
-
-        Raises:
-            DeviceFault: the device broke.
-        """
-        self._said.require(batch)
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.execute``."""
         fed = [image.tobytes() for image in batch]
         made = {k: self.results.output(image) for k, image in enumerate(fed)} if self.results is not None else {}
         new = [k for k in range(len(fed)) if made.get(k) is None]

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, Op, Runtime, Usage
+from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
 from edgecnn_targets.kinds.remote import Command, RemoteSession
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import runner
@@ -88,54 +87,22 @@ def parse(name: str) -> Address:
     return Address(name=name, host=host, user=parts.username, port=port)
 
 
-class SshSession:
+class SshSession(Session):
     """An artifact open on a board; see ``Session``. What the board answered is kept until ``measure`` ends well."""
 
     def __init__(self, remote: RemoteSession, kept: ResultCache) -> None:
+        super().__init__(remote.description, threads=remote.threads)
         self.remote, self._kept = remote, kept
         self._before, self.done = len(kept), False
 
     @property
-    def input(self) -> Port:
-        """See ``Session``."""
-        return self.remote.input
-
-    @property
-    def output(self) -> Port:
-        """See ``Session``."""
-        return self.remote.output
-
-    @property
-    def threads(self) -> int:
-        """See ``Session``."""
-        return self.remote.threads
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """See ``Session``."""
-        return self.remote.ops
-
-    @property
-    def arithmetic(self) -> str:
-        """See ``Session.arithmetic``."""
-        return self.remote.arithmetic
-
-    @property
     def findings(self) -> tuple[str, ...]:
-        """See ``Session``."""
+        """See ``Session.findings``."""
         resumed = (f"went on after a run that broke: {self._before} images were done already",) if self._before else ()
         return (*self.remote.findings, *resumed)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``; an image that the board has answered already is not run again.
-
-        Raises:
-            DeviceFault: the connection broke.
-        """
-        made = [self._run(batch[k : k + 1]) for k in range(len(batch))]
-        return np.frombuffer(b"".join(made), self.output.dtype).reshape(-1, *self.output.shape[1:])
-
-    def _run(self, image: NDArray[Any]) -> bytes:
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``; an image that the board has answered already is not run again."""
         fed = image.tobytes()
         output = self._kept.output(fed)
         if output is None:
@@ -144,10 +111,10 @@ class SshSession:
             except DeviceFault as fault:
                 raise self.broken(fault) from None
             self._kept.put_outputs([fed], [output])
-        return output
+        return np.frombuffer(output, self.output.dtype).reshape(self.output.shape)
 
     def broken(self, fault: DeviceFault) -> DeviceFault:
-        """What to say of a connection that broke in the middle."""
+        """Return the error for a connection that broke in the middle."""
         return DeviceFault(f"{fault}; {len(self._kept)} images are done and kept: the same command goes on from there")
 
     def close(self) -> None:

@@ -21,11 +21,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Emission, Port, read_manifest, write_artifact
+from edgecnn.artifact import Emission, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.record import Resources
-from edgecnn_targets.interface import Device, Kind, LayerCost, Op, Runtime, Usage, settings_of
+from edgecnn_targets.interface import Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage, settings_of
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 
@@ -70,17 +70,12 @@ class Compilation:
     has_flash: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class VelaSession:
+class VelaSession(Session):
     """A compiled artifact; see ``Session``. It cannot be run."""
 
-    input: Port
-    output: Port
-    threads: int
-    ops: tuple[Op, ...]
-    findings: tuple[str, ...]
-    compilation: Compilation
-    arithmetic: str = "litert"
+    def __init__(self, description: Description, compilation: Compilation) -> None:
+        super().__init__(description)
+        self.compilation = compilation
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Refuse: nothing is executed.
@@ -104,10 +99,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     made = _compile(device, artifact, original.ops)
     write(device, artifact, made, original)
     ops = tuple(replace(op, requested_kernels=op.name not in made.on_cpu) for op in original.ops)
-    findings = _findings(device, made, ops)
-    return VelaSession(
-        input=original.input, output=original.output, threads=1, ops=ops, findings=findings, compilation=made
-    )
+    return VelaSession(replace(original.description, ops=ops, findings=_findings(device, made, ops)), made)
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:

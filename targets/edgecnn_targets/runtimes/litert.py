@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn_targets.evaluate import dequantize
-from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime
+from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import litert_details
 
 Details = Mapping[str, Any]
@@ -30,7 +30,7 @@ and LiteRT's own optimised kernels."""
 _STDERR = threading.Lock()
 
 
-class LiteRtSession:
+class LiteRtSession(Session):
     """An open ``.tflite`` file; see ``Session``.
 
     Args:
@@ -47,23 +47,17 @@ class LiteRtSession:
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "xnnpack") -> None:
         if kernels not in RESOLVERS:
             raise InputError(unknown("kernels", kernels, RESOLVERS))
-        self.threads = threads
         self._interpreter = interpreter(path, threads, kernels)
         details = litert_details(self._interpreter)
-        self._said = describe(path, details, kernels=kernels)
-        self.input, self.output = self._said.input, self._said.output
-        self.ops, self.findings, self.arithmetic = self._said.ops, self._said.findings, self._said.arithmetic
+        super().__init__(describe(path, details, kernels=kernels), threads=threads)
         self._feed, self._fetch = (details[side][0]["index"] for side in ("inputs", "outputs"))
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        self._said.require(batch)
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for index in range(len(batch)):
-            self._interpreter.set_tensor(self._feed, batch[index : index + 1])
-            self._interpreter.invoke()
-            results[index : index + 1] = self._interpreter.get_tensor(self._fetch)
-        return results
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        self._interpreter.set_tensor(self._feed, image)
+        self._interpreter.invoke()
+        made: NDArray[Any] = self._interpreter.get_tensor(self._fetch)
+        return made
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> LiteRtSession:

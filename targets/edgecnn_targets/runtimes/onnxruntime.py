@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn_targets.evaluate import dequantize, nhwc
-from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime
+from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import ONNX_TYPES, OnnxRuntime, onnx_details
 from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
 
@@ -27,7 +27,7 @@ EDGES = ("QuantizeLinear", "DequantizeLinear")
 EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Session):
     """An open ``.onnx`` file; see ``Session``.
 
     Args:
@@ -43,20 +43,14 @@ class OnnxRuntimeSession:
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
-        self.threads = threads
-        self._session, original, optimised = _open(path, threads, kernels)
-        self._said = describe(path, onnx_details(self._session), original, optimised, kernels=kernels, vnni=has_vnni())
-        self.input, self.output = self._said.input, self._said.output
-        self.ops, self.findings, self.arithmetic = self._said.ops, self._said.findings, self._said.arithmetic
+        self._session, original, made = _open(path, threads, kernels)
+        described = describe(path, onnx_details(self._session), original, made, kernels=kernels, vnni=has_vnni())
+        super().__init__(described, threads=threads)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        self._said.require(batch)
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for index in range(len(batch)):
-            fed = {self.input.name: batch[index : index + 1]}
-            results[index : index + 1] = self._session.run([self.output.name], fed)[0]
-        return results
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        made: NDArray[Any] = self._session.run([self.output.name], {self.input.name: image})[0]
+        return made
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OnnxRuntimeSession:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn_targets.evaluate import nhwc
-from edgecnn_targets.interface import Activations, Op, Parameters, Runtime
+from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
 
 KERNELS = ("fast", "exact")
@@ -25,7 +25,7 @@ NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Transpose", 
 EDGES = ("FakeQuantize", "Subgraph")
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """An open ``.xml`` with its ``.bin``; see ``Session``.
 
     Args:
@@ -38,38 +38,29 @@ class OpenVinoSession:
         MissingDependencyError: OpenVINO is not installed.
     """
 
-    arithmetic = "openvino"
-
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
-        self.threads = threads
         compiled, weights = _compile(path, threads, kernels)
         for side, found in (("input", compiled.inputs), ("output", compiled.outputs)):
             if len(found) != 1:
                 raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
-        self.input, self.output = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
-        self.ops = _ops(compiled.get_runtime_model())
-        self.findings: tuple[str, ...] = ()
+        ops = _ops(compiled.get_runtime_model())
+        findings: tuple[str, ...] = ()
         if weights and in_float(kernels):
-            self.findings = (EXACT,)
-        elif can_saturate(weights, vnni=has_vnni()) and any(
-            op.kind in MULTIPLYING and not op.is_float for op in self.ops
-        ):
-            self.findings = (warning("OpenVINO"),)
+            findings = (EXACT,)
+        elif can_saturate(weights, vnni=has_vnni()) and any(op.kind in MULTIPLYING and not op.is_float for op in ops):
+            findings = (warning("OpenVINO"),)
+        source, result = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
+        described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
+        super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        expected = self.input.shape[1:]
-        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
-            got = f"{batch.dtype} {batch.shape[1:]}"
-            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for index in range(len(batch)):
-            fed = np.ascontiguousarray(batch[index : index + 1])
-            results[index : index + 1] = self._request.infer([fed], share_inputs=True, share_outputs=True)[0]
-        return results
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        fed = [np.ascontiguousarray(image)]
+        made: NDArray[Any] = self._request.infer(fed, share_inputs=True, share_outputs=True)[0]
+        return made
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OpenVinoSession:

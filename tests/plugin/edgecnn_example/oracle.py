@@ -13,7 +13,7 @@ from edgecnn.errors import InputError, unknown
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load, save
-from edgecnn_targets.interface import Description, Op, Runtime
+from edgecnn_targets.interface import Description, Op, Runtime, Session
 
 
 def to_bytes(graph: Graph) -> bytes:
@@ -48,29 +48,23 @@ def port(graph: Graph, name: str) -> Port:
     )
 
 
-class OracleSession:
+class OracleSession(Session):
     """An open ``.oracle`` file; see ``Session``.
 
     Raises:
         InputError: the file cannot be read, holds no graph, or other kernels than ``exact`` are named.
     """
 
-    arithmetic = "litert"
-    findings: tuple[str, ...] = ()
-
     def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
         if kernels not in (None, "exact"):
             raise InputError(unknown("kernels", kernels, ("exact",)))
-        self.threads, self._graph = threads, load(path)
-        self.input, self.output = (port(self._graph, name) for name in (*self._graph.inputs, *self._graph.outputs))
-        self.ops = tuple(
-            Op(kind=node.op, name=node.output, requested_kernels=True, is_float=False) for node in self._graph
-        )
-        self._takes = Description(input=self.input, output=self.output, ops=self.ops)
+        self._graph = load(path)
+        source, result = (port(self._graph, name) for name in (*self._graph.inputs, *self._graph.outputs))
+        ops = (Op(kind=node.op, name=node.output, requested_kernels=True, is_float=False) for node in self._graph)
+        super().__init__(Description(input=source, output=result, ops=tuple(ops)), threads=threads)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        self._takes.require(batch)
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.execute``."""
         return run(self._graph, batch)[self.output.name]
 
 

@@ -147,7 +147,7 @@ def _harness(network: CNetwork) -> str:
 
 def marks_of(network: CNetwork) -> int:
     """How many times the harness notes: one before each op, and the end."""
-    return len(network.ops) + 1
+    return len(network.description.ops) + 1
 
 
 def _memory(settings: Settings) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
-from edgecnn_targets.interface import Op, Runtime
-from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
+from edgecnn_targets.interface import Runtime, Session
+from edgecnn_targets.runtimes.c.cnetwork import read_network
 from edgecnn_targets.runtimes.c.compiler import INSTALL, compile_shared, host_compiler
 
 
-class CSession:
+class CSession(Session):
     """An open C network; see ``Session``.
 
     Args:
@@ -29,43 +29,21 @@ class CSession:
         MissingDependencyError: there is no C compiler.
     """
 
-    findings: tuple[str, ...] = ()
-    threads = 1
-    arithmetic = "litert"
-
     def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
         if kernels not in (None, "exact"):
             raise InputError(unknown("kernels", kernels, ("exact",)))
-        self._network = read_network(path)
+        network = read_network(path)
+        super().__init__(network.description)
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "network.so"
             compile_shared([path], library)
-            self._invoke = ctypes.CDLL(str(library))[self._network.function]
-        self.input, self.output = self._network.input, self._network.output
+            self._invoke = ctypes.CDLL(str(library))[network.function]
 
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """See ``Session.ops``."""
-        return self._network.ops
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        require_fits(self._network, batch)
-        outputs = np.empty((len(batch), *self.output.shape[1:]), np.int8)
-        for image, made in zip(np.ascontiguousarray(batch), outputs, strict=True):
-            self._invoke(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(made.ctypes.data))
-        return outputs
-
-
-def require_fits(network: CNetwork, batch: NDArray[Any]) -> None:
-    """Check that the network takes the images.
-
-    Raises:
-        InputError: it does not.
-    """
-    expected = network.input.shape[1:]
-    if batch.shape[1:] != expected or batch.dtype != np.int8:
-        raise InputError(f"{network.source} takes int8 {expected} per image, not {batch.dtype} {batch.shape[1:]}")
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        fed, made = np.ascontiguousarray(image), np.empty(self.output.shape, np.int8)
+        self._invoke(ctypes.c_void_p(fed.ctypes.data), ctypes.c_void_p(made.ctypes.data))
+        return made
 
 
 RUNTIME = Runtime(
