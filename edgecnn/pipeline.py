@@ -26,7 +26,7 @@ from edgecnn.graph.serialize import save
 from edgecnn.progress import Stopwatch, track
 from edgecnn.quant.recipe import DEFAULT, Recipe
 from edgecnn.quant.recipe import recipe as named_recipe
-from edgecnn.quant.resume import Unfinished
+from edgecnn.quant.step_checkpoint import StepCheckpoint
 from edgecnn.report.record import ReportEntry
 from edgecnn.source import Source, load_graph
 from edgecnn_converters.registry import TARGETS_OF_ALL, converter
@@ -34,7 +34,7 @@ from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime
 
 if TYPE_CHECKING:
-    from edgecnn.quant.calibrate import Calibration
+    from edgecnn.quant.observers.histogram import Calibration
 
 RANKING_IMAGES = 16  # calibration images on which --mixed ranks the layers
 CALIBRATION_BATCH = 4  # images in memory at a time: few enough to stay in the caches between layers
@@ -94,8 +94,8 @@ class Export:
     def steps(self) -> Recipe:
         """The recipe, with what the other options change in it."""
         found = named_recipe(self.recipe)
-        found = replace(found, weight_bits=7) if self.reduce_range else found
-        return replace(found, per_tensor=True) if self.per_tensor else found
+        found = found.with_settings("weights", bits=7) if self.reduce_range else found
+        return found.with_settings("weights", per_tensor=True) if self.per_tensor else found
 
     @property
     def precision(self) -> str:
@@ -119,17 +119,17 @@ def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
     with watch.step("capture") as notes:
         given = loaded = load_graph(request.source)
         if calibration_images is not None:
-            from edgecnn.quant import ptq
+            from edgecnn.quant import pipeline as quantization
 
-            loaded = ptq.aligned(loaded.as_float(), request.steps, request.precision)
+            loaded = quantization.aligned(loaded.as_float(), request.steps, request.precision)
         notes.append(f"{len(loaded.nodes)} ops, {_megabytes(_weight_bytes(loaded))} of weights")
     if images is not None:
         outputs = math.prod(loaded.tensors[loaded.outputs[0]].shape)
         match_labels(images, loaded.metadata.labels, outputs, loaded.metadata.label_offset)
-    unfinished = Unfinished(request.output / f"{request.source.name}.unfinished", watch.say)
-    graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch, unfinished)
+    checkpoint = StepCheckpoint(request.output / f"{request.source.name}.unfinished", watch.say)
+    graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch, checkpoint)
     subjects = _emit(request, loaded, graph, watch)
-    unfinished.finish()
+    checkpoint.finish()
     costs = _costs(request, plain, subjects, watch) if plain is not None and graph.kept else {}
     if request.checking.runs_anything:
         with watch.step("validate") as notes:
@@ -183,7 +183,7 @@ def _check_mixed(request: Export) -> None:
         raise InputError("--mixed keeps layers in 16 bits until a limit holds: pass --max-drop POINTS and --data DIR")
     if request.calibration is None:
         raise InputError("--mixed ranks the layers and quantizes again: pass --calibration DIR")
-    if request.steps.keep:
+    if request.steps.setting("int16_promotion", "keep"):
         raise InputError(f"--mixed finds what to keep, and recipe {request.recipe} says it; give one of them")
 
 
@@ -209,7 +209,7 @@ def _quantized(
     images: Images | None,
     labelled: Images | None,
     watch: Stopwatch,
-    unfinished: Unfinished,
+    checkpoint: StepCheckpoint,
 ) -> tuple[Graph, Graph | None, tuple[str, ...]]:
     """The graph in the precision asked for, the one without ``--mixed``, and what a user should know of it."""
     if request.precision in INTEGER_PRECISIONS and images is None:
@@ -220,7 +220,8 @@ def _quantized(
     graph, recipe = loaded.as_float(), request.steps
     if request.precision in ("fp32", "fp16"):
         return graph, None, ()
-    from edgecnn.quant import calibrate, ptq
+    from edgecnn.quant import pipeline as quantization
+    from edgecnn.quant.observers.histogram import extend
 
     record: dict[str, Any] = {"recipe": recipe.to_json()}
     findings: tuple[str, ...] = ()
@@ -228,18 +229,18 @@ def _quantized(
     plain = None
     if request.precision == "w8":
         with watch.step("quantize"):
-            graph = ptq.quantize_weights(graph, recipe)
+            graph = quantization.quantize_weights(graph, recipe)
     else:
         assert images is not None
         with watch.step("calibrate") as notes:
             lint = CalibrationLint()
             stream = _calibration_stream(images, loaded.metadata, lint)
-            graph, seen = ptq.calibrated(graph, stream, recipe, keep=RANKING_IMAGES if request.mixed else 0)
+            graph, seen = quantization.calibrated(graph, stream, recipe, keep=RANKING_IMAGES if request.mixed else 0)
             if request.calibration == DATA_FREE:
-                seen = calibrate.beyond(seen, graph.outputs, UNSEEN)
+                seen = extend(seen, graph.outputs, UNSEEN)
             notes.append(f"{len(images) - len(images.bad)} images")
         with watch.step("quantize") as notes:
-            exact, graph = graph, ptq.quantize(graph, seen, recipe, request.precision, unfinished)
+            exact, graph = graph, quantization.quantize(graph, seen, recipe, request.precision, checkpoint)
             notes.append(f"recipe {recipe.name}")
         assert loaded.metadata.preprocess is not None
         findings = lint.findings(
@@ -253,7 +254,7 @@ def _quantized(
         if request.mixed:
             assert labelled is not None
             plain = graph
-            graph, recipe, notes_of_mixed = _mixed(request, exact, plain, seen, labelled, watch, unfinished)
+            graph, recipe, notes_of_mixed = _mixed(request, exact, plain, seen, labelled, watch, checkpoint)
             record["recipe"] = recipe.to_json()
         if graph.kept:
             record[KEPT] = graph.kept_tensors
@@ -273,25 +274,27 @@ def _mixed(
     seen: Calibration,
     labelled: Images,
     watch: Stopwatch,
-    unfinished: Unfinished,
+    checkpoint: StepCheckpoint,
 ) -> tuple[Graph, Recipe, tuple[str, ...]]:
     """The graph that keeps the fewest activations in 16 bits such that the limit holds, its recipe, and findings."""
     from edgecnn.mixed import DropMeter, choose
-    from edgecnn.quant import ptq
+    from edgecnn.quant import pipeline as quantization
 
     assert exact.metadata.preprocess is not None
     assert request.checking.limits.max_drop is not None
     kept, said = choose(
         plain,
-        lambda keep: ptq.quantize(exact, seen, replace(request.steps.quick, keep=keep)),
+        lambda keep: quantization.quantize(
+            exact, seen, request.steps.quick.with_settings("int16_promotion", keep=keep)
+        ),
         seen.images[:RANKING_IMAGES],
         DropMeter(exact, labelled, exact.metadata.preprocess),
         request.checking.limits.max_drop,
         watch.say,
     )
     watch.say(f"mixed: {said}")
-    recipe = replace(request.steps, keep=kept)
-    return ptq.quantize(exact, seen, recipe, unfinished=unfinished) if kept else plain, recipe, (said,)
+    recipe = request.steps.with_settings("int16_promotion", keep=kept)
+    return quantization.quantize(exact, seen, recipe, checkpoint=checkpoint) if kept else plain, recipe, (said,)
 
 
 def _costs(request: Export, plain: Graph, subjects: Sequence[Subject], watch: Stopwatch) -> Mapping[str, tuple[str]]:

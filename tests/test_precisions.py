@@ -12,7 +12,7 @@ from PIL import Image
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load
-from edgecnn.quant.mixed import fewest
+from edgecnn.quant.promotion_search import fewest
 from edgecnn_converters.tflite.reader import read
 from edgecnn_targets.litert import open_session
 

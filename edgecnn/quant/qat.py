@@ -1,12 +1,13 @@
 """Quantization-aware training: a quantized graph whose weights, biases and, by option, scales learn.
 
 What is trained is what is exported: the module computes with real values on exactly the grids of the graph's tensors,
-batch norm is folded already, and ``quantized`` rounds what was learned by the functions of ``scheme.py`` that PTQ uses.
-It starts from a graph that PTQ made, at that graph's integers.
+batch norm is folded already, and ``quantized`` rounds what was learned by the functions of ``scales/qparams.py``,
+as PTQ does. It starts from a graph that PTQ made, at that graph's integers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,11 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.execution import execute, released
 from edgecnn.graph.interpreter import laid_out, run_node
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.graph.ops import OPS
-from edgecnn.quant import scheme
+from edgecnn.quant.scales import qparams
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
 FLOAT64 = 2**53  # largest integer up to which float64 holds every one
@@ -69,7 +71,7 @@ class QatGraph(nn.Module):
     batch norm leaves channels of any size, and one learning rate must suit them all.
 
     Args:
-        graph: quantized by ``ptq.quantize``.
+        graph: quantized by ``pipeline.quantize``.
         weight_limit: the largest weight integer; ``recipe.weight_limit``.
         learn_steps: whether scales of activations and weights learn.
 
@@ -85,7 +87,7 @@ class QatGraph(nn.Module):
         self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.op in WEIGHTED)}
         if not self._layers:
             raise InputError("the graph has no convolution and no linear layer: nothing in it could learn")
-        self._groups = {name: k for k, group in enumerate(scheme.scale_groups(graph)) for name in group}
+        self._groups = {name: k for k, group in enumerate(qparams.scale_groups(graph)) for name in group}
         fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for node in graph:
@@ -112,30 +114,28 @@ class QatGraph(nn.Module):
         learned = torch.tensor([float(k not in fixed) for k in range(len(scales))])
         self.learned: torch.Tensor
         self.register_buffer("learned", learned, persistent=False)
-        for k, node in enumerate(graph):
-            for i, name in enumerate(node.inputs):
-                tensor = graph.tensors[name]
-                if tensor.is_constant and node.op not in WEIGHTED:
-                    value = laid_out(_quant(tensor).dequantize(_integers(tensor)))
-                    self.register_buffer(f"constant_{k}_{i}", value, persistent=False)
-        self._last = {name: k for k, node in enumerate(graph) for name in node.inputs}
+        self._constants: dict[str, str] = {}  # the buffer of each constant, by tensor
+        for name in dict.fromkeys(i for node in graph if node.op not in WEIGHTED for i in node.inputs):
+            if not graph.tensors[name].is_constant:
+                continue
+            value = laid_out(_quant(graph.tensors[name]).dequantize(_integers(graph.tensors[name])))
+            self._constants[name] = f"constant_{len(self._constants)}"
+            self.register_buffer(self._constants[name], value, persistent=False)
+        self._expired = released(graph)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) network inputs to (N, classes)."""
         scales = self._activation_scales()
         (name,) = self.graph.inputs
-        values = {name: self._on_grid(name, x, scales)}
-        for k, node in enumerate(self.graph):
+
+        def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
             if node.op in WEIGHTED:
                 arguments = [values[node.inputs[0]], *self._layer(node, scales)]
             else:
-                arguments = [
-                    values[i] if i in values else getattr(self, f"constant_{k}_{j}") for j, i in enumerate(node.inputs)
-                ]
-            values[node.output] = self._on_grid(node.output, run_node(node, arguments), scales)
-            for i in node.inputs:
-                if self._last[i] == k:
-                    values.pop(i, None)
+                arguments = [values[i] if i in values else getattr(self, self._constants[i]) for i in node.inputs]
+            return self._on_grid(node.output, run_node(node, arguments), scales)
+
+        values = execute(self.graph, {name: self._on_grid(name, x, scales)}, compute, self._expired)
         return values[self.graph.outputs[0]].flatten(1)
 
     def _activation_scales(self) -> torch.Tensor:
@@ -157,7 +157,7 @@ class QatGraph(nn.Module):
         return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
     def _layer(self, node: Node, activation_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as ``scheme.py`` does."""
+        """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as PTQ does."""
         k = self._layers[node.output]
         scales, (weight, learned) = self._weight_scales(k), self._learned(k)
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
@@ -186,11 +186,11 @@ class QatGraph(nn.Module):
         weight, bias = (self.graph.tensors[i] for i in node.inputs[1:])
         found = self._weight_scales(k).cpu().numpy()
         value, learned = (t.cpu().numpy() for t in self._learned(k))
-        made = scheme.quantize_weight(replace(weight, value=value), found, self.weight_limit)
-        products = scheme.bias_scales(input_scale, found)
+        made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
+        products = qparams.bias_scales(input_scale, found)
         limit = _bias_limit(bias) * products.astype(np.float64)
         learned = np.clip(learned, -limit, limit)
-        return replace(made, value=weight.value), scheme.quantize_bias(bias, products, learned, _quant(bias).dtype)
+        return replace(made, value=weight.value), qparams.quantize_bias(bias, products, learned, _quant(bias).dtype)
 
 
 def _quant(tensor: Tensor) -> QParams:

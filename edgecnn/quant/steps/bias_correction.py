@@ -1,0 +1,77 @@
+"""Bias correction: each layer's mean output, after its activation, is moved to the float network's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import Graph, Node
+from edgecnn.quant.scales.qparams import quantize_bias
+from edgecnn.quant.step import Stage, Step, Work, setting
+
+if TYPE_CHECKING:
+    from edgecnn.quant.executor import Chunks
+
+MEMORY = 5 << 29  # bytes that the activations of both networks may take: all of EfficientNet-B7 is to fit in 6 GiB
+VALUE_BYTES = 8  # of a float32 value in both
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasCorrection(Step):
+    """Correct biases empirically, layer after layer.
+
+    The float network and the quantized one run side by side over the same images. After each layer the quantized one's
+    mean output per channel is moved to the float one's, and only then does it go on: a layer also corrects what the
+    layers before it left. The mean is taken after the activation: what a ReLU makes zero of is no error.
+
+    Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2 and
+    appendix D (the empirical form).
+    """
+
+    name: ClassVar[str] = "bias_correction"
+    says: ClassVar[str] = "move each layer's mean output, after its activation, to the float network's"
+    before: ClassVar[Stage] = Stage.INTEGER
+    after: ClassVar[Stage] = Stage.CORRECTED
+    limitable: ClassVar[bool] = True
+
+    images: int = setting(32, "calibration images; fewer where their activations would not fit in 2.5 GiB", low=1)
+
+    def apply(self, work: Work) -> Work:
+        """Correct the biases of the layers that are selected."""
+        return replace(work, graph=correct_biases(work.graph, work.images[: self.images], self.selects))
+
+
+def correct_biases(
+    graph: Graph, images: NDArray[np.float32], selects: Callable[[Node], bool] = lambda node: True
+) -> Graph:
+    """Return the graph with corrected bias integers; the float values beside them stay as they are.
+
+    Args:
+        graph: all integers, float values beside them.
+        images: (N, H, W, C) network inputs; as many of the first are used as fit in ``MEMORY``.
+        selects: the layers that are corrected.
+    """
+    import torch
+
+    from edgecnn.quant.executor import SideBySide, affordable
+    from edgecnn.quant.scales.consumers import activation_of, bias_shift
+
+    def correct(node: Node, exact: Chunks, got: Chunks) -> None:
+        if not selects(node):
+            return
+        moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
+        bias = both.tensors[node.inputs[2]]
+        assert bias.quant is not None
+        assert bias.integers is not None
+        found = bias.quant.dequantize(bias.integers) + moved.numpy()
+        both.tensors[bias.name] = quantize_bias(bias, bias.quant.scale, found, bias.quant.dtype)
+        for chunk in got:
+            chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
+
+    with torch.inference_mode():
+        both = SideBySide(graph, images[: affordable(graph, len(images), lambda _: VALUE_BYTES, MEMORY)])
+        return both.run(sums=correct)

@@ -1,0 +1,105 @@
+"""Weights: int8 weights, int32 biases and the constants of elementwise ops, each rounded to the nearest integer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from edgecnn.errors import InputError
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.ir import Graph
+from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
+from edgecnn.quant.scales.qparams import (
+    activation_qparams,
+    bias_scales,
+    bias_type,
+    least_error,
+    quantize_bias,
+    quantize_weight,
+    weight_scales,
+)
+from edgecnn.quant.scales.rounding_safe import weight_trials
+from edgecnn.quant.step import Stage, Step, Work, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Step):
+    """Round weights to symmetric int8, one scale per output channel or one in all, and biases to int32.
+
+    Between integer activations each scale is the best of those with which all runtimes round alike, and no smaller than
+    integer kernels and int32 biases can hold.
+
+    Sources: LiteRT 8-bit quantization specification; Krishnamoorthi 2018, section 2; Nagel et al. 2021, section 3.1.
+    """
+
+    name: ClassVar[str] = "weights"
+    says: ClassVar[str] = "int8 weights and int32 biases, to nearest"
+    before: ClassVar[Stage] = Stage.FINAL
+    after: ClassVar[Stage] = Stage.INTEGER
+
+    range: str = setting("minmax", "minmax, or mse: clipped where that lowers the error", allowed=("minmax", "mse"))
+    bits: int = setting(
+        8, "8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits", allowed=(7, 8)
+    )
+    per_tensor: bool = setting(False, "one scale for all of a layer's weights, for hardware that has no more")
+
+    def apply(self, work: Work) -> Work:
+        """Round constants, weights and biases."""
+        graph = self.quantize_weights(_quantize_constants(work.graph), work.recipe.weight_limit)
+        return replace(work, graph=_quantize_biases(graph))
+
+    def quantize_weights(self, graph: Graph, limit: int) -> Graph:
+        """Return the graph with int8 weights; biases and activations stay as they are.
+
+        Args:
+            graph: float weights; float activations too, for weight-only quantization.
+            limit: the largest weight integer.
+
+        Raises:
+            InputError: the weights are quantized already.
+        """
+        changed = []
+        for node in graph:
+            if node.op in WEIGHTED:
+                source, weight, bias = (graph.tensors[i] for i in node.inputs)
+                if weight.quant is not None:
+                    raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
+                assert weight.value is not None
+                assert bias.value is not None
+                scales = weight_scales(weight.value, self.range, limit, per_tensor=self.per_tensor)
+                made = graph.tensors[node.output].quant
+                if source.quant is not None and made is not None:
+                    scales = clamp_weight_scales(scales, source.quant, made, bias.value)
+                    if source.quant.dtype == made.dtype == "int8":
+                        trials = weight_trials(node, source.quant, made, scales)
+                        scales = least_error(weight.value, trials, limit)
+                changed.append(quantize_weight(weight, scales, limit))
+        return graph.with_tensors(*changed)
+
+
+def _quantize_constants(graph: Graph) -> Graph:
+    """Quantize constant operands of elementwise ops per tensor, in the type of the output."""
+    changed = []
+    for node in graph:
+        for name in node.inputs if node.op not in WEIGHTED else ():
+            tensor = graph.tensors[name]
+            if tensor.value is not None:
+                made = graph.tensors[node.output].quant
+                assert made is not None
+                quant = activation_qparams(float(tensor.value.min()), float(tensor.value.max()), made.dtype)
+                changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
+    return graph.with_tensors(*changed)
+
+
+def _quantize_biases(graph: Graph) -> Graph:
+    """Quantize biases to int32 (int64 after int16 activations) at the product of their input's and weight's scales."""
+    changed = []
+    for node in graph:
+        if node.op in WEIGHTED:
+            source, weight, bias = (graph.tensors[i] for i in node.inputs)
+            assert source.quant is not None
+            assert weight.quant is not None
+            assert bias.value is not None
+            scales = bias_scales(source.quant.scale, weight.quant.scale)
+            changed.append(quantize_bias(bias, scales, bias.value, bias_type(source.quant)))
+    return graph.with_tensors(*changed)
