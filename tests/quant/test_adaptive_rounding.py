@@ -13,7 +13,7 @@ from torch import nn
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED, check_integers
-from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.interpreter import TorchGraph, laid_out
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant import rounding_solver as module
 from edgecnn.quant.executor import affordable
@@ -116,7 +116,7 @@ def solved(graph, x):
     """The moments of the only layer, its rows and their scales."""
     (node,) = (n for n in graph if n.op in WEIGHTED)
     weight = nearest(graph, x).tensors[node.inputs[1]]
-    value = module.laid_out(weight.value)
+    value = laid_out(weight.value)
     moments = module._Moments(1, value[0].numel(), len(value))
     made = TorchGraph(graph)(torch.from_numpy(x)).permute(0, 3, 1, 2)
     moments.add(module._patches(node, torch.from_numpy(x).permute(0, 3, 1, 2), value), made)
