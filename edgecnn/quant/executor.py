@@ -17,30 +17,28 @@ from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import Observer, TorchGraph, activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.quant.scales.qparams import quant_of, value_of
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 Chunks = list[torch.Tensor]
 
 
-def fake_quantize(x: torch.Tensor, quant: QParams | None) -> torch.Tensor:
+def fake_quantize(x: torch.Tensor, quant: QParams) -> torch.Tensor:
     """Round values to the grid of a per-tensor activation, in place: what an integer kernel would hand on."""
-    assert quant is not None
     scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
     low, high = quant.limits
     return x.div_(scale).round_().clamp_(low - zero, high - zero).mul_(scale)
 
 
-def encode(real: torch.Tensor, quant: QParams | None) -> torch.Tensor:
+def encode(real: torch.Tensor, quant: QParams) -> torch.Tensor:
     """Return the integers of real values on the grid of a per-tensor activation."""
-    assert quant is not None
     low, high = quant.limits
     shifted = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
     return shifted.clamp_(low, high).to(getattr(torch, quant.dtype))
 
 
-def decode(integers: torch.Tensor, quant: QParams | None) -> torch.Tensor:
+def decode(integers: torch.Tensor, quant: QParams) -> torch.Tensor:
     """Return the real values of such integers."""
-    assert quant is not None
     return (integers.float() - float(quant.zero_point[0])) * float(quant.scale[0])
 
 
@@ -63,7 +61,7 @@ class FakeQuantizedGraph:
 
     def __init__(self, graph: Graph) -> None:
         self._run = TorchGraph(graph, integers=True)
-        self._grids = {t.name: t.quant for t in graph.activations()}
+        self._grids = {t.name: quant_of(t) for t in graph.activations()}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Run a batch."""
@@ -102,7 +100,7 @@ class SideBySide:
         if name in self.exact:
             return self._coarse[name] if not self._compact else _dequantized(self.tensors[name])
         held = self.quantized[name][chunk]
-        return decode(held, self.tensors[name].quant) if self._compact else held
+        return decode(held, quant_of(self.tensors[name])) if self._compact else held
 
     def run(
         self,
@@ -152,7 +150,7 @@ class SideBySide:
         return half if bool(torch.isfinite(half).all()) else real.clone()
 
     def _held_quantized(self, name: str, real: torch.Tensor) -> torch.Tensor:
-        quant = self.tensors[name].quant
+        quant = quant_of(self.tensors[name])
         return encode(real, quant) if self._compact else fake_quantize(real, quant)
 
 
@@ -163,9 +161,8 @@ def _made(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _dequantized(tensor: Tensor) -> torch.Tensor:
-    assert tensor.value is not None
     if tensor.quant is None or tensor.integers is None:
-        return laid_out(tensor.value)
+        return laid_out(value_of(tensor))
     return laid_out(tensor.quant.dequantize(tensor.integers))
 
 

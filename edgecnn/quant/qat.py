@@ -20,9 +20,10 @@ from edgecnn.errors import InputError
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import execute, released
 from edgecnn.graph.interpreter import laid_out, run_node
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales import qparams
+from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
 FLOAT64 = 2**53  # largest integer up to which float64 holds every one
@@ -93,22 +94,22 @@ class QatGraph(nn.Module):
         for node in graph:
             if node.op in WEIGHTED:
                 weight, bias = (graph.tensors[i] for i in node.inputs[1:])
-                made = _quant(graph.tensors[node.output])
+                made = quant_of(graph.tensors[node.output])
                 reach = (made.limits[1] - made.limits[0]) * float(made.scale[0])
                 ranges = _steps(weight) * weight_limit
                 self.weights.append(nn.Parameter(torch.from_numpy(_start(weight) / ranges)))
                 self.biases.append(nn.Parameter(torch.from_numpy(_real(bias) / reach)))
                 k = self._layers[node.output]
-                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(_quant(weight).scale), persistent=False)
+                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(quant_of(weight).scale), persistent=False)
                 self.register_buffer(f"weight_ranges_{k}", torch.from_numpy(ranges), persistent=False)
                 self.register_buffer(f"bias_range_{k}", torch.tensor(reach, dtype=torch.float64), persistent=False)
                 self.weight_steps.append(
-                    nn.Parameter(torch.zeros(len(_quant(weight).scale)), requires_grad=learn_steps)
+                    nn.Parameter(torch.zeros(len(quant_of(weight).scale)), requires_grad=learn_steps)
                 )
         self.activation_steps = nn.Parameter(torch.zeros(len(set(self._groups.values()))), requires_grad=learn_steps)
         scales = torch.zeros(len(self.activation_steps))
         for name, k in self._groups.items():
-            scales[k] = float(_quant(graph.tensors[name]).scale[0])
+            scales[k] = float(quant_of(graph.tensors[name]).scale[0])
         self.activation_scales: torch.Tensor
         self.register_buffer("activation_scales", scales, persistent=False)
         learned = torch.tensor([float(k not in fixed) for k in range(len(scales))])
@@ -118,7 +119,7 @@ class QatGraph(nn.Module):
         for name in dict.fromkeys(i for node in graph if node.op not in WEIGHTED for i in node.inputs):
             if not graph.tensors[name].is_constant:
                 continue
-            value = laid_out(_quant(graph.tensors[name]).dequantize(_integers(graph.tensors[name])))
+            value = laid_out(quant_of(graph.tensors[name]).dequantize(integers_of(graph.tensors[name])))
             self._constants[name] = f"constant_{len(self._constants)}"
             self.register_buffer(self._constants[name], value, persistent=False)
         self._expired = released(graph)
@@ -152,7 +153,7 @@ class QatGraph(nn.Module):
         return weight, bias
 
     def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        quant = _quant(self.graph.tensors[name])
+        quant = quant_of(self.graph.tensors[name])
         (low, high), zero = quant.limits, int(quant.zero_point[0])
         return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
@@ -175,7 +176,8 @@ class QatGraph(nn.Module):
         scales = self._activation_scales().cpu().numpy()
         changed = []
         for tensor in self.graph.activations():
-            changed.append(replace(tensor, quant=scaled(_quant(tensor), scales[self._groups[tensor.name]])))
+            scale = scales[[self._groups[tensor.name]]]
+            changed.append(replace(tensor, quant=replace(quant_of(tensor), scale=scale)))
         for node in self.graph:
             if node.op in WEIGHTED:
                 changed += self._trained(node, scales[[self._groups[node.inputs[0]]]])
@@ -190,21 +192,11 @@ class QatGraph(nn.Module):
         products = qparams.bias_scales(input_scale, found)
         limit = _bias_limit(bias) * products.astype(np.float64)
         learned = np.clip(learned, -limit, limit)
-        return replace(made, value=weight.value), qparams.quantize_bias(bias, products, learned, _quant(bias).dtype)
-
-
-def _quant(tensor: Tensor) -> QParams:
-    assert tensor.quant is not None
-    return tensor.quant
+        return replace(made, value=weight.value), qparams.quantize_bias(bias, products, learned, quant_of(bias).dtype)
 
 
 def _bias_limit(bias: Tensor) -> int:
-    return min(_quant(bias).limits[1], FLOAT64)
-
-
-def _integers(tensor: Tensor) -> NDArray[Any]:
-    assert tensor.integers is not None
-    return tensor.integers
+    return min(quant_of(bias).limits[1], FLOAT64)
 
 
 def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -212,24 +204,21 @@ def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     return (start.float() * torch.exp(steps.float())).to(start.dtype)
 
 
-def scaled(quant: QParams, scale: np.float32) -> QParams:
-    return replace(quant, scale=np.array([scale], np.float32))
-
-
 def _steps(tensor: Tensor) -> NDArray[np.float64]:
     """The scales of a weight or bias, shaped to broadcast against it."""
-    return _quant(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return quant_of(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
 
 
 def _real(tensor: Tensor) -> NDArray[np.float64]:
     """Real values of the integers in float64: an int32 does not fit into float32."""
-    real: NDArray[np.float64] = _integers(tensor) * _steps(tensor)
+    real: NDArray[np.float64] = integers_of(tensor) * _steps(tensor)
     return real
 
 
 def _start(weight: Tensor) -> NDArray[np.float64]:
     """The float weights, moved no further than so that each rounds to its integer, whichever way that was chosen."""
-    assert weight.value is not None
     reach = CELL * _steps(weight)
-    start: NDArray[np.float64] = np.clip(weight.value.astype(np.float64), _real(weight) - reach, _real(weight) + reach)
+    start: NDArray[np.float64] = np.clip(
+        value_of(weight).astype(np.float64), _real(weight) - reach, _real(weight) + reach
+    )
     return start

@@ -34,7 +34,7 @@ from edgecnn.progress import track
 from edgecnn.quant.executor import SideBySide, affordable
 from edgecnn.quant.scales.consumers import Nonlinearity, activation_of, bias_shift
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
-from edgecnn.quant.scales.qparams import bias_scales, quantize_bias
+from edgecnn.quant.scales.qparams import bias_scales, quant_of, quantize_bias, value_of
 from edgecnn.quant.scales.rounding_safe import weight_trials
 from edgecnn.quant.step_checkpoint import StepCheckpoint
 
@@ -98,8 +98,7 @@ def _products(node: Node, graph: Graph, *, solved: bool) -> float:
 
 def _bytes(activation: Tensor) -> int:
     """Of one value: float16, and the integer."""
-    assert activation.quant is not None
-    return 2 + np.dtype(activation.quant.dtype).itemsize
+    return 2 + np.dtype(quant_of(activation).dtype).itemsize
 
 
 def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinearity | None) -> tuple[Tensor, Tensor]:
@@ -109,8 +108,6 @@ def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinear
     """
     tensors = both.tensors
     source, weight, bias = (tensors[i] for i in node.inputs)
-    assert weight.quant is not None
-    assert bias.quant is not None
     float_weight = both.exact[weight.name]
     attrs: Mapping[str, Any] = node.attrs
     groups, taps = attrs.get("groups", 1), float_weight[0].numel()
@@ -130,11 +127,12 @@ def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinear
         learned = learned + bias_shift(pairs, activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
-    assert source.quant is not None
-    found = weight.quant.scale if weight.quant.scale.size == 1 else scales.reshape(-1).float().numpy()
+    quant = quant_of(weight)
+    found = quant.scale if quant.scale.size == 1 else scales.reshape(-1).float().numpy()
+    products = bias_scales(quant_of(source).scale, found)
     return (
-        replace(weight, integers=placed.numpy(), quant=replace(weight.quant, scale=found)),
-        quantize_bias(bias, bias_scales(source.quant.scale, found), learned.numpy(), bias.quant.dtype),
+        replace(weight, integers=placed.numpy(), quant=replace(quant, scale=found)),
+        quantize_bias(bias, products, learned.numpy(), quant_of(bias).dtype),
     )
 
 
@@ -146,11 +144,7 @@ def _chosen(
     Each channel with ``FEW`` taps takes the best of the scales with which all runtimes round alike: so few roundings
     seldom make up for one another, and their sum differs much from scale to scale.
     """
-    source, weight, bias, made = (tensors[i] for i in (*node.inputs, node.output))
-    assert source.quant is not None
-    assert weight.quant is not None
-    assert made.quant is not None
-    assert bias.value is not None
+    source, weight, made = (quant_of(tensors[i]) for i in (*node.inputs[:2], node.output))
 
     def solved(given: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scales = torch.from_numpy(np.broadcast_to(given, rows.shape[0] * rows.shape[1]).astype(np.float64))
@@ -160,12 +154,12 @@ def _chosen(
         return integers, scales, ((real @ covariance - 2 * cross) * real).sum(2, keepdim=True)
 
     covariance, cross = _problem(moments, rows)
-    integers, scales, least = solved(weight.quant.scale)
-    if rows.shape[2] <= FEW and weight.quant.scale.size > 1 and source.quant.dtype == made.quant.dtype == "int8":
+    integers, scales, least = solved(weight.scale)
+    if rows.shape[2] <= FEW and weight.scale.size > 1 and source.dtype == made.dtype == "int8":
         peaks = (rows.abs().amax(2).reshape(-1) / limit).float().numpy()
-        smallest = np.where(peaks > 0, np.minimum(peaks, weight.quant.scale), weight.quant.scale)
-        smallest = clamp_weight_scales(smallest, source.quant, made.quant, bias.value)
-        for trial in weight_trials(node, source.quant, made.quant, smallest):
+        smallest = np.where(peaks > 0, np.minimum(peaks, weight.scale), weight.scale)
+        smallest = clamp_weight_scales(smallest, source, made, value_of(tensors[node.inputs[2]]))
+        for trial in weight_trials(node, source, made, smallest):
             others, of_others, error = solved(trial)
             better = error < least
             integers, scales = torch.where(better, others, integers), torch.where(better, of_others, scales)

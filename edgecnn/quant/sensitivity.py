@@ -16,6 +16,7 @@ from edgecnn.graph.interpreter import run_node
 from edgecnn.graph.ir import Graph, Node, QParams
 from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
 from edgecnn.quant.observers.channels import Channels, channel_statistics
+from edgecnn.quant.scales.qparams import quant_of, value_of
 
 WIDE = 100.0  # a channel's range beside the median one's
 CLIPPED = 0.001  # share of an activation's values outside its grid
@@ -121,12 +122,12 @@ class _Measure:
     @torch.inference_mode()
     def update(self, images: NDArray[np.float32]) -> None:
         """Measure on one chunk of images."""
-        grids = {t.name: t.quant for t in self.graph.activations()}
+        grids = {t.name: quant_of(t) for t in self.graph.activations()}
         self.both, values = SideBySide(self.graph, images), dict[str, torch.Tensor]()
 
         def measure(name: str) -> None:
             values[name] = self.both.real(name, 0)
-            self.outside[name].update(values[name], grids[name])  # type: ignore[arg-type]  # all are quantized
+            self.outside[name].update(values[name], grids[name])
             self.running[name].update(values[name], self.both.coarse(name, 0))
 
         self.both.run(after=measure)
@@ -172,17 +173,16 @@ def _reasons(graph: Graph, name: str, node: Node | None, seen: Mapping[str, Chan
         found.append(f"{100 * outside.share:.1f} % of its values are clipped by its range")
     if node is not None and node.op in WEIGHTED:
         weight = graph.tensors[node.inputs[1]]
-        assert weight.value is not None
-        assert weight.quant is not None
-        peaks = np.abs(weight.value.reshape(weight.shape[0], -1)).max(axis=1)
+        quant, value = quant_of(weight), value_of(weight)
+        peaks = np.abs(value.reshape(weight.shape[0], -1)).max(axis=1)
         lively = peaks[peaks > 0]
-        if weight.quant.axis is None and lively.size and lively.max() >= WIDE * np.median(lively):
+        if quant.axis is None and lively.size and lively.max() >= WIDE * np.median(lively):
             ratio = lively.max() / np.median(lively)
             found.append(
                 f"the weights of channel {int(peaks.argmax())} are {ratio:.0f} times the median's, on one scale"
             )
-        if node.op == "conv2d" and weight.quant.axis is not None:
-            columns = np.abs(weight.value).max(axis=(0, 1, 2))
+        if node.op == "conv2d" and quant.axis is not None:
+            columns = np.abs(value).max(axis=(0, 1, 2))
             columns = columns[columns > 0]
             if columns.size > 1 and columns.max() >= WIDE * np.median(columns):
                 ratio = columns.max() / np.median(columns)

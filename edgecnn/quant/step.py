@@ -6,6 +6,7 @@ looks at, and how it changes the graph. Modules of steps import torch inside fun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from enum import IntEnum
@@ -103,8 +104,8 @@ class Step:
     """One graph-to-graph transformation. A subclass adds its settings, by ``setting``, and ``apply``.
 
     Attributes:
-        name: in recipes.
-        says: one line for users.
+        name: in recipes; that of the class in small letters.
+        says: one line for users: the first of the class's docstring.
         before, after: the stage of the graph that it takes, and of the graph that it leaves.
         limitable: whether it can be limited to layers.
         layers, exclude: patterns (fnmatch) of node names or source paths of the layers that it changes; ``exclude`` is
@@ -119,6 +120,11 @@ class Step:
     before: ClassVar[Stage]
     after: ClassVar[Stage]
     limitable: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        cls.says = (cls.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
     layers: tuple[str, ...] = setting((), "only these layers: patterns of names or source paths")
     exclude: tuple[str, ...] = setting((), "but not these")
@@ -219,15 +225,11 @@ def steps() -> Mapping[str, type[Step]]:
             raise InputError(
                 f"edgecnn.steps {name!r} is {kind.__name__}; it must be a subclass of edgecnn.quant.step.Step"
             )
-        missing = [key for key in ("name", "says", "before", "after") if not hasattr(kind, key)]
-        if missing or kind.name != name:
-            wrong = f"lacks {', '.join(missing)}" if missing else f"calls itself {kind.name!r}"
-            raise InputError(
-                f"step {name!r} ({kind.__module__}.{kind.__name__}) {wrong}; mend or uninstall its package"
-            )
-        bare = [each.name for each in fields(kind) if each.default is MISSING]
-        if bare:
-            raise InputError(f"step {name!r}: {', '.join(bare)} without a default; every setting needs one")
+        lacks = [key for key in ("before", "after") if not hasattr(kind, key)]
+        lacks += [f"a default of {each.name}" for each in fields(kind) if each.default is MISSING]
+        if lacks or kind.name != name:
+            wrong = f"lacks {', '.join(lacks)}" if lacks else f"is {kind.name!r} by its class"
+            raise InputError(f"step {name!r} of {kind.__module__} {wrong}; mend or uninstall its package")
     return found
 
 

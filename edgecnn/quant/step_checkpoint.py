@@ -16,6 +16,7 @@ import numpy as np
 from edgecnn.errors import InputError
 from edgecnn.files import sha256, write_atomic
 from edgecnn.graph.ir import Graph, Tensor
+from edgecnn.quant.scales.qparams import integers_of, quant_of
 
 SUFFIX = ".safetensors"
 KEY, STEP = "edgecnn key", "edgecnn step"
@@ -95,10 +96,8 @@ class StepCheckpoint:
 
         arrays = {}
         for tensor in made:
-            assert tensor.integers is not None
-            assert tensor.quant is not None
-            arrays[f"{tensor.name}/integers"] = np.ascontiguousarray(tensor.integers)
-            arrays[f"{tensor.name}/scale"] = np.ascontiguousarray(tensor.quant.scale)
+            arrays[f"{tensor.name}/integers"] = np.ascontiguousarray(integers_of(tensor))
+            arrays[f"{tensor.name}/scale"] = np.ascontiguousarray(quant_of(tensor).scale)
         return save(arrays, metadata={KEY: self._key, STEP: name})
 
 
@@ -128,8 +127,6 @@ def _read(place: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
 def _restored(arrays: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     made = []
     for name in (key.removesuffix("/integers") for key in arrays if key.endswith("/integers")):
-        quant = tensors[name].quant
-        assert quant is not None
-        quant = replace(quant, scale=arrays[f"{name}/scale"])
+        quant = replace(quant_of(tensors[name]), scale=arrays[f"{name}/scale"])
         made.append(replace(tensors[name], integers=arrays[f"{name}/integers"], quant=quant))
     return tuple(made)

@@ -19,6 +19,24 @@ from edgecnn.graph.ops import OPS
 SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
 
 
+def quant_of(tensor: Tensor) -> QParams:
+    """Return the parameters of a tensor that has them."""
+    assert tensor.quant is not None, f"{tensor.name} is not quantized"
+    return tensor.quant
+
+
+def value_of(tensor: Tensor) -> NDArray[np.float32]:
+    """Return the float values of a constant."""
+    assert tensor.value is not None, f"{tensor.name} is no constant"
+    return tensor.value
+
+
+def integers_of(tensor: Tensor) -> NDArray[Any]:
+    """Return the integers of a quantized constant."""
+    assert tensor.integers is not None, f"{tensor.name} has no integers"
+    return tensor.integers
+
+
 def activation_types(graph: Graph, first: str) -> dict[str, str]:
     """Return the integer type of every activation: the input's is ``first``, and only a requantize changes it."""
     types = dict.fromkeys(graph.inputs, first)
@@ -50,9 +68,7 @@ def parameters_of(graph: Graph) -> dict[str, QParams]:
     """Return the parameters of every activation; those that must share them are one object."""
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
-        quant = graph.tensors[min(group)].quant
-        assert quant is not None
-        chosen.update(dict.fromkeys(group, quant))
+        chosen.update(dict.fromkeys(group, quant_of(graph.tensors[min(group)])))
     return chosen
 
 
@@ -127,11 +143,9 @@ def least_error(
 
 def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> Tensor:
     """Return the tensor with int8 integers, nearest, symmetric, in [-limit, limit]; one scale per channel or one."""
-    assert tensor.value is not None
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
-    wide = tensor.value.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (tensor.value.ndim - 1))
-    integers = np.clip(np.rint(wide), -limit, limit).astype(np.int8)
-    return Tensor(name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers)
+    wide = value_of(tensor).astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return replace(tensor, quant=quant, integers=np.clip(np.rint(wide), -limit, limit).astype(np.int8))
 
 
 def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -144,9 +158,7 @@ def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArra
     """Return the tensor with integers of the corrected bias; its float value stays what it was."""
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype=dtype, axis=0)
     integers = np.rint(corrected.astype(np.float64) / scales.astype(np.float64)).astype(np.int64)
-    return Tensor(
-        name=tensor.name, shape=tensor.shape, value=tensor.value, quant=quant, integers=integers.astype(dtype)
-    )
+    return replace(tensor, quant=quant, integers=integers.astype(dtype))
 
 
 def bias_type(source: QParams) -> str:

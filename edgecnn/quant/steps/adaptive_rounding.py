@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from edgecnn.quant.step import Stage, Step, Work, setting
 from edgecnn.quant.steps.bias_correction import BiasCorrection
@@ -20,11 +19,8 @@ class AdaptiveRounding(Step):
     input and target: section 4); Frantar et al. 2022, "GPTQ" (the columns: section 3, algorithm 1).
     """
 
-    name: ClassVar[str] = "adaptive_rounding"
-    says: ClassVar[str] = "round each weight so that its layer's output stays closest to float; takes minutes"
-    before: ClassVar[Stage] = Stage.INTEGER
-    after: ClassVar[Stage] = Stage.CORRECTED
-    limitable: ClassVar[bool] = True
+    before, after = Stage.INTEGER, Stage.CORRECTED
+    limitable = True
 
     images: int = setting(300, "calibration images; fewer where their activations would not fit in 1.75 GiB", low=1)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.quant.scales.qparams import quantize_bias
+from edgecnn.quant.scales.qparams import integers_of, quant_of, quantize_bias
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
@@ -32,11 +32,8 @@ class BiasCorrection(Step):
     appendix D (the empirical form).
     """
 
-    name: ClassVar[str] = "bias_correction"
-    says: ClassVar[str] = "move each layer's mean output, after its activation, to the float network's"
-    before: ClassVar[Stage] = Stage.INTEGER
-    after: ClassVar[Stage] = Stage.CORRECTED
-    limitable: ClassVar[bool] = True
+    before, after = Stage.INTEGER, Stage.CORRECTED
+    limitable = True
 
     images: int = setting(32, "calibration images; fewer where their activations would not fit in 2.5 GiB", low=1)
 
@@ -65,10 +62,9 @@ def correct_biases(
             return
         moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
         bias = both.tensors[node.inputs[2]]
-        assert bias.quant is not None
-        assert bias.integers is not None
-        found = bias.quant.dequantize(bias.integers) + moved.numpy()
-        both.tensors[bias.name] = quantize_bias(bias, bias.quant.scale, found, bias.quant.dtype)
+        quant = quant_of(bias)
+        found = quant.dequantize(integers_of(bias)) + moved.numpy()
+        both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
         for chunk in got:
             chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
+from edgecnn.quant.scales.qparams import quant_of, value_of
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 Reals = NDArray[np.float64]
@@ -35,11 +35,8 @@ class ChannelSplitting(Step):
     of largest gradient sensitivity.
     """
 
-    name: ClassVar[str] = "channel_splitting"
-    says: ClassVar[str] = "dead channels carry copies of sensitive ones, which are rounded finer then"
-    before: ClassVar[Stage] = Stage.FINAL
-    after: ClassVar[Stage] = Stage.FINAL
-    limitable: ClassVar[bool] = True
+    before, after = Stage.FINAL, Stage.FINAL
+    limitable = True
 
     images: int = setting(16, "calibration images on which gradients are taken", low=1)
 
@@ -108,11 +105,10 @@ def _is_depthwise(graph: Graph, node: Node) -> bool:
 
 def _highest(graph: Graph, chain: Chain) -> Reals:
     """The largest value that each channel's sums can have in the chain's last layer, whatever the image is."""
-    quant = graph.tensors[chain.layers[0].inputs[0]].quant
-    assert quant is not None
+    quant = quant_of(graph.tensors[chain.layers[0].inputs[0]])
     low, high = (np.array([[[end]]]) for end in (np.array(quant.limits) - quant.zero_point) * float(quant.scale[0]))
     for node in chain.layers:
-        weight, bias = (_value(graph, name) for name in node.inputs[1:])
+        weight, bias = (value_of(graph.tensors[name]).astype(np.float64) for name in node.inputs[1:])
         rows = weight.reshape(len(weight), -1, weight.shape[-1])
         products = rows * np.minimum(low, 0), rows * np.maximum(high, 0)  # a padding holds zeros
         most: Reals = bias + np.maximum(*products).sum(axis=(1, 2))
@@ -135,15 +131,17 @@ def _places(weight: Reals, dead: NDArray[np.int64]) -> dict[int, list[int]]:
 
 
 def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
-    values = {name: _value(graph, name) for node in (*chain.layers, *chain.consumers) for name in node.inputs[1:]}
+    values = {
+        name: value_of(graph.tensors[name]).astype(np.float64)
+        for node in (*chain.layers, *chain.consumers)
+        for name in node.inputs[1:]
+    }
     for k, taken in places.items():
         moves = (np.arange(len(taken)) - (len(taken) - 1) / 2) / len(taken)  # of a step
         before = np.zeros(len(taken))
         for node in chain.layers:
             weight, bias = (values[name] for name in node.inputs[1:])
-            quant = graph.tensors[node.output].quant
-            assert quant is not None
-            after = moves * float(quant.scale[0])
+            after = moves * float(quant_of(graph.tensors[node.output]).scale[0])
             weight[taken], bias[taken] = weight[k], bias[k] + after - before * weight[k].sum()
             before = after
         for node in chain.consumers:
@@ -152,9 +150,3 @@ def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
     return graph.with_tensors(
         *(replace(graph.tensors[name], value=value.astype(np.float32)) for name, value in values.items())
     )
-
-
-def _value(graph: Graph, name: str) -> Reals:
-    value = graph.tensors[name].value
-    assert value is not None
-    return value.astype(np.float64)

@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node
+from edgecnn.quant.scales.qparams import value_of
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
@@ -66,11 +67,8 @@ class Equalization(Step):
     Weights with one scale per tensor have the channels of ReLU6 layers scaled too.
     """
 
-    name: ClassVar[str] = "equalization"
-    says: ClassVar[str] = "scale channels so that integers cost them less; the network computes the same"
-    before: ClassVar[Stage] = Stage.FLOAT
-    after: ClassVar[Stage] = Stage.FLOAT
-    limitable: ClassVar[bool] = True
+    before, after = Stage.FLOAT, Stage.FLOAT
+    limitable = True
 
     images: int = setting(48, "calibration images whose channel statistics decide", low=1)
 
@@ -158,8 +156,7 @@ class _Scaling:
         self.energy: dict[str, float] = {}
         for node in graph:
             if node.op in WEIGHTED:
-                value = graph.tensors[node.inputs[1]].value
-                assert value is not None
+                value = value_of(graph.tensors[node.inputs[1]])
                 taps = np.abs(value.astype(np.float64)).reshape(value.shape[0], -1, value.shape[-1])
                 self.weights[node.output] = taps.max(axis=1)
                 self.energy[node.output] = float(statistics[node.output].square.sum()) + TINY
@@ -231,14 +228,12 @@ class _Scaling:
             if node.op not in WEIGHTED:
                 continue
             weight, bias = (self.source.tensors[i] for i in node.inputs[1:])
-            assert weight.value is not None
-            assert bias.value is not None
             before, after = self.scaling[node.inputs[0]], self.scaling[node.output]
             columns = before[_input_channels(self.source, node)]
-            columns = columns.reshape(columns.shape[0], *[1] * (weight.value.ndim - 2), -1)
-            scaled = weight.value * columns / after.reshape(-1, *[1] * (weight.value.ndim - 1))
+            columns = columns.reshape(columns.shape[0], *[1] * (len(weight.shape) - 2), -1)
+            scaled = value_of(weight) * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
             changed.append(replace(weight, value=scaled.astype(np.float32)))
-            changed.append(replace(bias, value=(bias.value / after).astype(np.float32)))
+            changed.append(replace(bias, value=(value_of(bias) / after).astype(np.float32)))
         return self.source.with_tensors(*changed)
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.preprocess import Preprocess
+from edgecnn.quant.scales.qparams import value_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST = -128  # the integer of level 0
@@ -27,10 +27,7 @@ LOWEST = -128  # the integer of level 0
 class InputQuantization(Step):
     """Feed pixels as the input's integers, where one mean and one std serve all channels and the input is int8."""
 
-    name: ClassVar[str] = "input_quantization"
-    says: ClassVar[str] = "pixel levels are the input's integers exactly; a mean of 127.5 becomes 127"
-    before: ClassVar[Stage] = Stage.LOADED
-    after: ClassVar[Stage] = Stage.FLOAT
+    before, after = Stage.LOADED, Stage.FLOAT
 
     def fixed_parameters(self, graph: Graph) -> Mapping[str, QParams]:
         """Return the input's parameters, where pixels can be its integers."""
@@ -58,9 +55,7 @@ def fold_mean(graph: Graph) -> Graph:
         return graph
     changed = []
     for node in consumers:
-        weight, bias = (graph.tensors[i].value for i in node.inputs[1:])
-        assert weight is not None
-        assert bias is not None
+        weight, bias = (value_of(graph.tensors[i]) for i in node.inputs[1:])
         sums = weight.astype(np.float64).reshape(len(weight), -1).sum(axis=1)
         moved = (bias - (mean - level) / std * sums).astype(np.float32)
         changed.append(replace(graph.tensors[node.inputs[2]], value=moved))

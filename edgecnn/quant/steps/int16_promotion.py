@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,10 +29,7 @@ class Int16Promotion(Step):
     Source: the "16x8" kernels of the LiteRT 8-bit quantization specification. Targets without them compute in float.
     """
 
-    name: ClassVar[str] = "int16_promotion"
-    says: ClassVar[str] = "some activations in 16 bits, or float where the target has none; --mixed finds them"
-    before: ClassVar[Stage] = Stage.CALIBRATED
-    after: ClassVar[Stage] = Stage.CALIBRATED
+    before, after = Stage.CALIBRATED, Stage.CALIBRATED
 
     keep: tuple[str, ...] = setting((), "names of activations, or patterns of them")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.contract import FIXED_OF
@@ -39,10 +39,7 @@ class Ranges(Step):
     (``mse``); Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (``percentile``).
     """
 
-    name: ClassVar[str] = "ranges"
-    says: ClassVar[str] = "the range of every activation, from a histogram over all calibration images"
-    before: ClassVar[Stage] = Stage.CALIBRATED
-    after: ClassVar[Stage] = Stage.SCALED
+    before, after = Stage.CALIBRATED, Stage.SCALED
 
     method: str = setting(
         "mse",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from edgecnn.quant.scales.qparams import parameters_of, with_parameters
 from edgecnn.quant.scales.rounding_safe import make_rounding_safe
@@ -17,10 +16,7 @@ class RoundingSafeScales(Step):
     Runtimes round ties differently, so scales are picked that produce none (docs/numerics.md).
     """
 
-    name: ClassVar[str] = "rounding_safe_scales"
-    says: ClassVar[str] = "move scales by at most 2 % so that all runtimes round alike; scales are final then"
-    before: ClassVar[Stage] = Stage.SCALED
-    after: ClassVar[Stage] = Stage.FINAL
+    before, after = Stage.SCALED, Stage.FINAL
 
     def apply(self, work: Work) -> Work:
         """Finalize the scales of activations."""

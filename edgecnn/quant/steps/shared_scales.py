@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from edgecnn.quant.scales.qparams import parameters_of, with_parameters
 from edgecnn.quant.scales.rounding_safe import added, share_scales
@@ -17,10 +16,7 @@ class SharedScales(Step):
     Of each residual stream that run of additions shares a scale for which it pays most, by gradient sensitivity.
     """
 
-    name: ClassVar[str] = "shared_scales"
-    says: ClassVar[str] = "one scale for what additions join, where rounding once makes less noise"
-    before: ClassVar[Stage] = Stage.SCALED
-    after: ClassVar[Stage] = Stage.SCALED
+    before, after = Stage.SCALED, Stage.SCALED
 
     images: int = setting(16, "calibration images on which gradients are taken", low=1)
 

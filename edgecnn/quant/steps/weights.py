@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import WEIGHTED
@@ -14,8 +13,10 @@ from edgecnn.quant.scales.qparams import (
     bias_scales,
     bias_type,
     least_error,
+    quant_of,
     quantize_bias,
     quantize_weight,
+    value_of,
     weight_scales,
 )
 from edgecnn.quant.scales.rounding_safe import weight_trials
@@ -32,10 +33,7 @@ class Weights(Step):
     Sources: LiteRT 8-bit quantization specification; Krishnamoorthi 2018, section 2; Nagel et al. 2021, section 3.1.
     """
 
-    name: ClassVar[str] = "weights"
-    says: ClassVar[str] = "int8 weights and int32 biases, to nearest"
-    before: ClassVar[Stage] = Stage.FINAL
-    after: ClassVar[Stage] = Stage.INTEGER
+    before, after = Stage.FINAL, Stage.INTEGER
 
     range: str = setting("minmax", "minmax, or mse: clipped where that lowers the error", allowed=("minmax", "mse"))
     bits: int = setting(
@@ -45,11 +43,11 @@ class Weights(Step):
 
     def apply(self, work: Work) -> Work:
         """Round constants, weights and biases."""
-        graph = self.quantize_weights(_quantize_constants(work.graph), work.recipe.weight_limit)
-        return replace(work, graph=_quantize_biases(graph))
+        graph = _quantize_constants(work.graph)
+        return replace(work, graph=self.quantize_weights(graph, work.recipe.weight_limit))
 
     def quantize_weights(self, graph: Graph, limit: int) -> Graph:
-        """Return the graph with int8 weights; biases and activations stay as they are.
+        """Return the graph with int8 weights and, between integer activations, int32 (int64) biases.
 
         Args:
             graph: float weights; float activations too, for weight-only quantization.
@@ -64,16 +62,17 @@ class Weights(Step):
                 source, weight, bias = (graph.tensors[i] for i in node.inputs)
                 if weight.quant is not None:
                     raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-                assert weight.value is not None
-                assert bias.value is not None
-                scales = weight_scales(weight.value, self.range, limit, per_tensor=self.per_tensor)
-                made = graph.tensors[node.output].quant
-                if source.quant is not None and made is not None:
-                    scales = clamp_weight_scales(scales, source.quant, made, bias.value)
-                    if source.quant.dtype == made.dtype == "int8":
-                        trials = weight_trials(node, source.quant, made, scales)
-                        scales = least_error(weight.value, trials, limit)
+                scales = weight_scales(value_of(weight), self.range, limit, per_tensor=self.per_tensor)
+                if source.quant is None:
+                    changed.append(quantize_weight(weight, scales, limit))
+                    continue
+                made = quant_of(graph.tensors[node.output])
+                scales = clamp_weight_scales(scales, source.quant, made, value_of(bias))
+                if source.quant.dtype == made.dtype == "int8":
+                    scales = least_error(value_of(weight), weight_trials(node, source.quant, made, scales), limit)
+                products = bias_scales(source.quant.scale, scales)
                 changed.append(quantize_weight(weight, scales, limit))
+                changed.append(quantize_bias(bias, products, value_of(bias), bias_type(source.quant)))
         return graph.with_tensors(*changed)
 
 
@@ -84,22 +83,7 @@ def _quantize_constants(graph: Graph) -> Graph:
         for name in node.inputs if node.op not in WEIGHTED else ():
             tensor = graph.tensors[name]
             if tensor.value is not None:
-                made = graph.tensors[node.output].quant
-                assert made is not None
-                quant = activation_qparams(float(tensor.value.min()), float(tensor.value.max()), made.dtype)
+                dtype = quant_of(graph.tensors[node.output]).dtype
+                quant = activation_qparams(float(tensor.value.min()), float(tensor.value.max()), dtype)
                 changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
-    return graph.with_tensors(*changed)
-
-
-def _quantize_biases(graph: Graph) -> Graph:
-    """Quantize biases to int32 (int64 after int16 activations) at the product of their input's and weight's scales."""
-    changed = []
-    for node in graph:
-        if node.op in WEIGHTED:
-            source, weight, bias = (graph.tensors[i] for i in node.inputs)
-            assert source.quant is not None
-            assert weight.quant is not None
-            assert bias.value is not None
-            scales = bias_scales(source.quant.scale, weight.quant.scale)
-            changed.append(quantize_bias(bias, scales, bias.value, bias_type(source.quant)))
     return graph.with_tensors(*changed)

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.quant.scales.kernel_limits import BIAS_LIMIT
+from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST, HIGHEST = -128, 127
@@ -33,11 +34,8 @@ class ZeroPointPlacement(Step):
     It moves scales of additions by less than half a step, so it comes before what corrects biases.
     """
 
-    name: ClassVar[str] = "zero_point_placement"
-    says: ClassVar[str] = "zero points at an end, so that a runtime that adds in float rounds as all others do"
-    before: ClassVar[Stage] = Stage.INTEGER
-    after: ClassVar[Stage] = Stage.INTEGER
-    limitable: ClassVar[bool] = True
+    before, after = Stage.INTEGER, Stage.INTEGER
+    limitable = True
 
     def apply(self, work: Work) -> Work:
         """Move what ``layers`` and ``except`` select."""
@@ -81,7 +79,7 @@ class _Walk:
         if node.op in WEIGHTED and node.inputs[0] in self.offsets:
             self._take_back(node)
         if node.op == "add" and (passed := sum(self.offsets.get(i, 0.0) for i in node.inputs)):
-            quant = _quant(self.graph, node.output)
+            quant = quant_of(self.graph.tensors[node.output])
             zero = _moved(quant, passed)
             if not LOWEST <= zero <= HIGHEST:
                 return False
@@ -91,52 +89,42 @@ class _Walk:
         return True
 
     def _can_move(self, node: Node) -> bool:
-        quant = _quant(self.graph, node.output)
+        quant = quant_of(self.graph.tensors[node.output])
         plain = node.attrs["activation"] == "none" and quant.dtype == "int8"
         return plain and LOWEST < quant.zero_point[0] < HIGHEST and _bears(self.graph, node.output)
 
     def _move(self, node: Node) -> None:
         """The end that leaves the adds which read it the smaller offset."""
-        quant = _quant(self.graph, node.output)
+        quant = quant_of(self.graph.tensors[node.output])
         scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
         others = [i for n in self.graph.consumers(node.output) for i in n.inputs if n.op == "add"]
         before = sum(self.offsets.get(i, 0.0) for i in others)
         end = min((LOWEST, HIGHEST), key=lambda e: abs(before + (zero - e) * scale))
         offset = (zero - end) * scale
         bias = self._now(node.inputs[2])
-        assert bias.value is not None
-        assert bias.integers is not None
-        assert bias.quant is not None
-        steps = np.rint(offset / bias.quant.scale.astype(np.float64)).astype(np.int64)
-        grown = bias.integers.astype(np.int64) + steps
+        steps = np.rint(offset / quant_of(bias).scale.astype(np.float64)).astype(np.int64)
+        grown = integers_of(bias).astype(np.int64) + steps
         if np.abs(grown).max() < BIAS_LIMIT["int8"]:
-            self._set_bias(bias, grown, bias.value + np.float32(offset))
+            self._set_bias(bias, grown, value_of(bias) + np.float32(offset))
             self._place(node.output, offset, end)
 
     def _take_back(self, node: Node) -> None:
         """What the offset of its input adds to each of a layer's outputs, from its bias."""
         source, weight, bias = (self._now(i) for i in node.inputs)
-        assert source.quant is not None
-        assert weight.integers is not None
-        assert weight.value is not None
-        assert bias.integers is not None
-        assert bias.value is not None
-        steps = int(_quant(self.graph, source.name).zero_point[0]) - int(source.quant.zero_point[0])
-        rows = len(weight.integers)
-        integers = weight.integers.astype(np.int64).reshape(rows, -1).sum(axis=1)
-        reals = weight.value.astype(np.float64).reshape(rows, -1).sum(axis=1)
-        self._set_bias(bias, bias.integers - steps * integers, bias.value - self.offsets[source.name] * reals)
+        steps = int(quant_of(self.graph.tensors[source.name]).zero_point[0]) - int(quant_of(source).zero_point[0])
+        rows = len(integers_of(weight))
+        integers = integers_of(weight).astype(np.int64).reshape(rows, -1).sum(axis=1)
+        reals = value_of(weight).astype(np.float64).reshape(rows, -1).sum(axis=1)
+        self._set_bias(bias, integers_of(bias) - steps * integers, value_of(bias) - self.offsets[source.name] * reals)
 
     def _set_bias(self, bias: Tensor, integers: Any, value: Any) -> None:
-        assert bias.quant is not None
-        kind = bias.quant.dtype
+        kind = quant_of(bias).dtype
         self.changed[bias.name] = replace(bias, integers=integers.astype(kind), value=value.astype(np.float32))
 
     def _place(self, name: str, offset: float, zero: int) -> None:
         tensor = self._now(name)
-        assert tensor.quant is not None
         self.offsets[name] = offset
-        self.changed[name] = replace(tensor, quant=replace(tensor.quant, zero_point=np.array([zero])))
+        self.changed[name] = replace(tensor, quant=replace(quant_of(tensor), zero_point=np.array([zero])))
 
     def _now(self, name: str) -> Tensor:
         return self.changed.get(name, self.graph.tensors[name])
@@ -146,12 +134,6 @@ def _moved(quant: QParams, offset: float) -> int:
     return int(quant.zero_point[0]) - round(offset / float(quant.scale[0]))
 
 
-def _quant(graph: Graph, name: str) -> QParams:
-    quant = graph.tensors[name].quant
-    assert quant is not None
-    return quant
-
-
 def _bears(graph: Graph, name: str) -> bool:
     """Whether all that read an activation can take an offset back, or pass it on to what can."""
     return name not in graph.outputs and all(_takes(graph, node, name) for node in graph.consumers(name))
@@ -159,7 +141,7 @@ def _bears(graph: Graph, name: str) -> bool:
 
 def _takes(graph: Graph, node: Node, name: str) -> bool:
     attrs: Mapping[str, Any] = node.attrs
-    if _quant(graph, node.output).dtype != "int8":
+    if quant_of(graph.tensors[node.output]).dtype != "int8":
         return False
     if node.op == "add":
         return attrs["activation"] == "none" and _bears(graph, node.output)
