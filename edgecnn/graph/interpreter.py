@@ -31,13 +31,9 @@ class TorchGraph:
         self.graph = graph
         self.constants: dict[str, torch.Tensor] = {}
         for t in graph.tensors.values():
-            if t.value is None:
-                continue
-            real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
-            tensor = torch.from_numpy(real).to(device)
-            if len(t.shape) == 4:  # OHWI is OIHW with channels last: a view, no copy
-                tensor = tensor.permute(0, 3, 1, 2)
-            self.constants[t.name] = tensor
+            if t.value is not None:
+                real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
+                self.constants[t.name] = laid_out(real).to(device)
         self._expired = released(graph)
 
     @torch.inference_mode()

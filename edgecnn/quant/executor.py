@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import released
-from edgecnn.graph.interpreter import Observer, TorchGraph, activated, laid_out, run_node, without_activation
+from edgecnn.graph.interpreter import TorchGraph, activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 from edgecnn.quant.scales.qparams import quant_of, value_of
 
@@ -40,16 +40,6 @@ def encode(real: torch.Tensor, quant: QParams) -> torch.Tensor:
 def decode(integers: torch.Tensor, quant: QParams) -> torch.Tensor:
     """Return the real values of such integers."""
     return (integers.float() - float(quant.zero_point[0])) * float(quant.scale[0])
-
-
-OBSERVED_BYTES, OBSERVED_MEMORY = 32, 2 << 30  # of a value with its square and copies, and of all that is alive at once
-
-
-def observe(graph: Graph, images: NDArray[np.float32], observer: Observer) -> None:
-    """Run the float network over the images, a few at a time, and show the observer every activation."""
-    run, count = TorchGraph(graph), affordable(graph, CHUNK, lambda _: OBSERVED_BYTES, OBSERVED_MEMORY)
-    for start in range(0, len(images), count):
-        run(torch.from_numpy(images[start : start + count]), observer)
 
 
 class FakeQuantizedGraph:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
-from edgecnn.graph.ir import Graph, QParams
+from edgecnn.graph.ir import Graph
 from edgecnn.quant.observers.gradient_sensitivity import channel_weights
 from edgecnn.quant.observers.histogram import Calibration, calibrate, peek
 from edgecnn.quant.recipe import Recipe
@@ -94,16 +94,14 @@ def quantize(
         raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
     if precision == "int16x8":
         recipe = recipe.with_settings("int16_promotion")
-    fixed: dict[str, QParams] = {}
-    for step in recipe.steps:
-        fixed |= step.fixed_parameters(graph) if precision == "int8" else {}
+    fixed = [step.fixed_parameters(graph) for step in recipe.steps] if precision == "int8" else []
     work = Work(
         graph=graph,
         recipe=recipe,
         precision=precision,
         images=calibration.images,
         ranges=calibration.ranges,
-        parameters=fixed,
+        parameters={name: quant for each in fixed for name, quant in each.items()},
         checkpoint=checkpoint or StepCheckpoint(),
     )
     return _run(work, [step for step in recipe.steps if step.before >= Stage.CALIBRATED]).graph
@@ -125,24 +123,16 @@ def _run(work: Work, sequence: list[Step]) -> Work:
     done: list[str] = []
     for step in sequence:
         try:
-            _require_layers(step, work.graph)
+            for pattern in (*step.layers, *step.exclude):
+                if not any(matches(node, (pattern,)) for node in work.graph):
+                    raise InputError(unknown("layer", pattern, [node.output for node in work.graph]))
             work = step.apply(work)
             check_stage(step, work.graph)
-        except EdgecnnError as error:
-            raise type(error)(f"step {step.name}: {error}{_after(done)}") from error
         except Exception as error:
-            error.add_note(f"in quantization step {step.name}{_after(done)}")
+            after = f" (steps already run: {', '.join(done)})" if done else ""
+            if isinstance(error, EdgecnnError):
+                raise type(error)(f"step {step.name}: {error}{after}") from error
+            error.add_note(f"in quantization step {step.name}{after}")
             raise
         done.append(step.name)
     return work
-
-
-def _after(done: list[str]) -> str:
-    return f" (steps already run: {', '.join(done)})" if done else ""
-
-
-def _require_layers(step: Step, graph: Graph) -> None:
-    """Refuse a pattern that is of no layer."""
-    for pattern in (*step.layers, *step.exclude):
-        if not any(matches(node, (pattern,)) for node in graph):
-            raise InputError(unknown("layer", pattern, [node.output for node in graph]))

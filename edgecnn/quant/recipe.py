@@ -36,10 +36,7 @@ class Recipe:
     about: str = ""
 
     def __post_init__(self) -> None:
-        try:
-            check_order(self.steps)
-        except InputError as error:
-            raise InputError(f"recipe {self.name}: {error}") from None
+        check_order(self.steps)
 
     def step(self, name: str) -> Step | None:
         """Return the first step of that name, or ``None``."""

@@ -17,7 +17,7 @@ Sources: see ``steps/adaptive_rounding.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -64,7 +64,9 @@ def round_adaptively(
         checkpoint: where layers are kept as they are solved, and those that an earlier run has solved.
         selects: the layers that are solved.
     """
-    count = affordable(graph, len(images), _bytes, MEMORY)
+    count = affordable(
+        graph, len(images), lambda t: 2 + np.dtype(quant_of(t).dtype).itemsize, MEMORY
+    )  # float16, and integers
     if count < len(images):  # else they would be copied
         images = images[np.arange(count) * len(images) // count]
     checkpoint = checkpoint or StepCheckpoint()
@@ -96,11 +98,6 @@ def _products(node: Node, graph: Graph, *, solved: bool) -> float:
     return 2 * values * taps if solved else values * taps * (4 + taps / rows)
 
 
-def _bytes(activation: Tensor) -> int:
-    """Of one value: float16, and the integer."""
-    return 2 + np.dtype(quant_of(activation).dtype).itemsize
-
-
 def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinearity | None) -> tuple[Tensor, Tensor]:
     """Return the layer's weight and bias with the integers that make its output nearest the float network's.
 
@@ -113,8 +110,9 @@ def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinear
     groups, taps = attrs.get("groups", 1), float_weight[0].numel()
     moments = _Moments(groups, taps, len(float_weight) // groups)
     before = without_activation(node)
-    for j in range(len(both.floats[source.name])):
-        y = run_node(before, [both.real(source.name, j), float_weight, both.exact[bias.name]])
+    chunks, float_bias = range(len(both.floats[source.name])), both.exact[bias.name]
+    for j in chunks:
+        y = run_node(before, [both.real(source.name, j), float_weight, float_bias])
         moments.add(_patches(node, both.coarse(source.name, j), float_weight), y)
     rows = float_weight.reshape(groups, -1, taps).double()
     integers, scales = _chosen(node, tensors, moments, rows, limit)
@@ -122,9 +120,10 @@ def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinear
     learned = mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]
     learned = learned.reshape(-1)
     if activation is not None:
-        coarse = (integers * scales).reshape(float_weight.shape).float()
-        pairs = _sums(before, both, (float_weight, both.exact[bias.name]), (coarse, learned.float()))
-        learned = learned + bias_shift(pairs, activation)
+        rounded, shifted = (integers * scales).reshape(float_weight.shape).float(), learned.float()
+        wanted = (run_node(before, [both.real(source.name, j), float_weight, float_bias]) for j in chunks)
+        made = (run_node(before, [both.coarse(source.name, j), rounded, shifted]) for j in chunks)
+        learned = learned + bias_shift(zip(wanted, made, strict=True), activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
     quant = quant_of(weight)
@@ -165,19 +164,6 @@ def _chosen(
             integers, scales = torch.where(better, others, integers), torch.where(better, of_others, scales)
             least = torch.where(better, error, least)
     return integers, scales
-
-
-def _sums(
-    before: Node,
-    both: SideBySide,
-    exact: tuple[torch.Tensor, torch.Tensor],
-    coarse: tuple[torch.Tensor, torch.Tensor],
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield a layer's sums in both networks, chunk by chunk; each has its weight and bias."""
-    name = before.inputs[0]
-    for j in range(len(both.floats[name])):
-        wanted = run_node(before, [both.real(name, j), *exact])
-        yield wanted, run_node(before, [both.coarse(name, j), *coarse])
 
 
 def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

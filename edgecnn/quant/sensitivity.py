@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,8 @@ class _Measure:
             changed = {name: fake_quantize(self._alone(position, values), grids[name])}
             for node in self.graph.nodes[position:]:
                 if any(i in changed for i in node.inputs):
-                    changed[node.output] = run_node(node, [self._argument(i, changed, values) for i in node.inputs])
+                    at_hand = {**self.both.exact, **values, **changed}
+                    changed[node.output] = run_node(node, [at_hand[i] for i in node.inputs])
             self.alone[name].update(values[output], changed.get(output, values[output]))
 
     def _alone(self, position: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -152,39 +154,29 @@ class _Measure:
             made[2] = self.both.exact[node.inputs[2]]
         return run_node(node, made).clone()
 
-    def _argument(
-        self, name: str, changed: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
-        if name in changed:
-            return changed[name]
-        return values[name] if name in values else self.both.exact[name]
-
 
 def _reasons(graph: Graph, name: str, node: Node | None, seen: Mapping[str, Channels], outside: _Share) -> list[str]:
     found = []
     reach = np.maximum(np.abs(seen[name].low), np.abs(seen[name].high))
-    lively = reach[reach > 0]
-    if lively.size and lively.max() >= WIDE * np.median(lively):
-        channel, ratio = int(reach.argmax()), lively.max() / np.median(lively)
-        found.append(f"channel {channel} reaches {ratio:.0f} times as far as the median one, on one scale")
+    if (ratio := _unevenness(reach)) >= WIDE:
+        found.append(f"channel {int(reach.argmax())} reaches {ratio:.0f} times as far as the median one, on one scale")
     if dead := int((reach == 0).sum()):
         found.append(f"{dead} of {reach.size} channels are dead (always 0)")
     if outside.share >= CLIPPED:
         found.append(f"{100 * outside.share:.1f} % of its values are clipped by its range")
     if node is not None and node.op in WEIGHTED:
         weight = graph.tensors[node.inputs[1]]
-        quant, value = quant_of(weight), value_of(weight)
-        peaks = np.abs(value.reshape(weight.shape[0], -1)).max(axis=1)
-        lively = peaks[peaks > 0]
-        if quant.axis is None and lively.size and lively.max() >= WIDE * np.median(lively):
-            ratio = lively.max() / np.median(lively)
-            found.append(
-                f"the weights of channel {int(peaks.argmax())} are {ratio:.0f} times the median's, on one scale"
-            )
-        if node.op == "conv2d" and quant.axis is not None:
-            columns = np.abs(value).max(axis=(0, 1, 2))
-            columns = columns[columns > 0]
-            if columns.size > 1 and columns.max() >= WIDE * np.median(columns):
-                ratio = columns.max() / np.median(columns)
-                found.append(f"the weights of one input channel are {ratio:.0f} times the median's")
+        value, one_scale = np.abs(value_of(weight)), quant_of(weight).axis is None
+        peaks = value.reshape(weight.shape[0], -1).max(axis=1)
+        if one_scale and (ratio := _unevenness(peaks)) >= WIDE:
+            where = f"the weights of channel {int(peaks.argmax())}"
+            found.append(f"{where} are {ratio:.0f} times the median's, on one scale")
+        if not one_scale and node.op == "conv2d" and (ratio := _unevenness(value.max(axis=(0, 1, 2)))) >= WIDE:
+            found.append(f"the weights of one input channel are {ratio:.0f} times the median's")
     return found
+
+
+def _unevenness(peaks: NDArray[Any]) -> float:
+    """Return the largest over the median of those that are not 0."""
+    lively = peaks[peaks > 0]
+    return float(lively.max() / np.median(lively)) if lively.size else 0.0

@@ -30,27 +30,21 @@ if TYPE_CHECKING:
 class Stage(IntEnum):
     """How far the quantization of a graph has come. Steps stand in a recipe in the order of their stages."""
 
-    LOADED = 0
-    FLOAT = 1
-    CALIBRATED = 2
-    SCALED = 3
-    FINAL = 4
-    INTEGER = 5
-    CORRECTED = 6
+    LOADED, FLOAT, CALIBRATED, SCALED, FINAL, INTEGER, CORRECTED = range(7)
 
     def __str__(self) -> str:
         return STAGES[self]
 
 
-STAGES = {
-    Stage.LOADED: "a float network of which no image was read yet",
-    Stage.FLOAT: "a float network",
-    Stage.CALIBRATED: "a float network whose activation ranges are known",
-    Stage.SCALED: "activations with scales",
-    Stage.FINAL: "activation scales that are final",
-    Stage.INTEGER: "integer weights and biases",
-    Stage.CORRECTED: "weights and biases that were corrected by images",
-}
+STAGES = (
+    "a float network of which no image was read yet",
+    "a float network",
+    "a float network whose activation ranges are known",
+    "activations with scales",
+    "activation scales that are final",
+    "integer weights and biases",
+    "weights and biases that were corrected by images",
+)
 BY_ITSELF = (Stage.FLOAT, Stage.CALIBRATED)  # the pipeline reaches these where a step needs them
 
 

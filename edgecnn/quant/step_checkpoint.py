@@ -82,23 +82,18 @@ class StepCheckpoint:
             return _restored(self._known[name], tensors)
         made = solve()
         if self._folder is not None:
-            file = sha256(f"{self._key} {name}".encode())[:16]
-            write_atomic(self._folder / f"{file}{SUFFIX}", self._bytes(name, made))
+            from safetensors.numpy import save
+
+            arrays = {f"{t.name}/integers": np.ascontiguousarray(integers_of(t)) for t in made}
+            arrays |= {f"{t.name}/scale": np.ascontiguousarray(quant_of(t).scale) for t in made}
+            file = self._folder / f"{sha256(f'{self._key} {name}'.encode())[:16]}{SUFFIX}"
+            write_atomic(file, save(arrays, metadata={KEY: self._key, STEP: name}))
         return made
 
     def finish(self) -> None:
         """Remove what was kept: all is done."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _bytes(self, name: str, made: tuple[Tensor, ...]) -> bytes:
-        from safetensors.numpy import save
-
-        arrays = {}
-        for tensor in made:
-            arrays[f"{tensor.name}/integers"] = np.ascontiguousarray(integers_of(tensor))
-            arrays[f"{tensor.name}/scale"] = np.ascontiguousarray(quant_of(tensor).scale)
-        return save(arrays, metadata={KEY: self._key, STEP: name})
 
 
 def digest(graph: Graph) -> bytes:

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
-from edgecnn.quant.executor import observe
+from edgecnn.quant.executor import CHUNK, affordable
+
+EACH, MEMORY = 32, 2 << 30  # bytes: of a value with its square and copies, and of all that is alive at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +22,12 @@ class Channels:
 
     Attributes:
         low, high: smallest and largest value.
-        mean, square: of the values, and of their squares.
+        square: mean of the values' squares.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    mean: NDArray[np.float64]
     square: NDArray[np.float64]
-
-    @property
-    def deviation(self) -> NDArray[np.float64]:
-        """Standard deviation."""
-        return np.sqrt(np.maximum(self.square - self.mean**2, 0))
 
 
 def channel_statistics(graph: Graph, images: NDArray[np.float32]) -> Mapping[str, Channels]:
@@ -40,23 +37,22 @@ def channel_statistics(graph: Graph, images: NDArray[np.float32]) -> Mapping[str
         graph: float, or quantized: then its float values are used.
         images: (N, H, W, C) network inputs, at least one.
     """
-    sums: dict[str, list[torch.Tensor]] = {}
+    sums: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]] = {}
 
     def observer(name: str, value: torch.Tensor) -> None:
         over = (0, 2, 3) if value.ndim == 4 else (0,)
+        low, high, squares = value.amin(over), value.amax(over), value.square().sum(over).double()
         count = value.numel() / value.shape[1]
-        found = [value.amin(over), value.amax(over), value.sum(over).double(), value.square().sum(over).double()]
-        found.append(torch.full_like(found[2], count))
         if name in sums:
             old = sums[name]
-            sums[name] = [torch.minimum(old[0], found[0]), torch.maximum(old[1], found[1])]
-            sums[name] += [a + b for a, b in zip(old[2:], found[2:], strict=True)]
-        else:
-            sums[name] = found
+            low, high, squares = torch.minimum(old[0], low), torch.maximum(old[1], high), old[2] + squares
+            count += old[3]
+        sums[name] = (low, high, squares, count)
 
-    observe(graph, images, observer)
-    made = {}
-    for name, (low, high, total, squares, count) in sums.items():
-        arrays = (low.double(), high.double(), total / count, squares / count)
-        made[name] = Channels(**dict(zip(("low", "high", "mean", "square"), (a.numpy() for a in arrays), strict=True)))
-    return made
+    run, together = TorchGraph(graph), affordable(graph, CHUNK, lambda _: EACH, MEMORY)
+    for start in range(0, len(images), together):
+        run(torch.from_numpy(images[start : start + together]), observer)
+    return {
+        name: Channels(low=low.double().numpy(), high=high.double().numpy(), square=(squares / count).numpy())
+        for name, (low, high, squares, count) in sums.items()
+    }

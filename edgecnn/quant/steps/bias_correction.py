@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Node
 from edgecnn.quant.scales.qparams import integers_of, quant_of, quantize_bias
 from edgecnn.quant.step import Stage, Step, Work, setting
 
@@ -38,36 +34,25 @@ class BiasCorrection(Step):
     images: int = setting(32, "calibration images; fewer where their activations would not fit in 2.5 GiB", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Correct the biases of the layers that are selected."""
-        return replace(work, graph=correct_biases(work.graph, work.images[: self.images], self.selects))
+        """Correct the biases of the layers that are selected, by as many images as fit in ``MEMORY``."""
+        import torch
 
+        from edgecnn.quant.executor import SideBySide, affordable
+        from edgecnn.quant.scales.consumers import activation_of, bias_shift
 
-def correct_biases(
-    graph: Graph, images: NDArray[np.float32], selects: Callable[[Node], bool] = lambda node: True
-) -> Graph:
-    """Return the graph with corrected bias integers; the float values beside them stay as they are.
+        def correct(node: Node, exact: Chunks, got: Chunks) -> None:
+            if not self.selects(node):
+                return
+            moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
+            bias = both.tensors[node.inputs[2]]
+            quant = quant_of(bias)
+            found = quant.dequantize(integers_of(bias)) + moved.numpy()
+            both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
+            for chunk in got:
+                chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
 
-    Args:
-        graph: all integers, float values beside them.
-        images: (N, H, W, C) network inputs; as many of the first are used as fit in ``MEMORY``.
-        selects: the layers that are corrected.
-    """
-    import torch
-
-    from edgecnn.quant.executor import SideBySide, affordable
-    from edgecnn.quant.scales.consumers import activation_of, bias_shift
-
-    def correct(node: Node, exact: Chunks, got: Chunks) -> None:
-        if not selects(node):
-            return
-        moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
-        bias = both.tensors[node.inputs[2]]
-        quant = quant_of(bias)
-        found = quant.dequantize(integers_of(bias)) + moved.numpy()
-        both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
-        for chunk in got:
-            chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
-
-    with torch.inference_mode():
-        both = SideBySide(graph, images[: affordable(graph, len(images), lambda _: VALUE_BYTES, MEMORY)])
-        return both.run(sums=correct)
+        images = work.images[: self.images]
+        with torch.inference_mode():
+            images = images[: affordable(work.graph, len(images), lambda _: VALUE_BYTES, MEMORY)]
+            both = SideBySide(work.graph, images)
+            return replace(work, graph=both.run(sums=correct))

@@ -36,54 +36,32 @@ class Int16Promotion(Step):
     def apply(self, work: Work) -> Work:
         """Add requantizes where 8 and 16 bits meet.
 
+        LiteRT's kernels take all activations of an op in one type, so an op that reads or makes a wide activation
+        computes in 16 bits; a requantize goes to its other inputs and after its other output. Hard swish has no 16-bit
+        kernel: it becomes ``x * (relu6(x + 3) / 6)``. What must share its scale is kept together.
+
         Raises:
             InputError: a name or pattern is of no activation inside the graph.
         """
-        promoted = promoted_activations(work.graph, self.keep, work.precision)
-        graph, ranges = promote(work.graph, work.ranges, promoted)
-        return replace(work, graph=graph, ranges=ranges)
-
-
-def promoted_activations(graph: Graph, keep: tuple[str, ...], precision: str) -> set[str]:
-    """Return the activations in 16 bits: all, or those that are kept so and all that must share their scale.
-
-    Raises:
-        InputError: a name or pattern is of no activation inside the graph.
-    """
-    if precision == "int16x8":
-        return {t.name for t in graph.activations()}
-    groups = groups_inside(graph)
-    inside: set[str] = set().union(*groups)
-    named = set[str]()
-    for pattern in keep:
-        found = {name for name in inside if name == pattern or fnmatchcase(name, pattern)}
-        if not found:
-            raise InputError(unknown("activation to keep in 16 bits", pattern, sorted(inside)))
-        named |= found
-    return set().union(*(group for group in groups if group & named))
-
-
-def promote(graph: Graph, ranges: Mapping[str, Range], wide: Set[str]) -> tuple[Graph, Mapping[str, Range]]:
-    """Prepare a float graph for 16-bit activations.
-
-    LiteRT's kernels take all activations of an op in one type, so an op that reads or makes a wide activation computes
-    in 16 bits; a requantize goes to its other inputs and after its other output. Hard swish has no 16-bit kernel: it
-    becomes ``x * (relu6(x + 3) / 6)``.
-
-    Args:
-        graph: float.
-        ranges: of its activations.
-        wide: the activations in 16 bits; none keeps everything as it is, all needs no requantize.
-
-    Returns:
-        The graph, and the ranges of its activations.
-    """
-    if not wide:
-        return graph, ranges
-    promotion = _Promotion(graph, ranges, wide)
-    for node in graph:
-        promotion.add(node)
-    return drop_dead(replace(graph, nodes=tuple(promotion.nodes), tensors=promotion.tensors)), promotion.ranges
+        graph = work.graph
+        if work.precision == "int16x8":
+            wide = {t.name for t in graph.activations()}
+        else:
+            groups, named = groups_inside(graph), set[str]()
+            inside: set[str] = set().union(*groups)
+            for pattern in self.keep:
+                found = {name for name in inside if name == pattern or fnmatchcase(name, pattern)}
+                if not found:
+                    raise InputError(unknown("activation to keep in 16 bits", pattern, sorted(inside)))
+                named |= found
+            wide = set().union(*(group for group in groups if group & named))
+        if not wide:
+            return work
+        promotion = _Promotion(graph, work.ranges, wide)
+        for node in graph:
+            promotion.add(node)
+        made = replace(graph, nodes=tuple(promotion.nodes), tensors=promotion.tensors)
+        return replace(work, graph=drop_dead(made), ranges=promotion.ranges)
 
 
 class _Promotion:

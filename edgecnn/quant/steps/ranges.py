@@ -107,8 +107,10 @@ class Ranges(Step):
         outputs = group & set(graph.outputs)
         if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
             return activation_qparams(seen.low, seen.high, dtype)
-        if outputs and self.logits == "mse" and group.isdisjoint(graph.inputs):
-            return _logit_parameters(seen, ranges[min(outputs)].second)
+        second = ranges[min(outputs)].second if outputs else math.nan
+        if self.logits == "mse" and not math.isnan(second) and group.isdisjoint(graph.inputs):
+            low, high = mse_range(seen)  # the largest logit of an image may be clipped: it stays the largest
+            return activation_qparams(low, min(max(high, SECOND_MARGIN * second), seen.high))
         if outputs or not group.isdisjoint(graph.inputs) or self.method == "minmax":
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
             return activation_qparams(seen.low * margin, seen.high * margin)
@@ -122,20 +124,3 @@ def _has_own_range(graph: Graph, name: str) -> bool:
     """Tell whether a tensor is an input, or made by an op that does not pass its input's scale on."""
     node = graph.producer(name)
     return node is None or OPS[node.op].scale == "own"
-
-
-def _logit_parameters(together: Range, second: float) -> QParams:
-    """Clip logits where that lowers the squared error, but above any image's second largest: none of them tie.
-
-    The largest logit of an image may be clipped: it stays the largest. An output that is no vector is never clipped.
-
-    Args:
-        together: of all that shares the output's scale.
-        second: ``Range.second`` of the output.
-    """
-    from edgecnn.quant.scales.clipping import mse_range
-
-    if math.isnan(second):
-        return activation_qparams(together.low, together.high)
-    low, high = mse_range(together)
-    return activation_qparams(low, min(max(high, SECOND_MARGIN * second), together.high))

@@ -43,8 +43,15 @@ class Weights(Step):
 
     def apply(self, work: Work) -> Work:
         """Round constants, weights and biases."""
-        graph = _quantize_constants(work.graph)
-        return replace(work, graph=self.quantize_weights(graph, work.recipe.weight_limit))
+        graph, changed = work.graph, []
+        for node in graph:
+            for tensor in (graph.tensors[i] for i in node.inputs if node.op not in WEIGHTED):
+                if tensor.value is not None:  # an operand of an elementwise op: per tensor, in the type of the output
+                    low, high = float(tensor.value.min()), float(tensor.value.max())
+                    quant = activation_qparams(low, high, quant_of(graph.tensors[node.output]).dtype)
+                    changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
+        graph = self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit)
+        return replace(work, graph=graph)
 
     def quantize_weights(self, graph: Graph, limit: int) -> Graph:
         """Return the graph with int8 weights and, between integer activations, int32 (int64) biases.
@@ -74,16 +81,3 @@ class Weights(Step):
                 changed.append(quantize_weight(weight, scales, limit))
                 changed.append(quantize_bias(bias, products, value_of(bias), bias_type(source.quant)))
         return graph.with_tensors(*changed)
-
-
-def _quantize_constants(graph: Graph) -> Graph:
-    """Quantize constant operands of elementwise ops per tensor, in the type of the output."""
-    changed = []
-    for node in graph:
-        for name in node.inputs if node.op not in WEIGHTED else ():
-            tensor = graph.tensors[name]
-            if tensor.value is not None:
-                dtype = quant_of(graph.tensors[node.output]).dtype
-                quant = activation_qparams(float(tensor.value.min()), float(tensor.value.max()), dtype)
-                changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
-    return graph.with_tensors(*changed)

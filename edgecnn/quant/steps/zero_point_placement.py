@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph.contract import WEIGHTED
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.scales.kernel_limits import BIAS_LIMIT
 from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
 from edgecnn.quant.step import Stage, Step, Work
@@ -80,7 +80,7 @@ class _Walk:
             self._take_back(node)
         if node.op == "add" and (passed := sum(self.offsets.get(i, 0.0) for i in node.inputs)):
             quant = quant_of(self.graph.tensors[node.output])
-            zero = _moved(quant, passed)
+            zero = int(quant.zero_point[0]) - round(passed / float(quant.scale[0]))
             if not LOWEST <= zero <= HIGHEST:
                 return False
             self._place(node.output, passed, zero)
@@ -128,10 +128,6 @@ class _Walk:
 
     def _now(self, name: str) -> Tensor:
         return self.changed.get(name, self.graph.tensors[name])
-
-
-def _moved(quant: QParams, offset: float) -> int:
-    return int(quant.zero_point[0]) - round(offset / float(quant.scale[0]))
 
 
 def _bears(graph: Graph, name: str) -> bool:
