@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.records import read_record
 
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
@@ -32,7 +33,7 @@ class Preprocess:
         InputError: a value is outside what is allowed.
     """
 
-    resize: tuple[int, int] | tuple[int] | None
+    resize: tuple[int, ...] | None
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -77,13 +78,12 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
-        """The inverse of ``to_json``."""
-        unexpected = set(fields) - set(cls.__dataclass_fields__)
-        if unexpected or "resize" not in fields:
-            allowed = sorted(cls.__dataclass_fields__)
-            raise InputError(f"preprocess record has keys {sorted(fields)}; allowed: {allowed}, and resize is needed")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**values)
+        """Read what ``to_json`` made.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value is not allowed.
+        """
+        return read_record(cls, fields, "preprocess record")
 
     def override(self, text: str) -> Preprocess:
         """A copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""

@@ -17,8 +17,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,6 +28,7 @@ from edgecnn import __version__
 from edgecnn.errors import EdgecnnError, InputError
 from edgecnn.files import require_writable, sha256, write_json
 from edgecnn.progress import silence
+from edgecnn.records import read_file
 
 if TYPE_CHECKING:
     from edgecnn.train.config import TrainConfig
@@ -159,23 +160,25 @@ def run_trials(
     return [done[digest(trial)] for trial in trials]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """The file of a result."""
+
+    trial: str
+    edgecnn: str
+    settings: Result
+    result: Result
+
+
 def _kept(path: Path, trial: Trial) -> Result | None:
-    """The result in a file, ``None`` where there is no file."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    """Return the result in a file, ``None`` where there is no file."""
+    if not path.exists():
         return None
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    record = json.loads(json.dumps(_record(trial)))
-    if not isinstance(content, dict) or content != {**record, "result": content.get("result")}:
-        raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
-    result: Result = content["result"]
-    return result
+    with suppress(InputError):
+        kept = read_file(_Kept, path)
+        if asdict(kept) == {**json.loads(json.dumps(_record(trial))), "result": kept.result}:
+            return kept.result
+    raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
 
 
 def _duration(seconds: float) -> str:

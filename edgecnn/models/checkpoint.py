@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -23,6 +23,7 @@ from edgecnn.models.schemes.mapping import Origin
 from edgecnn.models.spec import ModelSpec
 from edgecnn.models.weightfile import Tensors, read_tensors
 from edgecnn.preprocess import Preprocess
+from edgecnn.records import read_record
 
 DEMO = "_demo.safetensors"  # after the model's name, in assets/
 
@@ -44,6 +45,15 @@ class WeightSource:
     labels: tuple[str, ...] | None = None
     label_offset: int = 0
     digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The record that ``save_weights`` leaves in a file."""
+
+    spec: ModelSpec
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
 
 
 def default_preprocess(resolution: int) -> Preprocess:
@@ -89,19 +99,17 @@ def _own(
     spec: ModelSpec, path: Path, tensors: Tensors, record: str, padding: str | None, digest: str
 ) -> tuple[Classifier, WeightSource]:
     try:
-        facts = json.loads(record)
-        saved = ModelSpec.from_json(facts["spec"])
-        preprocess = Preprocess.from_json(facts["preprocess"])
-        labels = tuple(facts["labels"]) if facts["labels"] is not None else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} has a damaged edgecnn header ({error!r}); train or save it again") from None
+        facts = read_record(_Header, json.loads(record), "its edgecnn header")
+    except (ValueError, InputError) as error:
+        raise InputError(f"{path} is damaged ({error}); train or save it again") from None
+    saved, preprocess = facts.spec, facts.preprocess
     if (saved.family, saved.width, saved.depth) != (spec.family, spec.width, spec.depth):
         raise InputError(f"{path} holds weights of {saved.name}, not of {spec.name}")
     wanted = replace(saved, name=spec.name, resolution=spec.resolution, padding=padding or saved.padding)
     if spec.resolution != saved.resolution:
         preprocess = default_preprocess(spec.resolution)
     return _filled(wanted, tensors, path), WeightSource(
-        spec=wanted, preprocess=preprocess, labels=labels, digest=digest
+        spec=wanted, preprocess=preprocess, labels=facts.labels, digest=digest
     )
 
 
@@ -211,7 +219,7 @@ def save_weights(
     """
     from safetensors.torch import save
 
-    facts = {"spec": spec.to_json(), "preprocess": preprocess.to_json(), "labels": labels}
+    facts = asdict(_Header(spec=spec, preprocess=preprocess, labels=labels))
     tensors = {
         k: v.detach().cpu().contiguous()
         for k, v in module.state_dict().items()

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.models.rows import SAME, SYMMETRIC, InceptionRow, LinearRow, Row
 from edgecnn.models.scaling import Compound
+from edgecnn.records import read_record
 
 PADDINGS = (SAME, SYMMETRIC)
 STRIDE_PLACES = ("3x3", "1x1")
@@ -79,8 +82,6 @@ class ModelSpec:
         depth: multiplier of the blocks in a stage.
         stride_in: which convolution of a bottleneck has the stride: ``3x3`` (torchvision), or the first ``1x1`` as in
             the paper (Keras).
-        rows: the stages, filled in from the family.
-        sides: side of the map that each row but the head's reads, and of the last one's output, in pixels.
 
     Raises:
         InputError: a value that is not allowed, or a resolution that the strides leave nothing of.
@@ -96,10 +97,10 @@ class ModelSpec:
     bn_eps: float = 1e-3
     depth: float = 1.0
     stride_in: str = "3x3"
-    rows: tuple[Row, ...] = field(init=False)
-    sides: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise InputError(unknown("family", self.family, FAMILIES))
         if self.padding not in PADDINGS:
             raise InputError(unknown("padding", self.padding, PADDINGS))
         if self.stride_in not in STRIDE_PLACES:
@@ -117,7 +118,6 @@ class ModelSpec:
         smallest, largest = RESOLUTIONS
         if not smallest <= self.resolution <= largest:
             raise InputError(f"{self.name}: resolution {self.resolution}; allowed: {smallest} to {largest} pixels")
-        object.__setattr__(self, "rows", family.rows(self.width, self.depth))
         fault = self._misfit(self.resolution)
         if fault:
             fitting = [r for r in range(smallest, largest + 1) if not self._misfit(r)]
@@ -126,7 +126,16 @@ class ModelSpec:
                 f"{self.name}: resolution {self.resolution} is impossible: {fault}; the nearest that are possible: "
                 + ", ".join(map(str, near))
             )
-        object.__setattr__(self, "sides", self._sides(self.resolution))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The stages, of the family."""
+        return FAMILIES[self.family].rows(self.width, self.depth)
+
+    @cached_property
+    def sides(self) -> tuple[int, ...]:
+        """Side of the map that each row but the head's reads, and of the last one's output, in pixels."""
+        return self._sides(self.resolution)
 
     def _sides(self, resolution: int) -> tuple[int, ...]:
         sides = [resolution]
@@ -151,21 +160,18 @@ class ModelSpec:
         """Side of the pooled map that the head reads."""
         return min(FAMILIES[self.family].grid, self.sides[-1])
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """What ``from_json`` needs to make the same spec."""
-        return {k: getattr(self, k) for k, f in self.__dataclass_fields__.items() if f.init}
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, object]) -> ModelSpec:
-        """The inverse of ``to_json``.
+    def from_json(cls, fields: Mapping[str, Any]) -> ModelSpec:
+        """Read what ``to_json`` made.
 
         Raises:
-            InputError: a key is missing or not known.
+            InputError: a key is missing or not known, or a value is not allowed.
         """
-        try:
-            return cls(**fields)  # type: ignore[arg-type]  # checked by the constructor
-        except (TypeError, KeyError) as error:
-            raise InputError(f"model record does not describe a model ({error})") from None
+        return read_record(cls, fields, "model record")
 
 
 def resolve(name: str, num_classes: int | None = None) -> ModelSpec:

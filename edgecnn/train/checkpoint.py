@@ -14,6 +14,7 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
+from edgecnn.records import read_record
 from edgecnn.train.config import TrainConfig
 
 SUFFIX = ".checkpoint.pt"
@@ -82,7 +83,7 @@ def resume(config: TrainConfig, state: State) -> None:
         raise InputError(f"{path} is of another run ({'; '.join(differs)}); delete it or choose another -o")
     for name, part in state.parts.items():
         part.load_state_dict(saved[name])
-    vars(state.progress).update(saved["progress"])
+    vars(state.progress).update(vars(read_record(Progress, saved["progress"], str(path))))
 
 
 def _read(path: Path) -> dict[str, Any]:
