@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _blocks(options: argparse.Namespace) -> int:
-    from edgecnn.lab.blocks import Setting, costs
+    from edgecnn.lab.building_blocks import Setting, costs
 
     setting = Setting(channels=options.channels, side=options.side, kernel=options.kernel, expand=options.expand)
     rows = [asdict(cost) for cost in costs(setting, options.device)]

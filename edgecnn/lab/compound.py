@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecnn.allocator import require_memory
 from edgecnn.errors import InputError, unknown
-from edgecnn.models import FAMILIES
+from edgecnn.models import families
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import EFFICIENTNET, EFFICIENTNET_LITE, Compound
 from edgecnn.models.spec import RESOLUTIONS, ModelSpec, named
@@ -102,10 +102,10 @@ def scalable(family: str) -> None:
     Raises:
         InputError: there is no such family, or it has no rule.
     """
-    able = [f.name for f in FAMILIES.values() if f.scaling is not None]
-    if family not in FAMILIES:
+    able = [f.name for f in families().values() if f.scaling is not None]
+    if family not in families():
         raise InputError(unknown("family", family, able))
-    if FAMILIES[family].scaling is None:
+    if families()[family].scaling is None:
         raise InputError(f"{family} has no scaling rules; families that have: {', '.join(able)}")
 
 
@@ -116,7 +116,7 @@ def model_at(family: str, rule: Compound, phi: float, classes: int | None = None
         InputError: the family has no rule, or a multiplier or the resolution is impossible.
     """
     scalable(family)
-    return grown(named(family, 1.0, 1.0, FAMILIES[family].resolution, classes), rule, phi)
+    return grown(named(family, 1.0, 1.0, families()[family].resolution, classes), rule, phi)
 
 
 def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
@@ -152,7 +152,7 @@ def scaled(family: str, rule: Compound, phi: float) -> Scaled:
     """
     spec = model_at(family, rule, phi)
     require_room(spec)
-    size, base = size_of(spec), size_of(named(family, 1.0, 1.0, FAMILIES[family].resolution))
+    size, base = size_of(spec), size_of(named(family, 1.0, 1.0, families()[family].resolution))
     return Scaled(
         model=spec.name,
         phi=phi,
@@ -200,7 +200,7 @@ def law(family: str) -> list[Growth]:
         InputError: the family has no scaling rules, or it cannot grow so far.
     """
     scalable(family)
-    resolution = FAMILIES[family].resolution
+    resolution = families()[family].resolution
     base = size_of(named(family, 1.0, 1.0, resolution)).macs
     found = []
     for axis, theory in THEORY.items():

@@ -16,7 +16,7 @@ from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.check import Checking
 from edgecnn.evaluation.limits import Limits
 from edgecnn.lab.compound import model_at, require_room, scalable
-from edgecnn.models import FAMILIES
+from edgecnn.models import families
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import Compound
 from edgecnn.models.spec import MULTIPLIERS, RESOLUTIONS, ModelSpec
@@ -126,7 +126,7 @@ def candidates(family: str, rule: Compound, classes: int | None = None) -> list[
         InputError: the family has no rule, or the rule grows nothing.
     """
     scalable(family)
-    resolution = FAMILIES[family].resolution
+    resolution = families()[family].resolution
     ranges = (
         (rule.alpha, *MULTIPLIERS),
         (rule.beta, *MULTIPLIERS),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edgecnn.models.blocks import Classifier
+from edgecnn.models.classifier import Classifier
 from edgecnn.models.rows import BasicRow
 
 BATCH_NORM_GROWTH = math.sqrt(math.pi / (math.pi - 1))  # of the norm, a layer with ReLU; its square is the paper's

@@ -18,11 +18,11 @@ from torch import nn
 
 from edgecnn.lab.gradients import stages
 from edgecnn.lab.trials import OUTPUT, Result, epochs_of
-from edgecnn.models.blocks import Classifier, initialise
-from edgecnn.models.layers import Residual
+from edgecnn.models.classifier import Classifier, initialise
+from edgecnn.models.modules import Residual
 from edgecnn.models.rows import BasicRow
 from edgecnn.train import TrainConfig, train
-from edgecnn.train.network import FloatNetwork, Opened, channels_last, open_network
+from edgecnn.train.trainable import FloatTrainable, Opened, channels_last, open_trainable
 
 KINDS = ("identity", "plain", "residual")
 
@@ -99,7 +99,7 @@ def _added(kind: str, network: Classifier, channels: int, size: int) -> nn.Modul
     return block.train(network.training)
 
 
-class _Deeper(FloatNetwork):
+class _Deeper(FloatTrainable):
     """Figures are wanted of it, not weights."""
 
     def write(self, average: nn.Module) -> None:
@@ -107,9 +107,9 @@ class _Deeper(FloatNetwork):
 
 
 def _open_deeper(kind: str, blocks: int, config: TrainConfig, device: torch.device) -> Opened:
-    opened = open_network(config, device)
-    network = opened.network
-    assert isinstance(network, FloatNetwork)
-    assert isinstance(network.module, Classifier)
-    module = channels_last(deepened(network.module, kind, blocks))
-    return replace(opened, network=_Deeper(**{**vars(network), "module": module}))
+    opened = open_trainable(config, device)
+    trainable = opened.trainable
+    assert isinstance(trainable, FloatTrainable)
+    assert isinstance(trainable.module, Classifier)
+    module = channels_last(deepened(trainable.module, kind, blocks))
+    return replace(opened, trainable=_Deeper(**{**vars(trainable), "module": module}))

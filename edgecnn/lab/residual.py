@@ -21,13 +21,13 @@ from edgecnn.lab.claims import NETWORKS, Claim, Deepened, Network, claims_of_dep
 from edgecnn.lab.gradients import Reach, reach
 from edgecnn.lab.identity import KINDS, Deepening
 from edgecnn.lab.trials import OUTPUT, Result, Training, run_trials
-from edgecnn.models.blocks import Classifier
 from edgecnn.models.checkpoint import default_preprocess
+from edgecnn.models.classifier import Classifier
 from edgecnn.models.resnet import PLAIN
 from edgecnn.models.rows import BasicRow
 from edgecnn.models.spec import ModelSpec, named, resolve
 from edgecnn.train import TrainConfig
-from edgecnn.train.images import fits, open_both, order
+from edgecnn.train.batches import fits, open_both, order
 from edgecnn.train.loop import Watch
 
 PROBED = 64  # images whose gradients are looked at

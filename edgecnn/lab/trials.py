@@ -101,7 +101,7 @@ class Training:
         from dataclasses import replace
 
         from edgecnn.train import train
-        from edgecnn.train.checkpoint import SUFFIX
+        from edgecnn.train.state import SUFFIX
 
         config, watch = replace(self.config, output=scratch / OUTPUT), self.watch()
         if watch is not None:  # it has to see every step
@@ -112,8 +112,8 @@ class Training:
 
 def epochs_of(config: TrainConfig) -> list[Result]:
     """What a run measured, a row for each epoch, without its seconds, which are others every time."""
+    from edgecnn.train.history import read
     from edgecnn.train.loop import METRICS
-    from edgecnn.train.metrics import read
 
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read(config.beside(METRICS))]
 

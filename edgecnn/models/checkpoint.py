@@ -1,4 +1,4 @@
-"""Weights from files: formats, and the naming schemes people bring. Nothing here executes what a file holds."""
+"""Weights from files: formats, and the key maps people bring. Nothing here executes what a file holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module, resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
@@ -17,15 +16,14 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
-from edgecnn.models.blocks import AUXILIARY, Classifier, build
-from edgecnn.models.schemes import Scheme, scheme_of
-from edgecnn.models.schemes.mapping import Origin
+from edgecnn.models.classifier import AUXILIARY, Classifier, build
+from edgecnn.models.key_maps import KeyMap, key_map_of
+from edgecnn.models.key_maps.sources import TensorSource
+from edgecnn.models.shipped import shipped_names, shipped_weights
 from edgecnn.models.spec import ModelSpec
 from edgecnn.models.weightfile import Tensors, read_tensors
 from edgecnn.preprocess import Preprocess
 from edgecnn.records import read_record
-
-DEMO = "_demo.safetensors"  # after the model's name, in assets/
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +64,11 @@ def load_weights(
 ) -> tuple[Classifier, WeightSource]:
     """The model of ``spec`` with the weights of a file; the head's size comes from the file.
 
-    Attributes of the file (its naming scheme, or what ``save_weights`` noted) set padding, folding, preprocessing and
+    Attributes of the file (its key map, or what ``save_weights`` noted) set padding, folding, preprocessing and
     label offset; ``padding`` overrides.
 
     Args:
-        convention: whose names the file has, one of ``schemes.CONVENTIONS``; needed where the names fit several.
+        convention: whose names the file has, one of ``key_maps.CONVENTIONS``; needed where the names fit several.
 
     Raises:
         InputError: not a checkpoint; a pickle with code; tensors missing, extra, of a wrong shape or not finite;
@@ -81,9 +79,9 @@ def load_weights(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if "edgecnn" in header:
         return _own(spec, path, tensors, header["edgecnn"], padding, digest)
-    scheme = scheme_of(spec.family, spec.name, tensors, convention, str(path))
-    if scheme is not None:
-        return _foreign(spec, path, tensors, scheme, padding, digest)
+    key_map = key_map_of(spec.family, spec.name, tensors, convention, str(path))
+    if key_map is not None:
+        return _foreign(spec, path, tensors, key_map, padding, digest)
     plain = replace(spec, padding=padding or spec.padding, num_classes=_classes(tensors, spec))
     return _filled(plain, tensors, path), WeightSource(
         spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest
@@ -114,40 +112,40 @@ def _own(
 
 
 def _foreign(
-    spec: ModelSpec, path: Path, tensors: Tensors, scheme: Scheme, padding: str | None, digest: str
+    spec: ModelSpec, path: Path, tensors: Tensors, key_map: KeyMap, padding: str | None, digest: str
 ) -> tuple[Classifier, WeightSource]:
-    classes = scheme.classes(tensors)
+    classes = key_map.classes(tensors)
     wanted = replace(
         spec,
         num_classes=classes,
-        padding=padding or scheme.padding,
-        folded=scheme.folded,
-        bn_eps=scheme.bn_eps,
-        stride_in=scheme.stride_in,
+        padding=padding or key_map.padding,
+        folded=key_map.folded,
+        bn_eps=key_map.bn_eps,
+        stride_in=key_map.stride_in,
     )
     shapes = {k: v.shape for k, v in _skeleton(wanted).state_dict().items()}
-    origins = scheme.origins(wanted, shapes)
-    used = list(dict.fromkeys(name for origin in origins.values() for name in origin.names))
-    spare = (*scheme.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
+    sources = key_map.sources(wanted, shapes)
+    used = list(dict.fromkeys(name for source in sources.values() for name in source.names))
+    spare = (*key_map.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
     _require_all(path, used, [k for k in tensors if not k.startswith(spare)])
-    renamed = {ours: _made(origin, tensors, shapes[ours], path) for ours, origin in origins.items()}
+    renamed = {ours: _made(source, tensors, shapes[ours], path) for ours, source in sources.items()}
     return _filled(wanted, renamed, path), WeightSource(
         spec=wanted,
-        preprocess=scheme.preprocess(spec.resolution, tensors),
-        label_offset=scheme.label_offset(classes),
+        preprocess=key_map.preprocess(spec.resolution, tensors),
+        label_offset=key_map.label_offset(classes),
         digest=digest,
     )
 
 
-def _made(origin: Origin, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:
-    given = [tensors[name] for name in origin.names]
+def _made(source: TensorSource, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:
+    given = [tensors[name] for name in source.names]
     try:
-        out: torch.Tensor = origin.make(*given)
+        out: torch.Tensor = source.make(*given)
     except (RuntimeError, IndexError):
         out = given[0]
     if out.shape != shape:
         raise InputError(
-            f"{path}: tensor {origin.names[0]!r} has shape {tuple(given[0].shape)}, which does not fit {tuple(shape)}"
+            f"{path}: tensor {source.names[0]!r} has shape {tuple(given[0].shape)}, which does not fit {tuple(shape)}"
         )
     return out
 
@@ -242,20 +240,11 @@ def demo_weights(spec: ModelSpec) -> tuple[Classifier, WeightSource]:
     Raises:
         InputError: this model has none; names those that do.
     """
-    shipped = demo_names()
+    shipped = shipped_names()
     if spec.name not in shipped:
         raise InputError(f"{spec.name} needs --weights FILE (or random); demo weights exist for: {', '.join(shipped)}")
-    with resources.as_file(_assets() / f"{spec.name}{DEMO}") as path:
+    with resources.as_file(shipped_weights(spec.name)) as path:
         return load_weights(spec, path)
-
-
-def demo_names() -> list[str]:
-    """Models that demo weights ship for."""
-    return sorted(p.name.removesuffix(DEMO) for p in _assets().iterdir() if p.name.endswith(DEMO))
-
-
-def _assets() -> Traversable:
-    return resources.files("edgecnn") / "assets"
 
 
 def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module, str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgecnn.models.rows import ConvRow, InvertedRow, Row, Squeeze, make_divisible
 from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, EFFICIENTNET_LITE, Member, deepened
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STEM, HEAD = 32, 1280
 # kernel, expand, channels, repeats, stride
@@ -49,13 +49,15 @@ def _family(name: str, member: Member, *, lite: bool) -> Family:
         resolution=member.resolution,
         dropout=member.dropout,
         listed=(name,),
-        paper="arXiv:1905.11946",
         drop_connect=0.2,
         scaling=COMPOUND,
     )
 
 
-register(
-    *(_family(f"efficientnet_{name}", member, lite=False) for name, member in EFFICIENTNET.items()),
-    *(_family(f"efficientnet_{name}", member, lite=True) for name, member in EFFICIENTNET_LITE.items()),
+TABLE = Table(
+    paper="arXiv:1905.11946",
+    families=(
+        *(_family(f"efficientnet_{name}", member, lite=False) for name, member in EFFICIENTNET.items()),
+        *(_family(f"efficientnet_{name}", member, lite=True) for name, member in EFFICIENTNET_LITE.items()),
+    ),
 )

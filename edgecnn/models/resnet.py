@@ -6,7 +6,7 @@ from functools import partial
 
 from edgecnn.models.rows import SYMMETRIC, BasicRow, BottleneckRow, ConvRow, PoolRow, Row, make_divisible
 from edgecnn.models.scaling import COMPOUND, deepened
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STAGES = (64, 128, 256, 512)  # channels of the 3x3 convolutions
 EXPANSION = 4  # a bottleneck's output channels, as a multiple
@@ -50,35 +50,36 @@ def cifar_rows(layers: int, shortcut: str, width: float, depth: float) -> tuple[
     )
 
 
-register(
-    *(
-        Family(
-            name=f"resnet{layers}",
-            rows=partial(imagenet_rows, layers),
-            resolution=224,
-            dropout=0.0,
-            listed=(f"resnet{layers}",),
-            paper="arXiv:1512.03385",
-            padding=SYMMETRIC,
-            bn_eps=1e-5,
-            scaling=COMPOUND,
-        )
-        for layers in IMAGENET
-    ),
-    *(
-        Family(
-            name=f"{kind}{layers}",
-            rows=partial(cifar_rows, layers, shortcut),
-            resolution=32,
-            num_classes=10,
-            dropout=0.0,
-            listed=(f"{kind}{layers}",),
-            paper="arXiv:1512.03385",
-            padding=SYMMETRIC,
-            bn_eps=1e-5,
-            scaling=COMPOUND,
-        )
-        for kind, shortcut, depths in (("resnet", "pad", CIFAR), ("plain", "none", PLAIN))
-        for layers in depths
+TABLE = Table(
+    paper="arXiv:1512.03385",
+    families=(
+        *(
+            Family(
+                name=f"resnet{layers}",
+                rows=partial(imagenet_rows, layers),
+                resolution=224,
+                dropout=0.0,
+                listed=(f"resnet{layers}",),
+                padding=SYMMETRIC,
+                bn_eps=1e-5,
+                scaling=COMPOUND,
+            )
+            for layers in IMAGENET
+        ),
+        *(
+            Family(
+                name=f"{kind}{layers}",
+                rows=partial(cifar_rows, layers, shortcut),
+                resolution=32,
+                num_classes=10,
+                dropout=0.0,
+                listed=(f"{kind}{layers}",),
+                padding=SYMMETRIC,
+                bn_eps=1e-5,
+                scaling=COMPOUND,
+            )
+            for kind, shortcut, depths in (("resnet", "pad", CIFAR), ("plain", "none", PLAIN))
+            for layers in depths
+        ),
     ),
 )

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.models.rows import SAME, SYMMETRIC, InceptionRow, LinearRow, Row
 from edgecnn.models.scaling import Compound
+from edgecnn.plugins import registry
 from edgecnn.records import read_record
 
 PADDINGS = (SAME, SYMMETRIC)
@@ -34,7 +35,6 @@ class Family:
         resolution: default input side in pixels.
         dropout: before the classifier, in training.
         listed: names that ``edgecnn models`` shows; any other width and resolution works too.
-        paper: the source of the rows.
         padding: of strided convolutions, unless the weights say otherwise.
         bn_eps: batch norm's epsilon, unless the weights say otherwise.
         grid: side of the pooled map that the head reads; a smaller map is read as it is.
@@ -49,7 +49,6 @@ class Family:
     resolution: int
     dropout: float
     listed: tuple[str, ...]
-    paper: str
     padding: str = SAME
     bn_eps: float = 1e-3
     grid: int = 1
@@ -58,12 +57,33 @@ class Family:
     num_classes: int = 1000
 
 
-FAMILIES: dict[str, Family] = {}
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The families of one paper: what an entry point of ``edgecnn.models`` names.
+
+    Attributes:
+        paper: the source of the rows, as ``arXiv:NUMBER`` or a citation.
+        families: one or more, whose names no other table has.
+    """
+
+    paper: str
+    families: tuple[Family, ...]
 
 
-def register(*families: Family) -> None:
-    """Make families known by their names."""
-    FAMILIES.update({f.name: f for f in families})
+@cache
+def families() -> Mapping[str, Family]:
+    """Return the families of all installed tables by their names, those that ship with edgecnn first.
+
+    Raises:
+        InputError: two tables have a family of one name, or a table cannot be used (see ``plugins.registry``).
+    """
+    found: dict[str, Family] = {}
+    for table, models in registry("models", Table).items():
+        for family in models.families:
+            if family.name in found:
+                raise InputError(f"models {table!r}: {family.name!r} is a family of another table; rename one of them")
+            found[family.name] = family
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +92,7 @@ class ModelSpec:
 
     Attributes:
         name: ``FAMILY_WIDTH_RESOLUTION``, or ``FAMILY_WIDTHxDEPTH_RESOLUTION``.
-        family: a key of ``FAMILIES``.
+        family: a key of ``families()``.
         width: multiplier of the channels.
         resolution: input side in pixels.
         num_classes: logits.
@@ -99,8 +119,7 @@ class ModelSpec:
     stride_in: str = "3x3"
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise InputError(unknown("family", self.family, FAMILIES))
+        family = family_of(self.family)
         if self.padding not in PADDINGS:
             raise InputError(unknown("padding", self.padding, PADDINGS))
         if self.stride_in not in STRIDE_PLACES:
@@ -111,9 +130,8 @@ class ModelSpec:
         for what in ("width", "depth"):
             if not low <= getattr(self, what) <= high:
                 raise InputError(f"{self.name}: {what} {getattr(self, what)}; allowed: {low} to {high}")
-        family = FAMILIES[self.family]
         if self.depth != 1 and family.scaling is None:
-            able = ", ".join(f.name for f in FAMILIES.values() if f.scaling)
+            able = ", ".join(f.name for f in families().values() if f.scaling)
             raise InputError(f"{self.name}: {self.family} has no depth to scale; families that have: {able}")
         smallest, largest = RESOLUTIONS
         if not smallest <= self.resolution <= largest:
@@ -130,7 +148,7 @@ class ModelSpec:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The stages, of the family."""
-        return FAMILIES[self.family].rows(self.width, self.depth)
+        return families()[self.family].rows(self.width, self.depth)
 
     @cached_property
     def sides(self) -> tuple[int, ...]:
@@ -146,7 +164,7 @@ class ModelSpec:
 
     def _misfit(self, resolution: int) -> str | None:
         """Why the rows cannot work at a resolution."""
-        sides, grid = self._sides(resolution), FAMILIES[self.family].grid
+        sides, grid = self._sides(resolution), families()[self.family].grid
         for number, (row, before, after) in enumerate(zip(self.rows, sides[:-1], sides[1:], strict=False), start=1):
             stride = 1 if isinstance(row, InceptionRow | LinearRow) else row.stride
             if before < stride or after < 1:
@@ -158,7 +176,7 @@ class ModelSpec:
     @property
     def grid(self) -> int:
         """Side of the pooled map that the head reads."""
-        return min(FAMILIES[self.family].grid, self.sides[-1])
+        return min(families()[self.family].grid, self.sides[-1])
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` needs to make the same spec."""
@@ -174,18 +192,29 @@ class ModelSpec:
         return read_record(cls, fields, "model record")
 
 
+def family_of(name: str) -> Family:
+    """Return the family of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in families():
+        raise InputError(unknown("family", name, families()))
+    return families()[name]
+
+
 def resolve(name: str, num_classes: int | None = None) -> ModelSpec:
-    """The spec of a name.
+    """Return the spec of a name.
 
     Raises:
         InputError: no such family, or an impossible width, depth or resolution.
     """
-    for family in FAMILIES.values():
+    for family in families().values():
         match = re.fullmatch(rf"{family.name}(?:_(\d+\.\d+)(?:x(\d+\.\d+))?)?(?:_(\d+))?", name)
         if match:
             width, depth = float(match[1] or 1), float(match[2] or 1)
             return named(family.name, width, depth, int(match[3] or family.resolution), num_classes)
-    listed = [n for f in FAMILIES.values() for n in (f.name, *f.listed)]
+    listed = [n for f in families().values() for n in (f.name, *f.listed)]
     raise InputError(
         unknown("model", name, listed)
         + "; any FAMILY_WIDTH_RESOLUTION or FAMILY_WIDTHxDEPTH_RESOLUTION, or package.module:factory for your own"
@@ -193,13 +222,12 @@ def resolve(name: str, num_classes: int | None = None) -> ModelSpec:
 
 
 def named(family: str, width: float, depth: float, resolution: int, num_classes: int | None = None) -> ModelSpec:
-    """The spec of a family at a width, depth and resolution; its name is one that ``resolve`` reads.
+    """Return the spec of a family at a width, depth and resolution; its name is one that ``resolve`` reads.
 
     Raises:
         InputError: no such family, or an impossible width, depth or resolution.
     """
-    if family not in FAMILIES:
-        raise InputError(unknown("family", family, FAMILIES))
+    line = family_of(family)
     multipliers = f"{float(width)}" if depth == 1 else f"{float(width)}x{float(depth)}"
     return ModelSpec(
         name=f"{family}_{multipliers}_{resolution}",
@@ -207,7 +235,7 @@ def named(family: str, width: float, depth: float, resolution: int, num_classes:
         width=width,
         depth=depth,
         resolution=resolution,
-        num_classes=FAMILIES[family].num_classes if num_classes is None else num_classes,
-        padding=FAMILIES[family].padding,
-        bn_eps=FAMILIES[family].bn_eps,
+        num_classes=line.num_classes if num_classes is None else num_classes,
+        padding=line.padding,
+        bn_eps=line.bn_eps,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import distributed, nn
 
 from edgecnn.errors import InputError
-from edgecnn.models.layers import DropConnect
+from edgecnn.models.modules import DropConnect
 from edgecnn.train.config import TrainConfig
 
 

@@ -14,7 +14,7 @@ from edgecnn.lab.claims import Deepened, Network, claims_of_depth, claims_of_ide
 from edgecnn.lab.gradients import Reach, reach, stages
 from edgecnn.lab.identity import KINDS, Deepening, deepened
 from edgecnn.lab.residual import Depth, Setup
-from edgecnn.models.blocks import build
+from edgecnn.models.classifier import build
 from edgecnn.models.spec import resolve
 
 PIXELS = 32

@@ -20,7 +20,7 @@ from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights, save_weights
 from edgecnn.train import QatConfig, train
 from edgecnn.train.loop import _Run
-from edgecnn.train.network import QatNetwork
+from edgecnn.train.trainable import QatTrainable
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "training.toml").read_text("utf-8"))["qat"]["demo"]
 DEMO = "mobilenet_v2_0.35_96"
@@ -96,8 +96,8 @@ def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monke
     """The module in float64 on its grids, the integer oracle, and LiteRT on the exported file."""
     from edgecnn_targets.litert import open_session
 
-    kept, write = [], QatNetwork.write
-    monkeypatch.setattr(QatNetwork, "write", lambda self, average: (kept.append(average), write(self, average)))
+    kept, write = [], QatTrainable.write
+    monkeypatch.setattr(QatTrainable, "write", lambda self, average: (kept.append(average), write(self, average)))
     fields = {"images": 128, "batch": 32, "calibration_images": 64, "recipe": "fast"}
     run_of = config(tmp_path / "q.edgecnn", "demo", model=DEMO, learn_steps=learn_steps, **fields)
     train(run_of)

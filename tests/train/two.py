@@ -9,7 +9,7 @@ import torch
 from torch import distributed, nn
 
 from edgecnn.models import resolve
-from edgecnn.models.blocks import build
+from edgecnn.models.classifier import build
 from edgecnn.train.distributed import Group
 
 

@@ -6,6 +6,7 @@ He et al. 2016 (arXiv:1512.03385, fig. 5 right); inverted residual, Sandler et a
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.models.count import size_of_module
+from edgecnn.models.count import Size
 from edgecnn.quant.recipe import DEFAULT, recipe
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
@@ -121,6 +122,25 @@ def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
             "2t/k^2 + t/N",
         ),
     }
+
+
+def size_of_module(module: nn.Module, shape: tuple[int, int, int]) -> Size:
+    """Return the size of a module on torch's meta device that takes images (C, H, W)."""
+    macs = activations = 0
+
+    def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal macs, activations
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        activations += output.numel()
+        macs += output.numel() * math.prod(weight.shape[1:])
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        module(torch.empty(1, *shape, device="meta"))
+    return Size(parameters=sum(p.numel() for p in module.parameters()), macs=macs, activations=activations)
 
 
 def costs(setting: Setting, place: str | None = None) -> list[Cost]:

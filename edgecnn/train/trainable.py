@@ -19,22 +19,22 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.serialize import save
 from edgecnn.models import resolve
-from edgecnn.models.blocks import AUXILIARY, AUXILIARY_WEIGHT, build
 from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
-from edgecnn.models.layers import set_drop_connect
+from edgecnn.models.classifier import AUXILIARY, AUXILIARY_WEIGHT, build
+from edgecnn.models.modules import set_drop_connect
 from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
 from edgecnn.quant.ptq import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.quant.recipe import recipe
 from edgecnn.source import Source, load_graph
+from edgecnn.train.batches import open_both
 from edgecnn.train.config import QatConfig, TrainConfig
-from edgecnn.train.images import open_both
 
 CALIBRATION_BATCH = 4  # images at a time: few enough to stay in the caches between layers
 
 
-class Network(Protocol):
+class Trainable(Protocol):
     """Something to train."""
 
     preprocess: Preprocess
@@ -65,12 +65,12 @@ class Network(Protocol):
 class Opened:
     """A network and the images that it learns from and is scored on."""
 
-    network: Network
+    trainable: Trainable
     training: TrainingImages
     held_out: TrainingImages
 
 
-def open_network(config: TrainConfig, device: torch.device) -> Opened:
+def open_trainable(config: TrainConfig, device: torch.device) -> Opened:
     """Build or load what is to be trained, and open its images.
 
     Raises:
@@ -102,7 +102,7 @@ def _cross_entropy(config: TrainConfig, outputs: Any, targets: torch.Tensor) -> 
 
 
 @dataclass(kw_only=True)
-class FloatNetwork:
+class FloatTrainable:
     """A registered model, and the safetensors file of its weights."""
 
     config: TrainConfig
@@ -149,10 +149,10 @@ def _open_float(config: TrainConfig) -> Opened:
         classes = class_table(training, labels, spec.num_classes, config.label_offset or 0, config.data)
     if config.drop_connect is not None:
         set_drop_connect(module, config.drop_connect)
-    network = FloatNetwork(
+    trainable = FloatTrainable(
         config=config, spec=spec, module=channels_last(module), preprocess=preprocess, classes=classes, labels=labels
     )
-    return Opened(network=network, training=training, held_out=held_out)
+    return Opened(trainable=trainable, training=training, held_out=held_out)
 
 
 def channels_last(module: nn.Module) -> nn.Module:
@@ -195,7 +195,7 @@ def class_table(
 
 
 @dataclass(kw_only=True)
-class QatNetwork:
+class QatTrainable:
     """A quantized graph, and the ``.edgecnn`` file that it becomes."""
 
     config: QatConfig
@@ -253,14 +253,14 @@ def _open_graph(config: QatConfig, device: torch.device) -> Opened:
     classes = class_table(training, metadata.labels, outputs, metadata.label_offset, config.data)
     if graph.precision == "fp32":
         graph = _post_training(config, graph, training, metadata.preprocess)
-    network = QatNetwork(
+    trainable = QatTrainable(
         config=config,
         module=QatGraph(graph, weight_limit=steps.weight_limit, learn_steps=config.learn_steps),
         preprocess=metadata.preprocess,
         classes=classes,
         teacher=TorchGraph(graph.as_float(), device=device) if config.distill else None,
     )
-    return Opened(network=network, training=training, held_out=held_out)
+    return Opened(trainable=trainable, training=training, held_out=held_out)
 
 
 def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, preprocess: Preprocess) -> Graph:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgecnn.models.layers import (
+from edgecnn.models.modules import (
     ACTIVATIONS,
     Auxiliary,
     ConvBlock,
@@ -29,7 +29,7 @@ from edgecnn.models.rows import (
     SeparableRow,
     Stage,
 )
-from edgecnn.models.spec import FAMILIES, ModelSpec
+from edgecnn.models.spec import ModelSpec, families
 
 AUXILIARY = "auxiliary."  # in the names of tensors that only training needs
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss (Szegedy et al. 2015, section 5)
@@ -80,9 +80,9 @@ class Classifier(nn.Module):
                 hidden.append(Hidden(features, row))
                 features = row.features
         self.hidden = nn.Sequential(*hidden)
-        self.dropout = nn.Dropout(FAMILIES[spec.family].dropout)
+        self.dropout = nn.Dropout(families()[spec.family].dropout)
         self.classifier = nn.Linear(features, spec.num_classes)
-        set_drop_connect(self, FAMILIES[spec.family].drop_connect)
+        set_drop_connect(self, families()[spec.family].drop_connect)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """(N, 3, R, R) to logits (N, num_classes); see the class for training."""
