@@ -1,7 +1,8 @@
 """Several processes that train one network, started by ``torchrun``; a run without it is a group of one.
 
-Each process prepares its share of every batch. Gradients are averaged over the processes, batch norm looks at the whole
-batch, and noise is drawn for the whole batch: a group computes what one process computes, up to the order of sums.
+Each process prepares its share of every batch. torch's ``DistributedDataParallel`` averages the gradients; batch norm
+looks at the whole batch, and noise is drawn for the whole batch: a group computes what one process computes, up to the
+order of sums.
 """
 
 from __future__ import annotations
@@ -47,20 +48,12 @@ class Group:
         distributed.all_reduce(tensor)
         return [float(v) for v in tensor]
 
-    def average_gradients(self, module: nn.Module) -> None:
-        """Each parameter's gradient becomes the mean over the processes; one message for each type."""
-        gradients = [p.grad for p in module.parameters() if p.grad is not None] if self.size > 1 else []
-        for dtype in dict.fromkeys(g.dtype for g in gradients):
-            same = [g for g in gradients if g.dtype == dtype]
-            flat = torch.cat([g.flatten() for g in same])
-            distributed.all_reduce(flat)
-            start = 0
-            for gradient in same:
-                gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient) / self.size)
-                start += gradient.numel()
-
     def whole_batch(self, module: nn.Module) -> nn.Module:
-        """The module with batch norm over the whole batch, and dropout drawn for it; changes the module."""
+        """Return the module as one of the group's: gradients are averaged, batch norm and dropout see the whole batch.
+
+        Changes the module, and gives it the weights of the first process. Buffers are not sent round: batch norm makes
+        the same ones everywhere.
+        """
         if self.size == 1:
             return module
         if self.device.type == "cuda":
@@ -72,7 +65,7 @@ class Group:
                 child.__class__ = GroupDropout
             if type(child) is DropConnect:
                 child.__class__ = GroupDropConnect
-        return module
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
 
 @contextmanager

@@ -192,7 +192,6 @@ class _Run:
         loss = self.trainable.loss(outputs, targets, x)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stub
-        self.group.average_gradients(state.module)
         if self.watch is not None:
             self.watch(state.module, step)
         state.scaler.step(state.optimizer)
