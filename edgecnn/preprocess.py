@@ -56,7 +56,7 @@ class Preprocess:
             raise InputError(f"preprocess std={self.std}: every value must be above 0")
 
     def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Levels 0..255, NHWC or HWC, RGB, to the float32 network input of the same layout."""
+        """Turn levels 0..255, NHWC or HWC, RGB, into the float32 network input of the same layout."""
         scale = (1.0 / np.asarray(self.std, np.float64)).astype(np.float32)
         shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
         if len(set(scale)) == len(set(shift)) == 1:  # numpy is three times as fast with single numbers
@@ -67,13 +67,13 @@ class Preprocess:
         return made
 
     def renormalised(self, inputs: NDArray[np.float32], other: Preprocess | None) -> NDArray[np.float32]:
-        """What ``other`` makes of the pixels that became these inputs here; its size and crop are not looked at."""
+        """Return what ``other`` makes of the pixels that became these inputs here; it ignores size and crop."""
         if other is None or (other.mean, other.std) == (self.mean, self.std):
             return inputs
         return other.normalise(inputs * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; ``from_json`` reads it back."""
+        """Return a JSON-ready dictionary; ``from_json`` reads it back."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
@@ -86,7 +86,7 @@ class Preprocess:
         return read_record(cls, fields, "preprocess record")
 
     def override(self, text: str) -> Preprocess:
-        """A copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
+        """Return a copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
         changes: dict[str, Any] = {}
         for item in filter(None, text.split(",")):
             key, found, value = item.partition("=")

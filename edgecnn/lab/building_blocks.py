@@ -86,7 +86,7 @@ class _Block(nn.Module):
         self.layers, self.shortcut = nn.Sequential(*layers), shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the same."""
+        """Map (N, C, H, W) to the same."""
         out: torch.Tensor = self.layers(x)
         return x + out if self.shortcut else out
 
@@ -98,7 +98,7 @@ def _conv(inputs: int, outputs: int, kernel: int, *, depthwise: bool = False, ac
 
 
 def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
-    """Name to module, the theoretical ratio of MACs to a standard convolution's, and its formula."""
+    """Map names to module, the theoretical ratio of MACs to a standard convolution's, and its formula."""
     n, k, t = setting.channels, setting.kernel, setting.expand
     inner, hidden = n // REDUCTION, n * t
     return {
@@ -144,7 +144,7 @@ def size_of_module(module: nn.Module, shape: tuple[int, int, int]) -> Size:
 
 
 def costs(setting: Setting, place: str | None = None) -> list[Cost]:
-    """Each block's cost; with the name of a device, instructions of its int8 form there too.
+    """Return each block's cost; with the name of a device, instructions of its int8 form there too.
 
     Raises:
         InputError: no such device, or it counts no instructions.
@@ -189,7 +189,7 @@ def _require(name: str) -> None:
 
 
 def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:
-    """Instructions of one inference of the int8 form, with weights and input of noise: counts do not depend on them."""
+    """Count the instructions of one int8 inference, with weights and input of noise: counts do not depend on them."""
     from edgecnn.artifact import write_artifact
     from edgecnn.quant.calibrate import calibrate
     from edgecnn.quant.ptq import images_needed, quantize

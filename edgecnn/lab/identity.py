@@ -43,11 +43,11 @@ class Deepening:
 
     @property
     def name(self) -> str:
-        """The network that is made deeper."""
+        """Return the network that is made deeper."""
         return f"{self.config.model} and {self.blocks} more blocks in each stage"
 
     def settings(self) -> dict[str, Any]:
-        """Of the runs and of what happens between them."""
+        """Return those of the runs and of what happens between them."""
         return {**self.config.identity(), "blocks": self.blocks, "epochs_on": self.epochs}
 
     def run(self, scratch: Path) -> Result:
@@ -69,7 +69,7 @@ class Deepening:
 
 
 def deepened(network: Classifier, kind: str, blocks: int) -> Classifier:
-    """A copy with more blocks at the end of each stage of basic blocks, of weights from torch's present random state.
+    """Return a copy with more basic blocks at the end of each stage, of weights from torch's present random state.
 
     Args:
         network: as of ``stages``.
@@ -103,7 +103,7 @@ class _Deeper(FloatTrainable):
     """Figures are wanted of it, not weights."""
 
     def write(self, average: nn.Module) -> None:
-        """Nothing."""
+        """Write nothing."""
 
 
 def _open_deeper(kind: str, blocks: int, config: TrainConfig, device: torch.device) -> Opened:

@@ -43,10 +43,10 @@ class Trial(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Return what a person calls it."""
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, as JSON values."""
+        """Return what decides the result, as JSON values."""
 
     def run(self, scratch: Path) -> Result:
         """Do it, in a process with one thread.
@@ -76,19 +76,19 @@ class Training:
 
     @property
     def name(self) -> str:
-        """The model and the seed."""
+        """Return the model and the seed."""
         return f"{self.config.model}, seed {self.config.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """Those of the run."""
+        """Return those of the run."""
         return self.config.identity()
 
     def watch(self) -> Watch | None:
-        """Called in every step, when the gradients are there; a new one for each run."""
+        """Return what is called in every step, when the gradients are there; a new one for each run."""
         return None
 
     def result(self, watch: Watch | None, epochs: list[Result]) -> Result:
-        """What is kept of a run.
+        """Return what is kept of a run.
 
         Args:
             watch: what ``watch()`` returned.
@@ -111,7 +111,7 @@ class Training:
 
 
 def epochs_of(config: TrainConfig) -> list[Result]:
-    """What a run measured, a row for each epoch, without its seconds, which are others every time."""
+    """Return what a run measured, a row for each epoch, without its seconds, which are others every time."""
     from edgecnn.train.history import read
     from edgecnn.train.loop import METRICS
 
@@ -119,7 +119,7 @@ def epochs_of(config: TrainConfig) -> list[Result]:
 
 
 def digest(trial: Trial) -> str:
-    """Names a trial's result: of its class, its settings and the version of edgecnn."""
+    """Return the name of a trial's result: a digest of its class, its settings and the version of edgecnn."""
     return sha256(json.dumps(_record(trial), sort_keys=True).encode())[:24]
 
 
@@ -131,7 +131,7 @@ def _record(trial: Trial) -> dict[str, Any]:
 def run_trials(
     trials: Sequence[Trial], *, folder: Path, workers: int | None, progress: Callable[[str], None]
 ) -> list[Result]:
-    """The results of the trials, in their order; those that the folder holds already are not run again.
+    """Return the results of the trials, in their order; those that the folder holds already are not run again.
 
     Args:
         trials: what to try; of equal ones, one is run.
@@ -203,7 +203,7 @@ class _Worker:
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Worker]]:
-    """Processes that run a job for each that they are sent; whatever happens, none is left behind."""
+    """Start processes that run a job for each that they are sent; whatever happens, none is left behind."""
     workers: list[_Worker] = []
     try:
         with _interrupts_ignored():  # children inherit this: Ctrl-C is for the parent, which ends them
@@ -240,7 +240,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _finished(workers: Sequence[_Worker], jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Result]]:
-    """Each job with its result, as they come."""
+    """Yield each job with its result, as they come."""
     waiting, busy = list(reversed(jobs)), {}
     for worker in workers:
         busy[worker.pipe] = _sent(worker, waiting.pop())
@@ -283,7 +283,7 @@ def _death(worker: _Worker, job: _Job) -> InputError:
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
+    """Work: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     silence()
     parent = multiprocessing.parent_process()

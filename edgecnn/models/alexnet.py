@@ -20,7 +20,7 @@ HIDDEN = 4096
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """Five convolutions, overlapping pooling, two hidden layers behind dropout."""
+    """Return five convolutions, overlapping pooling, two hidden layers behind dropout."""
     stages: list[Row] = []
     for k, s, p, c, pooled in CONVOLUTIONS:
         channels = make_divisible(c * width)

@@ -62,7 +62,7 @@ def default_preprocess(resolution: int) -> Preprocess:
 def load_weights(
     spec: ModelSpec, path: Path, padding: str | None = None, convention: str | None = None
 ) -> tuple[Classifier, WeightSource]:
-    """The model of ``spec`` with the weights of a file; the head's size comes from the file.
+    """Return the model of ``spec`` with the weights of a file; the head's size comes from the file.
 
     Attributes of the file (its key map, or what ``save_weights`` noted) set padding, folding, preprocessing and
     label offset; ``padding`` overrides.
@@ -151,7 +151,7 @@ def _made(source: TensorSource, tensors: Tensors, shape: torch.Size, path: Path)
 
 
 def _skeleton(spec: ModelSpec) -> Classifier:
-    """The module without memory for its weights, which need no initial values."""
+    """Return the module without memory for its weights, which need no initial values."""
     with torch.device("meta"):
         return Classifier(spec).eval()
 
@@ -188,7 +188,7 @@ def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -
 
 
 def _require_all(path: Path, wanted: Sequence[str], given: Sequence[str]) -> None:
-    """Nothing, where the names are the same.
+    """Check that the names are the same.
 
     Raises:
         InputError: one is missing or extra; with the nearest name of the other side.
@@ -227,7 +227,7 @@ def save_weights(
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> tuple[Classifier, WeightSource]:
-    """A seeded initialisation: only for someone who asked for random weights."""
+    """Return a seeded initialisation: only for someone who asked for random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(spec)
@@ -235,7 +235,7 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> tuple[Classifier, WeightSo
 
 
 def demo_weights(spec: ModelSpec) -> tuple[Classifier, WeightSource]:
-    """The weights that ship with the package, trained on the demo data.
+    """Return the weights that ship with the package, trained on the demo data.
 
     Raises:
         InputError: this model has none; names those that do.
@@ -248,7 +248,7 @@ def demo_weights(spec: ModelSpec) -> tuple[Classifier, WeightSource]:
 
 
 def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module, str | None]:
-    """The module that ``package.module:factory`` returns, in evaluation mode, and its weight file's digest.
+    """Return the module that ``package.module:factory`` returns, in evaluation mode, and its weight file's digest.
 
     The current directory is searched first, as ``python -m`` does.
 

@@ -46,7 +46,7 @@ class Hidden(nn.Module):
         self.after = nn.Dropout(0.0 if row.dropout_first else row.dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs) to (N, row.features)."""
+        """Map (N, inputs) to (N, row.features)."""
         out: torch.Tensor = self.after(self.act(self.linear(self.before(x))))
         return out
 
@@ -85,7 +85,7 @@ class Classifier(nn.Module):
         set_drop_connect(self, families()[spec.family].drop_connect)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """(N, 3, R, R) to logits (N, num_classes); see the class for training."""
+        """Map (N, 3, R, R) to logits (N, num_classes); see the class for training."""
         extra: list[torch.Tensor] = []
         for place, block in enumerate(self.features):
             if self.training and str(place) in self.auxiliary:
@@ -98,7 +98,7 @@ class Classifier(nn.Module):
 
 
 def _blocks(spec: ModelSpec, row: Stage, size: int, channels: int) -> list[nn.Module]:
-    """The blocks of one row on a map of ``size`` pixels a side."""
+    """Return the blocks of one row on a map of ``size`` pixels a side."""
     match row:
         case ConvRow():
             return [
@@ -123,7 +123,7 @@ def _blocks(spec: ModelSpec, row: Stage, size: int, channels: int) -> list[nn.Mo
 
 
 def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
-    """The module of a spec, in evaluation mode, with torch's present random state.
+    """Return the module of a spec, in evaluation mode, with torch's present random state.
 
     Args:
         auxiliary: with the auxiliary classifiers that the rows ask for, for training.
@@ -134,7 +134,7 @@ def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
 
 
 def initialise(model: nn.Module) -> None:
-    """He initialisation by fan out (He et al. 2015, section 2.2), with torch's present random state.
+    """Initialise by fan out (He et al. 2015, section 2.2), with torch's present random state.
 
     It is counted within a group: torch's own counts a depthwise kernel's outputs over all groups, and activations would
     vanish.

@@ -25,7 +25,7 @@ SQUEEZE = Squeeze(channels=lambda inputs, hidden: max(1, inputs // 4), activatio
 
 
 def rows(width: float, depth: float, *, lite: bool = False) -> tuple[Row, ...]:
-    """The stages at a width and a depth."""
+    """Return the stages at a width and a depth."""
     act, fixed = ("relu6", min(1.0, width)) if lite else ("silu", width)
     squeeze = None if lite else SQUEEZE
     stages = [

@@ -25,7 +25,7 @@ INCEPTIONS = (
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """Three convolutions, nine inception modules, pooling between."""
+    """Return three convolutions, nine inception modules, pooling between."""
 
     def scaled(channels: int) -> int:
         return make_divisible(channels * width)

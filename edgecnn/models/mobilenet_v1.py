@@ -24,7 +24,7 @@ BLOCKS = (
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """The stages at a width: channels are truncated, not rounded to 8, as in the reference implementation."""
+    """Return the stages at a width: channels are truncated, not rounded to 8, as in the reference implementation."""
     stem = ConvRow(kernel=3, stride=2, channels=max(1, int(32 * width)))
     return (stem, *(SeparableRow(stride=s, channels=max(1, int(c * width))) for s, c in BLOCKS))
 

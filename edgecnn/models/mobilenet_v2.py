@@ -20,7 +20,7 @@ BLOCKS = (
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """The stages at a width and a depth; the last convolution grows with the width, but does not shrink (sec. 6.1)."""
+    """Return the stages at a width and a depth; the last convolution never shrinks (sec. 6.1)."""
     return (
         ConvRow(kernel=3, stride=2, channels=make_divisible(STEM * width)),
         *(

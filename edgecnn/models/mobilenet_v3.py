@@ -45,7 +45,7 @@ Blocks = tuple[tuple[int, int, int, bool, str, int], ...]
 
 
 def rows(blocks: Blocks, hidden: int, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages at a width; the hidden layer grows with it but does not shrink (reference implementation)."""
+    """Return the stages at a width; the hidden layer grows with it but does not shrink (reference implementation)."""
     stages: list[InvertedRow] = []
     before = STEM
     for k, expanded, c, squeeze, act, s in blocks:

@@ -24,7 +24,7 @@ PLAIN = (20, 32, 44, 56)  # the paper's plain networks: the same layers without 
 
 
 def imagenet_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages: 7x7 stem and max pooling, then four that halve the map and double the channels."""
+    """Return the stages: 7x7 stem and max pooling, then four that halve the map and double the channels."""
     repeats, bottleneck = IMAGENET[layers]
     stages: list[Row] = []
     for place, (base, n) in enumerate(zip(STAGES, repeats, strict=True)):
@@ -38,7 +38,7 @@ def imagenet_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
 
 
 def cifar_rows(layers: int, shortcut: str, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages: 3x3 stem, then three of n blocks; with shortcuts that have no weights (option A), or with none."""
+    """Return the stages: 3x3 stem, then three of n blocks; with shortcuts without weights (option A), or with none."""
     blocks = deepened((layers - 2) // 6, depth)
     channels = [make_divisible(c * width) for c in CIFAR_STAGES]
     return (

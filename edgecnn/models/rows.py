@@ -15,7 +15,7 @@ SAME, SYMMETRIC = "same", "symmetric"
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Nearest multiple of ``divisor``, at least one, and never more than 10 % below.
+    """Return the nearest multiple of ``divisor``, at least one, and never more than 10 % below.
 
     Source: the channel rounding of the MobileNetV2 reference implementation (TensorFlow models, slim); EfficientNet's
     ``round_filters`` is the same.
@@ -25,7 +25,7 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def _strided(side: int, kernel: int, stride: int, padding: int | str) -> int:
-    """Side of the map that a window leaves: ``SAME`` by TensorFlow's rule, else ``padding`` pixels on each side."""
+    """Return the side of the map that a window leaves: ``SAME`` by TensorFlow's rule, or ``padding`` pixels a side."""
     if padding == SAME:
         return math.ceil(side / stride)
     pixels = kernel // 2 if isinstance(padding, str) else padding
@@ -51,7 +51,7 @@ class ConvRow:
     padding: int | None = None
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return _strided(side, self.kernel, self.stride, padding if self.padding is None else self.padding)
 
 
@@ -70,7 +70,7 @@ class PoolRow:
     ceil: bool = False
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         reach = side + 2 * self.padding - self.kernel
         if not self.ceil:
             return reach // self.stride + 1
@@ -86,7 +86,7 @@ class SeparableRow:
     channels: int
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return _strided(side, 3, self.stride, padding)
 
 
@@ -128,7 +128,7 @@ class InvertedRow:
     squeeze: Squeeze | None = None
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return _strided(side, self.kernel, self.stride, padding)
 
 
@@ -147,7 +147,7 @@ class BasicRow:
     shortcut: str = "conv"
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return _strided(side, 3, self.stride, padding)
 
 
@@ -166,7 +166,7 @@ class BottleneckRow:
     stride: int
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return _strided(side, 3, self.stride, padding)
 
 
@@ -188,11 +188,11 @@ class InceptionRow:
 
     @property
     def channels(self) -> int:
-        """Of the branches together."""
+        """Return those of the branches together."""
         return self.one + self.three + self.five + self.pool
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return side
 
 

@@ -147,12 +147,12 @@ class ModelSpec:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The stages, of the family."""
+        """Return the stages, of the family."""
         return families()[self.family].rows(self.width, self.depth)
 
     @cached_property
     def sides(self) -> tuple[int, ...]:
-        """Side of the map that each row but the head's reads, and of the last one's output, in pixels."""
+        """Return the side of the map that each row but the head's reads, and of the last one's output, in pixels."""
         return self._sides(self.resolution)
 
     def _sides(self, resolution: int) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ class ModelSpec:
         return tuple(sides)
 
     def _misfit(self, resolution: int) -> str | None:
-        """Why the rows cannot work at a resolution."""
+        """Say why the rows cannot work at a resolution."""
         sides, grid = self._sides(resolution), families()[self.family].grid
         for number, (row, before, after) in enumerate(zip(self.rows, sides[:-1], sides[1:], strict=False), start=1):
             stride = 1 if isinstance(row, InceptionRow | LinearRow) else row.stride
@@ -175,11 +175,11 @@ class ModelSpec:
 
     @property
     def grid(self) -> int:
-        """Side of the pooled map that the head reads."""
+        """Return the side of the pooled map that the head reads."""
         return min(families()[self.family].grid, self.sides[-1])
 
     def to_json(self) -> dict[str, Any]:
-        """What ``from_json`` needs to make the same spec."""
+        """Return what ``from_json`` needs to make the same spec."""
         return asdict(self)
 
     @classmethod

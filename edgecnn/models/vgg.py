@@ -14,7 +14,7 @@ HIDDEN = 4096
 
 
 def rows(layers: int, norm: bool, width: float, depth: float) -> tuple[Row, ...]:
-    """3x3 convolutions (with a bias, also under batch norm) and pooling, two hidden layers, each with dropout."""
+    """Return 3x3 convolutions (with a bias, also under batch norm) and pooling, two hidden layers with dropout."""
     stages: list[Row] = []
     for c, repeats in zip(STAGES, CONVOLUTIONS[layers], strict=True):
         channels = make_divisible(c * width)

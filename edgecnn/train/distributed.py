@@ -36,12 +36,12 @@ class Group:
     device: torch.device
 
     def share(self, rows: Any) -> Any:
-        """This process' part of one row per image: equal, contiguous parts in the order of ranks."""
+        """Return this process' part of one row per image: equal, contiguous parts in the order of ranks."""
         part = len(rows) // self.size
         return rows[self.rank * part : (self.rank + 1) * part]
 
     def total(self, values: list[float]) -> list[float]:
-        """The sums over all processes, float64."""
+        """Return the sums over all processes, float64."""
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -70,7 +70,7 @@ class Group:
 
 @contextmanager
 def group(config: TrainConfig) -> Iterator[Group]:
-    """The processes that torchrun started (gloo on the CPU, NCCL on CUDA), or this one alone.
+    """Return the processes that torchrun started (gloo on the CPU, NCCL on CUDA), or this one alone.
 
     Raises:
         InputError: no CUDA where it was asked for, fp16 without it, or a batch that cannot be shared equally.
@@ -127,7 +127,7 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the same shape."""
+        """Map (N, C, H, W) to the same shape."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
@@ -150,7 +150,7 @@ class GroupDropout(nn.Dropout):
     """Dropout whose mask is drawn for all processes' images, of which this one uses its own rows."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape, images first."""
+        """Take any shape, images first."""
         return x * _own_rows(super().forward(_ones(x, x.shape[1:]))) if self.training else x
 
 
@@ -158,7 +158,7 @@ class GroupDropConnect(DropConnect):
     """The same for dropped branches."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape, images first."""
+        """Take any shape, images first."""
         return x * _own_rows(super().forward(_ones(x, [1] * (x.ndim - 1)))) if self.training else x
 
 

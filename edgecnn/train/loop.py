@@ -109,7 +109,7 @@ class _Run:
             self.epoch()
 
     def epoch(self) -> None:
-        """The rest of one epoch, its score, its line in the metrics, its checkpoint."""
+        """Do the rest of one epoch, its score, its line in the metrics, its checkpoint."""
         config, progress = self.config, self.state.progress
         chosen = order(config, progress.epoch, len(self.training.labels))
         steps = len(chosen)
@@ -138,7 +138,7 @@ class _Run:
         self.keep()
 
     def require_finite(self) -> None:
-        """Nothing, where every weight is a number; before anything is kept.
+        """Check that every weight is a number; before anything is kept.
 
         Raises:
             InputError: one is not; the checkpoint before it stays.
@@ -162,7 +162,7 @@ class _Run:
             save(self.config, self.state)
 
     def batch(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
-        """This process' share of a batch, augmented."""
+        """Return this process' share of a batch, augmented."""
         mine = self.group.share(indices)
         targets = np.zeros((len(mine), self.trainable.outputs), np.float32)
         targets[np.arange(len(mine)), self.trainable.classes[self.training.labels[mine]]] = 1
@@ -170,12 +170,12 @@ class _Run:
         return self.fed(levels), torch.from_numpy(targets).to(self.group.device)
 
     def fed(self, levels: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
-        """Levels 0..255, NHWC, as network inputs, NCHW."""
+        """Turn levels 0..255, NHWC, into network inputs, NCHW."""
         x = torch.from_numpy(self.trainable.preprocess.normalise(levels))
         return x.permute(0, 3, 1, 2).to(self.group.device)
 
     def step(self, batch: Batch, step: int, steps: int) -> None:
-        """One step, counted from 1, of so many in the run.
+        """Take one step, counted from 1, of so many in the run.
 
         Raises:
             InputError: the loss is not finite; the checkpoint before it stays.
@@ -205,7 +205,7 @@ class _Run:
 
     @torch.inference_mode()
     def score(self) -> float:
-        """Top-1 of the averaged weights on the held-out images, in percent; each process looks at its part."""
+        """Return the top-1 of the averaged weights on the held-out images, in percent; each process scores its part."""
         self.state.average.eval()
         images, right = self.held_out, 0
         for i in range(self.group.rank * SCORE_BATCH, len(images.labels), self.group.size * SCORE_BATCH):
@@ -216,7 +216,7 @@ class _Run:
 
 
 def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made by a thread while the one before it is used."""
+    """Yield the items, each made by a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(next, items, None)
         while (item := ahead.result()) is not None:

@@ -47,7 +47,7 @@ class State:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What is saved of it by ``state_dict``."""
+        """Return what is saved of it by ``state_dict``."""
         return {name: getattr(self, name) for name in ("module", "average", "optimizer", "scaler")}
 
 

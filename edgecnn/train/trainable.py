@@ -42,14 +42,14 @@ class Trainable(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """What learns."""
+        """Return what learns."""
 
     @property
     def outputs(self) -> int:
-        """Logits."""
+        """Return the number of logits."""
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Mean over the images.
+        """Return the mean over the images.
 
         Args:
             outputs: what the module made of ``x``.
@@ -81,7 +81,7 @@ def open_trainable(config: TrainConfig, device: torch.device) -> Opened:
 
 
 def logits_of(outputs: Any) -> torch.Tensor:
-    """The main head's logits of what a module returned: GoogLeNet adds those of its auxiliary heads in training."""
+    """Return the main head's logits of what a module returned: GoogLeNet adds its auxiliary heads' in training."""
     main: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
     return main
 
@@ -114,15 +114,15 @@ class FloatTrainable:
 
     @property
     def outputs(self) -> int:
-        """Logits."""
+        """Return the number of logits."""
         return self.spec.num_classes
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Cross entropy, with the auxiliary heads' where there are some."""
+        """Return the cross entropy, with the auxiliary heads' where there are some."""
         return _cross_entropy(self.config, outputs, targets)
 
     def write(self, average: nn.Module) -> None:
-        """The weights, without those of auxiliary heads."""
+        """Write the weights, without those of auxiliary heads."""
         kept = {name: value for name, value in average.state_dict().items() if not name.startswith(AUXILIARY)}
         plain = build(self.spec)
         plain.load_state_dict(kept)
@@ -156,7 +156,7 @@ def _open_float(config: TrainConfig) -> Opened:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """As the images come: no copies, and faster convolutions."""
+    """Lay a module out as the images come: no copies, and faster convolutions."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 
 
@@ -167,7 +167,7 @@ def _overridden(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
 def class_table(
     images: TrainingImages, labels: tuple[str, ...] | None, outputs: int, offset: int, where: str
 ) -> NDArray[np.int64]:
-    """Data class to logit: by name where both have names, else class ``k`` is logit ``k + offset``.
+    """Map data class to logit: by name where both have names, else class ``k`` is logit ``k + offset``.
 
     Raises:
         InputError: the images have a class that the network has not, or another number of them.
@@ -206,12 +206,12 @@ class QatTrainable:
 
     @property
     def outputs(self) -> int:
-        """Logits."""
+        """Return the number of logits."""
         graph = self.module.graph
         return graph.tensors[graph.outputs[0]].shape[-1]
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Cross entropy with the labels and, for the share ``distill``, with the float network's probabilities.
+        """Return the cross entropy with the labels and, for the share ``distill``, the float network's probabilities.
 
         Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", at temperature 1.
         """
@@ -223,7 +223,7 @@ class QatTrainable:
         return (1 - share) * loss + share * nn.functional.cross_entropy(outputs, wanted)
 
     def write(self, average: nn.Module) -> None:
-        """The quantized graph."""
+        """Write the quantized graph."""
         assert isinstance(average, QatGraph)
         graph = average.quantized()
         settings = {k: v for k, v in self.config.identity().items() if k not in ("data", "weights")}
@@ -264,7 +264,7 @@ def _open_graph(config: QatConfig, device: torch.device) -> Opened:
 
 
 def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, preprocess: Preprocess) -> Graph:
-    """The int8 graph that training starts from, calibrated on training images without augmentation."""
+    """Return the int8 graph that training starts from, calibrated on training images without augmentation."""
     steps = recipe(config.recipe)
     count = min(config.calibration_images, len(training.labels))
     chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[:count]

@@ -97,7 +97,7 @@ def _torchvision(families: tuple[str, ...], table: LayerNames, *signature: str, 
 def _timm(
     families: tuple[str, ...], table: LayerNames, *signature: str, ported: Preprocessing
 ) -> tuple[KeyMap, KeyMap]:
-    """timm has each of these networks twice, of equal names: as it trained it,
+    """Return two: timm has each of these networks twice, of equal names: as it trained it,
     and ported from TensorFlow (``tf_``)."""
     common: dict[str, Any] = {
         "families": families, "table": table, "style": TORCH, "signature": signature,
