@@ -6,7 +6,6 @@ He et al. 2016 (arXiv:1512.03385, fig. 5 right); inverted residual, Sandler et a
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from torch import nn
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.models.count import Size
 from edgecnn.quant.recipe import DEFAULT, recipe
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
@@ -124,25 +122,6 @@ def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
     }
 
 
-def size_of_module(module: nn.Module, shape: tuple[int, int, int]) -> Size:
-    """Return the size of a module on torch's meta device that takes images (C, H, W)."""
-    macs = activations = 0
-
-    def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
-        nonlocal macs, activations
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)
-        activations += output.numel()
-        macs += output.numel() * math.prod(weight.shape[1:])
-
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(count)
-    with torch.inference_mode():
-        module(torch.empty(1, *shape, device="meta"))
-    return Size(parameters=sum(p.numel() for p in module.parameters()), macs=macs, activations=activations)
-
-
 def costs(setting: Setting, place: str | None = None) -> list[Cost]:
     """Return each block's cost; with the name of a device, instructions of its int8 form there too.
 
@@ -153,23 +132,20 @@ def costs(setting: Setting, place: str | None = None) -> list[Cost]:
     if place is not None:
         _require(place)
     shape = (setting.channels, setting.side, setting.side)
-    with torch.device("meta"):
-        sizes = {name: size_of_module(module, shape) for name, (module, _, _) in blocks(setting).items()}
     torch.manual_seed(0)
-    counted = {
-        name: None if place is None else _instructions(module, shape, place)
-        for name, (module, _, _) in blocks(setting).items()
-    }
-    standard, first = sizes["standard"], counted["standard"]
+    made = blocks(setting)
+    weights = {name: sum(p.numel() for p in module.parameters()) for name, (module, _, _) in made.items()}
+    counted = {name: _instructions(module, shape, place) for name, (module, _, _) in made.items()} if place else {}
+    first = counted.get("standard")
     found = []
-    for name, (_, theory, formula) in blocks(setting).items():
-        count = counted[name]
+    for name, (_, theory, formula) in made.items():
+        count = counted.get(name)
         found.append(
             Cost(
                 block=name,
-                parameters=sizes[name].parameters,
-                macs=sizes[name].macs,
-                ratio=sizes[name].macs / standard.macs,
+                parameters=weights[name],
+                macs=weights[name] * setting.side**2,  # no biases, and the map keeps its size
+                ratio=weights[name] / weights["standard"],
                 theory=theory,
                 formula=formula,
                 instructions=count,

@@ -6,18 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edgecnn.models.rows import (
-    BasicRow,
-    BottleneckRow,
-    ConvRow,
-    InceptionRow,
-    InvertedRow,
-    LinearRow,
-    PoolRow,
-    Row,
-    SeparableRow,
-    make_divisible,
-)
+from edgecnn.models import rows
+from edgecnn.models.rows import make_divisible
 from edgecnn.models.spec import ModelSpec
 
 
@@ -70,34 +60,34 @@ def _layers(spec: ModelSpec) -> Iterator[_Layer]:
     channels, sides = 3, iter(zip(spec.sides, spec.sides[1:], strict=False))
     features = None
     for row in spec.rows:
-        if isinstance(row, LinearRow):
+        if isinstance(row, rows.LinearRow):
             features = features or channels * spec.grid**2
             yield _Layer(inputs=features, outputs=row.features)
             features = row.features
         else:
             yield from _of_row(spec, row, channels, *next(sides))
-            channels = channels if isinstance(row, PoolRow) else row.channels
+            channels = channels if isinstance(row, rows.PoolRow) else row.channels
     yield _Layer(inputs=features or channels * spec.grid**2, outputs=spec.num_classes)
 
 
-def _of_row(spec: ModelSpec, row: Row, channels: int, before: int, after: int) -> Iterator[_Layer]:
+def _of_row(spec: ModelSpec, row: rows.Row, channels: int, before: int, after: int) -> Iterator[_Layer]:
     """Yield the layers of a row that reads a map of ``channels`` and ``before`` pixels a side."""
 
     def conv(inputs: int, outputs: int, kernel: int = 1, side: int = after) -> _Layer:
         return _Layer(inputs=inputs, outputs=outputs, kernel=kernel, side=side, beside=1 if spec.folded else 2)
 
     match row:
-        case ConvRow():
+        case rows.ConvRow():
             normed = row.norm and not spec.folded
             beside = 2 * normed + (row.bias or not normed)
             yield _Layer(inputs=channels, outputs=row.channels, kernel=row.kernel, side=after, beside=beside)
-        case SeparableRow():
+        case rows.SeparableRow():
             yield conv(1, channels, 3)
             yield conv(channels, row.channels)
-        case InceptionRow():
+        case rows.InceptionRow():
             yield from (conv(channels, n) for n in (row.one, row.three_reduce, row.five_reduce, row.pool))
             yield from (conv(row.three_reduce, row.three, 3), conv(row.five_reduce, row.five, 3))
-        case InvertedRow():
+        case rows.InvertedRow():
             for _ in range(row.repeats):
                 hidden = channels if row.expand == 1 else make_divisible(channels * row.expand)
                 if row.expand != 1:
@@ -108,12 +98,12 @@ def _of_row(spec: ModelSpec, row: Row, channels: int, before: int, after: int) -
                     yield from (_Layer(inputs=hidden, outputs=inside), _Layer(inputs=inside, outputs=hidden))
                 yield conv(hidden, row.channels)
                 channels, before = row.channels, after
-        case BasicRow() | BottleneckRow():
+        case rows.BasicRow() | rows.BottleneckRow():
             wider = row.stride != 1 or channels != row.channels
-            if wider and (isinstance(row, BottleneckRow) or row.shortcut == "conv"):
+            if wider and (isinstance(row, rows.BottleneckRow) or row.shortcut == "conv"):
                 yield conv(channels, row.channels)
             for _ in range(row.repeats):
-                if isinstance(row, BasicRow):
+                if isinstance(row, rows.BasicRow):
                     yield from (conv(channels, row.channels, 3), conv(row.channels, row.channels, 3))
                 else:
                     yield conv(channels, row.inner, side=after if spec.stride_in == "1x1" else before)

@@ -32,6 +32,22 @@ def _strided(side: int, kernel: int, stride: int, padding: int | str) -> int:
     return (side + 2 * pixels - kernel) // stride + 1
 
 
+class _Windowed:
+    """A row whose first convolution alone has a stride.
+
+    Attributes:
+        kernel: side of its window, in pixels.
+        stride: of its window.
+    """
+
+    kernel: int = 3
+    stride: int
+
+    def side_after(self, side: int, padding: str) -> int:
+        """Return the side of the output of a square image, in pixels."""
+        return _strided(side, self.kernel, self.stride, padding)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConvRow:
     """A convolution, batch norm and an activation.
@@ -79,15 +95,11 @@ class PoolRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeparableRow:
+class SeparableRow(_Windowed):
     """A depthwise 3x3 convolution and a pointwise one, each with batch norm and ReLU6 (MobileNetV1, fig. 3)."""
 
     stride: int
     channels: int
-
-    def side_after(self, side: int, padding: str) -> int:
-        """Return the side of the output of a square image, in pixels."""
-        return _strided(side, 3, self.stride, padding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +118,7 @@ class Squeeze:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertedRow:
+class InvertedRow(_Windowed):
     """``repeats`` inverted residuals; the first has ``stride``, the others 1 (MobileNetV2, table 1).
 
     Attributes:
@@ -127,13 +139,9 @@ class InvertedRow:
     activation: str = "relu6"
     squeeze: Squeeze | None = None
 
-    def side_after(self, side: int, padding: str) -> int:
-        """Return the side of the output of a square image, in pixels."""
-        return _strided(side, self.kernel, self.stride, padding)
-
 
 @dataclass(frozen=True, kw_only=True)
-class BasicRow:
+class BasicRow(_Windowed):
     """``repeats`` residual blocks of two 3x3 convolutions; the first has ``stride`` (He et al. 2016, fig. 5 left).
 
     Attributes:
@@ -146,13 +154,9 @@ class BasicRow:
     stride: int
     shortcut: str = "conv"
 
-    def side_after(self, side: int, padding: str) -> int:
-        """Return the side of the output of a square image, in pixels."""
-        return _strided(side, 3, self.stride, padding)
-
 
 @dataclass(frozen=True, kw_only=True)
-class BottleneckRow:
+class BottleneckRow(_Windowed):
     """``repeats`` residual blocks 1x1, 3x3, 1x1; the first has ``stride`` (He et al. 2016, fig. 5 right).
 
     Attributes:
@@ -164,10 +168,6 @@ class BottleneckRow:
     channels: int
     repeats: int
     stride: int
-
-    def side_after(self, side: int, padding: str) -> int:
-        """Return the side of the output of a square image, in pixels."""
-        return _strided(side, 3, self.stride, padding)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.models.rows import SAME, SYMMETRIC, InceptionRow, LinearRow, Row
 from edgecnn.models.scaling import Compound
 from edgecnn.plugins import registry
-from edgecnn.records import read_record
 
 PADDINGS = (SAME, SYMMETRIC)
 STRIDE_PLACES = ("3x3", "1x1")
@@ -177,19 +175,6 @@ class ModelSpec:
     def grid(self) -> int:
         """Return the side of the pooled map that the head reads."""
         return min(families()[self.family].grid, self.sides[-1])
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` needs to make the same spec."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> ModelSpec:
-        """Read what ``to_json`` made.
-
-        Raises:
-            InputError: a key is missing or not known, or a value is not allowed.
-        """
-        return read_record(cls, fields, "model record")
 
 
 def family_of(name: str) -> Family:

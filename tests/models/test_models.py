@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,15 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.lab.building_blocks import size_of_module
 from edgecnn.models import families, resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.classifier import AUXILIARY, build
-from edgecnn.models.count import size_of
+from edgecnn.models.count import Size, size_of
 from edgecnn.models.modules import DropConnect, PadShortcut
 from edgecnn.models.rows import make_divisible
 from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, Multipliers
@@ -37,6 +38,22 @@ def test_parameters_and_macs_are_the_golden_and_the_published_ones(name):
     if "published_macs" in golden:
         within = golden.get("published_macs_within", 0.005)
         assert size.macs / 1e6 == pytest.approx(golden["published_macs"], rel=within, abs=1)
+
+
+def size_of_module(module, shape):
+    """What torch runs on its meta device: no memory, no arithmetic."""
+    made = []
+
+    def count(layer, inputs, output):
+        made.append((output.numel(), math.prod(layer.weight.shape[1:])))
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        module(torch.empty(1, *shape, device="meta"))
+    macs, activations = sum(a * b for a, b in made), sum(a for a, _ in made)
+    return Size(parameters=sum(p.numel() for p in module.parameters()), macs=macs, activations=activations)
 
 
 @pytest.mark.parametrize("name", families())
