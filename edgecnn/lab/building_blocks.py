@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from edgecnn.converting import convert
 from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.evaluation.validate import validate
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.quant.recipe import DEFAULT, recipe
-from edgecnn_converters.registry import converter
+from edgecnn.network import Network
+from edgecnn.preprocess import Preprocess
+from edgecnn.progress import Progress
+from edgecnn.quantizing import quantize
 from edgecnn_targets.devices import device
-from edgecnn_targets.registry import figures, measure, missing, open_session
+from edgecnn_targets.registry import figures, missing
 
 REDUCTION = 4  # of a bottleneck's channels
 
@@ -166,21 +169,10 @@ def _require(name: str) -> None:
 
 def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:
     """Count the instructions of one int8 inference, with weights and input of noise: counts do not depend on them."""
-    from edgecnn.artifact import write_artifact
-    from edgecnn.quant.calibrate import calibrate
-    from edgecnn.quant.ptq import images_needed, quantize
-
-    place, steps = device(name), recipe(DEFAULT)
-    target = place.targets[0]
-    graph = capture(module, shape, Metadata(model="block"))
+    graph = capture(module, shape, Metadata(model="block", preprocess=Preprocess.as_is()))
     noise = np.random.default_rng(0).standard_normal((4, *shape[1:], shape[0]), np.float32)
-    graph = quantize(graph, calibrate(graph, [noise], keep=images_needed(steps)), steps)
-    emission = converter(target).convert(graph, precision="int8")
+    silent = Progress()
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(place, write_artifact(Path(folder), "block", emission, graph.metadata, {}))
-        try:
-            return measure(place, session).latency.instructions
-        finally:
-            close = getattr(session, "close", None)
-            if close is not None:
-                close()
+        made = quantize(Network(graph=graph, name="block"), noise, progress=silent)
+        file = convert(made, device(name).targets[0]).save(folder)
+        return validate(file, devices=name, reference="none", progress=silent).entries[0].latency.instructions

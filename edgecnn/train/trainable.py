@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,22 +14,20 @@ from torch import nn
 from edgecnn.data.training import TrainingImages
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import Graph
 from edgecnn.graph.serialize import save
+from edgecnn.loading import load, require_preprocess
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
 from edgecnn.models.classifier import AUXILIARY, AUXILIARY_WEIGHT, build
 from edgecnn.models.modules import set_drop_connect
 from edgecnn.models.spec import ModelSpec
+from edgecnn.network import Network
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.ptq import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.quant.recipe import recipe
-from edgecnn.source import Source, load_graph
+from edgecnn.quantizing import quantize
 from edgecnn.train.batches import open_both
 from edgecnn.train.config import QatConfig, TrainConfig
-
-CALIBRATION_BATCH = 4  # images at a time: few enough to stay in the caches between layers
 
 
 class Trainable(Protocol):
@@ -234,53 +230,43 @@ class QatTrainable:
 def _open_graph(config: QatConfig, device: torch.device) -> Opened:
     if config.precision != "fp32":
         raise InputError(f"--precision {config.precision} with --qat: the grids need fp32; leave it out")
-    steps = recipe(config.recipe)
-    source = Source(
-        model=config.model,
+    network = load(
+        config.model,
         weights=config.weights,
         preprocess=config.preprocess,
         label_offset=config.label_offset,
         seed=config.seed,
     )
-    graph = load_graph(source)
-    metadata = graph.metadata
-    if metadata.preprocess is None:
-        raise InputError(
-            f"nothing says how images are fed to {config.model}; pass --preprocess resize=HxW,mean=…,std=…"
-        )
-    training, held_out = open_both(config, metadata.preprocess)
-    outputs = graph.tensors[graph.outputs[0]].shape[-1]
-    classes = class_table(training, metadata.labels, outputs, metadata.label_offset, config.data)
-    if graph.precision == "fp32":
-        graph = _post_training(config, graph, training, metadata.preprocess)
+    metadata = network.graph.metadata
+    training, held_out = open_both(config, require_preprocess(metadata))
+    classes = class_table(training, metadata.labels, network.outputs, metadata.label_offset, config.data)
+    if network.precision == "fp32":
+        network = _post_training(config, network, training)
     trainable = QatTrainable(
         config=config,
-        module=QatGraph(graph, weight_limit=steps.weight_limit, learn_steps=config.learn_steps),
-        preprocess=metadata.preprocess,
+        module=QatGraph(network.graph, weight_limit=recipe(config.recipe).weight_limit, learn_steps=config.learn_steps),
+        preprocess=require_preprocess(network.graph.metadata),
         classes=classes,
-        teacher=TorchGraph(graph.as_float(), device=device) if config.distill else None,
+        teacher=TorchGraph(network.graph.as_float(), device=device) if config.distill else None,
     )
     return Opened(trainable=trainable, training=training, held_out=held_out)
 
 
-def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, preprocess: Preprocess) -> Graph:
-    """Return the int8 graph that training starts from, calibrated on training images without augmentation."""
-    steps = recipe(config.recipe)
-    count = min(config.calibration_images, len(training.labels))
-    chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[:count]
-    digest = hashlib.sha256()
+def _post_training(config: QatConfig, network: Network, training: TrainingImages) -> Network:
+    """Quantize what training starts from, on training images without augmentation."""
+    chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[: config.calibration_images]
+    given = require_preprocess(network.graph.metadata)
+    cut = _fed(network, replace(given, resize=None, crop=None))  # training images have their size already
+    made = quantize(
+        cut,
+        training.pixels(chosen),
+        recipe=config.recipe,
+        calibration_images=config.calibration_images,
+        seed=config.seed,
+    )
+    return _fed(made, replace(require_preprocess(made.graph.metadata), resize=given.resize, crop=given.crop))
 
-    def batches() -> Iterator[NDArray[np.float32]]:
-        for i in range(0, count, CALIBRATION_BATCH):
-            pixels = training.pixels(chosen[i : i + CALIBRATION_BATCH])
-            digest.update(pixels.tobytes())
-            yield preprocess.normalise(pixels)
 
-    graph, seen = calibrated(graph, batches(), steps)
-    quantized = quantize(graph, seen, steps)
-    record = {
-        "recipe": steps.to_json(),
-        "calibration": {"images": count, "sha256": digest.hexdigest()},
-        "seed": config.seed,
-    }
-    return replace(quantized, metadata=replace(quantized.metadata, quantization=record))
+def _fed(network: Network, preprocess: Preprocess) -> Network:
+    graph = network.graph
+    return replace(network, graph=replace(graph, metadata=replace(graph.metadata, preprocess=preprocess)))

@@ -18,6 +18,7 @@ from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights, save_weights
+from edgecnn.preprocess import Preprocess
 from edgecnn.train import QatConfig, train
 from edgecnn.train.loop import _Run
 from edgecnn.train.trainable import QatTrainable
@@ -65,6 +66,15 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(weights, tmp_path, monkeypatch)
     record = load(whole.output).metadata.quantization
     assert record["qat"]["learn_steps"] is True
     assert record["recipe"]["name"] == "minmax"
+
+
+def test_the_record_says_what_was_applied(weights, tmp_path):
+    run_of = config(tmp_path / "a.edgecnn", weights, recipe="fast")
+    train(run_of)
+    metadata = load(run_of.output).metadata
+    assert metadata.quantization["recipe"]["name"] == "fast"
+    assert metadata.quantization["calibration"]["images"] == 8
+    assert metadata.preprocess == Preprocess(resize=(32, 32), mean=127.0)  # pixels are the input's integers
 
 
 def test_what_was_trained_goes_on_and_is_refused_where_it_does_not_fit(weights, tmp_path, capfd):
