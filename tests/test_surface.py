@@ -10,8 +10,8 @@ from edgecnn_targets.devices import devices
 COMMANDS = "export validate compare benchmark inspect train scale study models targets devices recipes doctor"
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
-    "--min-agreement --max-latency-ms --max-instructions --max-cycles --max-sram-kib --max-flash-kib --npu-coverage "
-    "--allow-float --seed --json"
+    "--min-top1 --min-agreement --min-sqnr --max-lsb --max-latency-ms --max-instructions --max-cycles --max-sram-kib "
+    "--max-flash-kib --npu-coverage --allow-float --seed --json"
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "
@@ -28,7 +28,7 @@ OPTIONS = {
 }
 ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
-    "float_ops findings"
+    "float_ops findings task"
 )
 RESOURCES = "cycles sram_kib flash_kib arena_bytes heap_kib npu_coverage estimated_ms instruction_mix cache_misses"
 DEVICES = (

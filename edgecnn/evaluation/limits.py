@@ -54,6 +54,15 @@ ROWS = (
         help="fp32 top-1 minus artifact top-1",
     ),
     Row(
+        field="min_top1",
+        figure="accuracy",
+        name="top1",
+        place=("accuracy", "top1"),
+        bound="min",
+        unit="percent",
+        help="images whose label is the artifact's first class",
+    ),
+    Row(
         field="min_agreement",
         figure="accuracy",
         name="agreement",
@@ -61,6 +70,24 @@ ROWS = (
         bound="min",
         unit="percent",
         help="images on which artifact and fp32 agree",
+    ),
+    Row(
+        field="min_sqnr",
+        figure="accuracy",
+        name="sqnr_db",
+        place=("accuracy", "sqnr_db"),
+        bound="min",
+        unit="dB",
+        help="signal to quantization noise over the outputs, beside fp32",
+    ),
+    Row(
+        field="max_lsb",
+        figure="accuracy",
+        name="max_lsb",
+        place=("parity", "max_lsb"),
+        bound="max",
+        unit="LSB",
+        help="largest distance from the integer oracle",
     ),
     Row(
         field="max_latency_ms",
@@ -125,10 +152,16 @@ class Limits:
 
     Raises:
         InputError: a limit is not finite.
+
+    Example:
+        >>> edgecnn.Limits(max_drop=1, min_agreement=97, max_latency_ms=20)
     """
 
     max_drop: float | None = None
+    min_top1: float | None = None
     min_agreement: float | None = None
+    min_sqnr: float | None = None
+    max_lsb: float | None = None
     max_latency_ms: float | None = None
     max_instructions: float | None = None
     max_cycles: float | None = None
@@ -148,14 +181,24 @@ class Limits:
         return [(row, value) for row, value in values if value is not None]
 
     @property
+    def on_images(self) -> list[str]:
+        """The options given that need images."""
+        return [row.option for row, _ in self.given if row.place[0] == "accuracy"]
+
+    @property
     def comparing(self) -> list[str]:
         """The options given that compare with fp32, and so need images and a reference."""
-        return [row.option for row, _ in self.given if row.figure == "accuracy"]
+        return [option for option in self.on_images if option != "--min-top1"]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether one of the limits given needs labels."""
+        return self.max_drop is not None or self.min_top1 is not None
 
     @property
     def measuring(self) -> list[str]:
         """The options given that need the artifact run or counted, and no images."""
-        return [row.option for row, _ in self.given if row.figure != "accuracy"]
+        return [row.option for row, _ in self.given if row.place[0] != "accuracy"]
 
     def lost(self, accuracy: Accuracy, total: int) -> str | None:
         """The option of a limit that cannot hold any more, whatever the images that are left give; or ``None``.
