@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from PIL import Image
 
 from edgecnn.cli import main
 from edgecnn.data.demo import CLASSES, images
+from edgecnn.report.record import Check, Finding, Report, ReportEntry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,7 +115,7 @@ def run_command(words):
         words = [*words, last]
     assert words[0] == "edgecnn", f"only edgecnn runs here, not {shlex.join(words)}"
     assert set(words).isdisjoint({"|", "<", ">", "&&", ";"}), f"no shell runs here: {shlex.join(words)}"
-    with open(output or os.devnull, "w") as file, redirect_stdout(file):
+    with Path(output or os.devnull).open("w") as file, redirect_stdout(file):
         return main(words[1:])
 
 
@@ -167,9 +171,56 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
 
 
+def script(name):
+    """Return a script of docs/scripts as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_reference_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("reference", DOCS / "scripts" / "reference.py")
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    for name, page in reference.PAGES.items():
+    for name, page in script("reference").PAGES.items():
         assert (DOCS / "reference" / name).read_text("utf-8") == page(), "run python docs/scripts/reference.py"
+
+
+def test_the_report_page_names_every_field():
+    entry = ReportEntry(model="m", target="t", device=None, artifact="a", size_bytes=1, precision="int8")
+    document = Report(command="validate", entries=(entry,)).to_dict()
+    said = set(re.findall(r"`(\w+)`", (DOCS / "reference" / "report.md").read_text("utf-8")))
+    for part in (document, document["host"], *document["entries"]):
+        assert set(part) <= said
+    for name in ("accuracy", "latency", "parity", "beside_host", "resources", "seconds"):
+        assert set(document["entries"][0][name]) <= said, name
+    for kind in (Check, Finding):
+        assert {field.name for field in fields(kind)} <= said
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    notebook = json.loads((ROOT / "examples" / "own_module.ipynb").read_text("utf-8"))
+    kept = [len(cell.get("outputs", ())) for cell in notebook["cells"]]
+    scope = script("notebook").run_cells(notebook)
+    assert scope["report"].passed
+    assert [entry.target for entry in scope["report"].entries] == ["tflite", "onnx", "openvino"]
+    assert [len(cell.get("outputs", ())) for cell in notebook["cells"]] == kept, "run docs/scripts/notebook.py"
+
+
+def test_the_example_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "own_module.py", tmp_path / "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} >= {".tflite", ".onnx", ".xml", ".bin", ".edgecnn"}
+
+
+def test_the_site_has_no_broken_link(tmp_path):
+    if importlib.util.find_spec("material") is None:
+        pytest.skip("mkdocs-material is not installed; `make docs` installs it and builds the site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

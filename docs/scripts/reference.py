@@ -1,6 +1,6 @@
 """Write docs/reference/cli.md and docs/reference/recipe.md from the parser and the recipes themselves.
 
-    python docs/scripts/reference.py
+python docs/scripts/reference.py
 """
 
 from __future__ import annotations
@@ -96,17 +96,23 @@ def recipe_page() -> str:
     """Return the page of the recipes: the form of a file, and each recipe that ships as such a file."""
     lines = [
         "# Recipes",
+        "",
         MADE.replace("help texts in edgecnn/cli", "recipes in edgecnn/quant"),
+        "",
         "A recipe is a TOML file. Print one, edit it, and give the file to `--recipe`:",
-        "```sh\nedgecnn recipes show fast > mine.toml\nedgecnn export mobilenet_v2_0.35_96 --target tflite --weights demo"
-        " --calibration demo --recipe mine.toml\n```",
-        "A setting that does not exist is an error that names the nearest one. The manifest of an artifact holds the whole"
-        " recipe. [Quantization](../quantization.md) explains the steps.",
+        "",
+        "```sh",
+        "edgecnn recipes show fast > mine.toml",
+        "edgecnn export mobilenet_v2_0.35_96 --target tflite --weights demo --calibration demo --recipe mine.toml",
+        "```",
+        "",
+        "A setting that does not exist is an error that names the nearest one. The manifest of an artifact holds the",
+        "whole recipe. [Quantization](../quantization.md) explains the steps.",
     ]
     for found in json.loads(_printed("recipes", "--json")):
         shown = _printed("recipes", "show", found["name"]).strip()
-        lines += [f"## {found['name']}", f"```toml\n{shown}\n```"]
-    return "\n\n".join(lines) + "\n"
+        lines += ["", f"## {found['name']}", "", f"```toml\n{shown}\n```"]
+    return "\n".join(lines) + "\n"
 
 
 def _printed(*words: str) -> str:

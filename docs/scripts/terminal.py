@@ -1,10 +1,11 @@
 """Draw docs/terminal.svg: the command of the README, run here and now, as the terminal shows it.
 
-    python docs/scripts/terminal.py
+python docs/scripts/terminal.py
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -30,7 +31,7 @@ def main() -> None:
         )  # fmt: skip
     printed = Text.from_ansi(done.stderr.rstrip())
     width = max(len(line) for line in printed.plain.splitlines())
-    console = Console(record=True, width=width, file=open(os.devnull, "w"))  # noqa: SIM115  (until the process ends)
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(Text.assemble(("$ ", "green"), f"edgecnn {WORDS}"), soft_wrap=True)
     console.print(printed, soft_wrap=True)
     svg = console.export_svg(title="edgecnn")
