@@ -19,7 +19,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, say, use
 from edgecnn.quantizing import quantize
 from edgecnn.report.record import ReportEntry
-from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
+from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import device
 
 QUANTIZE = {precision: name for name, precision in PRECISIONS.items()}
@@ -97,7 +97,7 @@ def benchmark(
     Example:
         >>> edgecnn.benchmark(["mobilenet_v2_0.35_96"], data="demo", calibration="demo", targets=["tflite", "onnx"])
     """
-    for kind, given, allowed in (("target", targets, CONVERTERS), ("precision", precisions, QUANTIZE)):
+    for kind, given, allowed in (("target", targets, converters()), ("precision", precisions, QUANTIZE)):
         for name in given:
             if name not in allowed:
                 raise InputError(unknown(kind, name, allowed))
@@ -108,7 +108,7 @@ def benchmark(
     folder = Path(output)
     places = [
         (target, precision, name)
-        for target in targets or TARGETS_OF_ALL
+        for target in targets or targets_of_all()
         for precision in precisions
         for name in devices
         if targets or target in device(name).targets

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.network import Artifact, Network
-from edgecnn_converters.registry import TARGETS_OF_ALL, converter
+from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import select
 
 IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # of an artifact's input and output
@@ -50,9 +50,9 @@ def convert(
     require_io(io, chosen)
     require_supported(network, (target,), chosen)
     choices = {"io": io} if io is not None else {}
-    if target == "c":
+    if "name" in row.options:
         choices["name"] = network.name
-    if target == "onnx" and chosen == "int8":
+    if "activations" in row.options and chosen == "int8":
         choices["activations"] = onnx_activations(devices)
     return Artifact(network=network, converted=row.convert(network.graph, precision=chosen, **choices))
 
@@ -64,7 +64,7 @@ def formats(target: str) -> tuple[str, ...]:
         InputError: no such target.
     """
     if target == "all":
-        return tuple(TARGETS_OF_ALL)
+        return targets_of_all()
     return (converter(target).target,)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.errors import InputError
+from edgecnn.graph.importers import importer_of
 from edgecnn.graph.ir import Metadata
 from edgecnn.network import Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
@@ -16,7 +17,6 @@ from edgecnn.preprocess import Preprocess
 if TYPE_CHECKING:
     from torch import nn
 
-SUFFIX = ".edgecnn"
 HOW_FED = (
     "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed; in Python "
     "input_shape=(3, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
@@ -89,8 +89,8 @@ def load(
 
 
 def is_file(model: str) -> bool:
-    """Whether the model is a ``.edgecnn`` file."""
-    return model.endswith(SUFFIX)
+    """Whether the model is a file that an importer reads, by its suffix."""
+    return importer_of(Path(model)) is not None
 
 
 def is_factory(model: str) -> bool:
@@ -166,9 +166,9 @@ def _read(
     labels: Sequence[str] | None,
     label_offset: int | None,
 ) -> Network:
-    from edgecnn.graph.serialize import load as read
-
-    graph = read(path)
+    importer = importer_of(path)
+    assert importer is not None
+    graph = importer.read(path)
     graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
     kind = Network if graph.precision == "fp32" else QuantizedNetwork
     return kind(graph=graph, name=name or path.stem, path=path)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Emission, write_artifact
+from edgecnn.artifact import ConvertedModel, write_artifact
 from edgecnn.data import Images, match_labels
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph, Metadata
@@ -106,7 +106,7 @@ def choose(
     return kept, f"kept in 16 bits, or in float where the target has none: the activations {', '.join(kept)}"
 
 
-def latency_cost(plain: Emission, mixed: Path, threads: int) -> str:
+def latency_cost(plain: ConvertedModel, mixed: Path, threads: int) -> str:
     """What the layers that are kept cost on this machine: the median of one inference beside the plain artifact's."""
     with tempfile.TemporaryDirectory() as folder:
         alone = write_artifact(Path(folder), "plain", plain, Metadata(), {})

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecnn.artifact import Emission, manifest_path, read_manifest, write_artifact
+from edgecnn.artifact import ConvertedModel, manifest_path, read_manifest, write_artifact
 from edgecnn.errors import InputError
 from edgecnn.files import write_json
 from edgecnn.graph.ir import Graph
-from edgecnn.graph.ops import macs
 from edgecnn.graph.serialize import save
 from edgecnn.preprocess import Preprocess
 from edgecnn.report.record import Finding, ReportEntry
@@ -69,7 +68,7 @@ class Network:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference."""
-        return sum(macs(self.graph, node) for node in self.graph)
+        return sum(self.graph.macs(node) for node in self.graph)
 
     def as_float(self) -> Network:
         """Return the network without quantization: the float values that stand beside the integers."""
@@ -143,7 +142,7 @@ class Artifact:
     """
 
     network: Network
-    converted: Emission = field(repr=False)
+    converted: ConvertedModel = field(repr=False)
     path: Path | None = None
 
     @property

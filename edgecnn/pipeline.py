@@ -115,9 +115,9 @@ def export(
     require_io(io, precision)
     _require_calibration(calibration, precision, quantize, held)
     steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
+    checking.need(data)
     if mixed:
         _require_mixed(precision, checking.limits, data, calibration, steps)
-    checking.need(data)
     runs = data is not None or checking.runs_anything
     if runs:
         checking.places(targets, precision)

@@ -98,6 +98,20 @@ def test_an_own_module_becomes_a_checked_artifact(quantized, target, tmp_path):
     assert {check.name for check in entry.checks} == {"drop", "agreement", "sqnr_db"}
 
 
+def test_a_registered_metric_is_measured_and_can_be_required(quantized):
+    artifact = edgecnn.convert(quantized, "tflite")
+    met = edgecnn.validate(artifact, PIXELS, limits=edgecnn.Limits(require=("cosine>=0.9", "cosine <= 1.001")))
+    assert met.passed
+    assert 0.9 <= met.to_dict()["entries"][0]["accuracy"]["cosine"] <= 1.001
+    missed = edgecnn.validate(artifact, PIXELS, limits=edgecnn.Limits(require=("cosine<=0.1",)))
+    assert [line.split(": ")[1] for line in missed.failures] == ["cosine"]
+    with pytest.raises(edgecnn.InputError, match="unknown figure 'cosin'.*cosine"):
+        edgecnn.validate(artifact, PIXELS, limits=edgecnn.Limits(require=("cosin>=1",)))
+    for text in ("cosine", "cosine=1", "cosine>=nan", ">=1"):
+        with pytest.raises(edgecnn.InputError, match="give NAME>=VALUE or NAME<=VALUE"):
+            edgecnn.Limits(require=(text,))
+
+
 def test_without_images_what_needs_none_is_measured(quantized):
     report = edgecnn.validate(edgecnn.convert(quantized, "tflite"), limits=edgecnn.Limits(max_lsb=0))
     (entry,) = report.entries
@@ -169,7 +183,7 @@ def test_arrays_that_are_network_inputs_already_are_fed_as_they_are(network):
 REFUSED = {
     "a shape": (
         lambda n: edgecnn.quantize(n, PIXELS[0]),
-        r"images are uint8 \(24, 24, 3\); give uint8 levels of shape",
+        r"images are uint8 \(24, 24, 3\); give uint8 levels of",
     ),
     "a type": (lambda n: edgecnn.quantize(n, PIXELS / 255.0), "images are float64 from 0 to 1; give uint8 levels"),
     "channels first": (lambda n: edgecnn.quantize(n, PIXELS.transpose(0, 3, 1, 2)), "images have 24 channels, last"),

@@ -69,6 +69,9 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     for row in ROWS:
         limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
     limits.add_argument(
+        "--require", action="append", default=[], metavar="NAME>=VALUE", help="of any figure of accuracy, or a metric"
+    )
+    limits.add_argument(
         "--allow-float", action="store_true", help="accept ops in an int8 artifact that the runtime computes in float"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
@@ -86,7 +89,7 @@ def checking(options: argparse.Namespace) -> dict[str, Any]:
     names = ("data", "limit", "skip_bad_images", "seed", "threads", "allow_float", "exact_kernels")
     return {
         "devices": tuple(filter(None, options.device.split(","))),
-        "limits": Limits(**{row.field: getattr(options, row.field) for row in ROWS}),
+        "limits": Limits(require=options.require, **{row.field: getattr(options, row.field) for row in ROWS}),
         **{name: getattr(options, name) for name in names},
     }
 

@@ -17,6 +17,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.metrics import MetricMeter
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.loading import require_preprocess
@@ -184,7 +185,7 @@ class _Run:
         self.subject, self.device, self.checking = subject, device, checking
         self.figures = figures(device)
         self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
-        self.meter = AccuracyMeter(subject.metadata.label_offset)
+        self.meter, self.metrics = AccuracyMeter(subject.metadata.label_offset), MetricMeter()
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
         self.fault: DeviceFault | None = None
@@ -228,7 +229,13 @@ class _Run:
         """Some images more; none on a slow device, once a limit cannot hold any more."""
         if self.stopped is not None:
             return
-        self.attempt(lambda session: self.meter.update(logits(session, x), labels, expected))
+
+        def work(session: Session) -> None:
+            outputs = logits(session, x)
+            self.meter.update(outputs, labels, expected)
+            self.metrics.update(outputs, labels, expected)
+
+        self.attempt(work)
         if self.fault is None and not self.by_the_clock and total:
             accuracy = self.meter.result()
             option = self.checking.limits.lost(accuracy, total)
@@ -262,7 +269,7 @@ class _Run:
             artifact=str(subject.path),
             size_bytes=subject.size_bytes,
             precision=subject.precision,
-            accuracy=self.meter.result() if self.executes and images is not None and not self.fault else Accuracy(),
+            accuracy=self._accuracy() if self.executes and images is not None and not self.fault else Accuracy(),
             latency=self.usage.latency,
             parity=self.parity,
             beside_host=self.beside_host,
@@ -271,6 +278,9 @@ class _Run:
             findings=tuple(findings),
         )
         return replace(entry, checks=tuple(self._checks(entry)))
+
+    def _accuracy(self) -> Accuracy:
+        return replace(self.meter.result(), metrics=self.metrics.result())
 
     def _checks(self, entry: ReportEntry) -> Iterator[Check]:
         device, limits = self.device, self.checking.limits
@@ -281,7 +291,7 @@ class _Run:
             "max_flash_kib": device.limits.flash_kib,
             "npu_coverage": device.limits.npu_coverage,
         }
-        has = {field: value for field, value in own.items() if getattr(limits, field) is None}
+        has: dict[str, Any] = {field: value for field, value in own.items() if getattr(limits, field) is None}
         yield from replace(limits, **has).checks(entry, self.figures)
         if entry.precision not in INTEGER_PRECISIONS:
             return

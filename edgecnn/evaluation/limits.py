@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.report.record import Accuracy, Check, ReportEntry
 
 
@@ -146,12 +147,25 @@ ROWS = (
 )
 
 
+def _required(text: str) -> tuple[str, str, float]:
+    """Name, bound and limit of ``NAME>=VALUE`` or ``NAME<=VALUE``."""
+    match = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
+    try:
+        if match is not None and math.isfinite(limit := float(match[3])):
+            return match[1], "min" if match[2] == ">=" else "max", limit
+    except ValueError:
+        pass
+    raise InputError(f"--require {text!r}: give NAME>=VALUE or NAME<=VALUE, for example cosine>=0.99")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a user demands; ``None`` demands nothing. The fields are those of ``ROWS``, which say what each means.
 
+    ``require`` holds limits of any figure of accuracy, also of a registered metric: ``cosine>=0.99``.
+
     Raises:
-        InputError: a limit is not finite.
+        InputError: a limit is not finite, or ``require`` is not NAME>=VALUE or NAME<=VALUE.
 
     Example:
         >>> edgecnn.Limits(max_drop=1, min_agreement=97, max_latency_ms=20)
@@ -168,8 +182,12 @@ class Limits:
     max_sram_kib: float | None = None
     max_flash_kib: float | None = None
     npu_coverage: float | None = None
+    require: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "require", tuple(self.require))
+        for text in self.require:
+            _required(text)
         for row, value in self.given:
             if not math.isfinite(value):
                 raise InputError(f"{row.option} {value}: give a finite number")
@@ -183,7 +201,8 @@ class Limits:
     @property
     def on_images(self) -> list[str]:
         """The options given that need images."""
-        return [row.option for row, _ in self.given if row.place[0] == "accuracy"]
+        options = [row.option for row, _ in self.given if row.place[0] == "accuracy"]
+        return [*options, *(f"--require '{text}'" for text in self.require)]
 
     @property
     def comparing(self) -> list[str]:
@@ -221,7 +240,13 @@ class Limits:
     def checks(self, entry: ReportEntry, figures: Collection[str]) -> Iterator[Check]:
         """The limits given, beside the entry's figures; those whose figure the device does not find out are not there,
         ``left_out`` says so."""
-        return (row.check(entry, value) for row, value in self.given if row.figure in figures)
+        yield from (row.check(entry, value) for row, value in self.given if row.figure in figures)
+        known = entry.accuracy.to_json()
+        for text in self.require if "accuracy" in figures else ():
+            name, bound, limit = _required(text)
+            if name not in known:
+                raise InputError(f"--require '{text}': {unknown('figure', name, known)}")
+            yield Check(name=name, value=known[name], limit=limit, unit="", bound=bound)
 
     def left_out(self, figures: Collection[str]) -> tuple[str, ...]:
         """A line per limit that a device with these figures cannot be held to."""

@@ -10,6 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
@@ -68,7 +69,8 @@ class Budget:
             return Limits()
         known = figures(device(self.device or ""))
         if self.figure != "ms":
-            return Limits(**{f"max_{self.figure}": self.most}) if self.figure in known else None
+            asked: dict[str, Any] = {f"max_{self.figure}": self.most}
+            return Limits(**asked) if self.figure in known else None
         if "latency" in known:
             return Limits(max_latency_ms=self.most)
         return Limits(max_instructions=UNLIMITED) if "instructions" in known else None

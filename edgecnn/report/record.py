@@ -71,6 +71,7 @@ class Accuracy:
         top5: the same of the artifact.
         agreement: percent of images on which artifact and fp32 pick the same class.
         sqnr_db: signal to quantization noise over all logits, in dB; at most ``SQNR_CEILING_DB``.
+        metrics: figures of registered metrics by name; in JSON they stand beside the others.
     """
 
     n: int = 0
@@ -82,6 +83,12 @@ class Accuracy:
     top5: float | None = None
     agreement: float | None = None
     sqnr_db: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure by name."""
+        own = {k: v for k, v in asdict(self).items() if k != "metrics"}
+        return {**own, **self.metrics}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +266,7 @@ class ReportEntry:
         """A JSON-ready dictionary; every key is there, an absent figure is null."""
         return {
             **asdict(self),
+            "accuracy": self.accuracy.to_json(),
             "checks": [check.to_json() for check in self.checks],
             "seconds": {step: self.seconds.get(step) for step in STEPS},
         }
