@@ -19,6 +19,7 @@ from rich.text import Text
 WORDS = (
     "export mobilenet_v2_0.35_96 --target all --weights demo --calibration demo --data demo --max-drop 1 --reduce-range"
 )
+WIDE = "from edgecnn.report import table; table.WIDTH = 170; from edgecnn.cli import main; raise SystemExit(main())"
 PICTURE = Path(__file__).parents[1] / "terminal.svg"
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     """Run the command in a folder of its own and draw what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "edgecnn", *WORDS.split()],
+            [sys.executable, "-c", WIDE, *WORDS.split()],
             cwd=folder, env={**os.environ, "FORCE_COLOR": "1"}, stderr=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
     printed = Text.from_ansi(done.stderr.rstrip())
