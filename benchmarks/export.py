@@ -22,7 +22,7 @@ from edgecnn.data import open_images
 from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
 from edgecnn_targets.evaluate import Batch, evaluate
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 
 def cold(words: Sequence[str], repeats: int) -> dict[str, Any]:

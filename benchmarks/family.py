@@ -81,7 +81,7 @@ def _exported(name: str, count: int, made: Path) -> dict[str, Any]:
 def counted(artifact: Path, device_name: str) -> int:
     """Instructions of one inference."""
     from edgecnn_targets.devices import device
-    from edgecnn_targets.qemu import instructions
+    from edgecnn_targets.kinds.qemu import instructions
     from edgecnn_targets.registry import runtime_of
 
     return instructions(device(device_name), runtime_of(artifact), artifact, within_s=WITHIN_S)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.session import Session
+from edgecnn_targets.interface import Session
 
 TURNS, RUNS = 15, 40  # turns of each artifact, runs per turn; the first turn warms up
 

@@ -12,11 +12,11 @@ from edgecnn.graph.summary import Layer, layers
 from edgecnn.loading import is_factory, is_file, load
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
-from edgecnn_converters.registry import converter
+from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device as device_named
-from edgecnn_targets.registry import RUNTIMES, missing, runtime_of
+from edgecnn_targets.interface import LayerCost
 from edgecnn_targets.registry import layers as costs
-from edgecnn_targets.session import LayerCost
+from edgecnn_targets.registry import missing, runtime_of
 
 
 class Layers(tuple[Layer | LayerCost, ...]):
@@ -72,9 +72,8 @@ def inspect(
     if isinstance(thing, Network):
         return Layers(layers(thing.graph))
     path = Path(thing)
-    target = next((row.target for row in RUNTIMES.values() if row.suffix == path.suffix), None)
-    if target is not None:
-        reader = converter(target)
+    reader = next((row for row in converters().values() if row.suffixes[0] == path.suffix), None)
+    if reader is not None:
         return Layers(reader.layers(*reader.read(path)))
     named = not is_file(str(thing)) and not is_factory(str(thing))
     network = load(

@@ -14,7 +14,7 @@ from edgecnn.graph.oracle import run
 from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
-from edgecnn_targets.saturation import has_vnni
+from edgecnn_targets.runtimes.saturation import has_vnni
 
 WRITERS = {target: converter(target) for target in targets_of_all()}
 SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step

@@ -15,7 +15,7 @@ from edgecnn.data import demo, open_images
 from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load
 from edgecnn_converters.tflite.reader import read
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "accuracy.toml").read_text("utf-8"))
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -14,7 +14,7 @@ from edgecnn.cli import main
 from edgecnn.graph.serialize import load
 from edgecnn.quant.mixed import fewest
 from edgecnn_converters.tflite.reader import read
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 DEMO = "mobilenet_v2_0.35_96"
 TARGETS = ["tflite", "onnx", "openvino"]
@@ -113,7 +113,7 @@ def test_what_is_kept_runs_in_16_bits_and_the_rest_in_8(mixed):
     assert [op.name for op in model.ops].count("QUANTIZE") >= 2
     session = open_session(out / "hurt.tflite")
     assert any("16-bit activations" in finding for finding in session.findings)
-    assert {op.as_asked for op in session.ops} == {True, False}
+    assert {op.requested_kernels for op in session.ops} == {True, False}
     exact = json.loads((out / "report.json").read_text())["entries"][0]["parity"]
     assert exact["max_lsb"] <= 1
 
@@ -179,7 +179,7 @@ def test_int16x8_from_end_to_end(folder, tmp_path):
     assert any("LiteRT's built-in kernels run" in finding["text"] for finding in entry["findings"])
     session = open_session(tmp_path / "hurt.tflite")
     assert session.input.dtype == session.output.dtype == "int16"
-    assert not any(op.as_asked for op in session.ops)
+    assert not any(op.requested_kernels for op in session.ops)
     words_again = ["export", str(tmp_path / "hurt.edgecnn"), "--target", "tflite", "--quantize", "int16x8"]
     assert main([*words_again, "--io", "float32", "-o", str(tmp_path / "float")]) == 0
     assert open_session(tmp_path / "float" / "hurt.tflite").input.dtype == "float32"

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     from importlib import metadata
 
     from edgecnn.network import LIBRARIES
-    from edgecnn_targets.registry import RUNTIMES
+    from edgecnn_targets.registry import runtimes
 
     rows: list[Row] = [
         {"what": "python", "found": platform.python_version(), "missing": ""},
@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
             rows.append({"what": library, "found": metadata.version(library), "missing": ""})
         except metadata.PackageNotFoundError:
             rows.append({"what": library, "found": "", "missing": "not installed"})
-    for row in RUNTIMES.values():
+    for row in runtimes().values():
         command = row.missing()
         rows.append({"what": f"target {row.target}", "found": "" if command else "ready", "missing": command or ""})
     listed(rows, rows, options)
-    return 0 if any(row.missing() is None for row in RUNTIMES.values()) else 3
+    return 0 if any(row.missing() is None for row in runtimes().values()) else 3

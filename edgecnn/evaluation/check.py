@@ -24,11 +24,11 @@ from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT
 from edgecnn.progress import track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
-from edgecnn_targets.devices import Device, select
+from edgecnn_targets.devices import select
 from edgecnn_targets.evaluate import logits
+from edgecnn_targets.interface import Device, Op, Session, Usage
 from edgecnn_targets.metrics import AccuracyMeter
-from edgecnn_targets.registry import KINDS, figures, measure, missing, open_session, runtime
-from edgecnn_targets.session import Op, Session, Usage
+from edgecnn_targets.registry import figures, kinds, measure, missing, open_session, runtime
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
@@ -198,7 +198,7 @@ class _Run:
     @property
     def by_the_clock(self) -> bool:
         """Whether nothing else may run while it measures."""
-        return "latency" in self.figures and not KINDS[self.device.kind].elsewhere
+        return "latency" in self.figures and not kinds()[self.device.kind].elsewhere
 
     def attempt(self, work: Callable[[Session], None]) -> None:
         """Do some work on the open session; nothing, once the device is broken."""

@@ -25,9 +25,8 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
-from edgecnn_targets.layers import activations
 from edgecnn_targets.metrics import AccuracyMeter
-from edgecnn_targets.registry import open_session, runtime_of
+from edgecnn_targets.registry import activations, open_session, runtime_of
 
 BATCH = 10
 SCALE_STEP = 3e-7  # OpenVINO holds the ends of a grid, from which its scale comes back within one float32 step

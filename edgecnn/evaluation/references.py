@@ -14,9 +14,9 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.report.record import BesideHost, Parity
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
+from edgecnn_targets.interface import Session
 from edgecnn_targets.metrics import parity
 from edgecnn_targets.registry import missing, open_session, runtime
-from edgecnn_targets.session import Session
 
 Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """fp32 logits ``(n, classes)`` of network inputs, NHWC."""
@@ -51,7 +51,7 @@ def beside_host(artifact: Path, target: str, inputs: NDArray[np.float32], sessio
     """How far an artifact's outputs elsewhere are from its outputs on this machine, on the same input integers; nothing
     where its runtime is not installed here."""
     host = device("host")
-    if missing(host, target) is not None:
+    if target not in host.targets or missing(host, target) is not None:
         return BesideHost()
     fed, exact = session.input.encode(inputs), runtime(target).exact
     there, here = session.run(fed), open_session(host, artifact, kernels=exact).run(fed)

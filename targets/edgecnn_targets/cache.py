@@ -2,73 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
 from edgecnn.errors import InputError
+from edgecnn_targets.interface import Say
 
 VARIABLE = "EDGECNN_CACHE"
 REMEDY = f"set {VARIABLE} to a folder with room"
 
 
 def cache_dir() -> Path:
-    """``$EDGECNN_CACHE``, or ``edgecnn`` in the platform's folder for caches. It may not be there yet."""
+    """Return ``$EDGECNN_CACHE``, or ``edgecnn`` in the platform's folder for caches. It may not be there yet."""
     chosen = os.environ.get(VARIABLE)
-    if chosen:
-        return Path(chosen).absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/edgecnn"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "edgecnn"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecnn"
+    return Path(chosen).absolute() if chosen else user_cache_path("edgecnn", appauthor=False)
 
 
-def ensure(name: str, build: Callable[[Path], None]) -> bool:
-    """Build ``cache_dir() / name``, a folder, unless it is there; whether it was built now.
+def ensure(name: str, build: Callable[[Path], None], say: Say = lambda line: None) -> bool:
+    """Build ``cache_dir() / name``, a folder, unless it is there; return whether it was built now.
 
     ``build`` fills an empty folder, which takes its name only when it is finished: a kill at any moment leaves the
-    folder or none. What a killed build left is removed by the next one. Two processes that want the same folder do not
-    build it twice.
+    folder or none. What a killed build left is removed by the next one. Of two processes that want the same folder,
+    one builds it and the other waits.
 
     Args:
         name: names what is inside completely (content hashes, versions), so that another content is another folder.
         build: fills the folder it is given.
+        say: is told when another process is building the folder.
 
     Raises:
         InputError: the cache cannot be written; names the place and the reason.
     """
     final = cache_dir() / name
     try:
-        with _locked(final):
-            if final.is_dir():
-                return False
-            for left in final.parent.glob(f".{final.name}.*.part"):
-                shutil.rmtree(left)
-            partial = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".part"))
-            try:
-                build(partial)
-                partial.chmod(0o755)
-                partial.rename(final)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-            return True
+        final.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(final.parent / f".{final.name}.lock")
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            say(f"waiting for another process that sets up {final}")
+            held = lock.acquire()
+        with held:
+            return _build(final, build)
     except OSError as error:
         place = error.filename or final
         raise InputError(f"cannot write {place}: {error.strerror}; {REMEDY}") from None
 
 
-@contextlib.contextmanager
-def _locked(final: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with the process, so a killed one leaves none."""
-    import fcntl
-
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with (final.parent / f".{final.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _build(final: Path, build: Callable[[Path], None]) -> bool:
+    if final.is_dir():
+        return False
+    for left in final.parent.glob(f".{final.name}.*.part"):
+        shutil.rmtree(left)
+    partial = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".part"))
+    try:
+        build(partial)
+        partial.chmod(0o755)
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return True

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
 from edgecnn.report.record import Accuracy, Latency
+from edgecnn_targets.interface import Session
 from edgecnn_targets.metrics import AccuracyMeter
-from edgecnn_targets.session import Session
 
 
 class Batch(NamedTuple):
@@ -96,3 +96,15 @@ def fixed_input(session: Session) -> NDArray[Any]:
     limits = np.iinfo(port.dtype)
     middle, reach = (int(limits.max) + int(limits.min)) / 2, (int(limits.max) - int(limits.min)) / 8
     return np.clip(np.rint(middle + reach * noise), limits.min, limits.max).astype(port.dtype)
+
+
+def dequantize(integers: NDArray[Any], parameters: tuple[float, int]) -> NDArray[np.float32]:
+    """Return the real values of integers, by scale and zero point."""
+    scale, zero_point = parameters
+    real: NDArray[np.float32] = ((integers.astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
+    return real
+
+
+def nhwc(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return NCHW values as NHWC; others as they are."""
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values

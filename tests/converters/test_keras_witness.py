@@ -15,7 +15,7 @@ from edgecnn.cli import main
 from edgecnn.data import open_images
 from edgecnn_converters.tflite.reader import read
 from edgecnn_targets.evaluate import logits
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 pytestmark = pytest.mark.slow
 MODEL = "mobilenet_v2_0.35_96"

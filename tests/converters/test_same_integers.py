@@ -24,13 +24,14 @@ from edgecnn_converters import openvino as to_openvino
 from edgecnn_converters.openvino.reader import integers as openvino_integers
 from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device
-from edgecnn_targets.openvino import settings
-from edgecnn_targets.registry import RUNTIMES, open_session
+from edgecnn_targets.registry import open_session, runtime
+from edgecnn_targets.registry import runtimes as targets
+from edgecnn_targets.runtimes.openvino import settings
 
 
 def session(target, converted, folder, *, fast=False):
     """Open with kernels whose sums are exact on any CPU, unless the fastest are asked for."""
-    return runtimes.opened(target, converted, folder, None if fast else RUNTIMES[target].exact)
+    return runtimes.opened(target, converted, folder, None if fast else runtime(target).exact)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,7 @@ def test_truncated_files_are_one_line(mobilenet, share, tmp_path):
 
 
 def test_every_converter_has_its_runtime():
-    assert set(converters()) == set(RUNTIMES) >= set(WRITERS)
+    assert set(converters()) == set(targets()) >= set(WRITERS)
     for target, row in converters().items():
         assert row.target == target
         for precision in set(PRECISIONS) - set(row.precisions):

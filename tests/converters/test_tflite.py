@@ -22,7 +22,7 @@ from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters.registry import converter
 from edgecnn_converters.tflite import convert, describe
 from edgecnn_converters.tflite.reader import integers, layers, ports, read
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 FORMS = {"int8": lambda g: g, "fp32": float_graph, "fp16": float_graph, "w8": weight_only_graph}
 

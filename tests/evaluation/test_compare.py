@@ -12,7 +12,7 @@ from runtimes import golden
 
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load, save
-from edgecnn_targets.saturation import has_vnni
+from edgecnn_targets.runtimes.saturation import has_vnni
 
 DEMO = "mobilenet_v2_0.35_96"
 FILES = ("tflite", "onnx", "xml", "edgecnn")

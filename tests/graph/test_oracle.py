@@ -12,7 +12,7 @@ from runtimes import limits
 from edgecnn.errors import InputError
 from edgecnn.graph.oracle import run
 from edgecnn_converters.tflite import convert
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 
 def litert(graph, images, folder, kernels="reference"):

@@ -227,7 +227,7 @@ def test_joining_a_sigmoid_with_something_else_is_refused():
 
 
 def test_a_dead_layer_is_quantized_and_runs(tmp_path):
-    from edgecnn_targets.litert import open_session
+    from edgecnn_targets.runtimes.litert import open_session
 
     class Dead(torch.nn.Module):
         def __init__(self):

@@ -18,7 +18,7 @@ from edgecnn.quant.calibrate import Calibration, range_of
 from edgecnn.quant.recipe import Recipe
 from edgecnn_converters.tflite import convert
 from edgecnn_converters.tflite.reader import integers, read
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 
 def requantized(graph: Graph, precision: str = "int8", keep: tuple[str, ...] = ()) -> Graph:

@@ -15,10 +15,10 @@ import pytest
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, MissingDependencyError
-from edgecnn_targets import ssh
 from edgecnn_targets.devices import device
-from edgecnn_targets.litert import LiteRtSession
+from edgecnn_targets.kinds import ssh
 from edgecnn_targets.registry import measure, open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pytest
 
 from edgecnn.errors import DeviceFault, InputError
 from edgecnn_targets import cache, process
-from edgecnn_targets.memory import Memory
+from edgecnn_targets.results import ResultCache
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_a_full_disk_under_what_is_kept_names_the_same(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*/results/.*: No space left on device; set EDGECNN_CACHE"):
-        Memory(b"artifact").learn([b"image"], [b"output"])
+        ResultCache(b"artifact").put_outputs([b"image"], [b"output"])
     assert not [file for file in folder.rglob("*") if file.is_file()]
 
 
@@ -100,6 +100,27 @@ def test_two_processes_build_it_once(tmp_path):
     for child in pool:
         child.join()
     assert marks.read_text() == "built\n"
+
+
+def test_who_waits_for_another_process_is_told(folder):
+    code = (
+        "import sys, pathlib; from edgecnn_targets import cache\n"
+        "def slow(place):\n    print('started', flush=True); sys.stdin.read(1); (place / 'file').write_text('theirs')\n"
+        "cache.ensure('a', slow)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"started\n"
+    told = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        child.stdin.close()
+
+    assert cache.ensure("a", lambda place: pytest.fail("built twice"), say) is False
+    child.stdout.close()
+    assert child.wait() == 0
+    assert told == [f"waiting for another process that sets up {folder / 'a'}"]
+    assert (folder / "a/file").read_text() == "theirs"
 
 
 def test_the_platforms_folder_is_used_where_none_is_named(monkeypatch):

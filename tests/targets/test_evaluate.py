@@ -11,7 +11,7 @@ import pytest
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError
 from edgecnn_targets.evaluate import Batch, evaluate, fixed_input, latency, logits
-from edgecnn_targets.litert import open_session
+from edgecnn_targets.runtimes.litert import open_session
 
 OUTPUT = Port(name="y", shape=(1, 3), layout="NC", dtype="float32")
 PORTS = {

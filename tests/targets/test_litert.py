@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
-from edgecnn_targets.litert import RESOLVERS, open_session
+from edgecnn_targets.runtimes.litert import RESOLVERS, open_session
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["session"]
 NETWORK = ("reshape", "linear")
@@ -38,7 +38,7 @@ def test_ports_and_ops_are_read_from_the_file(tflite, kernels, integer):
         assert (session.input.dtype, session.input.scale, session.input.zero_point) == ("float32", None, None)
     assert [op.kind for op in session.ops] == ["RESHAPE", "FULLY_CONNECTED"]
     assert [op.is_float for op in session.ops] == [not integer] * 2
-    assert all(op.as_asked for op in session.ops)
+    assert all(op.requested_kernels for op in session.ops)
     assert session.findings == ()
 
 
@@ -83,7 +83,7 @@ def test_xnnpack_is_within_the_stated_lsb_of_the_reference_kernels(tflite):
 
 def test_an_op_that_xnnpack_leaves_out_is_a_finding_that_names_it(tflite):
     session = open_session(tflite(*NETWORK, "softmax", integer=True))
-    assert [op.as_asked for op in session.ops] == [True, True, False]
+    assert [op.requested_kernels for op in session.ops] == [True, True, False]
     assert session.findings == ("XNNPACK leaves 1 of 3 ops out: SOFTMAX softmax",)
 
 
@@ -138,7 +138,7 @@ def test_a_missing_runtime_is_the_command_that_installs_it(tflite, monkeypatch):
 
 def test_opening_prints_nothing_and_needs_neither_torch_nor_tensorflow(tflite):
     script = (
-        "import sys, pathlib; from edgecnn_targets.litert import open_session\n"
+        "import sys, pathlib; from edgecnn_targets.runtimes.litert import open_session\n"
         "open_session(pathlib.Path(sys.argv[1])); sys.stderr.write('mine\\n')\n"
         "print([m for m in ('torch', 'tensorflow') if m in sys.modules])"
     )

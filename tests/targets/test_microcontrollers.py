@@ -20,9 +20,10 @@ from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import save
 from edgecnn.preprocess import Preprocess
 from edgecnn_converters.registry import converter
-from edgecnn_targets import cortex_m, tflm
-from edgecnn_targets.cortex_m import toolchain
-from edgecnn_targets.devices import device, devices, settings_of
+from edgecnn_targets.devices import device, devices
+from edgecnn_targets.interface import settings_of
+from edgecnn_targets.kinds import cortex_m, tflm
+from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.registry import layers, measure, missing, open_session, runtime
 
 CORES = [row.name for row in devices() if row.kind == "cortex-m"]
@@ -210,7 +211,7 @@ def test_tflm_says_what_it_takes_and_too_much_fails_a_check(tmp_path):
 
 @needs_tflm
 def test_tflm_takes_more_memory_than_our_c(tmp_path):
-    from edgecnn_targets.c.network import read_network
+    from edgecnn_targets.runtimes.c.cnetwork import read_network
 
     graph = random_graph(3, 7)
     session = open_session(device("mcu-tflm"), written(graph, "tflite", tmp_path))

@@ -12,12 +12,15 @@ import pytest
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
-from edgecnn_targets import cache, process, qemu, runner
-from edgecnn_targets.devices import device, devices, settings_of
-from edgecnn_targets.qemu import install
-from edgecnn_targets.qemu.settings import Cache, Settings
+from edgecnn_targets import cache, process
+from edgecnn_targets.devices import device, devices
+from edgecnn_targets.interface import settings_of
+from edgecnn_targets.kinds import qemu
+from edgecnn_targets.kinds.qemu import install
+from edgecnn_targets.kinds.qemu.settings import Cache, Settings
+from edgecnn_targets.kinds.remote import Command
 from edgecnn_targets.registry import missing
-from edgecnn_targets.remote import Command
+from edgecnn_targets.runtimes import runner
 
 EMULATED = [row for row in devices() if row.kind == "qemu"]
 
@@ -217,7 +220,7 @@ def test_an_emulated_device_has_accuracy_and_counts_and_no_time(emulators, artif
 )
 def test_a_device_that_breaks_is_a_failed_check_and_the_others_are_reported(emulators, artifact, capfd, how, message):
     broken = (
-        "import os, sys, time; from edgecnn_targets import runner\n"
+        "import os, sys, time; from edgecnn_targets.runtimes import runner\n"
         f"def broken(*_): print('working', file=sys.stderr, flush=True); {how}\n"
         "runner.run = broken; runner.main()"
     )

@@ -18,11 +18,12 @@ from edgecnn.errors import EdgecnnError
 from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle import run
 from edgecnn_converters.tflite import convert
-from edgecnn_targets import litert, qemu
 from edgecnn_targets.cache import VARIABLE, cache_dir
 from edgecnn_targets.devices import device
+from edgecnn_targets.kinds import qemu
+from edgecnn_targets.kinds.remote import Runner
 from edgecnn_targets.registry import setup
-from edgecnn_targets.remote import Runner
+from edgecnn_targets.runtimes import litert
 
 pytestmark = pytest.mark.slow
 

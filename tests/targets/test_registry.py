@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import pytest
+from commands import error_of
 
+from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
-from edgecnn_targets.devices import Device, DeviceLimits, device, devices, parse, select, settings_of
-from edgecnn_targets.registry import RUNTIMES, Runtime, kind_module, layers, missing, open_session, runtime, runtime_of
+from edgecnn_converters.registry import converter, converters
+from edgecnn_targets.devices import device, devices, parse, select
+from edgecnn_targets.interface import Device, DeviceLimits, Runtime, settings_of
+from edgecnn_targets.registry import kind_of, layers, missing, open_session, runtime, runtime_of, runtimes
 
 
-@pytest.mark.parametrize("row", RUNTIMES.values(), ids=RUNTIMES)
+@pytest.mark.parametrize("row", runtimes().values(), ids=runtimes())
 def test_every_runtime_opens_sessions_and_has_its_own_suffix(row):
-    assert row.suffix.startswith(".")
-    assert [r.target for r in RUNTIMES.values() if r.suffix == row.suffix] == [row.target]
-    assert callable(import_module(row.module).open_session)
+    suffix = converter(row.target).suffixes[0]
+    assert suffix.startswith(".")
+    assert [target for target, other in converters().items() if other.suffixes[0] == suffix] == [row.target]
+    assert callable(row.open_session)
     assert runtime(row.target) is row
-    assert runtime_of(Path(f"a/mobilenet_v1_0.75_224{row.suffix}")) is row
+    assert runtime_of(Path(f"a/mobilenet_v1_0.75_224{suffix}")) is row
 
 
 @pytest.mark.parametrize("row", devices(), ids=lambda row: row.name)
 def test_every_device_is_of_a_known_kind_and_takes_known_targets(row):
-    module = kind_module(row)
+    kind = kind_of(row)
     for name in ("open_session", "missing", "setup", "measure"):
-        assert callable(getattr(module, name)), name
-    if row.settings or hasattr(module, "Settings"):
-        settings_of(row, module.Settings)
+        assert callable(getattr(kind, name)), name
+    settings_of(row, kind.settings)
     assert set(row.tolerances.host_lsb) | set(row.tolerances.oracle_lsb) <= set(row.targets)
-    assert set(row.targets) <= set(RUNTIMES)
+    assert set(row.targets) <= set(runtimes())
     assert row.targets
     assert row.description
     assert device(row.name) == row
@@ -51,13 +55,13 @@ def test_typos_get_a_suggestion():
 
 @pytest.mark.parametrize("name", ["model.pb", "model", "model.edgecnn", "model.tflite.json"])
 def test_a_wrong_suffix_lists_the_right_ones(name):
-    with pytest.raises(InputError, match=rf"{name} is no artifact, by its suffix; allowed: \.tflite"):
+    with pytest.raises(InputError, match=rf"{name} is no artifact, by its suffix; allowed: .*\.tflite"):
         runtime_of(Path(name))
 
 
 def test_the_host_is_ready_where_the_library_is_and_says_the_command_where_not():
     assert missing(device("host"), "tflite") is None
-    absent = Runtime(target="x", suffix=".x", description="", module="none", library="no_such_library", extra="x")
+    absent = Runtime(target="x", description="", open_session=open_session, library="no_such_library", extra="x")
     assert absent.missing() == "pip install 'edgecnn[x]'"
 
 
@@ -96,6 +100,62 @@ class Settings:
 def test_a_device_file_with_a_mistake_says_which(record, message):
     with pytest.raises(InputError, match=message):
         settings_of(parse("d", {"kind": "host", "description": "", **record}), Settings)
+
+
+BOARD = """
+kind = "vela"
+description = "an NPU of another maker"
+targets = ["tflite"]
+settings = { accelerator = "ethos-u55-32", system_config = "Ethos_U55_Embedded", memory_mode = "Shared_Sram" }
+"""
+
+
+def test_a_device_file_of_the_users_own_is_a_device(tmp_path, monkeypatch, capfd):
+    (tmp_path / "npu.toml").write_text(BOARD)
+    monkeypatch.chdir(tmp_path)
+    own, host, again = (*select(["./npu.toml", "host"]), *select(["./npu.toml", "./npu.toml"]))
+    assert (own.name, own.kind, own.targets) == ("npu", "vela", ("tflite",))
+    assert host == device("host")
+    assert again == own
+    assert device("cortex-m4").setup_command == "edgecnn devices setup cortex-m4"
+    assert own.setup_command == "edgecnn devices setup npu.toml"
+    assert main(["devices", "setup", "npu.toml"]) == 0
+    assert "was ready" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOARD.replace("vela", "velo"), "board.toml: device board: unknown kind 'velo' .did you mean 'vela'.*cortex-m"),
+        (
+            BOARD.replace('"tflite"', '"tflit"'),
+            "board.toml: device board: unknown target 'tflit' .did you mean 'tflite'",
+        ),
+        (BOARD.replace('"tflite"', '"tflite", 3'), "board.toml: device board: .* not all strings"),
+        (BOARD.replace("accelerator", "acelerator"), "unknown setting 'acelerator' .did you mean 'accelerator'"),
+        (BOARD.replace("settings", "setings"), "board.toml: device board: .*'setings'"),
+        (BOARD.replace('kind = "vela"', ""), "board.toml: device board: .*'kind'"),
+        (BOARD.replace('"vela"', "3"), "board.toml: device board: .* not all strings"),
+        (BOARD + "limits = 3", "board.toml: device board"),
+        (BOARD + "limits = { sram_kib = -1 }", "board.toml: sram_kib is -1; it must be above 0"),
+        (BOARD + "tolerances = { host_lsb = 3 }", "board.toml: host_lsb is 3; give a number for each target"),
+        ("kind = ", "board.toml is not TOML .*Invalid value.*; see `edgecnn devices`"),
+        (b"\xff\xfe", "board.toml is not TOML .*utf-8"),
+        (None, "cannot read .*board.toml: No such file or directory; give a device's TOML file"),
+    ],
+)
+def test_a_mistake_in_a_device_file_is_one_line_with_the_file(tmp_path, capfd, content, message):
+    board = tmp_path / "board.toml"
+    if content is not None:
+        board.write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = error_of(capfd, "devices", "setup", "host", board)
+    assert re.search(message, line), line
+
+
+def test_two_devices_of_one_name_are_refused(tmp_path):
+    (tmp_path / "host.toml").write_text('kind = "host"\ndescription = "mine"\ntargets = ["tflite"]\n')
+    with pytest.raises(InputError, match=r"two devices are named 'host': host and .*host.toml; rename the file"):
+        select(["host", str(tmp_path / "host.toml")])
 
 
 def test_the_host_does_not_say_what_each_op_costs(tflite):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
-from edgecnn_targets import cache, runner
-from edgecnn_targets.litert import open_session
-from edgecnn_targets.memory import Memory
-from edgecnn_targets.remote import Command, RemoteSession
+from edgecnn_targets import cache
+from edgecnn_targets.kinds.remote import Command, RemoteSession
+from edgecnn_targets.results import ResultCache
+from edgecnn_targets.runtimes import runner
+from edgecnn_targets.runtimes.litert import open_session
 
 NETWORK = ("reshape", "linear")
 REAL = (sys.executable, runner.__file__)
@@ -90,28 +91,28 @@ def test_a_file_that_is_no_network_says_why(tmp_path):
 def test_what_is_known_is_not_run_again(remote, tmp_path, monkeypatch):
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     batch = images(7)
-    first = remote(memory=Memory(b"artifact", b"device"))
+    first = remote(results=ResultCache(b"artifact", b"device"))
     some = first.run(batch[:4])
     assert np.array_equal(first.run(batch[:2]), some[:2])
     assert first.findings == ()
-    again = remote(memory=Memory(b"artifact", b"device"))
+    again = remote(results=ResultCache(b"artifact", b"device"))
     assert again._runners == []
     assert np.array_equal(again.run(batch)[:4], some)
     assert again.findings[0].startswith("4 of 7 outputs are of an earlier run, in ")
-    no_device = remote(["no-such-emulator"], memory=Memory(b"artifact", b"device"))
+    no_device = remote(["no-such-emulator"], results=ResultCache(b"artifact", b"device"))
     assert np.array_equal(no_device.run(batch[::-1]), again.run(batch)[::-1])
     assert no_device.ops == first.ops
     with pytest.raises(DeviceFault, match="cannot start no-such-emulator"):
         no_device.run(images(9))
 
 
-def test_another_artifact_or_version_is_another_memory(tmp_path, monkeypatch):
+def test_another_artifact_or_version_has_other_results(tmp_path, monkeypatch):
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-    Memory(b"a", b"1").learn([b"x"], [b"y"])
-    assert Memory(b"a", b"1").output(b"x") == b"y"
-    assert Memory(b"a", b"1").output(b"z") is None
+    ResultCache(b"a", b"1").put_outputs([b"x"], [b"y"])
+    assert ResultCache(b"a", b"1").output(b"x") == b"y"
+    assert ResultCache(b"a", b"1").output(b"z") is None
     for parts in ((b"a", b"2"), (b"b", b"1"), (b"a1",), (b"a", b"1", b"")):
-        assert Memory(*parts).output(b"x") is None
+        assert ResultCache(*parts).output(b"x") is None
 
 
 # --- the other end breaks ---
@@ -152,7 +153,7 @@ def test_a_device_that_cannot_be_started_is_a_fault(remote):
 )
 def test_a_device_that_breaks_in_the_middle_is_a_fault(remote, how, message):
     script = (
-        "import os, sys, time; sys.argv = ['runner']; from edgecnn_targets import runner\n"
+        "import os, sys, time; sys.argv = ['runner']; from edgecnn_targets.runtimes import runner\n"
         "def broken(network, request, raw):\n"
         f"    print('working', file=sys.stderr, flush=True); {how}\n"
         "runner.run = broken; runner.main()"

@@ -13,11 +13,11 @@ import pytest
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
-from edgecnn_targets import ssh
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.devices import device
-from edgecnn_targets.litert import LiteRtSession
+from edgecnn_targets.kinds import ssh
 from edgecnn_targets.registry import measure, missing, open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 BOARD = "ssh://root@board:2222"
 

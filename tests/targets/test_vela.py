@@ -13,8 +13,8 @@ import pytest
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, UnsupportedError
-from edgecnn_targets import vela
 from edgecnn_targets.devices import device, devices
+from edgecnn_targets.kinds import vela
 from edgecnn_targets.registry import layers, measure, open_session
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/npu.toml").read_text())

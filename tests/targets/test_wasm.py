@@ -11,8 +11,8 @@ import pytest
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, MissingDependencyError, UnsupportedError
-from edgecnn_targets import wasm
 from edgecnn_targets.devices import device
+from edgecnn_targets.kinds import wasm
 from edgecnn_targets.registry import missing, open_session, setup
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["wasm"]

@@ -94,7 +94,7 @@ def test_what_was_trained_goes_on_and_is_refused_where_it_does_not_fit(weights, 
 @pytest.mark.parametrize("learn_steps", [False, True])
 def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monkeypatch):
     """The module in float64 on its grids, the integer oracle, and LiteRT on the exported file."""
-    from edgecnn_targets.litert import open_session
+    from edgecnn_targets.runtimes.litert import open_session
 
     kept, write = [], QatNetwork.write
     monkeypatch.setattr(QatNetwork, "write", lambda self, average: (kept.append(average), write(self, average)))

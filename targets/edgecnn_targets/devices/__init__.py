@@ -1,158 +1,91 @@
-"""Devices are data: one TOML file each in this folder, named as the device. Their kinds are modules."""
+"""Devices are data: one TOML file each in this folder or the user's own, named as the device."""
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-from edgecnn.artifact import PRECISIONS
 from edgecnn.errors import InputError, unknown
+from edgecnn_targets.interface import Device, DeviceLimits, Tolerances, settings_of
+from edgecnn_targets.registry import kind_of, kinds, runtimes
 
-T = TypeVar("T")
-
-ADDRESSED: Mapping[str, Mapping[str, Any]] = {
-    "ssh": {"description": "a machine reached by SSH", "targets": ["tflite", "onnx"], "onnx_activations": "int8"},
-}
-"""Kinds whose devices are an address and no file, ``ssh://user@host``: scheme to what a file would say."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceLimits:
-    """What a device has and takes. What has a number is a check wherever the user does not give another.
-
-    Attributes:
-        sram_kib: memory for activations and the runtime's state, in KiB; ``None`` where there is plenty.
-        flash_kib: memory for weights and code, in KiB; ``None`` where there is plenty.
-        precisions: of artifacts, of ``artifact.PRECISIONS``.
-        ops: the format's names of the ops that it runs, ``CONV_2D``; empty: every op.
-        npu_coverage: percent of the ops that its NPU must run; ``None`` where it has none.
-    """
-
-    sram_kib: float | None = None
-    flash_kib: float | None = None
-    precisions: tuple[str, ...] = PRECISIONS
-    ops: tuple[str, ...] = ()
-    npu_coverage: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "precisions", tuple(self.precisions))
-        object.__setattr__(self, "ops", tuple(self.ops))
-        for name in self.precisions:
-            if name not in PRECISIONS:
-                raise InputError(unknown("precision", name, PRECISIONS))
-        for name in ("sram_kib", "flash_kib", "npu_coverage"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} is {value}; it must be above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerances:
-    """How far an int8 artifact's outputs may be from others'; a target that is not there has no bound.
-
-    Attributes:
-        host_lsb: target to LSB from the same artifact's on this machine; 0 where they must be equal bit for bit.
-        oracle_lsb: target to LSB from the integer reference's, rounded as the runtime there rounds.
-        host_agreement: target to the percentage of images on which both must pick the same class.
-    """
-
-    host_lsb: Mapping[str, int] = field(default_factory=dict)
-    oracle_lsb: Mapping[str, int] = field(default_factory=dict)
-    host_agreement: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """Where an artifact runs.
-
-    Attributes:
-        name: of its file, or its address.
-        kind: how it runs artifacts, a key of ``registry.KINDS``.
-        description: one line for ``edgecnn devices``.
-        targets: formats it takes.
-        onnx_activations: ``uint8`` or ``int8``: how ONNX Runtime there wants an int8 file's activations. x86 multiplies
-            unsigned by signed bytes; Arm signed by signed.
-        limits: what it has and takes.
-        tolerances: how far its results may be from others'.
-        settings: what its kind alone understands; the kind's ``Settings`` validates them (``settings_of``).
-    """
-
-    name: str
-    kind: str
-    description: str
-    targets: tuple[str, ...]
-    onnx_activations: str = "uint8"
-    limits: DeviceLimits = DeviceLimits()
-    tolerances: Tolerances = Tolerances()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple(self.targets))
-        if self.onnx_activations not in ("uint8", "int8"):
-            raise InputError(unknown("onnx_activations", self.onnx_activations, ("uint8", "int8")))
-
-
-def settings_of(device: Device, kind: type[T]) -> T:
-    """The device's settings as its kind's frozen dataclass.
-
-    Raises:
-        InputError: a key is unknown or missing, or a value is not allowed.
-    """
-    fields = [f for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
-    strange = sorted(set(device.settings) - {f.name for f in fields})
-    if strange:
-        raise InputError(f"device {device.name}: {unknown('setting', strange[0], [f.name for f in fields])}")
-    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in device.settings]
-    if missing:
-        raise InputError(f"device {device.name} lacks the settings {', '.join(missing)}")
-    return kind(**device.settings)
+TABLES = {"limits": DeviceLimits, "tolerances": Tolerances}
+SUFFIX = ".toml"
 
 
 def parse(name: str, record: Mapping[str, Any]) -> Device:
-    """A device from what its file says.
+    """Make a device of what its file says.
 
     Raises:
         InputError: a key is unknown or missing, or a value is not allowed.
     """
-    tables = {"limits": DeviceLimits, "tolerances": Tolerances}
     try:
-        made = {key: tables[key](**value) if key in tables else value for key, value in record.items()}
-        return Device(name=name, **made)
+        device = Device(name=name, **{key: TABLES[key](**v) if key in TABLES else v for key, v in record.items()})
+        settings_of(device, kind_of(device).settings)
     except TypeError as error:
-        raise InputError(f"device {name}: {error}; see targets/edgecnn_targets/devices/__init__.py") from None
+        raise InputError(f"device {name}: {error}; the keys are in edgecnn_targets/interface.py") from None
+    for target in set(device.targets) - set(runtimes()):
+        raise InputError(f"device {name}: {unknown('target', target, runtimes())}")
+    return device
+
+
+def read(path: Path) -> Device:
+    """Read a device from the user's own file, named as the file.
+
+    Raises:
+        InputError: the file cannot be read, is not TOML, or ``parse`` refuses it; names the file.
+    """
+    try:
+        return parse(path.stem, {**tomllib.loads(path.read_text("utf-8")), "option": str(path)})
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give a device's TOML file") from None
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise InputError(f"{path} is not TOML ({error}); see `edgecnn devices` for those that ship") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def devices() -> list[Device]:
-    """All devices that have a file, by name."""
-    files = (file for file in resources.files(__package__).iterdir() if file.name.endswith(".toml"))
-    records = {file.name.removesuffix(".toml"): tomllib.loads(file.read_text("utf-8")) for file in files}
-    return [parse(name, records[name]) for name in sorted(records)]
+    """Return all devices that ship, by name."""
+    names = (file.name for file in resources.files(__package__).iterdir())
+    return [_shipped(name.removesuffix(SUFFIX)) for name in sorted(names) if name.endswith(SUFFIX)]
+
+
+def _shipped(name: str) -> Device:
+    return parse(name, tomllib.loads(resources.files(__package__).joinpath(name + SUFFIX).read_text("utf-8")))
 
 
 def device(name: str) -> Device:
-    """The device of that name or address.
+    """Return the device of a name, an address, or the path of a TOML file.
 
     Raises:
-        InputError: no such device.
+        InputError: no such device, or its file is wrong.
     """
+    if name.endswith(SUFFIX):
+        return read(Path(name))
+    addressed = {scheme: kind.address for scheme, kind in kinds().items() if kind.address is not None}
     scheme, separator, _ = name.partition("://")
-    if separator and scheme in ADDRESSED:
-        return parse(name, {"kind": scheme, **ADDRESSED[scheme]})
-    known = {device.name: device for device in devices()}
+    if separator and scheme in addressed:
+        return parse(name, {"kind": scheme, **addressed[scheme]})
+    known = [device.name for device in devices()]
     if name not in known:
-        raise InputError(unknown("device", name, [*known, *(f"{scheme}://…" for scheme in ADDRESSED)]))
-    return known[name]
+        others = (*(f"{scheme}://…" for scheme in addressed), f"FILE{SUFFIX}")
+        raise InputError(unknown("device", name, [*known, *others]))
+    return _shipped(name)
 
 
 def select(names: Sequence[str]) -> list[Device]:
-    """The devices of those names, each once, in the order given.
+    """Return the devices of those names, addresses or files, each once, in the order given.
 
     Raises:
-        InputError: no such device.
+        InputError: no such device, a file is wrong, or two different devices have one name.
     """
-    return [device(name) for name in dict.fromkeys(names)]
+    found: dict[str, Device] = {}
+    for made in map(device, dict.fromkeys(names)):
+        if found.setdefault(made.name, made).option != made.option:
+            options = f"{found[made.name].option} and {made.option}"
+            raise InputError(f"two devices are named {made.name!r}: {options}; rename the file")
+    return list(found.values())

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn_targets.runner import ONNX_TYPES, OnnxRuntime, onnx_details
-from edgecnn_targets.saturation import can_saturate, has_vnni, warning
-from edgecnn_targets.session import Description, Op
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn_targets.evaluate import dequantize, nhwc
+from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
+from edgecnn_targets.runtimes.runner import ONNX_TYPES, OnnxRuntime, onnx_details
+from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
 
 Details = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ EDGES = ("QuantizeLinear", "DequantizeLinear")
 EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Session):
     """An open ``.onnx`` file; see ``Session``.
 
     Args:
@@ -42,20 +43,14 @@ class OnnxRuntimeSession:
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
-        self.threads = threads
-        self._session, original, optimised = _open(path, threads, kernels)
-        self._said = describe(path, onnx_details(self._session), original, optimised, kernels=kernels, vnni=has_vnni())
-        self.input, self.output = self._said.input, self._said.output
-        self.ops, self.findings, self.arithmetic = self._said.ops, self._said.findings, self._said.arithmetic
+        self._session, original, made = _open(path, threads, kernels)
+        described = describe(path, onnx_details(self._session), original, made, kernels=kernels, vnni=has_vnni())
+        super().__init__(described, threads=threads)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        self._said.require(batch)
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for index in range(len(batch)):
-            fed = {self.input.name: batch[index : index + 1]}
-            results[index : index + 1] = self._session.run([self.output.name], fed)[0]
-        return results
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        made: NDArray[Any] = self._session.run([self.output.name], {self.input.name: image})[0]
+        return made
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OnnxRuntimeSession:
@@ -79,7 +74,7 @@ def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
 
         onnxruntime = OnnxRuntime.library()
     except ImportError:
-        raise MissingDependencyError("running a .onnx file needs ONNX Runtime: pip install 'edgecnn[onnx]'") from None
+        raise RUNTIME.absent() from None
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the .onnx file that `edgecnn export` wrote")
     options = session_options(threads, kernels)
@@ -189,7 +184,7 @@ def _ops(model: Any) -> tuple[Op, ...]:
         counts = (
             (made or node.op_type == "QuantizeLinear") and not edge and not (moves and _at_edge(node, inputs, outputs))
         )
-        ops.append(Op(kind=node.op_type, name=node.output[0], as_asked=True, is_float=counts))
+        ops.append(Op(kind=node.op_type, name=node.output[0], requested_kernels=True, is_float=counts))
     return tuple(ops)
 
 
@@ -205,3 +200,35 @@ def _byte_weights(model: Any) -> list[NDArray[Any]]:
 
 def _at_edge(node: Any, inputs: set[str], outputs: set[str]) -> bool:
     return node.input[0] in inputs or node.output[0] in outputs
+
+
+def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+    """Return the real values of activations; see ``registry.activations``."""
+    port = open_session(path, kernels=kernels).input
+    import onnx
+
+    model = onnx.load(str(path))
+    kept = {o.name for o in model.graph.output}
+    made = {n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    zeros = {i.name: i.data_type for i in model.graph.initializer}
+    wanted = {name: f"{name}/q" for name in parameters if f"{name}/q" in made}
+    for inner in wanted.values():
+        if inner not in kept:
+            node = next(n for n in model.graph.node if n.output[0] == inner)
+            model.graph.output.append(onnx.helper.make_tensor_value_info(inner, zeros[node.input[2]], None))
+    options = session_options(1, kernels or "fast")
+    library = OnnxRuntime.library()
+    session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = session.run(list(wanted.values()), {port.name: port.encode(image)})
+    signed = [v.astype(np.int16) - (128 if v.dtype == np.uint8 else 0) for v in values]
+    return {name: nhwc(dequantize(v, parameters[name])) for name, v in zip(wanted, signed, strict=True)}
+
+
+RUNTIME = Runtime(
+    target="onnx",
+    description="ONNX with QuantizeLinear and DequantizeLinear, run by ONNX Runtime",
+    open_session=open_session,
+    library="onnxruntime",
+    extra="onnx",
+    activations=activations,
+)

@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,15 +21,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.artifact import ConvertedModel, Port, read_manifest, write_artifact
+from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.record import Resources
-from edgecnn_targets import litert
-from edgecnn_targets.devices import Device, settings_of
+from edgecnn_targets.interface import Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage, settings_of
 from edgecnn_targets.process import run
-from edgecnn_targets.registry import Runtime, Say
-from edgecnn_targets.session import LayerCost, Op, Usage
+from edgecnn_targets.runtimes import litert
 
 VELA = (sys.executable, "-m", "ethosu.vela")
 TIMEOUT_S = 300.0
@@ -72,20 +70,15 @@ class Compilation:
     has_flash: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class VelaSession:
+class VelaSession(Session):
     """A compiled artifact; see ``Session``. It cannot be run."""
 
-    input: Port
-    output: Port
-    threads: int
-    ops: tuple[Op, ...]
-    findings: tuple[str, ...]
-    compilation: Compilation
-    arithmetic: str = "litert"
+    def __init__(self, description: Description, compilation: Compilation) -> None:
+        super().__init__(description)
+        self.compilation = compilation
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Nothing.
+        """Refuse: nothing is executed.
 
         Raises:
             UnsupportedError: always.
@@ -105,23 +98,13 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     original = litert.open_session(artifact, kernels="reference")
     made = _compile(device, artifact, original.ops)
     write(device, artifact, made, original)
-    ops = tuple(
-        Op(kind=op.kind, name=op.name, as_asked=op.name not in made.on_cpu, is_float=op.is_float) for op in original.ops
-    )
-    findings = _findings(device, made, ops)
-    return VelaSession(
-        input=original.input, output=original.output, threads=1, ops=ops, findings=findings, compilation=made
-    )
+    ops = tuple(replace(op, requested_kernels=op.name not in made.on_cpu) for op in original.ops)
+    return VelaSession(replace(original.description, ops=ops, findings=_findings(device, made, ops)), made)
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs Vela, or ``None`` when it is there."""
     return None if find_spec("ethosu") and runtime.missing() is None else "pip install 'edgecnn[npu]'"
-
-
-def setup(device: Device, say: Say) -> bool:
-    """Nothing: Vela is installed with this package's extra ``npu``."""
-    return False
 
 
 def measure(device: Device, session: VelaSession) -> Usage:
@@ -245,3 +228,13 @@ def _findings(device: Device, made: Compilation, ops: Sequence[Op]) -> tuple[str
         more = f"; and {len(outside) - 3} more" if len(outside) > 3 else ""
         said.append(f"the CPU runs {len(outside)} of {len(ops)} ops, which no cycle here counts ({why}{more})")
     return tuple(said)
+
+
+KIND = Kind(
+    figures=("cycles", "sram_kib", "flash_kib", "npu_coverage"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    layers=layers,
+    settings=Settings,
+)

@@ -7,25 +7,22 @@ instructions are counted by a plugin (``counter.c``), and the same artifact has 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
-from edgecnn_targets.devices import Device, settings_of
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.memory import Memory
-from edgecnn_targets.qemu import install
-from edgecnn_targets.qemu.prefixes import prefixes
-from edgecnn_targets.qemu.settings import Settings
-from edgecnn_targets.session import LayerCost, Session, Usage
-
-if TYPE_CHECKING:
-    from edgecnn_targets.registry import Runtime, Say
-    from edgecnn_targets.remote import Command, Opening, RemoteSession
+from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Say, Session, Usage, settings_of
+from edgecnn_targets.kinds.qemu import install
+from edgecnn_targets.kinds.qemu.prefixes import prefixes
+from edgecnn_targets.kinds.qemu.settings import Settings
+from edgecnn_targets.kinds.remote import Command, Opening, RemoteSession, Runner, kib, opening
+from edgecnn_targets.results import ResultCache
 
 RUNS = 2
 WARMUP = {"tflite": 1, "onnx": 3}  # ONNX Runtime plans its memory in the first inferences
@@ -38,7 +35,7 @@ library and hashes addresses, and the heap is not the same in both: measured up 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs what the device lacks to run that target, or ``None`` when it is ready."""
     ready = install.ready(device.name, settings_of(device, Settings))
-    return runtime.missing() if ready else f"edgecnn devices setup {device.name}"
+    return runtime.missing() if ready else device.setup_command
 
 
 def setup(device: Device, say: Say) -> bool:
@@ -52,10 +49,6 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     Raises:
         InputError: more than one thread: their instructions cannot be counted the same way twice.
     """
-    import os
-
-    from edgecnn_targets.remote import RemoteSession, opening
-
     if threads != 1:
         raise InputError(
             f"device {device.name!r} runs one thread, not --threads {threads}: its counts are of one thread"
@@ -70,7 +63,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
         kernels=kernels,
         vnni=settings.vnni,
         runners=min(4, os.cpu_count() or 1),
-        memory=Memory(repr(request).encode(), content, install.versions(device.name, settings)),
+        results=ResultCache(repr(request).encode(), content, install.versions(device.name, settings)),
     )
 
 
@@ -80,14 +73,12 @@ def measure(device: Device, session: Session) -> Usage:
     Raises:
         DeviceFault: it broke, or two equal inferences took too different numbers of instructions.
     """
-    from edgecnn_targets.remote import RemoteSession
-
     assert isinstance(session, RemoteSession)
     settings = settings_of(device, Settings)
-    known = session.memory.recall("inferences") if session.memory is not None else None
+    known = session.results.get("inferences") if session.results is not None else None
     found = json.loads(known) if known is not None else _inferences(device, session, settings)
-    if known is None and session.memory is not None:
-        session.memory.keep("inferences", json.dumps(found).encode())
+    if known is None and session.results is not None:
+        session.results.put("inferences", json.dumps(found).encode())
     counts = [line["instructions"] for line in found]
     apart = (max(counts) - min(counts)) / max(counts)
     if apart > SAME:
@@ -111,8 +102,6 @@ def _inferences(device: Device, session: RemoteSession, settings: Settings) -> l
 
 
 def _usage(settings: Settings, counted: Mapping[str, Any]) -> Usage:
-    from edgecnn_targets.remote import kib
-
     instructions, misses = counted["instructions"], counted["misses"]
     return Usage(
         latency=Latency(threads=1, instructions=instructions, runs=RUNS),
@@ -135,8 +124,6 @@ def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: 
     Raises:
         DeviceFault: it broke.
     """
-    from edgecnn_targets.remote import RemoteSession
-
     session = RemoteSession(command(device), artifact, runtime.target, kernels=settings_of(device, Settings).kernels)
     session.close()
     (line,) = _counts(device, [session.opening], session, runs=1, warmup=0, unseen=1, within_s=within_s)
@@ -151,8 +138,6 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
         UnsupportedError: the artifact is no ``.tflite`` file.
         DeviceFault: it broke.
     """
-    from edgecnn_targets.remote import RemoteSession
-
     if runtime.target != "tflite":
         raise UnsupportedError(f"device {device.name!r} says what each op costs of .tflite files, not of {artifact}")
     kernels = settings_of(device, Settings).kernels
@@ -178,8 +163,6 @@ def _counts(
 ) -> list[dict[str, Any]]:
     """Open files one after another in one emulator with the plugin; what it says of each counted inference, and how
     many bytes of the heap the network held. So many inferences of the first file come before the plugin looks on."""
-    from edgecnn_targets.remote import Runner
-
     image, heaps = fixed_input(session).tobytes(), []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "counts"
@@ -211,8 +194,6 @@ def _counts(
 
 def command(device: Device, *counting: str) -> Command:
     """How a runner is started on the device; with arguments of the plugin, one that counts."""
-    from edgecnn_targets.remote import Command
-
     settings = settings_of(device, Settings)
     plugin = None
     if counting:
@@ -221,3 +202,14 @@ def command(device: Device, *counting: str) -> Command:
         plugin = ",".join([str(library), f"yield={isa.sched_yield}", f"classes={isa.classes}", *counting])
     words, environment = install.emulation(device.name, settings, plugin)
     return Command(device=device.name, words=words, environment=environment)
+
+
+KIND = Kind(
+    figures=("accuracy", "instructions"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    setup=setup,
+    layers=layers,
+    settings=Settings,
+)

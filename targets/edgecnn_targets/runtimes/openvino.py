@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn_targets.saturation import can_saturate, has_vnni, warning
-from edgecnn_targets.session import Op
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn_targets.evaluate import nhwc
+from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
+from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
 
 KERNELS = ("fast", "exact")
 """``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
@@ -24,7 +25,7 @@ NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Transpose", 
 EDGES = ("FakeQuantize", "Subgraph")
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """An open ``.xml`` with its ``.bin``; see ``Session``.
 
     Args:
@@ -37,38 +38,29 @@ class OpenVinoSession:
         MissingDependencyError: OpenVINO is not installed.
     """
 
-    arithmetic = "openvino"
-
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
-        self.threads = threads
         compiled, weights = _compile(path, threads, kernels)
         for side, found in (("input", compiled.inputs), ("output", compiled.outputs)):
             if len(found) != 1:
                 raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
-        self.input, self.output = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
-        self.ops = _ops(compiled.get_runtime_model())
-        self.findings: tuple[str, ...] = ()
+        ops = _ops(compiled.get_runtime_model())
+        findings: tuple[str, ...] = ()
         if weights and in_float(kernels):
-            self.findings = (EXACT,)
-        elif can_saturate(weights, vnni=has_vnni()) and any(
-            op.kind in MULTIPLYING and not op.is_float for op in self.ops
-        ):
-            self.findings = (warning("OpenVINO"),)
+            findings = (EXACT,)
+        elif can_saturate(weights, vnni=has_vnni()) and any(op.kind in MULTIPLYING and not op.is_float for op in ops):
+            findings = (warning("OpenVINO"),)
+        source, result = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
+        described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
+        super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        expected = self.input.shape[1:]
-        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
-            got = f"{batch.dtype} {batch.shape[1:]}"
-            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for index in range(len(batch)):
-            fed = np.ascontiguousarray(batch[index : index + 1])
-            results[index : index + 1] = self._request.infer([fed], share_inputs=True, share_outputs=True)[0]
-        return results
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        fed = [np.ascontiguousarray(image)]
+        made: NDArray[Any] = self._request.infer(fed, share_inputs=True, share_outputs=True)[0]
+        return made
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OpenVinoSession:
@@ -98,7 +90,7 @@ def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[
     try:
         import openvino
     except ImportError:
-        raise MissingDependencyError("running OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
+        raise RUNTIME.absent() from None
     weights = path.with_suffix(".bin")
     for file in (path, weights):
         if not file.is_file():
@@ -139,5 +131,32 @@ def _ops(model: Any) -> tuple[Op, ...]:
         ]
         edge = kind in EDGES and ("Input" in sources or "Output" in targets)
         floats = precision in ("f32", "bf16", "f16") and kind not in NOT_COMPUTING
-        ops.append(Op(kind=kind, name=node.get_friendly_name(), as_asked=True, is_float=floats and not edge))
+        ops.append(Op(kind=kind, name=node.get_friendly_name(), requested_kernels=True, is_float=floats and not edge))
     return tuple(ops)
+
+
+def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+    """Return the real values of activations; see ``registry.activations``."""
+    import openvino
+
+    model = openvino.Core().read_model(str(path))
+    ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
+    wanted = {name: ops[f"{name}/quantized"] for name in parameters if f"{name}/quantized" in ops}
+    (result,) = model.get_results()
+    last = result.input_value(0).get_node().get_friendly_name()
+    wanted = {name: op for name, op in wanted.items() if op.get_friendly_name() != last}
+    count = len(model.outputs)
+    model.add_outputs([op.output(0) for op in wanted.values()])
+    compiled = openvino.Core().compile_model(model, "CPU", settings(1, kernels or "fast"))
+    results = compiled([np.ascontiguousarray(image.transpose(0, 3, 1, 2))])
+    return {name: nhwc(results[count + k]) for k, name in enumerate(wanted)}
+
+
+RUNTIME = Runtime(
+    target="openvino",
+    description="OpenVINO IR with FakeQuantize, run by the CPU plugin",
+    open_session=open_session,
+    library="openvino",
+    extra="openvino",
+    activations=activations,
+)

@@ -1,4 +1,4 @@
-"""What a device has answered before: the same artifact and input give the same bytes."""
+"""Results of devices, kept: the same artifact and input give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from edgecnn_targets.cache import REMEDY, cache_dir
 DIGEST = 64  # characters of SHA-256
 
 
-class Memory:
-    """Answers of one artifact on one device, in the cache, whole or not at all.
+class ResultCache:
+    """Results of one artifact on one device, in the cache, whole or not at all.
 
     Args:
-        parts: everything that decides the answers: the artifact, the runtime's settings, the versions of what runs it.
+        parts: everything that decides the results: the artifact, the runtime's settings, the versions of what runs it.
     """
 
     def __init__(self, *parts: bytes) -> None:
         self.folder: Path = cache_dir() / "results" / sha256(b"".join(sha256(part).encode() for part in parts))
         self._outputs: dict[str, bytes] | None = None
 
-    def recall(self, name: str) -> bytes | None:
-        """What ``keep`` kept under a name."""
+    def get(self, name: str) -> bytes | None:
+        """Return what ``put`` kept under a name, or ``None``."""
         place = self.folder / name
         return place.read_bytes() if place.is_file() else None
 
-    def keep(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes) -> None:
         """Keep something under a name.
 
         Raises:
@@ -37,13 +37,13 @@ class Memory:
         write_atomic(self.folder / name, content, remedy=REMEDY)
 
     def output(self, image: bytes) -> bytes | None:
-        """The output that this input had."""
+        """Return the output that this input had, or ``None``."""
         return self._known().get(sha256(image))
 
     def __len__(self) -> int:
         return len(self._known())
 
-    def learn(self, images: Iterable[bytes], outputs: Iterable[bytes]) -> None:
+    def put_outputs(self, images: Iterable[bytes], outputs: Iterable[bytes]) -> None:
         """Keep the outputs, all of one size, that these inputs had.
 
         Raises:
@@ -53,9 +53,9 @@ class Memory:
         self._known().update(found)
         content = b"".join(digest.encode() + output for digest, output in found.items())
         size = len(next(iter(found.values()), b""))
-        self.keep(f"{sha256(content)[:16]}.outputs", size.to_bytes(8, "little") + content)
+        self.put(f"{sha256(content)[:16]}.outputs", size.to_bytes(8, "little") + content)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remove all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 

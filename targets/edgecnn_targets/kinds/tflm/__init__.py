@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Resources
-from edgecnn_targets import litert, tflm_child
-from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input
+from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
+from edgecnn_targets.kinds.tflm import child
 from edgecnn_targets.process import run
-from edgecnn_targets.registry import Runtime
-from edgecnn_targets.session import Op, Usage
+from edgecnn_targets.runtimes import litert
 
 ARENA_BYTES = 64 << 20  # given to the interpreter, which says how much of it it takes
 START_S, IMAGE_S = 60.0, 60.0
@@ -35,41 +32,25 @@ HEAD = re.compile(r"Arena allocation head (\d+) bytes")
 UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TflmSession:
+class TflmSession(Session):
     """A file that TensorFlow Lite Micro takes; see ``Session``.
 
-    Attributes:
+    Args:
         path: the file.
+        original: the same file, open in LiteRT.
         arena_bytes: of the whole arena.
         activation_bytes: of the tensors in it; the rest is structs and what kernels keep.
     """
 
-    path: Path
-    arena_bytes: int
-    activation_bytes: int
-    input: Port
-    output: Port
-    ops: tuple[Op, ...]
-    findings: tuple[str, ...] = field(init=False)
-    threads: int = 1
-    arithmetic: str = "litert"
-
-    def __post_init__(self) -> None:
-        kinds = sorted({op.kind for op in self.ops})
-        memory = f"an arena of {self.arena_bytes:,} bytes, of them {self.activation_bytes:,} for activations"
+    def __init__(self, path: Path, original: Session, *, arena_bytes: int, activation_bytes: int) -> None:
+        kinds = sorted({op.kind for op in original.ops})
+        memory = f"an arena of {arena_bytes:,} bytes, of them {activation_bytes:,} for activations"
         said = f"{memory} (on a 64-bit machine); needs {len(kinds)} ops registered: {', '.join(kinds)}"
-        object.__setattr__(self, "findings", (said,))
+        super().__init__(replace(original.description, findings=(said,)))
+        self.path, self.arena_bytes, self.activation_bytes = path, arena_bytes, activation_bytes
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``.
-
-        Raises:
-            DeviceFault: the interpreter crashed or hung.
-        """
-        if batch.shape[1:] != self.input.shape[1:] or batch.dtype != self.input.dtype:
-            got, takes = f"{batch.dtype} {batch.shape[1:]}", f"{self.input.dtype} {self.input.shape[1:]}"
-            raise InputError(f"{self.path} takes {takes} per image, not {got}")
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.execute``."""
         return _interpret(self.path, batch)[0] if len(batch) else np.empty((0, *self.output.shape[1:]), np.int8)
 
 
@@ -94,24 +75,12 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     total, head = TOTAL.search(allocations), HEAD.search(allocations)
     if total is None or head is None:
         raise DeviceFault(f"TensorFlow Lite Micro did not say what memory it takes, but: {allocations[-200:]!r}")
-    return TflmSession(
-        path=artifact,
-        arena_bytes=int(total[1]),
-        activation_bytes=int(head[1]),
-        input=said.input,
-        output=said.output,
-        ops=said.ops,
-    )
+    return TflmSession(artifact, said, arena_bytes=int(total[1]), activation_bytes=int(head[1]))
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs the interpreter, or ``None`` when it is there."""
     return None if find_spec("tflite_micro") and runtime.missing() is None else "pip install 'edgecnn[mcu]'"
-
-
-def setup(device: Device, say: Callable[[str], None]) -> bool:
-    """Nothing: the interpreter is installed with this package's extra ``mcu``."""
-    return False
 
 
 def measure(device: Device, session: TflmSession) -> Usage:
@@ -130,6 +99,9 @@ def _interpret(path: Path, batch: NDArray[Any]) -> tuple[NDArray[Any], str]:
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(inputs, batch)
-        words = (sys.executable, str(tflm_child.__file__), path, inputs, outputs, str(ARENA_BYTES))
+        words = (sys.executable, str(child.__file__), path, inputs, outputs, str(ARENA_BYTES))
         said = run(words, timeout_s=START_S + IMAGE_S * len(batch))
         return np.load(outputs), said
+
+
+KIND = Kind(figures=("accuracy", "sram_kib", "flash_kib"), open_session=open_session, missing=missing, measure=measure)

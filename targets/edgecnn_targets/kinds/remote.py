@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.report.record import Resources
-from edgecnn_targets import litert, onnxruntime
 from edgecnn_targets.evaluate import timing
-from edgecnn_targets.memory import Memory
+from edgecnn_targets.interface import Description, Session, Usage
 from edgecnn_targets.process import how_it_ended, kill, last_output, start
-from edgecnn_targets.session import Description, Usage
+from edgecnn_targets.results import ResultCache
+from edgecnn_targets.runtimes import litert, onnxruntime
 
 CHUNK = 1 << 16
 
@@ -147,7 +147,7 @@ class Runner:
         raise DeviceFault(f"{self._command.device} {how}; its last output: {said}")
 
 
-class RemoteSession:
+class RemoteSession(Session):
     """An artifact open in runners; see ``Session``.
 
     Args:
@@ -158,7 +158,7 @@ class RemoteSession:
         kernels: as the target's own session takes them; ``None`` is the fastest.
         vnni: whether sums of bytes are exact there, see ``saturation``.
         runners: so many run side by side, each with its share of a batch.
-        memory: what it has answered before; with it, runners start only for what is not known yet.
+        results: what it has answered before; with it, runners start only for what is not known yet.
         notes: further findings.
 
     Raises:
@@ -177,40 +177,38 @@ class RemoteSession:
         kernels: str | None = None,
         vnni: bool = True,
         runners: int = 1,
-        memory: Memory | None = None,
+        results: ResultCache | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        self.threads, self.command, self.opening = threads, command, opening(path, target, threads, kernels)
-        self.notes, self.memory, self._count, self._recalled, self._ran = notes, memory, runners, 0, 0
+        self.command, self.opening = command, opening(path, target, threads, kernels)
+        self.notes, self.results, self._count, self._reused, self._ran = notes, results, runners, 0, 0
         self._runners: list[Runner] = []
         self._own: set[int] = set()  # hashes of what ran here in this session
         try:
             details, graph = self._opened()
-            self._said = _described(path, target, kernels, details, graph, vnni=vnni)
+            super().__init__(_described(path, target, kernels, details, graph, vnni=vnni), threads=threads)
         except BaseException:
             self.close()
             raise
-        self.input, self.output, self.ops = self._said.input, self._said.output, self._said.ops
-        self.arithmetic = self._said.arithmetic
 
     @property
     def findings(self) -> tuple[str, ...]:
         """See ``Session.findings``."""
-        said = (*self._said.findings, *self.notes)
-        if self.memory is None or not self._recalled:
+        said = (*self.description.findings, *self.notes)
+        if self.results is None or not self._reused:
             return said
-        counts = f"{self._recalled} of {self._recalled + self._ran}"
-        return (*said, f"{counts} outputs are of an earlier run, in {self.memory.folder}")
+        counts = f"{self._reused} of {self._reused + self._ran}"
+        return (*said, f"{counts} outputs are of an earlier run, in {self.results.folder}")
 
     def _opened(self) -> tuple[dict[str, Any], bytes]:
-        """Details and graph, from memory or from the device."""
-        known = self.memory.recall("opened") if self.memory is not None else None
+        """Details and graph, from the cache or from the device."""
+        known = self.results.get("opened") if self.results is not None else None
         if known is not None:
             head, _, graph = known.partition(b"\n")
             return json.loads(head), graph
         details, graph = self._start()
-        if self.memory is not None:
-            self.memory.keep("opened", json.dumps(details).encode() + b"\n" + graph)
+        if self.results is not None:
+            self.results.put("opened", json.dumps(details).encode() + b"\n" + graph)
         return details, graph
 
     def _start(self) -> tuple[dict[str, Any], bytes]:
@@ -220,24 +218,19 @@ class RemoteSession:
         first, *_ = [runner.answer() for runner in self._runners]
         return first
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``.
-
-        Raises:
-            DeviceFault: the device broke.
-        """
-        self._said.require(batch)
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.execute``."""
         fed = [image.tobytes() for image in batch]
-        made = {k: self.memory.output(image) for k, image in enumerate(fed)} if self.memory is not None else {}
+        made = {k: self.results.output(image) for k, image in enumerate(fed)} if self.results is not None else {}
         new = [k for k in range(len(fed)) if made.get(k) is None]
         earlier = [k for k in set(range(len(fed))) - set(new) if hash(fed[k]) not in self._own]
         self._own.update(hash(fed[k]) for k in new)
-        self._recalled, self._ran = self._recalled + len(earlier), self._ran + len(new)
+        self._reused, self._ran = self._reused + len(earlier), self._ran + len(new)
         if new:
             outputs = self._executed(batch[new])
             made |= dict(zip(new, outputs, strict=True))
-            if self.memory is not None:
-                self.memory.learn((fed[k] for k in new), outputs)
+            if self.results is not None:
+                self.results.put_outputs((fed[k] for k in new), outputs)
         whole = b"".join(made[k] or b"" for k in range(len(fed)))
         return np.frombuffer(whole, self.output.dtype).reshape(-1, *self.output.shape[1:])
 

@@ -11,24 +11,20 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, unknown
 from edgecnn.report.record import Latency, Resources
-from edgecnn_targets.c.host import require_fits
-from edgecnn_targets.c.network import Network, read_network
-from edgecnn_targets.cortex_m import toolchain
-from edgecnn_targets.cortex_m.toolchain import Settings
-from edgecnn_targets.devices import Device, settings_of
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.registry import Runtime
-from edgecnn_targets.session import LayerCost, Op, Usage
+from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage, settings_of
+from edgecnn_targets.kinds.cortex_m import toolchain
+from edgecnn_targets.kinds.cortex_m.toolchain import Settings
+from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
 
 __all__ = ["Settings", "layers", "measure", "missing", "open_session", "setup"]
 SHIFT = 4  # an instruction takes 2**SHIFT ns of emulated time: some 2 ticks of the counter make it, at 25 MHz
@@ -37,37 +33,26 @@ EMULATORS = 4  # at a time, at most
 COST = np.dtype([("ticks", "<u8"), ("flash", "<u8"), ("ram", "<u8"), ("stack", "<u8")])
 
 
-@dataclass(frozen=True, kw_only=True)
-class CortexMSession:
+class CortexMSession(Session):
     """A network compiled for a board; see ``Session``.
 
-    Attributes:
+    Args:
         network: its files.
         settings: the board.
         image: an ELF file.
+        findings: see ``Session.findings``.
     """
 
-    network: Network
-    settings: Settings
-    image: bytes = field(repr=False)
-    findings: tuple[str, ...]
-    threads: int = 1
-    arithmetic: str = "litert"
-    ops: tuple[Op, ...] = field(init=False)
-    input: Port = field(init=False)
-    output: Port = field(init=False)
+    def __init__(self, network: CNetwork, settings: Settings, image: bytes, findings: tuple[str, ...]) -> None:
+        super().__init__(replace(network.description, findings=findings))
+        self.network, self.settings, self.image = network, settings, image
 
-    def __post_init__(self) -> None:
-        for name in ("ops", "input", "output"):
-            object.__setattr__(self, name, getattr(self.network, name))
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``: several emulators share the batch.
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.execute``: several emulators share the batch.
 
         Raises:
             DeviceFault: an emulator crashed, hung, or left not every output.
         """
-        require_fits(self.network, batch)
         parts = [part for part in np.array_split(batch, min(EMULATORS, os.cpu_count() or 1)) if len(part)]
         with ThreadPoolExecutor(max(len(parts), 1)) as pool:
             made = list(pool.map(lambda part: emulate(self, self.image, part)[0], parts))
@@ -94,12 +79,12 @@ def open_session(
     version = toolchain.call(toolchain.COMPILER, "-dumpversion", timeout_s=START_S).strip()
     flags = " ".join(("-O3", *settings.flags))
     built = f"built by {toolchain.COMPILER} {version} with {flags}; counts are of instructions, not of cycles"
-    return CortexMSession(network=network, settings=settings, image=image, findings=(built,))
+    return CortexMSession(network, settings, image, (built,))
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that sets the device up, or ``None`` when it is ready."""
-    return None if toolchain.ready() else f"edgecnn devices setup {device.name}"
+    return None if toolchain.ready() else device.setup_command
 
 
 def setup(device: Device, say: Callable[[str], None]) -> bool:
@@ -168,3 +153,14 @@ def emulate(session: CortexMSession, image: bytes, batch: NDArray[Any]) -> tuple
     found = np.frombuffer(records, record)
     made = np.frombuffer(outputs, np.int8).reshape(len(batch), *session.output.shape[1:])
     return made, found["cost"], found["marks"]
+
+
+KIND = Kind(
+    figures=("accuracy", "instructions", "sram_kib", "flash_kib"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    setup=setup,
+    layers=layers,
+    settings=Settings,
+)

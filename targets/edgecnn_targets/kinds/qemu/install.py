@@ -21,12 +21,12 @@ from pathlib import Path
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.files import sha256
 from edgecnn.progress import filling
-from edgecnn_targets import runner
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import PACKAGES, PATIENCE_S, library_path, require, tool, unpack
+from edgecnn_targets.kinds.qemu.architectures import Architecture
+from edgecnn_targets.kinds.qemu.settings import Settings
 from edgecnn_targets.process import run
-from edgecnn_targets.qemu.architectures import Architecture
-from edgecnn_targets.qemu.settings import Settings
+from edgecnn_targets.runtimes import runner
 
 Say = Callable[[str], None]
 SITE, RUNNER, PYTHON, PLUGIN = "site", "edgecnn/runner.py", "python3.11", "counter.so"
@@ -127,7 +127,7 @@ def setup(name: str, settings: Settings, say: Say) -> bool:
             say(f"{name}: {what}")
             work(place)
 
-        ensure(tree, told)
+        ensure(tree, told, say)
 
     build(emulator_tree(), f"the emulator ({isa.emulator})", lambda place: _emulator(place, say))
     build(plugin_tree(), "the counting plugin", _plugin)

@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
-from edgecnn_targets.c.network import Network
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import library_path, unpack
 from edgecnn_targets.process import run
+from edgecnn_targets.runtimes.c.cnetwork import CNetwork
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 PACKAGES = {COMPILER: "gcc-arm-none-eabi", EMULATOR: "qemu-system-arm"}
@@ -76,7 +76,7 @@ def setup(say: Callable[[str], None]) -> bool:
 
         return fill
 
-    built = [ensure(f"cortex-m/{tool}", build(tool)) for tool in PACKAGES]
+    built = [ensure(f"cortex-m/{tool}", build(tool), say) for tool in PACKAGES]
     return any(built)
 
 
@@ -94,7 +94,7 @@ def call(tool: str, *words: str | Path, timeout_s: float, cwd: Path | None = Non
     return run([place / "usr/bin" / tool, *words], timeout_s=timeout_s, cwd=cwd, environment=environment)
 
 
-def build(network: Network, settings: Settings, *, marking: bool = False) -> bytes:
+def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> bytes:
     """Compile a network and the harness into an image for a board, an ELF file.
 
     Args:
@@ -132,7 +132,7 @@ def build(network: Network, settings: Settings, *, marking: bool = False) -> byt
             ) from None
 
 
-def _harness(network: Network) -> str:
+def _harness(network: CNetwork) -> str:
     function = network.function.removesuffix("_invoke")
     return (
         f'#include "{network.header.name}"\n'
@@ -145,9 +145,9 @@ def _harness(network: Network) -> str:
     )
 
 
-def marks_of(network: Network) -> int:
+def marks_of(network: CNetwork) -> int:
     """How many times the harness notes: one before each op, and the end."""
-    return len(network.ops) + 1
+    return len(network.description.ops) + 1
 
 
 def _memory(settings: Settings) -> str:

@@ -12,12 +12,10 @@ from edgecnn.errors import MissingDependencyError
 from edgecnn.files import sha256
 from edgecnn.progress import filling
 from edgecnn_targets.cache import cache_dir, ensure
-from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input
+from edgecnn_targets.interface import Device, Kind, Runtime, Say, Usage
+from edgecnn_targets.kinds.remote import Command, RemoteSession
 from edgecnn_targets.process import run
-from edgecnn_targets.registry import Runtime, Say
-from edgecnn_targets.remote import Command, RemoteSession
-from edgecnn_targets.session import Usage
 
 FILES = ("package.json", "package-lock.json", "runner.mjs")
 INSTALL_NODE = "apt-get install nodejs npm"
@@ -49,7 +47,7 @@ def missing(device: Device, runtime: Runtime) -> str | None:
     """The command that installs Node or prepares the device, or ``None`` when it is ready."""
     if shutil.which("node") is None:
         return INSTALL_NODE
-    return runtime.missing() or (None if folder().is_dir() else f"edgecnn devices setup {device.name}")
+    return runtime.missing() or (None if folder().is_dir() else device.setup_command)
 
 
 def setup(device: Device, say: Say) -> bool:
@@ -70,7 +68,7 @@ def setup(device: Device, say: Say) -> bool:
         with filling(place, "packages"):
             run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], timeout_s=INSTALL_S, cwd=place)
 
-    return ensure(folder().name, build)
+    return ensure(folder().name, build, say)
 
 
 def measure(device: Device, session: RemoteSession) -> Usage:
@@ -80,3 +78,6 @@ def measure(device: Device, session: RemoteSession) -> Usage:
         DeviceFault: Node broke.
     """
     return session.time(fixed_input(session), warmup=10, runs=50)
+
+
+KIND = Kind(figures=("accuracy", "latency"), open_session=open_session, missing=missing, measure=measure, setup=setup)

@@ -1,4 +1,4 @@
-"""What a C network that `edgecnn export` wrote says of itself: its header, and the records in its source."""
+"""Read the C network that `edgecnn export` wrote: its header, and the records in its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError
-from edgecnn_targets.session import Op
+from edgecnn_targets.interface import Description, Op
 
 FIELD = re.compile(
     r"#define (\w+)_(INPUT|OUTPUT|ARENA)_(SIZE|SCALE|ZERO_POINT|BYTES) ([-\w.+]+)(?: /\* ([\dx ]+) \*/)?"
@@ -20,26 +20,22 @@ FIELD = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class CNetwork:
     """A C network.
 
     Attributes:
         source: ``NAME.c``.
         prefix: of its macros.
         function: of one inference.
-        input: how to feed it.
-        output: how to read it.
+        description: its input, output and ops.
         arena_bytes: of its static arena.
-        ops: in execution order.
     """
 
     source: Path
     prefix: str
     function: str
-    input: Port
-    output: Port
+    description: Description
     arena_bytes: int
-    ops: tuple[Op, ...]
 
     @property
     def header(self) -> Path:
@@ -47,7 +43,7 @@ class Network:
         return self.source.with_suffix(".h")
 
 
-def read_network(source: Path) -> Network:
+def read_network(source: Path) -> CNetwork:
     """Read ``NAME.c`` and the header beside it.
 
     Raises:
@@ -57,15 +53,14 @@ def read_network(source: Path) -> Network:
         header, code = source.with_suffix(".h").read_text("utf-8"), source.read_text("utf-8")
         fields = {(side, what): (prefix, value, shape) for prefix, side, what, value, shape in FIELD.findall(header)}
         function = re.findall(r"^void (\w+)\(const int8_t \*input, int8_t \*output\);", header, re.MULTILINE)[0]
-        ops = [json.loads(record) for record in re.findall(r"^  /\* (\{\"op\".*\}) \*/$", code, re.MULTILINE)]
-        return Network(
+        records = map(json.loads, re.findall(r"^  /\* (\{\"op\".*\}) \*/$", code, re.MULTILINE))
+        ops = tuple(Op(kind=r["op"], name=r["name"], requested_kernels=True, is_float=False) for r in records)
+        return CNetwork(
             source=source,
             prefix=fields["INPUT", "SIZE"][0],
             function=function,
-            input=_port(fields, "INPUT"),
-            output=_port(fields, "OUTPUT"),
+            description=Description(input=_port(fields, "INPUT"), output=_port(fields, "OUTPUT"), ops=ops),
             arena_bytes=int(fields["ARENA", "BYTES"][1]),
-            ops=tuple(Op(kind=op["op"], name=op["name"], as_asked=True, is_float=False) for op in ops),
         )
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}; give the .c file of an export") from None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgecnn.errors import InputError, unknown
-from edgecnn_targets.qemu.architectures import ARCHITECTURES, Architecture
+from edgecnn_targets.kinds.qemu.architectures import ARCHITECTURES, Architecture
 
 LINE = 64  # bytes, of every cache here
 

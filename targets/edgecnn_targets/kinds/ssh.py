@@ -19,14 +19,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
-from edgecnn_targets.devices import Device
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.memory import Memory
-from edgecnn_targets.registry import Runtime, Say
-from edgecnn_targets.remote import Command, RemoteSession
-from edgecnn_targets.session import Op, Usage
+from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
+from edgecnn_targets.kinds.remote import Command, RemoteSession
+from edgecnn_targets.results import ResultCache
+from edgecnn_targets.runtimes import runner
 
 OPEN_S = 180.0
 """Seconds for connecting, starting Python there, and sending and opening the artifact."""
@@ -34,7 +32,7 @@ CONNECT_S, ALIVE_S, ALIVE_COUNT = 20, 10, 6
 """Seconds that connecting may take; then, how often the client asks whether the board is there, and how often it may
 fail to answer before the connection counts as broken."""
 LIBRARIES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
-RUNNER = Path(__file__).with_name("runner.py")
+RUNNER = Path(runner.__file__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,54 +87,22 @@ def parse(name: str) -> Address:
     return Address(name=name, host=host, user=parts.username, port=port)
 
 
-class SshSession:
+class SshSession(Session):
     """An artifact open on a board; see ``Session``. What the board answered is kept until ``measure`` ends well."""
 
-    def __init__(self, remote: RemoteSession, kept: Memory) -> None:
+    def __init__(self, remote: RemoteSession, kept: ResultCache) -> None:
+        super().__init__(remote.description, threads=remote.threads)
         self.remote, self._kept = remote, kept
         self._before, self.done = len(kept), False
 
     @property
-    def input(self) -> Port:
-        """See ``Session``."""
-        return self.remote.input
-
-    @property
-    def output(self) -> Port:
-        """See ``Session``."""
-        return self.remote.output
-
-    @property
-    def threads(self) -> int:
-        """See ``Session``."""
-        return self.remote.threads
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """See ``Session``."""
-        return self.remote.ops
-
-    @property
-    def arithmetic(self) -> str:
-        """See ``Session.arithmetic``."""
-        return self.remote.arithmetic
-
-    @property
     def findings(self) -> tuple[str, ...]:
-        """See ``Session``."""
+        """See ``Session.findings``."""
         resumed = (f"went on after a run that broke: {self._before} images were done already",) if self._before else ()
         return (*self.remote.findings, *resumed)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``; an image that the board has answered already is not run again.
-
-        Raises:
-            DeviceFault: the connection broke.
-        """
-        made = [self._run(batch[k : k + 1]) for k in range(len(batch))]
-        return np.frombuffer(b"".join(made), self.output.dtype).reshape(-1, *self.output.shape[1:])
-
-    def _run(self, image: NDArray[Any]) -> bytes:
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``; an image that the board has answered already is not run again."""
         fed = image.tobytes()
         output = self._kept.output(fed)
         if output is None:
@@ -144,18 +110,18 @@ class SshSession:
                 output = self.remote.run(image).tobytes()
             except DeviceFault as fault:
                 raise self.broken(fault) from None
-            self._kept.learn([fed], [output])
-        return output
+            self._kept.put_outputs([fed], [output])
+        return np.frombuffer(output, self.output.dtype).reshape(self.output.shape)
 
     def broken(self, fault: DeviceFault) -> DeviceFault:
-        """What to say of a connection that broke in the middle."""
+        """Return the error for a connection that broke in the middle."""
         return DeviceFault(f"{fault}; {len(self._kept)} images are done and kept: the same command goes on from there")
 
     def close(self) -> None:
         """End the connection, and the runner with it."""
         self.remote.close()
         if self.done:
-            self._kept.forget()
+            self._kept.clear()
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> SshSession:
@@ -173,7 +139,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     except (DeviceFault, UnsupportedError) as error:
         _explain(address, runtime.target, error)
     request, content = remote.opening
-    return SshSession(remote, Memory(device.name.encode(), repr(request).encode(), content, RUNNER.read_bytes()))
+    return SshSession(remote, ResultCache(device.name.encode(), repr(request).encode(), content, RUNNER.read_bytes()))
 
 
 def words(address: Address) -> tuple[str, ...]:
@@ -185,8 +151,8 @@ def words(address: Address) -> tuple[str, ...]:
         "ServerAliveInterval": ALIVE_S,
         "ServerAliveCountMax": ALIVE_COUNT,
     }
-    runner = base64.b64encode(zlib.compress(RUNNER.read_bytes(), 9)).decode()
-    python = f'import base64, zlib; exec(zlib.decompress(base64.b64decode("{runner}")))'
+    source = base64.b64encode(zlib.compress(RUNNER.read_bytes(), 9)).decode()
+    python = f'import base64, zlib; exec(zlib.decompress(base64.b64decode("{source}")))'
     given = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     return ("ssh", "-T", *given, *address.words, f"exec python3 -u -c '{python}'")
 
@@ -199,11 +165,6 @@ def missing(device: Device, runtime: Runtime) -> str | None:
     """
     parse(device.name)
     return None if shutil.which("ssh") else "apt-get install openssh-client"
-
-
-def setup(device: Device, say: Say) -> bool:
-    """Nothing: a board is set up by who owns it."""
-    return False
 
 
 def measure(device: Device, session: SshSession) -> Usage:
@@ -230,7 +191,7 @@ _FAULTS = (
     (r"Host key verification failed", "its host key is not known here; compare and accept it by hand: {by_hand}"),
     (r"Permission denied", "it takes none of your keys; install one there: ssh-copy-id, then try {by_hand}"),
 )
-"""What the client says, to what it means."""
+"""Pattern in what the client says, to what it means."""
 
 
 def _explain(address: Address, target: str, error: DeviceFault | UnsupportedError) -> NoReturn:
@@ -246,3 +207,13 @@ def _explain(address: Address, target: str, error: DeviceFault | UnsupportedErro
         if isinstance(error, DeviceFault) and re.search(pattern, said):
             raise DeviceFault(f"{address.name}: {meaning.format(by_hand=address.by_hand)}") from None
     raise error
+
+
+KIND = Kind(
+    figures=("accuracy", "latency"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    address={"description": "a machine reached by SSH", "targets": ["tflite", "onnx"], "onnx_activations": "int8"},
+    elsewhere=True,
+)

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
-from edgecnn_targets.runner import litert_details
-from edgecnn_targets.session import Description, Op
+from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn_targets.evaluate import dequantize
+from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
+from edgecnn_targets.runtimes.runner import litert_details
 
 Details = Mapping[str, Any]
 
@@ -28,7 +30,7 @@ and LiteRT's own optimised kernels."""
 _STDERR = threading.Lock()
 
 
-class LiteRtSession:
+class LiteRtSession(Session):
     """An open ``.tflite`` file; see ``Session``.
 
     Args:
@@ -45,23 +47,17 @@ class LiteRtSession:
     def __init__(self, path: Path, *, threads: int = 1, kernels: str = "xnnpack") -> None:
         if kernels not in RESOLVERS:
             raise InputError(unknown("kernels", kernels, RESOLVERS))
-        self.threads = threads
         self._interpreter = interpreter(path, threads, kernels)
         details = litert_details(self._interpreter)
-        self._said = describe(path, details, kernels=kernels)
-        self.input, self.output = self._said.input, self._said.output
-        self.ops, self.findings, self.arithmetic = self._said.ops, self._said.findings, self._said.arithmetic
+        super().__init__(describe(path, details, kernels=kernels), threads=threads)
         self._feed, self._fetch = (details[side][0]["index"] for side in ("inputs", "outputs"))
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.run``."""
-        self._said.require(batch)
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for index in range(len(batch)):
-            self._interpreter.set_tensor(self._feed, batch[index : index + 1])
-            self._interpreter.invoke()
-            results[index : index + 1] = self._interpreter.get_tensor(self._fetch)
-        return results
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.infer``."""
+        self._interpreter.set_tensor(self._feed, image)
+        self._interpreter.invoke()
+        made: NDArray[Any] = self._interpreter.get_tensor(self._fetch)
+        return made
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> LiteRtSession:
@@ -74,7 +70,7 @@ def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
-        raise MissingDependencyError("running a .tflite file needs LiteRT: pip install 'edgecnn[tflite]'") from None
+        raise RUNTIME.absent() from None
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the .tflite file that `edgecnn export` wrote")
     try:
@@ -179,7 +175,7 @@ def _ops(details: Details, *, delegated: bool) -> tuple[Op, ...]:
         Op(
             kind=node["op_name"],
             name=names.get(node["outputs"][0], ""),
-            as_asked=not delegated or node["index"] in inside,
+            requested_kernels=not delegated or node["index"] in inside,
             is_float=_is_float(node, edges),
         )
         for node in nodes
@@ -200,7 +196,7 @@ def _findings(path: Path, ops: tuple[Op, ...], wide: set[str]) -> Iterator[str]:
     Raises:
         UnsupportedError: it runs none of the ops, though it has kernels for some.
     """
-    outside = [op for op in ops if not op.as_asked]
+    outside = [op for op in ops if not op.requested_kernels]
     unasked = [op for op in outside if op.name not in wide]
     expected = len(outside) - len(unasked)
     if unasked and len(outside) == len(ops):
@@ -219,3 +215,27 @@ def _is_float(node: Details, edges: set[int]) -> bool:
     if node["op_name"] in ("QUANTIZE", "DEQUANTIZE") and edges & {node["inputs"][0], node["outputs"][0]}:
         return False
     return any(name.startswith("float") for name in (*node["operand_types"], *node["result_types"]))
+
+
+def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+    """Return the real values of activations; see ``registry.activations``."""
+    port = open_session(path, kernels=kernels).input
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it costs memory
+        opened = interpreter(path, 1, kernels or "xnnpack", keep=True)
+    opened.set_tensor(opened.get_input_details()[0]["index"], port.encode(image))
+    opened.invoke()
+    places = {detail["name"]: detail["index"] for detail in opened.get_tensor_details()}
+    made = {name: opened.get_tensor(places[name]) for name in parameters if name in places}
+    return {name: dequantize(values, parameters[name]) for name, values in made.items()}
+
+
+RUNTIME = Runtime(
+    target="tflite",
+    description="TensorFlow Lite flatbuffer, run by LiteRT",
+    open_session=open_session,
+    library="ai_edge_litert",
+    extra="tflite",
+    activations=activations,
+    exact="xnnpack",
+)

@@ -1,0 +1,357 @@
+"""What runtimes, kinds of device and devices are: the types that a plugin uses.
+
+A runtime executes the artifacts of one format. A kind is how devices run artifacts: in this process, in an emulator, by
+SSH. A device is data, one TOML file. Both open sessions: a session is one open artifact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import PRECISIONS, Port
+from edgecnn.errors import InputError, MissingDependencyError, unknown
+from edgecnn.plugins import INTERFACE
+from edgecnn.report.record import Latency, Resources
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+"""Takes one line of progress for the person at the terminal."""
+Parameters = Mapping[str, tuple[float, int]]
+"""Tensor name to the scale and the int8 zero point of an activation."""
+Activations = dict[str, NDArray[np.float32]]
+"""Tensor name to real values, NHWC or NC."""
+
+FIGURES = ("accuracy", "latency", "instructions", "cycles", "sram_kib", "flash_kib", "npu_coverage")
+"""What a kind of device can measure: ``accuracy`` by executing artifacts, ``latency`` by a clock on the wall, the rest
+by counting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operation of an open artifact, as the runtime sees it.
+
+    Attributes:
+        kind: the format's name of the op, ``CONV_2D``.
+        name: of the tensor it makes.
+        requested_kernels: whether the kernels that were requested run it, and no others took its place.
+        is_float: whether it computes in floating point.
+    """
+
+    kind: str
+    name: str
+    requested_kernels: bool
+    is_float: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one inference costs on a device, after a warm-up."""
+
+    latency: Latency = field(default_factory=Latency)
+    resources: Resources = field(default_factory=Resources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """What one op costs on a device; ``None`` where the device does not say.
+
+    Attributes:
+        op: the format's name of the op.
+        name: of the tensor it makes.
+        instructions: of the core.
+        cycles: of the core or the NPU.
+        place: what runs it, ``CPU`` or ``NPU``.
+    """
+
+    op: str
+    name: str
+    instructions: int | None = None
+    cycles: int | None = None
+    place: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What an open artifact says of itself.
+
+    Attributes:
+        input: how to feed it.
+        output: how to read it.
+        ops: its operations, in execution order.
+        findings: what a user should know about how it runs here, one line each.
+        arithmetic: whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``.
+    """
+
+    input: Port
+    output: Port
+    ops: tuple[Op, ...]
+    findings: tuple[str, ...] = ()
+    arithmetic: str = "litert"
+
+    def require(self, batch: NDArray[Any]) -> None:
+        """Check that the input takes a batch.
+
+        Raises:
+            InputError: the type or the shape is another.
+        """
+        expected = self.input.shape[1:]
+        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
+            got = f"{batch.dtype} {batch.shape[1:]}"
+            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
+
+
+class Session:
+    """One open artifact. Its ports are read from the artifact itself, so a file without a manifest runs too.
+
+    Args:
+        description: what the artifact says of itself.
+        threads: of the runtime.
+    """
+
+    def __init__(self, description: Description, *, threads: int = 1) -> None:
+        self.description, self.threads = description, threads
+        self.input, self.output, self.ops = description.input, description.output, description.ops
+        self.arithmetic = description.arithmetic
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Return what a user should know about how it runs here, one line each."""
+        return self.description.findings
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Execute; every image is its own inference.
+
+        Args:
+            batch: ``(n, ...)`` in the input port's dtype and layout.
+
+        Returns:
+            ``(n, ...)`` in the output port's dtype and layout.
+
+        Raises:
+            InputError: the batch has another dtype or shape.
+            DeviceFault: the device broke.
+        """
+        self.description.require(batch)
+        return self.execute(batch)
+
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Execute a batch that fits; by default, one inference after another."""
+        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
+        for k in range(len(batch)):
+            results[k : k + 1] = self.infer(batch[k : k + 1])
+        return results
+
+    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Execute one image, ``(1, ...)``."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what the session holds: a process, a connection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What executes the artifacts of one format: an entry point of ``edgecnn.runtimes``, named as the target.
+
+    Attributes:
+        target: the format.
+        description: one line for ``edgecnn targets``.
+        open_session: opens an artifact in this process: ``(path, *, threads, kernels) -> Session``.
+        library: the import name that writing and running artifacts needs, or ``None``.
+        extra: the extra of edgecnn that installs the library.
+        needs: returns the command that installs what else running artifacts here needs, or ``None`` when it is there.
+        activations: returns what an int8 artifact computes inside:
+            ``(path, image, parameters, kernels) -> Activations``; ``None`` where the runtime does not tell.
+        exact: its kernels whose sums are exact on every CPU, a name that ``open_session`` takes.
+        interface: version of this interface that it is written for.
+    """
+
+    target: str
+    description: str
+    open_session: Callable[..., Session]
+    library: str | None = None
+    extra: str | None = None
+    needs: Callable[[], str | None] | None = None
+    activations: Callable[[Path, NDArray[np.float32], Parameters, str | None], Activations] | None = None
+    exact: str = "exact"
+    interface: int = INTERFACE
+
+    def missing(self) -> str | None:
+        """Return the command that installs the library, or ``None`` when it is there."""
+        present = self.library is None or find_spec(self.library)
+        return None if present else f"pip install 'edgecnn[{self.extra}]'"
+
+    def absent(self) -> MissingDependencyError:
+        """Return the error for a library that cannot be imported."""
+        return MissingDependencyError(
+            f"{self.target} artifacts need {self.library} to run: pip install 'edgecnn[{self.extra}]'"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceLimits:
+    """What a device has and takes. What has a number is a check wherever the user does not give another.
+
+    Attributes:
+        sram_kib: memory for activations and the runtime's state, in KiB; ``None`` where there is plenty.
+        flash_kib: memory for weights and code, in KiB; ``None`` where there is plenty.
+        precisions: of artifacts, of ``artifact.PRECISIONS``.
+        ops: the format's names of the ops that it runs, ``CONV_2D``; empty: every op.
+        npu_coverage: percent of the ops that its NPU must run; ``None`` where it has none.
+    """
+
+    sram_kib: float | None = None
+    flash_kib: float | None = None
+    precisions: tuple[str, ...] = PRECISIONS
+    ops: tuple[str, ...] = ()
+    npu_coverage: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precisions", tuple(self.precisions))
+        object.__setattr__(self, "ops", tuple(self.ops))
+        for name in self.precisions:
+            if name not in PRECISIONS:
+                raise InputError(unknown("precision", name, PRECISIONS))
+        for name in ("sram_kib", "flash_kib", "npu_coverage"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}; it must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """How far an int8 artifact's outputs may be from others'; a target that is not there has no bound.
+
+    Attributes:
+        host_lsb: target to LSB from the same artifact's on this machine; 0 where they must be equal bit for bit.
+        oracle_lsb: target to LSB from the oracle's, rounded as the runtime there rounds.
+        host_agreement: target to the percentage of images on which both must pick the same class.
+    """
+
+    host_lsb: Mapping[str, int] = field(default_factory=dict)
+    oracle_lsb: Mapping[str, int] = field(default_factory=dict)
+    host_agreement: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, bounds in vars(self).items():
+            if not isinstance(bounds, Mapping) or not all(isinstance(v, int | float) for v in bounds.values()):
+                raise InputError(f"{name} is {bounds!r}; give a number for each target: {{ tflite = 0 }}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where an artifact runs.
+
+    Attributes:
+        name: of its file without ``.toml``, or its address.
+        kind: how it runs artifacts, an entry point of ``edgecnn.device_kinds``.
+        description: one line for ``edgecnn devices``.
+        targets: formats it takes.
+        onnx_activations: ``uint8`` or ``int8``: how ONNX Runtime there wants an int8 file's activations. x86 multiplies
+            unsigned by signed bytes; Arm signed by signed.
+        limits: what it has and takes.
+        tolerances: how far its results may be from others'.
+        settings: what its kind alone understands; the kind's ``settings`` validates them (``settings_of``).
+        option: what ``--device`` takes for it: the name, or the path of the user's own file.
+    """
+
+    name: str
+    kind: str
+    description: str
+    targets: tuple[str, ...]
+    onnx_activations: str = "uint8"
+    limits: DeviceLimits = DeviceLimits()
+    tolerances: Tolerances = Tolerances()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    option: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "option", self.option or self.name)
+        if not all(isinstance(word, str) for word in (self.kind, self.description, *self.targets)):
+            raise InputError(f"device {self.name}: its kind, description and targets are not all strings")
+        if self.onnx_activations not in ("uint8", "int8"):
+            raise InputError(unknown("onnx_activations", self.onnx_activations, ("uint8", "int8")))
+
+    @property
+    def setup_command(self) -> str:
+        """The command that sets it up."""
+        return f"edgecnn devices setup {self.option}"
+
+
+def settings_of(device: Device, kind: type[T]) -> T:
+    """Return the device's settings as its kind's frozen dataclass.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value is not allowed.
+    """
+    fields = [f for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+    names = [f.name for f in fields]
+    for name in device.settings:
+        if name not in names:
+            raise InputError(f"device {device.name}: {unknown('setting', name, names or ['none'])}")
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in device.settings]
+    if missing:
+        raise InputError(f"device {device.name} lacks the settings {', '.join(missing)}")
+    return kind(**device.settings)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of a kind that has none."""
+
+
+def _needs_no_setup(device: Device, say: Say) -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How devices run artifacts: an entry point of ``edgecnn.device_kinds``.
+
+    Any of its functions may raise ``DeviceFault``: the device broke.
+
+    Attributes:
+        figures: of ``FIGURES``. Without ``accuracy``, its sessions are never run. With ``latency``, nothing else runs
+            here while it measures.
+        open_session: opens an artifact there: ``(device, runtime, path, *, threads, kernels) -> Session``.
+        missing: returns the command that installs what the device lacks to run that runtime's artifacts, or ``None``
+            when it is ready.
+        measure: returns what one inference costs there after a warm-up; the session is one of ``open_session``.
+        setup: installs what the device lacks, in ``cache.cache_dir()``, and returns whether anything was done. A second
+            call does nothing.
+        layers: returns what each op of an artifact costs, in execution order; ``None`` where the kind does not know.
+        settings: the frozen dataclass that validates ``[settings]`` of a device.
+        address: what a file would say of a device that is an address, ``KIND://…``, and has no file; ``None`` where
+            every device has a file.
+        elsewhere: it runs on another machine, whose clock measures: others may run here meanwhile.
+        interface: version of this interface that it is written for.
+    """
+
+    figures: tuple[str, ...]
+    open_session: Callable[..., Session]
+    missing: Callable[[Device, Runtime], str | None]
+    measure: Callable[[Device, Any], Usage]
+    setup: Callable[[Device, Say], bool] = _needs_no_setup
+    layers: Callable[[Device, Runtime, Path], list[LayerCost]] | None = None
+    settings: type = NoSettings
+    address: Mapping[str, Any] | None = None
+    elsewhere: bool = False
+    interface: int = INTERFACE
+
+    def __post_init__(self) -> None:
+        for figure in self.figures:
+            if figure not in FIGURES:
+                raise InputError(unknown("figure", figure, FIGURES))

@@ -1,0 +1,1 @@
+"""How devices run artifacts: one module per kind of device."""

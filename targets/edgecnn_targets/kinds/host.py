@@ -1,0 +1,26 @@
+"""Devices of kind ``host``: the runtime is a library in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecnn_targets.evaluate import latency
+from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
+
+
+def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> Session:
+    """Open an artifact in this process."""
+    return runtime.open_session(artifact, threads=threads, kernels=kernels)
+
+
+def missing(device: Device, runtime: Runtime) -> str | None:
+    """Return the command that installs the runtime, or ``None`` when it is ready."""
+    return runtime.missing() or (runtime.needs() if runtime.needs is not None else None)
+
+
+def measure(device: Device, session: Session) -> Usage:
+    """Return wall-clock time."""
+    return Usage(latency=latency(session))
+
+
+KIND = Kind(figures=("accuracy", "latency"), open_session=open_session, missing=missing, measure=measure)

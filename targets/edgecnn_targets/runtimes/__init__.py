@@ -1,0 +1,1 @@
+"""What executes artifacts: one module per runtime."""

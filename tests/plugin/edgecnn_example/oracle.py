@@ -1,0 +1,71 @@
+"""A format and its runtime: an int8 graph in one file, executed by the oracle, in numpy alone."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Port
+from edgecnn.errors import InputError, unknown
+from edgecnn.graph.ir import Graph
+from edgecnn.graph.oracle import run
+from edgecnn.graph.serialize import load, save
+from edgecnn_targets.interface import Description, Op, Runtime, Session
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """Return the graph as the content of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(graph, Path(folder) / "graph")
+        return (Path(folder) / "graph").read_bytes()
+
+
+def from_bytes(content: bytes) -> Graph:
+    """Return the graph in a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "graph").write_bytes(content)
+        return load(Path(folder) / "graph")
+
+
+def port(graph: Graph, name: str) -> Port:
+    """Return the input or output of that name."""
+    tensor = graph.tensors[name]
+    assert tensor.quant is not None
+    return Port(
+        name=name,
+        shape=tensor.shape,
+        layout="NHWC" if len(tensor.shape) == 4 else "NC",
+        dtype=tensor.quant.dtype,
+        scale=float(tensor.quant.scale[0]),
+        zero_point=int(tensor.quant.zero_point[0]),
+    )
+
+
+class OracleSession(Session):
+    """An open ``.oracle`` file; see ``Session``.
+
+    Raises:
+        InputError: the file cannot be read, holds no graph, or other kernels than ``exact`` are named.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
+        if kernels not in (None, "exact"):
+            raise InputError(unknown("kernels", kernels, ("exact",)))
+        self._graph = load(path)
+        source, result = (port(self._graph, name) for name in (*self._graph.inputs, *self._graph.outputs))
+        ops = (Op(kind=node.op, name=node.output, requested_kernels=True, is_float=False) for node in self._graph)
+        super().__init__(Description(input=source, output=result, ops=tuple(ops)), threads=threads)
+
+    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """See ``Session.execute``."""
+        return run(self._graph, batch)[self.output.name]
+
+
+RUNTIME = Runtime(target="oracle", description="the quantized graph, run by the oracle", open_session=OracleSession)

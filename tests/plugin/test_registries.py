@@ -1,0 +1,82 @@
+"""A registry is what all installed packages offer; a plugin that cannot be used is an error that names it."""
+
+from __future__ import annotations
+
+import pytest
+from commands import error_of
+
+from edgecnn import plugins
+from edgecnn.errors import InputError
+from edgecnn_targets.interface import Kind
+
+HEAD = "from edgecnn_targets.interface import Kind\nfrom edgecnn_targets.kinds import host\n"
+ROW = "KIND = Kind(figures=(), open_session=host.open_session, missing=host.missing, measure=host.measure{})\n"
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    """A registry is read once in a process: what a test installs must not stay."""
+    plugins._read.cache_clear()
+    yield
+    plugins._read.cache_clear()
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Puts a package with one entry point where Python finds it: a module and its ``dist-info``."""
+
+    def install(package: str, name: str, code: str) -> None:
+        place = tmp_path / package
+        info = place / f"{package}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (place / f"{package}.py").write_text(code)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[edgecnn.device_kinds]\n{name} = {package}:KIND\n")
+        monkeypatch.syspath_prepend(str(place))
+
+    return install
+
+
+def test_what_ships_comes_first_and_a_plugin_adds_to_it(install):
+    install("added_plugin", "added", HEAD + ROW.format(""))
+    found = plugins.registry("device_kinds", Kind)
+    assert set(found) == {"host", "ssh", "wasm", "cortex-m", "tflm", "vela", "qemu", "added"}
+    assert list(found)[-1] == "added"
+    assert isinstance(found["added"], Kind)
+
+
+BROKEN = {
+    "fails-to-import": ("raise RuntimeError('no\\nluck')", r"cannot be imported \(RuntimeError: no luck\)"),
+    "lacks-a-module": ("import no_such_module", r"cannot be imported \(ModuleNotFoundError: .*no_such_module"),
+    "lacks-the-object": ("", r"cannot be imported \(AttributeError: .*KIND"),
+    "of-another-type": ("KIND = 3", r"is a int; edgecnn.device_kinds takes a Kind"),
+    "newer-interface": (
+        HEAD + ROW.format(", interface=99"),
+        r"needs plugin interface 99; this edgecnn has \d+: upgrade",
+    ),
+    "wrong-value": (HEAD + ROW.format("").replace("()", "('speed',)"), r"cannot be imported .*unknown figure 'speed'"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_plugin_that_cannot_be_used_is_one_line_that_names_it(install, capfd, case):
+    code, reason = BROKEN[case]
+    package = f"plugin_{case.replace('-', '_')}"
+    install(package, "added", code)
+    with pytest.raises(InputError, match=rf"plugin 'added' of package {package} {reason}"):
+        plugins.registry("device_kinds", Kind)
+    assert f"plugin 'added' of package {package}" in error_of(capfd, "devices")
+
+
+def test_two_plugins_of_one_name_name_both_packages(install, capfd):
+    for package in ("one_plugin", "other_plugin"):
+        install(package, "same", HEAD + ROW.format(""))
+    line = error_of(capfd, "devices")
+    assert "one_plugin" in line
+    assert "other_plugin" in line
+    assert "has device_kinds 'same' too; uninstall one of them" in line
+
+
+def test_a_plugin_takes_no_name_of_what_ships(install, capfd):
+    install("usurper", "host", HEAD + ROW.format(""))
+    assert "plugin 'host' of package usurper: edgecnn has device_kinds 'host' too" in error_of(capfd, "devices")
