@@ -7,21 +7,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from edgecnn.source import Source, load_graph
 from graphs import float_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import UnsupportedError
+from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Metadata
+from edgecnn.models import resolve
+from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.executor import FakeQuantizedGraph, SideBySide, pieces
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
-
-DEMO = "mobilenet_v2_0.35_96"
 
 
 def images(graph, count):
@@ -30,7 +31,8 @@ def images(graph, count):
 
 
 def test_a_residual_block_is_never_cut():
-    graph = load_graph(Source(model=DEMO, weights="random"))
+    module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
+    graph = capture(module, (3, 96, 96), Metadata())
     parts = pieces(graph, 3)
     assert [node.output for part in parts for node in part] == [node.output for node in graph]
     for part, after in pairwise(parts):
