@@ -171,14 +171,13 @@ def _require(name: str) -> None:
 def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:
     """Instructions of one inference of the int8 form, with weights and input of noise: counts do not depend on them."""
     from edgecnn.artifact import write_artifact
-    from edgecnn.quant.calibrate import calibrate
-    from edgecnn.quant.ptq import images_needed, quantize
+    from edgecnn.quant.pipeline import calibrated, quantize
 
     place, steps = device(name), recipe(DEFAULT)
     target = place.targets[0]
     graph = capture(module, shape, Metadata(model="block"))
     noise = np.random.default_rng(0).standard_normal((4, *shape[1:], shape[0]), np.float32)
-    graph = quantize(graph, calibrate(graph, [noise], keep=images_needed(steps)), steps)
+    graph = quantize(*calibrated(graph, iter([noise]), steps), steps)
     emission = converter(target).convert(graph, precision="int8")
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(place, write_artifact(Path(folder), "block", emission, graph.metadata, {}))

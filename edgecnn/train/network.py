@@ -25,7 +25,7 @@ from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_wei
 from edgecnn.models.layers import set_drop_connect
 from edgecnn.models.spec import ModelSpec
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.ptq import calibrated, quantize
+from edgecnn.quant.pipeline import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.quant.recipe import recipe
 from edgecnn.train.config import QatConfig, TrainConfig
