@@ -183,7 +183,7 @@ def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class _Moments:
-    """Sums over positions: of inputs, outputs and their products, group by group, float64."""
+    """Hold sums over positions: of inputs, outputs and their products, group by group, float64."""
 
     def __init__(self, groups: int, taps: int, rows: int) -> None:
         self.groups, self.rows, self.count = groups, rows, 0
@@ -193,7 +193,7 @@ class _Moments:
         self.yx = torch.zeros(groups, rows, taps, dtype=torch.float64)
 
     def add(self, patches: torch.Tensor, made: torch.Tensor) -> None:
-        """More positions: inputs ``(groups, taps, n)``, outputs NCHW or NC."""
+        """Add more positions: inputs ``(groups, taps, n)``, outputs NCHW or NC."""
         y = made.transpose(0, 1).reshape(self.groups, self.rows, -1)
         if self.groups > 1:  # few taps: exact sums cost nothing, and single channels may hardly vary
             patches, y = patches.double(), y.double()
@@ -204,11 +204,11 @@ class _Moments:
         self.yx += y @ patches.mT
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
+        """Return the means of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
         return self.x / self.count, self.y / self.count
 
     def covariances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs with inputs, outputs with inputs, and a ridge ``(groups, 1)`` that makes the first one definite."""
+        """Return those of inputs, of outputs with inputs, and a ridge ``(groups, 1)`` that makes the first definite."""
         mean_x, mean_y = self.means()
         xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
         yx = self.yx / self.count - mean_y[:, :, None] * mean_x[:, None]

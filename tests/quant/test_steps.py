@@ -24,11 +24,11 @@ from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.graph.oracle import run
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
+from edgecnn.quant.observers.clipping import mse_range, percentile_range
 from edgecnn.quant.observers.histogram import BINS, calibrate, range_of
 from edgecnn.quant.pipeline import images_needed, quantize, quantize_weights
 from edgecnn.quant.recipe import recipe, recipes
 from edgecnn.quant.scales import kernel_limits, qparams
-from edgecnn.quant.scales.clipping import mse_range, percentile_range
 from edgecnn.quant.steps.ranges import Ranges
 from edgecnn_converters.tflite import convert
 
