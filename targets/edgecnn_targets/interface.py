@@ -1,4 +1,4 @@
-"""What runtimes, kinds of device and devices are: the types that a plugin uses.
+"""The types of runtimes, kinds of device and devices: what a plugin imports.
 
 A runtime executes the artifacts of one format. A kind is how devices run artifacts: in this process, in an emulator, by
 SSH. A device is data, one TOML file. Both open sessions: a session is one open artifact.
@@ -286,7 +286,7 @@ class Device:
 
     @property
     def setup_command(self) -> str:
-        """The command that sets it up."""
+        """Return the command that sets it up."""
         return f"edgecnn devices setup {self.option}"
 
 

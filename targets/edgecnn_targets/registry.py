@@ -26,7 +26,7 @@ from edgecnn_targets.interface import (
 
 @runtime_checkable
 class Format(Protocol):
-    """What a converter, an entry point of ``edgecnn.converters``, says of files; its name is the target.
+    """The part of a converter that names files; the converter is an entry point of ``edgecnn.converters``.
 
     Attributes:
         suffixes: of an artifact's files, the main one first.
