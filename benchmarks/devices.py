@@ -41,7 +41,7 @@ def main() -> int:
                 [sys.executable, "-m", "edgecnn", *words, "--json"], stdout=subprocess.PIPE, check=False
             )
             status = max(status, done.returncode)
-            for entry in json.loads(done.stdout or b"[]"):
+            for entry in json.loads(done.stdout or b'{"entries": []}')["entries"]:
                 print(f"| {' | '.join(_row(entry, _children_s() - before))} |", flush=True)
     print("\n" + "\n".join(f"    {command}" for command in commands))
     return status

@@ -30,11 +30,11 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     """One model's row, but for its instructions; leaves the .tflite file."""
     import numpy as np
 
+    import edgecnn
     from edgecnn.data import open_images
     from edgecnn.evaluation.references import fed_as, float_reference
     from edgecnn.models import resolve
     from edgecnn.models.count import size_of
-    from edgecnn.source import Source, load_graph
     from edgecnn_targets.devices import device
     from edgecnn_targets.evaluate import logits
     from edgecnn_targets.registry import open_session
@@ -43,12 +43,12 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     used = {split: int(max(fewest, min(most, budget / size.macs))) for split, (budget, fewest, most) in IMAGES.items()}
     row: dict[str, Any] = {"model": name, "images": used, "parameters": size.parameters, "macs": size.macs}
     row |= _exported(name, used["calibration"], made)
-    (entry, *_) = json.loads((made / "report.json").read_text())
+    (entry, *_) = json.loads((made / "report.json").read_text())["entries"]
     row["seconds"] = entry["seconds"]
-    given = load_graph(Source(model=name, weights="random"))
-    fed = load_graph(Source(model=str(made / f"{name}.edgecnn"))).metadata.preprocess
+    given = edgecnn.load(name, weights="random")
+    fed = edgecnn.load(made / f"{name}.edgecnn").preprocess
     assert fed is not None
-    reference = fed_as(float_reference(given), fed, given.metadata.preprocess)
+    reference = fed_as(float_reference(given.graph), fed, given.preprocess)
     session = open_session(device("host"), made / f"{name}.tflite")
     found = open_images("demo", demo_split="test", labelled=False, limit=used["test"], shuffle=0)
     pairs = [(reference(x), logits(session, x)) for x in (fed.normalise(p) for p, _ in found.batches(fed, 1))]
@@ -72,7 +72,8 @@ def _exported(name: str, count: int, made: Path) -> dict[str, Any]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
-    row = {f"{e['target']}_bytes": e["size_bytes"] for e in json.loads((made / "report.json").read_text())}
+    entries = json.loads((made / "report.json").read_text())["entries"]
+    row = {f"{e['target']}_bytes": e["size_bytes"] for e in entries}
     cpu_s = round(usage.ru_utime + usage.ru_stime, 1)
     return {**row, "export_cpu_s": cpu_s, "export_peak_mib": round(usage.ru_maxrss / 1024)}
 

@@ -57,7 +57,7 @@ class Port:
             raise InputError(f"port {self.name!r} has scale {self.scale}; it must be a finite number above 0")
 
     def encode(self, real: NDArray[np.float32]) -> NDArray[Any]:
-        """Real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
+        """Convert real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
         values = np.ascontiguousarray(real.transpose(0, 3, 1, 2)) if self.layout == "NCHW" else real
         if self.scale is None or self.zero_point is None:
             return values
@@ -67,7 +67,7 @@ class Port:
         return clipped
 
     def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """What the file returns, to real NHWC (or NC) values."""
+        """Convert what the file returns to real NHWC (or NC) values."""
         values = raw.transpose(0, 2, 3, 1) if self.layout == "NCHW" else raw
         if self.scale is None or self.zero_point is None:
             return values.astype(np.float32)
@@ -75,7 +75,7 @@ class Port:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Emission:
+class ConvertedModel:
     """What a converter returns, still in memory.
 
     Attributes:
@@ -85,7 +85,6 @@ class Emission:
         input: the one input.
         output: the one output.
         folder: ending of the folder that holds the files (``_c``: ``NAME_c``), or empty: they stand beside others'.
-        float_ops: ops of an integer artifact that stay float, as ``op name``; empty unless the recipe says so.
     """
 
     target: str
@@ -94,7 +93,6 @@ class Emission:
     input: Port
     output: Port
     folder: str = ""
-    float_ops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +130,12 @@ class Manifest:
                 raise InputError(f"manifest: file {name!r} needs a plain name and exactly sha256 and size_bytes")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; ``from_json`` reads it back."""
+        """Return a JSON-ready dictionary; ``from_json`` reads it back."""
         return {**asdict(self), "metadata": self.metadata.to_json(), "figures": list(self.figures)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Manifest:
-        """The inverse of ``to_json``.
+        """Read what ``to_json`` returned.
 
         Raises:
             InputError: a key is missing or not known.
@@ -151,20 +149,20 @@ class Manifest:
 
 
 def manifest_path(artifact: Path, target: str) -> Path:
-    """``OUT/NAME.<target>.json`` of ``OUT/NAME.<suffix>``."""
+    """Return ``OUT/NAME.<target>.json`` of ``OUT/NAME.<suffix>``."""
     return artifact.with_name(f"{artifact.stem}.{target}.json")
 
 
 def graph_path(artifact: Path) -> Path:
-    """``OUT/NAME.edgecnn`` of ``OUT/NAME.<suffix>``, or of what has a folder of its own, ``OUT/NAME_c/NAME.c``."""
+    """Return ``OUT/NAME.edgecnn`` of ``OUT/NAME.<suffix>``, or of one in a folder of its own, ``OUT/NAME_c/NAME.c``."""
     own = artifact.parent.name == f"{artifact.stem}_{artifact.suffix[1:]}"
     return (artifact.parent if own else artifact).with_name(f"{artifact.stem}.edgecnn")
 
 
 def write_artifact(
-    directory: Path, name: str, emission: Emission, metadata: Metadata, versions: Mapping[str, str]
+    directory: Path, name: str, model: ConvertedModel, metadata: Metadata, versions: Mapping[str, str]
 ) -> Path:
-    """Write an emission's files and its manifest; return the main file's path.
+    """Write a converted model's files and its manifest; return the main file's path.
 
     A kill at any moment leaves the old artifact, the new one, or none: what would no longer match (the old manifest;
     the old main file of a pair) goes first, the main file comes last of the files, and the manifest after it.
@@ -172,10 +170,10 @@ def write_artifact(
     Raises:
         InputError: the directory cannot be written.
     """
-    (suffix, main), *others = emission.files.items()
-    home = directory / f"{name}{emission.folder}" if emission.folder else directory
+    (suffix, main), *others = model.files.items()
+    home = directory / f"{name}{model.folder}" if model.folder else directory
     path = home / f"{name}{suffix}"
-    record = manifest_path(path, emission.target)
+    record = manifest_path(path, model.target)
     try:
         for stale in (record, *([path] if others else [])):
             stale.unlink(missing_ok=True)
@@ -185,11 +183,11 @@ def write_artifact(
         write_atomic(home / f"{name}{other}", data)
     write_atomic(path, main)
     manifest = Manifest(
-        target=emission.target,
-        precision=emission.precision,
-        files={f"{name}{s}": {"sha256": sha256(d), "size_bytes": len(d)} for s, d in emission.files.items()},
-        input=emission.input,
-        output=emission.output,
+        target=model.target,
+        precision=model.precision,
+        files={f"{name}{s}": {"sha256": sha256(d), "size_bytes": len(d)} for s, d in model.files.items()},
+        input=model.input,
+        output=model.output,
         metadata=metadata,
         versions=versions,
     )
@@ -198,7 +196,7 @@ def write_artifact(
 
 
 def read_manifest(artifact: Path, target: str) -> Manifest | None:
-    """The manifest beside an artifact, checked against the files' hashes; ``None`` where there is none.
+    """Return the manifest beside an artifact, checked against the files' hashes; ``None`` where there is none.
 
     Raises:
         InputError: the manifest is not JSON or lacks a key, describes another artifact, or a file is missing or its

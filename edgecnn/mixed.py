@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Emission, write_artifact
+from edgecnn.artifact import ConvertedModel, write_artifact
 from edgecnn.data import Images, match_labels
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.preprocess import Preprocess
-from edgecnn.progress import track
+from edgecnn.progress import say, track
 from edgecnn.quant.mixed import Names, fewest, ranked
 from edgecnn.quant.simulate import SimulatedGraph
 from edgecnn_targets.devices import device
@@ -66,7 +66,7 @@ class DropMeter:
             assert classes is not None
             x = torch.from_numpy(self._preprocess.normalise(pixels))
             made.append(run(x).numpy().reshape(len(pixels), -1))
-            labels.append(self._classes[classes])
+            labels.append(classes if self._classes is None else self._classes[classes])
         return np.concatenate(made), np.concatenate(labels)
 
 
@@ -76,7 +76,6 @@ def choose(
     images: NDArray[np.float32],
     drop: Callable[[Graph], float],
     max_drop: float,
-    say: Callable[[str], None],
 ) -> tuple[Names, str]:
     """The activations to keep in 16 bits, and what to tell the user.
 
@@ -86,7 +85,6 @@ def choose(
         images: of the calibration set; the layers are ranked on them.
         drop: of a graph, in points; see ``DropMeter``.
         max_drop: the limit, in points.
-        say: told of every trial.
     """
 
     def holds(keep: Names) -> bool:
@@ -108,7 +106,7 @@ def choose(
     return kept, f"kept in 16 bits, or in float where the target has none: the activations {', '.join(kept)}"
 
 
-def latency_cost(plain: Emission, mixed: Path, threads: int) -> str:
+def latency_cost(plain: ConvertedModel, mixed: Path, threads: int) -> str:
     """What the layers that are kept cost on this machine: the median of one inference beside the plain artifact's."""
     with tempfile.TemporaryDirectory() as folder:
         alone = write_artifact(Path(folder), "plain", plain, Metadata(), {})

@@ -1,394 +1,290 @@
-"""The street from MODEL to report: each stage hands its result to the next, and nothing flows back."""
+"""``edgecnn.export``: the whole street, from a model to checked artifacts. Stages hand on their results."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata as packages
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.allocator import keep_freed_memory
-from edgecnn.artifact import INTEGER_PRECISIONS, manifest_path, read_manifest, write_artifact
-from edgecnn.data import Images, match_labels, open_images
-from edgecnn.data.lint import CalibrationLint
-from edgecnn.data.synthetic import SyntheticImages
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
-from edgecnn.evaluation.check import KEPT, Checking, Subject, check
-from edgecnn.evaluation.references import fed_as, float_reference
-from edgecnn.files import require_writable, write_json
-from edgecnn.graph.ir import Graph, Metadata
-from edgecnn.graph.serialize import save
-from edgecnn.progress import Stopwatch, track
+from edgecnn.artifact import INTEGER_PRECISIONS
+from edgecnn.converting import convert, formats, require_io, require_supported
+from edgecnn.data import Images, match_labels
+from edgecnn.errors import InputError, MissingDependencyError, unknown
+from edgecnn.evaluation.check import Checking, Subject, check
+from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.validate import beside_network, open_validation
+from edgecnn.files import require_writable
+from edgecnn.loading import is_file, load
+from edgecnn.network import Artifact, Network, QuantizedNetwork
+from edgecnn.preprocess import Preprocess
+from edgecnn.progress import Progress, Stopwatch, say, use
 from edgecnn.quant.recipe import DEFAULT, Recipe
-from edgecnn.quant.recipe import recipe as named_recipe
-from edgecnn.quant.resume import Unfinished
-from edgecnn.report.record import ReportEntry
-from edgecnn.source import Source, load_graph
-from edgecnn_converters.registry import TARGETS_OF_ALL, converter
+from edgecnn.quantizing import DATA_FREE, QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
+from edgecnn.report.record import Finding, Report, ReportEntry
+from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime
 
 if TYPE_CHECKING:
-    from edgecnn.quant.calibrate import Calibration
+    from torch import nn
 
-RANKING_IMAGES = 16  # calibration images on which --mixed ranks the layers
-CALIBRATION_BATCH = 4  # images in memory at a time: few enough to stay in the caches between layers
-LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
-DATA_FREE = "none"  # of --calibration
-UNSEEN = 2.0  # so many times as far as of synthesised images, which are of no class, may logits of photographs go
-DATA_FREE_LOSS = (  # measured, docs/quantization.md
-    "calibrated without data, on synthesised images: expect some 1 to 10 dB less SQNR than with real ones "
-    "(MobileNetV1: 1.3 dB, MobileNetV2: 4.2 dB, a small EfficientNet: 9.6 dB); pass --calibration DIR if you can"
-)
-IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # of an artifact's input and output
 PRECISIONS = {"none": "fp32", "fp16": "fp16", "w8": "w8", "int8": "int8", "int16x8": "int16x8"}  # of --quantize
 
 
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """What to export.
+def export(
+    model: str | Path | Network | nn.Module,
+    *,
+    target: str = "tflite",
+    quantize: str = "int8",
+    output: str | Path = "out",
+    weights: str | Path | None = None,
+    calibration: Any = None,
+    calibration_images: int | None = None,
+    recipe: str | Path | Recipe = DEFAULT,
+    reduce_range: bool = False,
+    per_tensor: bool = False,
+    mixed: bool = False,
+    io: str | None = None,
+    data: Any = None,
+    labels: Any = None,
+    limit: int | None = None,
+    devices: str | Sequence[str] = ("host",),
+    limits: Limits | None = None,
+    threads: int = 1,
+    allow_float: bool = False,
+    exact_kernels: bool = False,
+    input_shape: Sequence[int] | None = None,
+    preprocess: Preprocess | str | None = None,
+    label_offset: int | None = None,
+    padding: str | None = None,
+    convention: str | None = None,
+    classes: int | None = None,
+    skip_bad_images: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Load, quantize, convert, write and check: what ``edgecnn export`` does.
 
-    Attributes:
-        source: the model.
+    Writes the artifacts with their manifests, ``NAME.edgecnn`` and ``report.json``. What is wrong with the arguments is
+    found before work starts.
+
+    Args:
+        model: as for ``edgecnn.load``, or a ``Network``.
         target: a format, or ``all``.
-        quantize: a key of ``PRECISIONS``.
-        output: the directory.
-        checking: how to check what comes out.
-        calibration: a folder of images, ``demo``, or ``none`` for synthesised ones; needed for int8 and int16x8.
-        calibration_images: at most so many; ``None`` is what the recipe is worth.
-        recipe: a named recipe.
-        reduce_range: 7-bit weights, for x86 without VNNI.
-        per_tensor: one scale for all of a layer's weights.
-        mixed: keep the fewest activations of an int8 network in 16 bits such that ``--max-drop`` holds.
-        io: type of an integer artifact's input and output.
-        skip_bad_images: leave unreadable calibration images out.
-        seed: of every random choice.
-    """
+        quantize: ``int8``, ``int16x8``, ``w8``, ``fp16`` or ``none``.
+        output: the folder.
+        weights, input_shape, preprocess, label_offset, padding, convention, classes: as for ``edgecnn.load``.
+        calibration, calibration_images, recipe, reduce_range, per_tensor: as for ``edgecnn.quantize``.
+        mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
+        io: as for ``edgecnn.convert``.
+        data, labels, limit, devices, limits, threads, allow_float, exact_kernels: as for ``edgecnn.validate``. Without
+            data, nothing is run but what a limit needs.
+        skip_bad_images: leave unreadable images out, instead of stopping.
+        seed: of every random choice. The same arguments give the same bytes.
+        progress: shows progress; ``Progress()`` is silent.
 
-    source: Source
-    target: str
-    quantize: str
-    output: Path
-    checking: Checking
-    calibration: str | None = None
-    calibration_images: int | None = None
-    recipe: str = DEFAULT
-    reduce_range: bool = False
-    per_tensor: bool = False
-    mixed: bool = False
-    io: str | None = None
-    skip_bad_images: bool = False
-    seed: int = 0
-
-    @property
-    def targets(self) -> list[str]:
-        """The formats, each once."""
-        return list(TARGETS_OF_ALL) if self.target == "all" else [self.target]
-
-    @property
-    def steps(self) -> Recipe:
-        """The recipe, with what the other options change in it."""
-        found = named_recipe(self.recipe)
-        found = replace(found, weight_bits=7) if self.reduce_range else found
-        return replace(found, per_tensor=True) if self.per_tensor else found
-
-    @property
-    def precision(self) -> str:
-        """One of ``artifact.PRECISIONS``."""
-        return PRECISIONS[self.quantize]
-
-
-def export(request: Export, watch: Stopwatch) -> list[ReportEntry]:
-    """Capture, quantize, convert, write, check; writes the artifacts, ``NAME.edgecnn`` and ``report.json``.
-
-    Everything that can be wrong with the request is found before work starts, or when the network is known.
+    Returns:
+        One entry per artifact and device.
 
     Raises:
-        InputError: the request, a file or an image is wrong.
+        InputError: an argument, a file or an image is wrong.
+        UnsupportedError: a format cannot hold the network.
         MissingDependencyError: a target or a device lacks a library.
+
+    Example:
+        >>> edgecnn.export("mobilenet_v2", target="all", weights="w.safetensors", calibration="images/", data="val/")
     """
-    _check_request(request)
+    places = (devices,) if isinstance(devices, str) else tuple(devices)
+    checking = Checking(
+        devices=places,
+        threads=threads,
+        limits=limits or Limits(),
+        allow_float=allow_float,
+        exact_kernels=exact_kernels,
+    )
+    own = {"weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding}
+    if isinstance(model, Network) and any(value is not None for value in own.values()):
+        raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
+    if quantize not in PRECISIONS:
+        raise InputError(unknown("precision", quantize, PRECISIONS))
+    precision, targets, folder = PRECISIONS[quantize], formats(target), Path(output)
+    held = isinstance(model, QuantizedNetwork) or (isinstance(model, str | Path) and is_file(str(model)))
+    _require_targets(targets, precision)
+    require_io(io, precision)
+    _require_calibration(calibration, precision, quantize, held)
+    steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
+    checking.need(data)
+    if mixed:
+        _require_mixed(precision, checking.limits, data, calibration, steps)
+    runs = data is not None or checking.runs_anything
+    if runs:
+        checking.places(targets, precision)
+    require_writable(folder)
     keep_freed_memory()
-    images = request.checking.open_images()
-    calibration_images = _calibration_images(request)
-    with watch.step("capture") as notes:
-        given = loaded = load_graph(request.source)
-        if calibration_images is not None:
-            from edgecnn.quant import ptq
+    with use(progress):
+        watch = Stopwatch()
+        images = None
+        if data is not None:
+            images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
+        ranging = None
+        if calibration is not None:
+            ranging = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
+        how = Quantization(
+            precision=precision,
+            recipe=steps,
+            images=ranging,
+            data_free=isinstance(calibration, str) and calibration == DATA_FREE,
+            labelled=images if mixed else None,
+            max_drop=checking.limits.max_drop,
+            seed=seed,
+        )
+        with watch.step("capture") as notes:
+            if isinstance(model, Network):
+                network = model
+            else:
+                network = load(
+                    model,
+                    weights=weights,
+                    input_shape=input_shape,
+                    preprocess=preprocess,
+                    label_offset=label_offset,
+                    padding=padding,
+                    convention=convention,
+                    classes=classes,
+                    seed=seed,
+                )
+            notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(_weight_bytes(network))} of weights")
+        if images is not None:
+            fed = prepared(network, how) if ranging is not None else network
+            match_labels(images, fed.labels, fed.outputs, fed.graph.metadata.label_offset)
+        from edgecnn.quant.resume import Unfinished
 
-            loaded = ptq.aligned(loaded.as_float(), request.steps, request.precision)
-        notes.append(f"{len(loaded.nodes)} ops, {_megabytes(_weight_bytes(loaded))} of weights")
-    if images is not None:
-        outputs = math.prod(loaded.tensors[loaded.outputs[0]].shape)
-        match_labels(images, loaded.metadata.labels, outputs, loaded.metadata.label_offset)
-    unfinished = Unfinished(request.output / f"{request.source.name}.unfinished", watch.say)
-    graph, plain, findings = _quantized(request, loaded, calibration_images, images, watch, unfinished)
-    subjects = _emit(request, loaded, graph, watch)
-    unfinished.finish()
-    costs = _costs(request, plain, subjects, watch) if plain is not None and graph.kept else {}
-    if request.checking.runs_anything:
-        with watch.step("validate") as notes:
-            oracle = graph if graph.precision in INTEGER_PRECISIONS else None
-            reference = None
-            if images is not None:
-                reference = fed_as(float_reference(given), loaded.metadata.preprocess, given.metadata.preprocess)
-            entries = check(subjects, request.checking, images, reference=reference, oracle=oracle)
-            notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
-    else:
-        entries = [_unchecked(subject) for subject in subjects]
-    entries = [
-        replace(e, seconds=dict(watch.seconds), findings=(*findings, *costs.get(e.target, ()), *e.findings))
-        for e in entries
-    ]
-    for subject in subjects:
-        _add_figures(subject, entries)
-    write_json(request.output / "report.json", [entry.to_json() for entry in entries])
-    return entries
+        unfinished = Unfinished(folder / f"{network.name}.unfinished", say)
+        made = _quantized(network, how, watch, unfinished)
+        with watch.step("convert") as notes:
+            artifacts = _written(made, targets, precision, io, places, folder)
+            notes += [f"{a.path} {_megabytes(a.size_bytes)}" for a in artifacts]
+        unfinished.finish()
+        costs = _mixed_costs(made, artifacts, io, places, threads)
+        if runs:
+            with watch.step("validate") as notes:
+                entries = _checked(made, artifacts, checking, images)
+                notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
+        else:
+            entries = [_unchecked(artifact) for artifact in artifacts]
+    found, seconds = made.findings if isinstance(made, QuantizedNetwork) else (), dict(watch.seconds)
+    entries = [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]
+    for artifact in artifacts:
+        artifact.record(entries)
+    report = Report(command="export", entries=tuple(entries))
+    report.write(folder / "report.json")
+    return report
 
 
-def _check_request(request: Export) -> None:
-    for target in request.targets:
-        converter(target).require(request.precision)
+def _require_targets(targets: Sequence[str], precision: str) -> None:
+    for target in targets:
+        converter(target).require(precision)
         command = runtime(target).missing()
         if command is not None:
             raise MissingDependencyError(f"target {target} needs a library that is not installed: {command}")
-    integer = request.precision in INTEGER_PRECISIONS
-    if request.io is not None and request.io not in (allowed := IO.get(request.precision, ())):
-        has = " or ".join(allowed) or "float32"
-        raise InputError(f"--io {request.io} is for another precision; {request.quantize} has {has} input and output")
-    if not integer and request.calibration is not None:
-        raise InputError(f"--calibration is for --quantize int8 and int16x8; {request.quantize} needs none")
-    if integer and request.calibration is None and not request.source.is_file:
+
+
+def _require_calibration(calibration: Any, precision: str, quantize: str, held: bool) -> None:
+    integer = precision in INTEGER_PRECISIONS
+    if not integer and calibration is not None:
+        raise InputError(f"--calibration is for --quantize int8 and int16x8; {quantize} needs none")
+    if integer and calibration is None and not held:
         raise InputError(
-            f"{request.quantize} needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
+            f"{quantize} needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
             "or none to do without"
         )
-    assert request.steps
-    if request.mixed:
-        _check_mixed(request)
-    if request.checking.runs_anything:
-        request.checking.places(request.targets, request.precision)
-    require_writable(request.output)
 
 
-def _check_mixed(request: Export) -> None:
-    if request.precision != "int8":
-        raise InputError(f"--mixed is for --quantize int8: {request.quantize} has no 8-bit activations to keep from")
-    if request.checking.limits.max_drop is None or request.checking.data is None:
+def _require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, recipe: Recipe) -> None:
+    if precision != "int8":
+        raise InputError(f"--mixed is for --quantize int8: {precision} has no 8-bit activations to keep from")
+    if limits.max_drop is None or data is None:
         raise InputError("--mixed keeps layers in 16 bits until a limit holds: pass --max-drop POINTS and --data DIR")
-    if request.calibration is None:
+    if calibration is None:
         raise InputError("--mixed ranks the layers and quantizes again: pass --calibration DIR")
-    if request.steps.keep:
-        raise InputError(f"--mixed finds what to keep, and recipe {request.recipe} says it; give one of them")
+    if recipe.keep:
+        raise InputError(f"--mixed finds what to keep, and recipe {recipe.name} says it; give one of them")
 
 
-def _calibration_images(request: Export) -> Images | None:
-    if request.calibration is None:
-        return None
-    count = request.calibration_images or request.steps.calibration_images
-    if request.calibration == DATA_FREE:
-        return SyntheticImages(count=count, seed=request.seed)
-    return open_images(
-        request.calibration,
-        demo_split="calibration",
-        labelled=False,
-        limit=count,
-        shuffle=request.seed,
-        skip_bad=request.skip_bad_images,
-    )
+def _quantized(network: Network, how: Quantization, watch: Stopwatch, unfinished: Any) -> Network:
+    """The network in the precision asked for."""
+    if how.precision in INTEGER_PRECISIONS and how.images is None:
+        if network.precision != how.precision:
+            raise InputError(f"{network.name} is {network.precision}, not {how.precision} yet; pass --calibration DIR")
+        return network
+    return quantized(network, how, watch, unfinished) if how.precision in QUANTIZED else network.as_float()
 
 
-def _quantized(
-    request: Export,
-    loaded: Graph,
-    images: Images | None,
-    labelled: Images | None,
-    watch: Stopwatch,
-    unfinished: Unfinished,
-) -> tuple[Graph, Graph | None, tuple[str, ...]]:
-    """The graph in the precision asked for, the one without ``--mixed``, and what a user should know of it."""
-    if request.precision in INTEGER_PRECISIONS and images is None:
-        if loaded.precision != request.precision:
-            was = f"{request.source.model} is {loaded.precision}, not {request.precision}"
-            raise InputError(f"{was} yet; pass --calibration DIR")
-        return loaded, None, ()
-    graph, recipe = loaded.as_float(), request.steps
-    if request.precision in ("fp32", "fp16"):
-        return graph, None, ()
-    from edgecnn.quant import calibrate, ptq
+def _written(
+    network: Network, targets: Sequence[str], precision: str, io: str | None, devices: Sequence[str], folder: Path
+) -> list[Artifact]:
+    """All artifacts, converted before the first is written."""
+    require_supported(network, targets, precision)
+    made = [convert(network, target, precision=precision, io=io, devices=devices) for target in targets]
+    network.save(folder)
+    return [artifact.write(folder) for artifact in made]
 
-    record: dict[str, Any] = {"recipe": recipe.to_json()}
-    findings: tuple[str, ...] = ()
-    notes_of_mixed: tuple[str, ...] = ()
-    plain = None
-    if request.precision == "w8":
-        with watch.step("quantize"):
-            graph = ptq.quantize_weights(graph, recipe)
-    else:
-        assert images is not None
-        with watch.step("calibrate") as notes:
-            lint = CalibrationLint()
-            stream = _calibration_stream(images, loaded.metadata, lint)
-            graph, seen = ptq.calibrated(graph, stream, recipe, keep=RANKING_IMAGES if request.mixed else 0)
-            if request.calibration == DATA_FREE:
-                seen = calibrate.beyond(seen, graph.outputs, UNSEEN)
-            notes.append(f"{len(images) - len(images.bad)} images")
-        with watch.step("quantize") as notes:
-            exact, graph = graph, ptq.quantize(graph, seen, recipe, request.precision, unfinished)
-            notes.append(f"recipe {recipe.name}")
-        assert loaded.metadata.preprocess is not None
-        findings = lint.findings(
-            loaded.metadata.preprocess,
-            growth=seen.growth,
-            classes=images.kinds,
-            outputs=loaded.tensors[loaded.outputs[0]].shape[-1] - loaded.metadata.label_offset,
+
+def _checked(
+    network: Network, artifacts: Sequence[Artifact], checking: Checking, images: Images | None
+) -> list[ReportEntry]:
+    metadata = network.graph.metadata
+    subjects = []
+    for artifact in artifacts:
+        assert artifact.path is not None
+        subjects.append(
+            Subject(
+                path=artifact.path,
+                target=artifact.target,
+                precision=artifact.precision,
+                size_bytes=artifact.size_bytes,
+                metadata=metadata,
+            )
         )
-        if request.calibration == DATA_FREE:
-            findings = (DATA_FREE_LOSS, *findings)
-        if request.mixed:
-            assert labelled is not None
-            plain = graph
-            graph, recipe, notes_of_mixed = _mixed(request, exact, plain, seen, labelled, watch, unfinished)
-            record["recipe"] = recipe.to_json()
-        if graph.kept:
-            record[KEPT] = graph.kept_tensors
-        if images.bad:
-            findings = (f"{len(images.bad)} unreadable calibration images were left out", *findings)
-        used = {"images": len(images) - len(images.bad), "sha256": images.digest}
-        record |= {"calibration": used, "seed": request.seed}
-    for finding in findings:
-        watch.say(f"warning: {finding}")
-    return replace(graph, metadata=replace(graph.metadata, quantization=record)), plain, (*findings, *notes_of_mixed)
+    beside = beside_network(network, metadata.preprocess)
+    reference = beside.reference if images is not None else None
+    return check(subjects, checking, images, reference=reference, oracle=beside.oracle)
 
 
-def _mixed(
-    request: Export,
-    exact: Graph,
-    plain: Graph,
-    seen: Calibration,
-    labelled: Images,
-    watch: Stopwatch,
-    unfinished: Unfinished,
-) -> tuple[Graph, Recipe, tuple[str, ...]]:
-    """The graph that keeps the fewest activations in 16 bits such that the limit holds, its recipe, and findings."""
-    from edgecnn.mixed import DropMeter, choose
-    from edgecnn.quant import ptq
-
-    assert exact.metadata.preprocess is not None
-    assert request.checking.limits.max_drop is not None
-    kept, said = choose(
-        plain,
-        lambda keep: ptq.quantize(exact, seen, replace(request.steps.quick, keep=keep)),
-        seen.images[:RANKING_IMAGES],
-        DropMeter(exact, labelled, exact.metadata.preprocess),
-        request.checking.limits.max_drop,
-        watch.say,
-    )
-    watch.say(f"mixed: {said}")
-    recipe = replace(request.steps, keep=kept)
-    return ptq.quantize(exact, seen, recipe, unfinished=unfinished) if kept else plain, recipe, (said,)
-
-
-def _costs(request: Export, plain: Graph, subjects: Sequence[Subject], watch: Stopwatch) -> Mapping[str, tuple[str]]:
-    """What the layers that are kept cost in latency, by target."""
+def _mixed_costs(
+    network: Network, artifacts: Sequence[Artifact], io: str | None, devices: Sequence[str], threads: int
+) -> Mapping[str, tuple[Finding, ...]]:
+    """What the layers that are kept out of 8 bits cost in latency on this machine, by target."""
+    if not isinstance(network, QuantizedNetwork) or network.int8_alone is None or not network.graph.kept:
+        return {}
     from edgecnn.mixed import latency_cost
 
     found = {}
-    for subject in (s for s in subjects if s.target in device("host").targets):
-        emission = converter(subject.target).convert(plain, precision="int8", **_choices(request, subject.target))
-        cost = latency_cost(emission, subject.path, request.checking.threads)
-        watch.say(f"mixed: {subject.target}: {cost}")
-        found[subject.target] = (f"what is kept costs latency: {cost}",)
+    alone = replace(network, graph=network.int8_alone)
+    for artifact in (a for a in artifacts if a.target in device("host").targets):
+        plain = convert(alone, artifact.target, io=io, devices=devices).converted
+        assert artifact.path is not None
+        cost = latency_cost(plain, artifact.path, threads)
+        say(f"mixed: {artifact.target}: {cost}")
+        found[artifact.target] = (Finding(code="mixed_latency", text=f"what is kept costs latency: {cost}"),)
     return found
 
 
-def _calibration_stream(images: Images, metadata: Metadata, lint: CalibrationLint) -> Iterator[NDArray[np.float32]]:
-    preprocess = metadata.preprocess
-    if preprocess is None:
-        raise InputError(
-            f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
-        )
-    count = math.ceil(len(images) / CALIBRATION_BATCH)
-    for pixels, _ in track(images.batches(preprocess, CALIBRATION_BATCH), "calibrate", count):
-        lint.update(pixels)
-        yield preprocess.normalise(pixels)
-
-
-def _emit(request: Export, loaded: Graph, graph: Graph, watch: Stopwatch) -> list[Subject]:
-    name, subjects = request.source.name, []
-    with watch.step("convert") as notes:
-        faults = [(t, *fault) for t in request.targets for fault in converter(t).unsupported(graph, request.precision)]
-        if faults:
-            raise UnsupportedError(
-                "; ".join(f"{target} cannot hold {node}: {reason}" for target, node, reason in faults)
-            )
-        emissions = [
-            converter(t).convert(graph, precision=request.precision, **_choices(request, t)) for t in request.targets
-        ]
-        kept = request.output / f"{name}.edgecnn"
-        if not (request.source.is_file and kept.exists() and kept.samefile(request.source.model)):
-            save(graph, kept)
-        for emission in emissions:
-            path = write_artifact(request.output, name, emission, graph.metadata, _versions())
-            size = sum(map(len, emission.files.values()))
-            subjects.append(
-                Subject(
-                    path=path,
-                    target=emission.target,
-                    precision=emission.precision,
-                    size_bytes=size,
-                    metadata=graph.metadata,
-                )
-            )
-            notes.append(f"{path} {_megabytes(size)}")
-    return subjects
-
-
-def _choices(request: Export, target: str) -> dict[str, str]:
-    """What the user, or the devices, choose of an artifact's form."""
-    chosen = {"io": request.io} if request.io is not None else {}
-    if target == "c":
-        chosen["name"] = request.source.name
-    if target == "onnx" and request.precision == "int8":
-        chosen["activations"] = request.checking.onnx_activations()
-    return chosen
-
-
-def _versions() -> Mapping[str, str]:
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = packages.version(library)
-        except packages.PackageNotFoundError:
-            continue
-    return found
-
-
-def _unchecked(subject: Subject) -> ReportEntry:
+def _unchecked(artifact: Artifact) -> ReportEntry:
     return ReportEntry(
-        model=subject.metadata.model,
-        target=subject.target,
+        model=artifact.network.graph.metadata.model,
+        target=artifact.target,
         device=None,
-        artifact=str(subject.path),
-        size_bytes=subject.size_bytes,
-        precision=subject.precision,
+        artifact=str(artifact.path),
+        size_bytes=artifact.size_bytes,
+        precision=artifact.precision,
     )
 
 
-def _add_figures(subject: Subject, entries: Sequence[ReportEntry]) -> None:
-    manifest = read_manifest(subject.path, subject.target)
-    assert manifest is not None
-    mine = tuple(entry.to_json() for entry in entries if entry.artifact == str(subject.path))
-    write_json(manifest_path(subject.path, subject.target), replace(manifest, figures=mine).to_json())
-
-
-def _weight_bytes(graph: Graph) -> int:
-    return sum(t.value.nbytes for t in graph.tensors.values() if t.value is not None)
+def _weight_bytes(network: Network) -> int:
+    return sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
 
 
 def _megabytes(size: int) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
 
+KEYS = ("resize", "crop", "interpolation", "mean", "std")  # of --preprocess
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
@@ -18,25 +19,28 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 class Preprocess:
     """Preprocessing of one RGB image.
 
-    Steps, in order: resize, centre crop, ``(pixel - mean) / std`` per channel, pixels in 0..255.
+    Steps, in order: resize, centre crop, ``(pixel - mean) / std`` per channel, pixels in 0..255. ``Preprocess.as_is()``
+    has no steps: arrays are the network's inputs already.
 
     Attributes:
         resize: ``(height, width)`` in pixels; a single ``(side,)`` resizes the shorter side and keeps the
             aspect ratio; ``None`` leaves the image as it is.
         crop: ``(height, width)`` of the centre crop after resizing, or ``None``.
         interpolation: one of ``INTERPOLATIONS`` (Pillow's filters; they antialias when shrinking).
-        mean: per RGB channel, in pixel units (0..255).
-        std: per RGB channel, in pixel units, above 0.
+        mean: per RGB channel, in pixel units (0..255); one number serves all channels.
+        std: per RGB channel, in pixel units, above 0; one number serves all channels.
+        as_given: images are float32 network inputs, fed as they are; the other fields say nothing.
 
     Raises:
         InputError: a value is outside what is allowed.
     """
 
-    resize: tuple[int, int] | tuple[int] | None
+    resize: tuple[int, int] | tuple[int] | None = None
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    as_given: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):
@@ -49,10 +53,18 @@ class Preprocess:
             raise InputError(unknown("interpolation", self.interpolation, INTERPOLATIONS))
         for name in ("mean", "std"):
             values = getattr(self, name)
+            if isinstance(values, int | float):
+                values = (float(values),) * 3
+                object.__setattr__(self, name, values)
             if len(values) != 3 or not np.all(np.isfinite(values)):
                 raise InputError(f"preprocess {name}={values}: give three finite numbers (R, G, B) in 0..255 units")
         if min(self.std) <= 0:
             raise InputError(f"preprocess std={self.std}: every value must be above 0")
+
+    @classmethod
+    def as_is(cls) -> Preprocess:
+        """Return the preprocessing of a network that is fed arrays as they are: float32, (N, H, W, C)."""
+        return cls(mean=(0.0,) * 3, std=(1.0,) * 3, as_given=True)
 
     def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Levels 0..255, NHWC or HWC, RGB, to the float32 network input of the same layout."""
@@ -61,19 +73,22 @@ class Preprocess:
         if len(set(scale)) == len(set(shift)) == 1:  # numpy is three times as fast with single numbers
             scale, shift = scale[:1], shift[:1]
         made = pixels.astype(np.float32)
+        if self.as_given:
+            return made
         made *= scale
         made += shift
         return made
 
     def renormalised(self, inputs: NDArray[np.float32], other: Preprocess | None) -> NDArray[np.float32]:
         """What ``other`` makes of the pixels that became these inputs here; its size and crop are not looked at."""
-        if other is None or (other.mean, other.std) == (self.mean, self.std):
+        if other is None or other.as_given or self.as_given or (other.mean, other.std) == (self.mean, self.std):
             return inputs
         return other.normalise(inputs * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; ``from_json`` reads it back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return fields if self.as_given else {k: v for k, v in fields.items() if k != "as_given"}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
@@ -90,8 +105,8 @@ class Preprocess:
         changes: dict[str, Any] = {}
         for item in filter(None, text.split(",")):
             key, found, value = item.partition("=")
-            if not found or key not in self.__dataclass_fields__:
-                allowed = ", ".join(self.__dataclass_fields__)
+            if not found or key not in KEYS:
+                allowed = ", ".join(KEYS)
                 raise InputError(f"--preprocess {item!r}: expected KEY=VALUE with KEY one of {allowed}")
             changes[key] = _parse(key, value)
         return replace(self, **changes)

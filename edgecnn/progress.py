@@ -1,4 +1,8 @@
-"""Progress of long work: a bar on a terminal, nothing elsewhere, and one line per finished step."""
+"""Progress of long work goes through one object that a caller can silence or replace.
+
+``use(progress)`` sets it for a block of code; ``track`` and ``say`` report to it. ``Progress`` itself is silent;
+``Terminal`` draws bars on a terminal and writes lines to stderr.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,91 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from edgecnn.errors import InputError
+
 T = TypeVar("T")
-_silent = False
 
 
-def silence() -> None:
-    """No bars from this process: several would write over each other."""
-    global _silent
-    _silent = True
+class Progress:
+    """Receives what long work reports. This one shows nothing; override its methods to show it elsewhere."""
+
+    def track(
+        self, items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
+    ) -> Iterator[T]:
+        """Yield the items, one after another; see ``track``."""
+        yield from items
+
+    def say(self, line: str) -> None:
+        """Take one line: a step that ended, or a warning."""
+
+
+class Terminal(Progress):
+    """Bars on stderr where it is a terminal, and lines on stderr.
+
+    Args:
+        lines: whether lines are written; bars are drawn in any case.
+    """
+
+    def __init__(self, *, lines: bool = True) -> None:
+        self._lines = lines
+
+    def track(
+        self, items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
+    ) -> Iterator[T]:
+        """Yield the items with a bar that shows count, rate and time left."""
+        return _bar(items, description, total, costs)
+
+    def say(self, line: str) -> None:
+        """Write one line for the person at the terminal."""
+        if self._lines:
+            sys.stderr.write(line.rstrip() + "\n")
+
+
+_BARS = Terminal(lines=False)
+_current: ContextVar[Progress] = ContextVar("progress", default=_BARS)
+
+
+@contextmanager
+def use(progress: Progress | None) -> Iterator[None]:
+    """Report to another object in the body; ``None`` leaves it as it is.
+
+    Raises:
+        InputError: it has no ``track`` and ``say``.
+    """
+    if progress is None:
+        yield
+        return
+    if not (callable(getattr(progress, "track", None)) and callable(getattr(progress, "say", None))):
+        raise InputError(f"progress is a {type(progress).__name__}; give an edgecnn.progress.Progress")
+    token = _current.set(progress)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def say(line: str) -> None:
+    """Report one line."""
+    _current.get().say(line)
+
+
+def track(
+    items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
+) -> Iterator[T]:
+    """Yield the items, reported to whatever shows progress.
+
+    Args:
+        items: what is done one after another.
+        description: of the work.
+        total: how many items, where it is known.
+        costs: of each item, in any unit, where they differ; the time left is then that of their costs.
+    """
+    return _current.get().track(items, description, total, costs)
 
 
 class TimeLeft:
@@ -49,18 +126,8 @@ class TimeLeft:
         return max(0.0, running) + sum(self._costs[self._done + 1 :]) * pace
 
 
-def track(
-    items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
-) -> Iterator[T]:
-    """Yield the items; on a terminal (stderr), with a bar that shows count, rate and time left.
-
-    Args:
-        items: what is done one after another.
-        description: of the work.
-        total: how many items, where it is known.
-        costs: of each item, in any unit, where they differ; the time left is then that of their costs.
-    """
-    if _silent or not sys.stderr.isatty():
+def _bar(items: Iterable[T], description: str, total: int | None, costs: Sequence[float] | None) -> Iterator[T]:
+    if not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console
@@ -151,11 +218,10 @@ def _bytes_in(folder: Path) -> int:
 
 
 class Stopwatch:
-    """Seconds spent in each named step, and a line on stderr when a step ends."""
+    """Seconds spent in each named step; a line is reported when a step ends."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._quiet = quiet
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -164,9 +230,4 @@ class Stopwatch:
         start = time.perf_counter()
         yield notes
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
-        self.say(f"{name:<10}{self.seconds[name]:7.1f} s  {', '.join(notes)}")
-
-    def say(self, line: str) -> None:
-        """One line for the person at the terminal."""
-        if not self._quiet:
-            sys.stderr.write(line.rstrip() + "\n")
+        say(f"{name:<10}{self.seconds[name]:7.1f} s  {', '.join(notes)}")

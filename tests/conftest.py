@@ -23,4 +23,4 @@ def exported(tmp_path_factory):
 
     status = main([*EXPORT, *QUICK, "--data", "demo", "--limit", "60", "--max-drop", "10", "-o", str(folder)])
     assert status == 0
-    return folder, json.loads((folder / "report.json").read_text())
+    return folder, json.loads((folder / "report.json").read_text())["entries"]

@@ -11,14 +11,12 @@ import numpy as np
 from edgecnn.artifact import write_artifact
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.oracle import run
-from edgecnn_converters import onnx as to_onnx
-from edgecnn_converters import openvino as to_openvino
-from edgecnn_converters import tflite as to_tflite
+from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
 from edgecnn_targets.runtimes.saturation import has_vnni
 
-WRITERS = {"tflite": to_tflite, "onnx": to_onnx, "openvino": to_openvino}
+WRITERS = {target: converter(target) for target in targets_of_all()}
 SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step
 
 
@@ -34,15 +32,15 @@ def golden(name):
     return tomllib.loads((Path(__file__).parent / "golden" / f"{name}.toml").read_text("utf-8"))
 
 
-def integers_in(target, emission):
-    """The quantized tensors that the files of an emission hold."""
-    return WRITERS[target].integers(*emission.files.values())
+def integers_in(target, converted):
+    """The quantized tensors that the files of a converted model hold."""
+    return converter(target).integers(*converted.files.values())
 
 
-def assert_integers_are_the_graphs(graph, target, emission):
+def assert_integers_are_the_graphs(graph, target, converted):
     """Every quantized tensor of the graph is in the files: grid and integers."""
     quantized = {k: t for k, t in graph.tensors.items() if t.quant is not None}
-    found = integers_in(target, emission)
+    found = integers_in(target, converted)
     assert set(found) == set(quantized)
     for name, (quant, values) in found.items():
         want = quantized[name].quant
@@ -53,9 +51,9 @@ def assert_integers_are_the_graphs(graph, target, emission):
             np.testing.assert_array_equal(values.reshape(quantized[name].shape), quantized[name].integers)
 
 
-def opened(target, emission, folder, kernels=None):
-    """A session of an emission, on this machine."""
-    return open_session(device("host"), write_artifact(folder, "net", emission, Metadata(), {}), kernels=kernels)
+def opened(target, converted, folder, kernels=None):
+    """A session of a converted model, on this machine."""
+    return open_session(device("host"), write_artifact(folder, "net", converted, Metadata(), {}), kernels=kernels)
 
 
 def unsaturated(graph):

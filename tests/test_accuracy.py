@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 def demo_accuracy(folder, calibration):
     words = ["export", "mobilenet_v2_0.35_96", "--target", "tflite", "--weights", "demo", "--data", "demo"]
     assert main([*words, "--calibration", calibration, "-o", str(folder)]) == 0
-    (entry,) = json.loads((folder / "report.json").read_text())
+    (entry,) = json.loads((folder / "report.json").read_text())["entries"]
     return entry["accuracy"]
 
 
@@ -47,7 +47,7 @@ def test_16_bit_activations_leave_only_the_rounding_of_the_weights(tmp_path):
     words = ["export", "mobilenet_v2_0.35_96", "--target", "tflite", "--quantize", "int16x8", "--weights", "demo"]
     words += ["--calibration", "demo", "--calibration-images", "60", "--data", "demo", "--limit", "100"]
     assert main([*words, "-o", str(tmp_path)]) == 0
-    (entry,) = json.loads((tmp_path / "report.json").read_text())
+    (entry,) = json.loads((tmp_path / "report.json").read_text())["entries"]
     golden = GOLDEN["demo"]["int16x8"]
     assert entry["accuracy"]["agreement"] >= golden["min_agreement"]
     assert entry["accuracy"]["sqnr_db"] >= golden["min_sqnr_db"]
@@ -85,7 +85,7 @@ def real(request, tmp_path_factory):
     words = ["export", request.param, "--target", "tflite", "--weights", str(weights)]
     words += ["--calibration", str(SHARED / "imagenet_sample500"), "--data", str(SHARED / "imagenet_val650")]
     assert main([*words, "-o", str(folder)]) == 0
-    (entry,) = json.loads((folder / "report.json").read_text())
+    (entry,) = json.loads((folder / "report.json").read_text())["entries"]
     return GOLDEN[request.param], entry, folder / request.param
 
 

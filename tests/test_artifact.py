@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecnn.artifact import Emission, Manifest, Port, manifest_path, read_manifest, write_artifact
+from edgecnn.artifact import ConvertedModel, Manifest, Port, manifest_path, read_manifest, write_artifact
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic, write_json
 from edgecnn.graph.ir import Metadata
@@ -34,8 +34,8 @@ SINGLE = {".tflite": b"T" * 1000}
 PAIR = {".xml": b"X" * 500, ".bin": b"B" * 2000}
 
 
-def emission(files=SINGLE, target="tflite") -> Emission:
-    return Emission(target=target, precision="int8", files=files, input=INPUT, output=OUTPUT)
+def emission(files=SINGLE, target="tflite") -> ConvertedModel:
+    return ConvertedModel(target=target, precision="int8", files=files, input=INPUT, output=OUTPUT)
 
 
 def write_one(directory: Path, **changes) -> Path:

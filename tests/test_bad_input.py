@@ -107,7 +107,7 @@ def test_few_noisy_images_are_a_warning_and_a_finding(tmp_path, capfd):
     captured = capfd.readouterr()
     assert "warning: only 5 calibration images" in captured.err
     assert "look like noise" in captured.err
-    assert len(json.loads(captured.out)[0]["findings"]) == 2
+    assert len(json.loads(captured.out)["entries"][0]["findings"]) == 2
 
 
 def test_skipped_images_are_counted(tmp_path, capfd):
@@ -115,9 +115,9 @@ def test_skipped_images_are_counted(tmp_path, capfd):
     (folder / "2.png").write_bytes(b"")
     words = [*EXPORT, *QUICK, "-o", str(tmp_path / "out"), "--data", str(tmp_path), "--skip-bad-images", "--json"]
     assert main(words) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["accuracy"]["n"] == 3
-    assert "1 unreadable images were left out" in entry["findings"]
+    assert "1 unreadable images were left out" in [finding["text"] for finding in entry["findings"]]
 
 
 def test_an_artifact_that_is_not_what_its_manifest_says(exported, tmp_path, capfd):

@@ -70,8 +70,8 @@ def test_without_calibration_data_the_loss_is_said(tmp_path, capfd):
     words = ["export", DEMO, "--target", "tflite", "--weights", "demo", "--calibration", "none", *QUICK]
     assert main([*words, "--data", "demo", "--limit", "60", "-o", str(tmp_path), "--json"]) == 0
     captured = capfd.readouterr()
-    (entry,) = json.loads(captured.out)
-    assert "calibrated without data" in entry["findings"][0]
+    (entry,) = json.loads(captured.out)["entries"]
+    assert "calibrated without data" in entry["findings"][0]["text"]
     assert "calibrated without data" in captured.err
     assert entry["accuracy"]["agreement"] >= 90
     graph = load(tmp_path / f"{DEMO}.edgecnn")
@@ -88,7 +88,7 @@ def test_without_calibration_data_the_loss_is_said(tmp_path, capfd):
 def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd):
     path = exported[0] / f"{DEMO}.tflite"
     assert main(["validate", str(path), "--data", "demo", "--limit", "60", "--min-agreement", "90", "--json"]) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     before = exported[1][0]
     near = pytest.approx(
         before["accuracy"]["sqnr_db"],
@@ -102,10 +102,10 @@ def test_validate_without_reference(exported, tmp_path, capfd):
     alone = tmp_path / "alone.tflite"
     alone.write_bytes((exported[0] / f"{DEMO}.tflite").read_bytes())
     assert main(["validate", str(alone), "--data", "demo", "--limit", "20", "--json"]) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["accuracy"]["top1"] > 50
     assert entry["accuracy"]["fp32_top1"] is None
-    assert "not compared with fp32" in entry["findings"][0]
+    assert "not compared with fp32" in entry["findings"][0]["text"]
     message = error_of(capfd, "validate", alone, "--data", "demo", "--max-drop", "1")
     assert "--max-drop needs the fp32 reference" in message
 
@@ -116,7 +116,7 @@ def test_a_float_artifact_serves_as_reference(exported, tmp_path, capfd):
     capfd.readouterr()
     words = ["validate", str(exported[0] / f"{DEMO}.tflite"), "--data", "demo", "--limit", "60", "--json"]
     assert main([*words, "--reference", str(tmp_path / f"{DEMO}.tflite")]) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["accuracy"]["agreement"] == exported[1][0]["accuracy"]["agreement"]
     assert entry["accuracy"]["sqnr_db"] == pytest.approx(exported[1][0]["accuracy"]["sqnr_db"], abs=0.1)
 
@@ -137,7 +137,7 @@ def test_a_graph_file_emits_again_without_torch(exported, tmp_path):
 def test_other_precisions(quantize, tmp_path, capfd):
     words = ["export", DEMO, "--target", "tflite", "--quantize", quantize, "--weights", "demo", "-o", str(tmp_path)]
     assert main([*words, "--data", "demo", "--limit", "40", "--min-agreement", "97", "--json"]) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["precision"] == {"none": "fp32"}.get(quantize, quantize)
     assert entry["accuracy"]["sqnr_db"] > (25 if quantize == "w8" else 45)
 
@@ -147,7 +147,7 @@ def test_input_and_output_types(io, exported, tmp_path, capfd):
     source = exported[0] / f"{DEMO}.edgecnn"
     words = ["export", str(source), "--target", "tflite", "--io", io, "-o", str(tmp_path), "--data", "demo"]
     assert main([*words, "--limit", "60", "--json"]) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["accuracy"]["agreement"] == exported[1][0]["accuracy"]["agreement"]
     assert entry["parity"]["max_lsb"] == exported[1][0]["parity"]["max_lsb"]
     assert entry["float_ops"] == []
@@ -162,7 +162,7 @@ def test_a_missed_limit_is_status_1_and_keeps_the_artifacts(exported, tmp_path, 
     words = ["export", str(source), "--target", "tflite", "-o", str(tmp_path), "--data", "demo", "--limit", "20"]
     assert main([*words, limit]) == 1
     assert f"{name}: " in capfd.readouterr().err
-    (entry,) = json.loads((tmp_path / "report.json").read_text())
+    (entry,) = json.loads((tmp_path / "report.json").read_text())["entries"]
     assert {c["name"]: c["passed"] for c in entry["checks"]}[name] is False
     assert (tmp_path / f"{DEMO}.tflite").exists()
 
@@ -170,7 +170,7 @@ def test_a_missed_limit_is_status_1_and_keeps_the_artifacts(exported, tmp_path, 
 def test_threads_are_passed_on(exported, capfd):
     path = exported[0] / f"{DEMO}.tflite"
     assert main(["validate", str(path), "--data", "demo", "--limit", "10", "--threads", "2", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)[0]["latency"]["threads"] == 2
+    assert json.loads(capfd.readouterr().out)["entries"][0]["latency"]["threads"] == 2
 
 
 FACTORY = """

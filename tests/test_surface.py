@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from edgecnn.cli import _parser
 from edgecnn.report.record import ReportEntry
-from edgecnn_converters.registry import CONVERTERS, TARGETS_OF_ALL
+from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
 COMMANDS = "export validate compare benchmark inspect train scale study models targets devices recipes doctor"
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
-    "--min-agreement --max-latency-ms --max-instructions --max-cycles --max-sram-kib --max-flash-kib --npu-coverage "
-    "--allow-float --seed --json"
+    "--min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions --max-cycles "
+    "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --seed --json"
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "
@@ -28,7 +28,7 @@ OPTIONS = {
 }
 ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
-    "float_ops findings"
+    "float_ops findings task"
 )
 RESOURCES = "cycles sram_kib flash_kib arena_bytes heap_kib npu_coverage estimated_ms instruction_mix cache_misses"
 DEVICES = (
@@ -62,6 +62,6 @@ def test_report_fields():
 
 
 def test_targets_and_devices():
-    assert list(CONVERTERS) == [*TARGETS_OF_ALL, "c"]
-    assert list(TARGETS_OF_ALL) == ["tflite", "onnx", "openvino"]
+    assert list(converters()) == [*targets_of_all(), "c"]
+    assert list(targets_of_all()) == ["tflite", "onnx", "openvino"]
     assert [d.name for d in devices()] == DEVICES.split()

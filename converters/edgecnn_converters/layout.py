@@ -1,19 +1,22 @@
-"""What formats in NCHW share: how a graph's NHWC shapes, axes and weights look there."""
+"""Layouts that several formats share: a graph's NHWC shapes, axes and weights in NCHW, and int8 carried as uint8."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.artifact import Port
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 
 OHWI_TO_OIHW = (0, 3, 1, 2)
 OIHW_TO_OHWI = (0, 2, 3, 1)
 AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # of an image in NHWC, to NCHW
+UINT8_OFFSET = 128  # uint8 carries an int8 tensor: integers and zero point are higher by this, the scale is the same
 
 
 def nchw(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with channels first; shapes of other than four dimensions are as they are."""
+    """Return the shape with channels first; shapes of other than four dimensions are as they are."""
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
@@ -22,8 +25,13 @@ def order_matters(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[1] * shape[2] > 1 and shape[3] > 1
 
 
+def is_depthwise(graph: Graph, node: Node) -> bool:
+    """Whether a conv2d has one group per input channel (and more than one channel)."""
+    return bool(node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1)
+
+
 def needed_activation(graph: Graph, node: Node) -> str:
-    """``none`` where the output's integers already end where its activation does; else the activation."""
+    """Return ``none`` where the output's integers already end where its activation does; else the activation."""
     wanted: Any = node.attrs.get("activation", "none")
     quant = graph.tensors[node.output].quant
     if wanted == "none" or quant is None:
@@ -35,13 +43,30 @@ def needed_activation(graph: Graph, node: Node) -> str:
 
 
 def grid_ends(quant: QParams) -> tuple[float, float]:
-    """Real values of the smallest and the largest integer, per tensor."""
+    """Return the real values of the smallest and the largest integer, per tensor."""
     scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
     low, high = quant.limits
     return (low - zero) * scale, (high - zero) * scale
 
 
+def integer_port(tensor: Tensor, layout: str, dtype: str) -> Port:
+    """Return how a file takes or gives a quantized tensor as its integers, in ``NHWC`` or ``NCHW``."""
+    quant, offset = tensor.qparams, UINT8_OFFSET if dtype == "uint8" else 0
+    return replace(
+        float_port(tensor, layout),
+        dtype=dtype,
+        scale=float(quant.scale[0]),
+        zero_point=int(quant.zero_point[0]) + offset,
+    )
+
+
+def float_port(tensor: Tensor, layout: str) -> Port:
+    """Return how a file takes or gives a tensor as float32, in ``NHWC`` or ``NCHW``."""
+    shape = nchw(tensor.shape) if layout == "NCHW" else tensor.shape
+    return Port(name=tensor.name, shape=shape, layout=layout if len(shape) == 4 else "NC", dtype="float32")
+
+
 def pads(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Padding as (begins, ends), each (height, width)."""
+    """Return the padding as (begins, ends), each (height, width)."""
     top, bottom, left, right = attrs["padding"]
     return [top, left], [bottom, right]

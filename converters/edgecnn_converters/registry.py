@@ -1,19 +1,25 @@
-"""One row per converter. Its module is imported on use."""
+"""The registry of converters: entry points ``edgecnn.converters``, of edgecnn and of any other installed package.
+
+A row is light: it holds functions that import a format's library when they are called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.artifact import PRECISIONS, Emission
+from edgecnn.artifact import PRECISIONS, ConvertedModel
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.summary import Layer
+from edgecnn.plugins import INTERFACE, registry
+
+IN_8_BITS = ("fp32", "fp16", "w8", "int8")
+ORDER = ("tflite", "onnx", "openvino", "c")  # of listings; other packages' converters follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,30 +27,50 @@ class Converter:
     """What writes and reads one format.
 
     Attributes:
-        target: the format.
-        module: has ``convert(graph, *, precision, io) -> Emission``,
-            ``unsupported(graph, precision) -> [(node, reason)]``, and what reads files back:
-            ``describe(main_file) -> (precision, Metadata or None)`` and
-            ``integers(*files) -> {tensor: (parameters, integers)}``, and ``layers(*files) -> [Layer]``.
+        target: the format; the name of the entry point.
         precisions: what it writes, of ``artifact.PRECISIONS``.
         suffixes: of an artifact's files, the main one first.
+        convert: ``(graph, *, precision, io=…)`` to the artifact in memory; ``io`` is the type of its input and output.
+        unsupported: ``(graph, precision)`` to what the format cannot hold: ``[(node, reason)]``, in order.
+        describe: the main file to its precision and the metadata in it, or ``None`` in another's file.
+        integers: all files to ``{graph tensor: (parameters, integers)}``, so that formats can be compared. Weights are
+            OHWI with the channels on axis 0; activations have no integers; what the writer added is left out.
+        layers: all files to every op that computes, with what it stores and what it costs.
+        options: keywords of ``convert`` beside ``io``: ``name`` (of the files), ``activations`` (their type).
         in_all: whether ``--target all`` writes it.
         refusals: precision to the reason why it is not written.
+        interface: version of this interface that the converter is written for.
+
+    Raises:
+        InputError: a precision is not known, or there is no suffix.
     """
 
     target: str
-    module: str
     precisions: tuple[str, ...]
     suffixes: tuple[str, ...]
+    convert: Callable[..., ConvertedModel]
+    unsupported: Callable[[Graph, str], list[tuple[str, str]]]
+    describe: Callable[[bytes], tuple[str, Metadata | None]]
+    integers: Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]]
+    layers: Callable[..., list[Layer]]
+    options: tuple[str, ...] = ()
     in_all: bool = True
     refusals: Mapping[str, str] = field(default_factory=dict)
+    interface: int = INTERFACE
+
+    def __post_init__(self) -> None:
+        for precision in (*self.precisions, *self.refusals):
+            if precision not in PRECISIONS:
+                raise InputError(f"converter {self.target}: {unknown('precision', precision, PRECISIONS)}")
+        if not self.suffixes:
+            raise InputError(f"converter {self.target} names no suffix; give that of its main file, such as '.tflite'")
 
     def files(self, main: Path) -> list[Path]:
-        """All files of the artifact with that main file."""
+        """Return all files of the artifact with that main file."""
         return [main.with_name(f"{main.name.removesuffix(self.suffixes[0])}{suffix}") for suffix in self.suffixes]
 
     def read(self, main: Path) -> list[bytes]:
-        """What those files hold.
+        """Return what those files hold.
 
         Raises:
             InputError: one cannot be read.
@@ -55,7 +81,7 @@ class Converter:
             raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
 
     def described(self, main: Path) -> tuple[list[bytes], str, Metadata | None]:
-        """What those files hold, and what ``describe`` says of them.
+        """Return what those files hold, and what ``describe`` says of them.
 
         Raises:
             InputError: one cannot be read, or is not of the format; names the main file.
@@ -66,38 +92,8 @@ class Converter:
         except InputError as error:
             raise InputError(f"{main}: {error}") from None
 
-    @property
-    def convert(self) -> Callable[..., Emission]:
-        """The module's ``convert``."""
-        function: Callable[..., Emission] = import_module(self.module).convert
-        return function
-
-    @property
-    def unsupported(self) -> Callable[[Graph, str], list[tuple[str, str]]]:
-        """The module's ``unsupported``."""
-        function: Callable[[Graph, str], list[tuple[str, str]]] = import_module(self.module).unsupported
-        return function
-
-    @property
-    def describe(self) -> Callable[[bytes], tuple[str, Metadata | None]]:
-        """The module's ``describe``."""
-        function: Callable[[bytes], tuple[str, Metadata | None]] = import_module(self.module).describe
-        return function
-
-    @property
-    def integers(self) -> Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]]:
-        """The module's ``integers``."""
-        function: Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]] = import_module(self.module).integers
-        return function
-
-    @property
-    def layers(self) -> Callable[..., list[Layer]]:
-        """The module's ``layers``."""
-        function: Callable[..., list[Layer]] = import_module(self.module).layers
-        return function
-
     def require(self, precision: str) -> None:
-        """Nothing, where the converter writes that precision.
+        """Check that the converter writes a precision.
 
         Raises:
             UnsupportedError: it does not; says why, and lists what it writes.
@@ -109,45 +105,31 @@ class Converter:
             )
 
 
-IN_8_BITS = ("fp32", "fp16", "w8", "int8")
-CONVERTERS = {
-    row.target: row
-    for row in (
-        Converter(target="tflite", module="edgecnn_converters.tflite", precisions=PRECISIONS, suffixes=(".tflite",)),
-        Converter(
-            target="onnx",
-            module="edgecnn_converters.onnx",
-            precisions=IN_8_BITS,
-            suffixes=(".onnx",),
-            refusals={"int16x8": "ONNX Runtime computes in float between 16-bit QuantizeLinear and DequantizeLinear"},
-        ),
-        Converter(
-            target="openvino",
-            module="edgecnn_converters.openvino",
-            precisions=IN_8_BITS,
-            suffixes=(".xml", ".bin"),
-            refusals={"int16x8": "OpenVINO's CPU plugin computes in float after a FakeQuantize of 65,536 levels"},
-        ),
-        Converter(
-            target="c",
-            module="edgecnn_converters.c",
-            precisions=("int8",),
-            suffixes=(".c", ".h", "_weights.h"),
-            in_all=False,
-        ),
-    )
-}
-TFLITE, ONNX, OPENVINO, C = CONVERTERS.values()
-TARGETS_OF_ALL = tuple(target for target, row in CONVERTERS.items() if row.in_all)
-"""What ``--target all`` writes: the formats that every precision and runtime on a desk has. C is for bare metal."""
+def converters() -> Mapping[str, Converter]:
+    """Return every installed converter by target, edgecnn's own first.
+
+    Raises:
+        InputError: a plugin cannot be used; names it.
+    """
+    rows = registry("converters", Converter)
+    for name, row in rows.items():
+        if name != row.target:
+            raise InputError(f"plugin {name!r} of edgecnn.converters writes {row.target!r}; name it after its target")
+    return {name: rows[name] for name in sorted(rows, key=lambda name: (*ORDER, name).index(name))}
+
+
+def targets_of_all() -> tuple[str, ...]:
+    """Return what ``--target all`` writes: the formats that run on a desk. C is for bare metal, so it is not in it."""
+    return tuple(target for target, row in converters().items() if row.in_all)
 
 
 def converter(target: str) -> Converter:
-    """The converter of a target.
+    """Return the converter of a target.
 
     Raises:
-        InputError: no such target.
+        InputError: no such target, or a plugin cannot be used.
     """
-    if target not in CONVERTERS:
-        raise InputError(unknown("target", target, CONVERTERS))
-    return CONVERTERS[target]
+    rows = converters()
+    if target not in rows:
+        raise InputError(unknown("target", target, rows))
+    return rows[target]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgecnn.cli.options import add_checking, checking
 from edgecnn.cli.tables import listed, shown
-from edgecnn.progress import Stopwatch
+from edgecnn.progress import Terminal
 
 HELP = "measure models in every format, precision and device: one table"
 
@@ -29,21 +29,20 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn benchmark``: status 1 when a cell failed."""
     from dataclasses import asdict
 
-    from edgecnn.benchmark import Matrix, benchmark
+    from edgecnn.benchmarking import benchmark
 
-    weights = dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights)
-    matrix = Matrix(
-        models=options.models,
+    found = benchmark(
+        options.models,
         targets=() if options.targets == "all" else options.targets.split(","),
         precisions=options.precisions.split(","),
-        checking=checking(options),
         output=options.output,
-        weights=weights,
+        weights=dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights),
         calibration=options.calibration,
         preprocess=options.preprocess,
-        seed=options.seed,
+        progress=Terminal(),
+        **checking(options),
     )
-    cells = [asdict(cell) for cell in benchmark(matrix, Stopwatch())]
+    cells = [asdict(cell) for cell in found]
     rows = [{key: shown(value) for key, value in cell.items()} for cell in cells]
     figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s", "instructions", "cycles")
     failed = any(cell["status"] != "ok" for cell in cells)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgecnn.cli.options import add_exact_kernels, add_json, positive
 from edgecnn.cli.tables import print_json, shown, table
+from edgecnn.progress import Terminal
 
 HELP = "say whether two artifacts hold the same integers, and how far apart they compute"
 
@@ -39,10 +40,11 @@ def run(options: argparse.Namespace) -> int:
         options.data,
         limit=options.limit,
         preprocess=options.preprocess,
-        skip_bad=options.skip_bad_images,
+        skip_bad_images=options.skip_bad_images,
         by_layer=options.layers,
         exact_kernels=options.exact_kernels,
         arithmetic=options.arithmetic,
+        progress=Terminal(),
     )
     figures = found.to_json()
     if options.json:

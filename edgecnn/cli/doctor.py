@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     import platform
     from importlib import metadata
 
-    from edgecnn.pipeline import LIBRARIES
+    from edgecnn.network import LIBRARIES
     from edgecnn_targets.registry import runtimes
 
     rows: list[Row] = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, add_convention, checking, positive, reported, source
-from edgecnn.progress import Stopwatch
+from edgecnn.cli.options import add_checking, add_convention, checking, loading, positive, reported
+from edgecnn.progress import Terminal
 from edgecnn.quant.recipe import DEFAULT
 
 HELP = "quantize a model and write artifacts, checked when --data is given"
@@ -58,14 +58,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
-    from edgecnn.pipeline import Export, export
+    from edgecnn.pipeline import export
 
-    request = Export(
-        source=source(options),
+    report = export(
+        options.model,
         target=options.target,
         quantize=options.quantize,
         output=options.output,
-        checking=checking(options),
         calibration=options.calibration,
         calibration_images=options.calibration_images,
         recipe=options.recipe,
@@ -73,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
         per_tensor=options.per_tensor,
         mixed=options.mixed,
         io=options.io,
-        skip_bad_images=options.skip_bad_images,
-        seed=options.seed,
+        progress=Terminal(),
+        **loading(options),
+        **checking(options),
     )
-    return reported(export(request, Stopwatch()), options)
+    return reported(report, options)

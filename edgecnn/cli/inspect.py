@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,11 @@ def run(options: argparse.Namespace) -> int:
         return _sensitivity(options)
     if options.data is not None:
         raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
-    found = _layers(options)
+    from edgecnn.inspecting import inspect
+
+    found: Any = inspect(
+        options.model, weights=options.weights, convention=options.convention, preprocess=options.preprocess
+    )
     if options.json:
         print_json([asdict(layer) for layer in found])
         return 0
@@ -72,16 +75,9 @@ def _costs(options: argparse.Namespace) -> int:
     """What each op of an artifact costs on a device: the columns that the device has figures for."""
     from dataclasses import asdict
 
-    from edgecnn.errors import MissingDependencyError
-    from edgecnn_targets.devices import device
-    from edgecnn_targets.registry import layers, missing, runtime_of
+    from edgecnn.inspecting import inspect
 
-    place, path = device(options.device), Path(options.model)
-    target = runtime_of(path).target
-    command = missing(place, target) if target in place.targets else None
-    if command is not None:
-        raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
-    rows = [asdict(layer) for layer in layers(place, path)]
+    rows = [asdict(layer) for layer in inspect(options.model, device=options.device)]
     if options.json:
         print_json(rows)
         return 0
@@ -104,8 +100,8 @@ def _sensitivity(options: argparse.Namespace) -> int:
 
     from edgecnn.data import open_images
     from edgecnn.graph.serialize import load
+    from edgecnn.loading import overridden, require_preprocess
     from edgecnn.quant.sensitivity import sensitivity
-    from edgecnn.source import with_overrides
 
     path = Path(options.model)
     if path.suffix != ".edgecnn":
@@ -113,9 +109,7 @@ def _sensitivity(options: argparse.Namespace) -> int:
     if options.data is None:
         raise InputError("--sensitivity needs images to measure on: pass --data DIR (no labels needed) or demo")
     graph = load(path)
-    preprocess = with_overrides(graph.metadata, options.preprocess, None).preprocess
-    if preprocess is None:
-        raise InputError(f"nothing says how images are fed to {path}; pass --preprocess resize=HxW,mean=…,std=…")
+    preprocess = require_preprocess(overridden(graph.metadata, options.preprocess))
     images = open_images(options.data, demo_split="calibration", labelled=False, limit=options.limit)
     fed = np.concatenate([preprocess.normalise(pixels) for pixels, _ in images.batches(preprocess, 4)])
     rows = sensitivity(graph, fed)
@@ -139,22 +133,3 @@ def _decibels(value: float | None) -> str:
 
 def _span(scales: tuple[float, float, int] | None) -> str:
     return "" if scales is None else f"{scales[0]:.2g}..{scales[1]:.2g} ({scales[2]})"
-
-
-def _layers(options: argparse.Namespace) -> list[Any]:
-    path = Path(options.model)
-    from edgecnn_converters.registry import CONVERTERS, converter
-
-    target = next((name for name, row in CONVERTERS.items() if row.suffixes[0] == path.suffix), None)
-    if target is not None:
-        reader = converter(target)
-        return reader.layers(*reader.read(path))
-    from edgecnn.graph.summary import layers
-    from edgecnn.source import Source, load_graph
-
-    source = Source(
-        model=options.model, weights=options.weights, convention=options.convention, preprocess=options.preprocess
-    )
-    if source.weights is None and not source.is_file and not source.is_factory:
-        source = replace(source, weights="random")
-    return layers(load_graph(source))

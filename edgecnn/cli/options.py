@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.tables import print_json
 from edgecnn.evaluation.limits import ROWS, Limits
 
 if TYPE_CHECKING:
-    from edgecnn.report.record import ReportEntry
-    from edgecnn.source import Source
+    from edgecnn.report.record import Report
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -71,52 +69,37 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     for row in ROWS:
         limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
     limits.add_argument(
+        "--require", action="append", default=[], metavar="NAME>=VALUE", help="of any figure of accuracy, or a metric"
+    )
+    limits.add_argument(
         "--allow-float", action="store_true", help="accept ops in an int8 artifact that the runtime computes in float"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
 
 
-def source(options: argparse.Namespace) -> Source:
+def loading(options: argparse.Namespace) -> dict[str, Any]:
     """What the options say of the model."""
-    from edgecnn.source import Source
-
-    return Source(
-        model=options.model,
-        weights=options.weights,
-        padding=options.padding,
-        convention=options.convention,
-        preprocess=options.preprocess,
-        label_offset=options.label_offset,
-        seed=options.seed,
-    )
+    names = ("weights", "padding", "convention", "preprocess", "label_offset")
+    return {name: getattr(options, name) for name in names}
 
 
-def checking(options: argparse.Namespace) -> Any:
+def checking(options: argparse.Namespace) -> dict[str, Any]:
     """What the options of ``add_checking`` say."""
-    from edgecnn.evaluation.check import Checking
-
-    limits = Limits(**{row.field: getattr(options, row.field) for row in ROWS})
-    return Checking(
-        data=options.data,
-        limit=options.limit,
-        skip_bad_images=options.skip_bad_images,
-        devices=tuple(filter(None, options.device.split(","))),
-        seed=options.seed,
-        threads=options.threads,
-        limits=limits,
-        allow_float=options.allow_float,
-        exact_kernels=options.exact_kernels,
-    )
+    names = ("data", "limit", "skip_bad_images", "seed", "threads", "allow_float", "exact_kernels")
+    return {
+        "devices": tuple(filter(None, options.device.split(","))),
+        "limits": Limits(require=options.require, **{row.field: getattr(options, row.field) for row in ROWS}),
+        **{name: getattr(options, name) for name in names},
+    }
 
 
-def reported(entries: Sequence[ReportEntry], options: argparse.Namespace) -> int:
-    """Print the report; returns the exit status it means."""
-    from edgecnn.report.record import exit_status, to_json
+def reported(report: Report, options: argparse.Namespace) -> int:
+    """Print the report; return the exit status it means."""
     from edgecnn.report.table import render
 
     if options.json:
-        print_json(to_json(entries))
+        print_json(report.to_dict())
     else:
-        render(entries)
-    return exit_status(entries)
+        render(report)
+    return int(not report.passed)

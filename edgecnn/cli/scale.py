@@ -174,13 +174,13 @@ def _law(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from edgecnn.lab.fit import Budget, along, export_command, fit, measure_of, target_on, written
     from edgecnn.models.scaling import Compound
-    from edgecnn.progress import Stopwatch
+    from edgecnn.progress import Terminal
 
     figure, most = next((f, getattr(options, f"max_{f}")) for f in BUDGETS if getattr(options, f"max_{f}") is not None)
     budget = Budget(figure=figure, most=most, device=options.device)
     rule = along(Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.axis)
     target = options.target or target_on(budget)
-    found = fit(options.family, rule, budget, measure_of(budget, target), Stopwatch().say, options.classes)
+    found = fit(options.family, rule, budget, measure_of(budget, target), Terminal().say, options.classes)
     command = export_command(found.chosen.model, target, budget)
     if options.json:
         print_json({**asdict(found), "export": command})
@@ -212,9 +212,9 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _search(options: argparse.Namespace) -> int:
     from edgecnn.lab.search import chart, grid, search, verdict
-    from edgecnn.progress import Stopwatch
+    from edgecnn.progress import Terminal
 
-    plan, say = _plan(options), Stopwatch().say
+    plan, say = _plan(options), Terminal().say
     base = plan.base(options.base)
     compared = grid(base, options.step, options.tolerance)
     say(f"{len(compared.points)} models of twice the cost of {base.name}: {plan.seeds} trainings of each and of it")
@@ -235,12 +235,12 @@ def _search(options: argparse.Namespace) -> int:
 def _study(options: argparse.Namespace) -> int:
     from edgecnn.lab.axes import chart, models, study, verdict
     from edgecnn.models.scaling import Compound
-    from edgecnn.progress import Stopwatch
+    from edgecnn.progress import Terminal
 
     plan = _plan(options)
     base = plan.base(options.base)
     curves = models(base, Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.doublings)
-    found = study(curves, plan, Stopwatch().say)
+    found = study(curves, plan, Terminal().say)
     rows = [
         {"grows": curve.axis, "growth": point.macs / curve.points[0].macs, **_scored(point)}
         for curve in found.curves

@@ -81,11 +81,11 @@ def _residual(options: argparse.Namespace) -> int:
     from edgecnn.files import write_atomic, write_json
     from edgecnn.lab.claims import chart
     from edgecnn.lab.residual import FULL, Setup, study
-    from edgecnn.progress import Stopwatch
+    from edgecnn.progress import Terminal
 
     given = {f.name: v for f in fields(Setup) if (v := getattr(options, f.name, None)) is not None}
     setup = replace(FULL if options.full else Setup(), **given)
-    found = study(setup, folder=options.output, workers=options.workers, progress=Stopwatch().say)
+    found = study(setup, folder=options.output, workers=options.workers, progress=Terminal().say)
     write_atomic(options.output / "residual.svg", chart(found.networks, found.deepened).encode())
     write_json(options.output / "residual.json", everything := {"setup": asdict(setup), **asdict(found)})
     if options.json:

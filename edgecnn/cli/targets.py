@@ -20,11 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """``edgecnn targets``."""
     from edgecnn.artifact import PRECISIONS
-    from edgecnn_converters.registry import CONVERTERS
+    from edgecnn_converters.registry import converters
     from edgecnn_targets.registry import runtime
 
     rows: list[dict[str, Any]] = []
-    for name, row in CONVERTERS.items():
+    for name, row in converters().items():
         runs = runtime(name)
         rows.append(
             {

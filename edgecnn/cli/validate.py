@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecnn.cli.options import add_checking, checking, reported
-from edgecnn.progress import Stopwatch
+from edgecnn.progress import Terminal
 
 HELP = "run an artifact over labelled images and check it against limits"
 
@@ -23,17 +23,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn validate``."""
-    from edgecnn.evaluation.validate import Validate, validate
-    from edgecnn.report.record import write
+    from edgecnn.evaluation.validate import validate
 
-    request = Validate(
-        artifact=options.artifact,
-        checking=checking(options),
+    report = validate(
+        options.artifact,
         reference=options.reference,
         preprocess=options.preprocess,
         label_offset=options.label_offset,
+        progress=Terminal(),
+        **checking(options),
     )
-    entries = validate(request, Stopwatch())
     if options.report is not None:
-        write(entries, options.report)
-    return reported(entries, options)
+        report.write(options.report)
+    return reported(report, options)

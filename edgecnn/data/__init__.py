@@ -4,7 +4,7 @@ A folder holds class subfolders of images, or ``images/`` with ``labels.csv`` (`
 classes in the order of their names, or, where every name is a number, that class. Where no labels are needed
 (calibration) any folder with images somewhere inside will do. ``FILE.npz:SPLIT`` is a numpy archive (``arrays.py``).
 
-    files, decode, arrays ─► sources: the kinds of sets, read once in batches ─► here: what a user names
+    files, decode, arrays, given ─► sources: the kinds of sets, read once in batches ─► here: what a user names
                           └► training: images by index, a part of them held out
 """
 
@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data import demo
-from edgecnn.data.arrays import is_array_set, load_array_set
+from edgecnn.data.arrays import ArraySet, is_array_set, load_array_set
 from edgecnn.data.decode import Pixels
-from edgecnn.data.files import Labels, any_images, kinds, labelled_files
+from edgecnn.data.files import Labels, any_images, has_classes, kinds, labelled_files
+from edgecnn.data.given import TAKES, StreamImages, array_set
 from edgecnn.data.sources import ArrayImages, DemoImages, FolderImages
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
@@ -61,10 +62,11 @@ class Images(Protocol):
 
 
 def open_images(
-    where: str,
+    where: Any,
     *,
     demo_split: str,
-    labelled: bool,
+    labelled: bool | None,
+    labels: Any = None,
     limit: int | None = None,
     shuffle: int | None = None,
     seed: int = 0,
@@ -73,9 +75,10 @@ def open_images(
     """The images that a user named.
 
     Args:
-        where: a folder, ``FILE.npz:SPLIT``, or ``demo``.
+        where: a folder, ``FILE.npz:SPLIT``, ``demo``; or images that the caller holds, see ``given``.
         demo_split: of the demo data: ``test`` or ``calibration``.
-        labelled: whether every image must have a class.
+        labelled: whether every image must have a class; ``None`` takes classes where there are some.
+        labels: of an array of images.
         limit: at most so many. Of labelled images, each class keeps its share; others are spread evenly over the set.
         shuffle: seed of the order, or ``None`` to keep it.
         seed: which images of a class are among them.
@@ -84,14 +87,20 @@ def open_images(
     Raises:
         InputError: no such folder, no images in it, or labels that are not as this module says.
     """
+    if not isinstance(where, str | Path):
+        return _given(where, labels, labelled, limit, shuffle, seed)
+    where = str(where)
+    if labels is not None:
+        raise InputError(f"labels are for an array of images; {where} has its own")
     if where == "demo":
         count = demo.TEST_IMAGES if demo_split == "test" else demo.CALIBRATION_IMAGES
-        known = demo.labels(demo_split, range(count), 0) if labelled and limit is not None else None
-        return DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle, known, seed), labelled=labelled)
+        wanted = labelled is not False
+        known = demo.labels(demo_split, range(count), 0) if wanted and limit is not None else None
+        return DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle, known, seed), labelled=wanted)
     if is_array_set(where):
-        found = load_array_set(where, labelled=labelled)
-        chosen = _choose(len(found.pixels), limit, shuffle, found.labels if labelled else None, seed)
-        return ArrayImages(name=where, found=found, chosen=chosen, labelled=labelled)
+        return _array_images(where, load_array_set(where, labelled=bool(labelled)), labelled, limit, shuffle, seed)
+    if labelled is None:
+        labelled = has_classes(Path(where))
     files, labels, classes = labelled_files(Path(where)) if labelled else (any_images(Path(where)), None, None)
     chosen = _choose(len(files), limit, shuffle, labels, seed)
     picked = [files[i] for i in chosen]
@@ -103,6 +112,38 @@ def open_images(
         kinds=kinds(Path(where), picked),
         skip_bad=skip_bad,
     )
+
+
+def _array_images(
+    name: str, found: ArraySet, labelled: bool | None, limit: int | None, shuffle: int | None, seed: int
+) -> Images:
+    wanted = labelled is not False and found.labels is not None
+    chosen = _choose(len(found.pixels), limit, shuffle, found.labels if wanted else None, seed)
+    return ArrayImages(name=name, found=found, chosen=chosen, labelled=wanted)
+
+
+def _given(
+    images: Any, labels: Any, labelled: bool | None, limit: int | None, shuffle: int | None, seed: int
+) -> Images:
+    """Images that a caller holds.
+
+    Raises:
+        InputError: they are none of what ``given`` takes.
+    """
+    if isinstance(images, np.ndarray):
+        found = array_set(images, labels)
+        if labelled and found.labels is None:
+            raise InputError("the images have no labels; pass labels=, a class index per image")
+        return _array_images("array", found, labelled, limit, shuffle, seed)
+    if labels is not None:
+        raise InputError("labels are for an array of images; give (image, label) pairs here")
+    loads = hasattr(images, "batch_size") and hasattr(images, "dataset")  # a DataLoader has an order of its own
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not loads:
+        chosen = _choose(len(images), limit, shuffle, None, seed) if len(images) else np.zeros(0, np.int64)
+        return StreamImages(images, labelled=labelled, limit=limit, indices=chosen)
+    if hasattr(images, "__iter__"):
+        return StreamImages(images, labelled=labelled, limit=limit)
+    raise InputError(f"images are a {type(images).__name__}; allowed: {TAKES}")
 
 
 def _choose(count: int, limit: int | None, shuffle: int | None, labels: Labels | None, seed: int) -> NDArray[np.int64]:
@@ -137,11 +178,13 @@ def stratified(labels: Labels, wanted: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(taken))
 
 
-def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, offset: int) -> Labels:
-    """Data class to network class, as a table, checked against what the network can answer.
+def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, offset: int) -> Labels | None:
+    """Return data class to network class, as a table, checked against what the network can answer.
+
+    ``None`` where images have no labels, or bring them one by one: a class is then the network's.
 
     Args:
-        images: labelled.
+        images: with labels or without.
         labels: the network's class names, one per class, or ``None``.
         outputs: logits of the network.
         offset: class ``k`` is logit ``k + offset``.
@@ -149,7 +192,8 @@ def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, off
     Raises:
         InputError: a class that the network does not have, or class folders that cannot be matched with its outputs.
     """
-    assert images.labels is not None
+    if images.labels is None:
+        return None
     names = images.classes
     if names is None:
         worst = int(images.labels.max())

@@ -31,6 +31,11 @@ def any_images(root: Path) -> list[Path]:
     return files
 
 
+def has_classes(root: Path) -> bool:
+    """Whether the folder says which class every image is of."""
+    return (_folder(root) / "labels.csv").is_file() or kinds(root, _images_below(root)) is not None
+
+
 def kinds(root: Path, files: Sequence[Path]) -> int | None:
     """How many classes the files are of, by ``labels.csv`` or by subfolder; ``None`` where neither says."""
     if (root / "labels.csv").is_file():

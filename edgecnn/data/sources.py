@@ -16,6 +16,7 @@ from edgecnn.data import demo
 from edgecnn.data.arrays import ArraySet
 from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
 from edgecnn.data.files import Labels
+from edgecnn.data.given import fed
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
@@ -35,6 +36,10 @@ class FolderImages:
         return len(self.files)
 
     def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        if preprocess.as_given:
+            raise InputError(
+                f"{self.name} holds images, but this network is fed arrays as they are: give FILE.npz:SPLIT"
+            )
         hashes: dict[str, str] = {}
         pixels: list[Pixels] = []
         kept: list[int] = []
@@ -173,4 +178,4 @@ class ArrayImages:
         for i in range(0, len(self.chosen), size):
             part = self.chosen[i : i + size]
             labels = self.found.labels[part] if self.labelled and self.found.labels is not None else None
-            yield resize_arrays(self.found.pixels[part], preprocess), labels
+            yield fed(self.found.pixels[part], preprocess), labels

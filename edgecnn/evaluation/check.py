@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
-from edgecnn.data import Images, match_labels, open_images
+from edgecnn.data import Images, match_labels
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.metrics import MetricMeter
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.loading import require_preprocess
+from edgecnn.network import KEPT
 from edgecnn.progress import track
-from edgecnn.report.record import Accuracy, BesideHost, Check, Parity, ReportEntry
+from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
 from edgecnn_targets.devices import select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.interface import Device, Op, Session, Usage
@@ -29,43 +32,39 @@ from edgecnn_targets.registry import figures, kinds, measure, missing, open_sess
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
-KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checking:
-    """On what, where and against which limits artifacts are checked.
+    """Where and against which limits artifacts are checked.
 
     Attributes:
-        data: a labelled folder, or ``demo``; ``None`` checks nothing that needs images.
-        limit: at most so many images.
-        skip_bad_images: leave unreadable ones out.
         devices: names.
         threads: of each runtime.
         limits: what is demanded.
         allow_float: accept ops that compute in float in an int8 artifact; they are listed all the same.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
-        seed: which images, where there are more than ``limit``.
     """
 
-    data: str | None
-    limit: int | None = None
-    skip_bad_images: bool = False
     devices: tuple[str, ...] = ("host",)
     threads: int = 1
     limits: Limits = field(default_factory=Limits)
     allow_float: bool = False
     exact_kernels: bool = False
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.data is None and self.limits.comparing:
-            raise InputError(f"{' and '.join(self.limits.comparing)} needs labelled images to compare on; pass --data")
+    def need(self, data: object) -> None:
+        """Check that there are images where a limit compares on them.
+
+        Raises:
+            InputError: there are none.
+        """
+        if data is None and self.limits.on_images:
+            raise InputError(f"{' and '.join(self.limits.on_images)} needs labelled images to compare on; pass --data")
 
     @property
     def runs_anything(self) -> bool:
-        """Whether artifacts are checked at all: on images, against a limit, or by a device that needs neither."""
-        return self.data is not None or bool(self.limits.measuring) or not all(map(_executes, select(self.devices)))
+        """Whether there is something to find out without images: a limit, or a device that needs none."""
+        return bool(self.limits.measuring) or not all(map(_executes, select(self.devices)))
 
     def places(self, targets: Sequence[str], precision: str) -> list[tuple[str, Device]]:
         """Each target with each device that takes it.
@@ -99,31 +98,6 @@ class Checking:
                     f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
                     f"{', '.join(sorted(known))}; see `edgecnn devices`"
                 )
-
-    def onnx_activations(self) -> str:
-        """How an int8 ONNX file carries activations so that the devices run it fastest.
-
-        Raises:
-            InputError: no such device, or they want it differently.
-        """
-        wanted = {device.onnx_activations: device.name for device in select(self.devices) if "onnx" in device.targets}
-        if len(wanted) > 1:
-            said = ", ".join(f"{name} wants {kind}" for kind, name in wanted.items())
-            raise InputError(f"one ONNX file cannot suit every --device: {said}; export for one of them at a time")
-        return next(iter(wanted), "uint8")
-
-    def open_images(self) -> Images | None:
-        """The images to check on."""
-        if self.data is None:
-            return None
-        return open_images(
-            self.data,
-            demo_split="test",
-            labelled=True,
-            limit=self.limit,
-            seed=self.seed,
-            skip_bad=self.skip_bad_images,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +137,7 @@ def check(
     Args:
         subjects: made from one network.
         checking: where, and against which limits.
-        images: labelled, or ``None``.
+        images: with labels or without; without images, integer artifacts are compared with the oracle on noise.
         reference: fp32, or ``None`` where there is none to compare with.
         oracle: the quantized graph, or ``None``; the int8 artifacts are compared with it, integer by integer.
 
@@ -181,8 +155,10 @@ def check(
                 if run.by_the_clock:
                     run.attempt(_nothing)
             _wait(opening)
-            if images is not None and executing:
+            if executing and images is not None:
                 _over_images(executing, images, subjects[0].metadata, reference, oracle, pool)
+            elif executing and oracle is not None:
+                _beside(executing, _noise(oracle), oracle)
             _wait([pool.submit(run.measure) for run in runs if not run.by_the_clock])
             for run in runs:
                 if run.by_the_clock:
@@ -209,7 +185,7 @@ class _Run:
         self.subject, self.device, self.checking = subject, device, checking
         self.figures = figures(device)
         self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
-        self.meter = AccuracyMeter(subject.metadata.label_offset)
+        self.meter, self.metrics = AccuracyMeter(subject.metadata.label_offset), MetricMeter()
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
         self.fault: DeviceFault | None = None
@@ -244,13 +220,23 @@ class _Run:
             close()
 
     def count(
-        self, x: NDArray[np.float32], labels: NDArray[np.integer[Any]], expected: NDArray[np.float32] | None, total: int
+        self,
+        x: NDArray[np.float32],
+        labels: NDArray[np.integer[Any]] | None,
+        expected: NDArray[np.float32] | None,
+        total: int,
     ) -> None:
         """Some images more; none on a slow device, once a limit cannot hold any more."""
         if self.stopped is not None:
             return
-        self.attempt(lambda session: self.meter.update(logits(session, x), labels, expected))
-        if self.fault is None and not self.by_the_clock:
+
+        def work(session: Session) -> None:
+            outputs = logits(session, x)
+            self.meter.update(outputs, labels, expected)
+            self.metrics.update(outputs, labels, expected)
+
+        self.attempt(work)
+        if self.fault is None and not self.by_the_clock and total:
             accuracy = self.meter.result()
             option = self.checking.limits.lost(accuracy, total)
             if option is not None and accuracy.n < total:
@@ -266,9 +252,16 @@ class _Run:
         subject, checking, integer = self.subject, self.checking, self.subject.precision in INTEGER_PRECISIONS
         ops = self.session.ops if self.session is not None else ()
         float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
-        skipped = (f"{len(images.bad)} unreadable images were left out",) if images is not None and images.bad else ()
-        broken = (f"the device broke: {self.fault}",) if self.fault is not None else ()
-        findings = self.session.findings if self.session is not None else ()
+        findings = [Finding(code="kernels", text=line) for line in self.session.findings] if self.session else []
+        if images is not None and images.bad:
+            findings.append(
+                Finding(code="unreadable_images", text=f"{len(images.bad)} unreadable images were left out")
+            )
+        if self.stopped is not None:
+            findings.append(Finding(code="stopped_early", text=self.stopped))
+        findings += [Finding(code="not_checked", text=line) for line in checking.limits.left_out(self.figures)]
+        if self.fault is not None:
+            findings.append(Finding(code="device_fault", text=f"the device broke: {self.fault}", severity="error"))
         entry = ReportEntry(
             model=subject.metadata.model,
             target=subject.target,
@@ -276,21 +269,18 @@ class _Run:
             artifact=str(subject.path),
             size_bytes=subject.size_bytes,
             precision=subject.precision,
-            accuracy=self.meter.result() if self.executes and images is not None and not broken else Accuracy(),
+            accuracy=self._accuracy() if self.executes and images is not None and not self.fault else Accuracy(),
             latency=self.usage.latency,
             parity=self.parity,
             beside_host=self.beside_host,
             resources=self.usage.resources,
             float_ops=float_ops,
-            findings=(
-                *findings,
-                *skipped,
-                *filter(None, [self.stopped]),
-                *checking.limits.left_out(self.figures),
-                *broken,
-            ),
+            findings=tuple(findings),
         )
         return replace(entry, checks=tuple(self._checks(entry)))
+
+    def _accuracy(self) -> Accuracy:
+        return replace(self.meter.result(), metrics=self.metrics.result())
 
     def _checks(self, entry: ReportEntry) -> Iterator[Check]:
         device, limits = self.device, self.checking.limits
@@ -301,7 +291,7 @@ class _Run:
             "max_flash_kib": device.limits.flash_kib,
             "npu_coverage": device.limits.npu_coverage,
         }
-        has = {field: value for field, value in own.items() if getattr(limits, field) is None}
+        has: dict[str, Any] = {field: value for field, value in own.items() if getattr(limits, field) is None}
         yield from replace(limits, **has).checks(entry, self.figures)
         if entry.precision not in INTEGER_PRECISIONS:
             return
@@ -309,7 +299,7 @@ class _Run:
             ops = self.session.ops if self.session is not None else ()
             undeclared = [op for op in ops if op.is_float and not self.subject.declared(op)]
             yield Check.at_most("float_ops", len(undeclared), 0, "ops")
-        if self.executes and entry.accuracy.n:
+        if self.executes:
             for name, found, allowed in (
                 ("host_lsb", entry.beside_host.max_lsb, device.tolerances.host_lsb),
                 ("oracle_lsb", entry.parity.max_lsb, device.tolerances.oracle_lsb),
@@ -329,33 +319,43 @@ def _over_images(
     oracle: Graph | None,
     pool: Executor,
 ) -> None:
-    preprocess = metadata.preprocess
-    if preprocess is None:
-        raise InputError(
-            f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
-        )
+    preprocess = require_preprocess(metadata)
     outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
     if not outputs:
         return
     classes = match_labels(images, metadata.labels, min(outputs), metadata.label_offset)
     seen: list[NDArray[np.float32]] = []
     busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
-    for pixels, labels in track(images.batches(preprocess, BATCH), "validate", math.ceil(len(images) / BATCH)):
-        assert labels is not None
+    total = len(images)
+    for pixels, given in track(images.batches(preprocess, BATCH), "validate", math.ceil(total / BATCH) or None):
+        labels = given if given is None or classes is None else classes[given]
         x = preprocess.normalise(pixels)
         expected = reference(x) if reference is not None else None
         _wait(busy)
-        busy = [pool.submit(run.count, x, classes[labels], expected, len(images)) for run in runs]
+        busy = [pool.submit(run.count, x, labels, expected, total) for run in runs]
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
-    integer = [run for run in runs if run.subject.precision in INTEGER_PRECISIONS]
-    first = np.concatenate(seen)[:PARITY_IMAGES]
-    for run in integer:
+    _beside(runs, np.concatenate(seen)[:PARITY_IMAGES], oracle)
+
+
+def _noise(oracle: Graph) -> NDArray[np.float32]:
+    """Inputs of every integer that there is, drawn evenly: (PARITY_IMAGES, H, W, C), always the same."""
+    source = oracle.tensors[oracle.inputs[0]]
+    assert source.quant is not None
+    low, high = source.quant.limits
+    shape = (PARITY_IMAGES, *source.shape[1:])
+    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.quant.dtype)
+    return source.quant.dequantize(integers)
+
+
+def _beside(runs: Sequence[_Run], inputs: NDArray[np.float32], oracle: Graph | None) -> None:
+    """Compare integer artifacts with the oracle, and with the same artifact on this machine."""
+    for run in (run for run in runs if run.subject.precision in INTEGER_PRECISIONS):
         if oracle is not None:
-            run.attempt(partial(_beside_oracle, run, oracle, first))
+            run.attempt(partial(_beside_oracle, run, oracle, inputs))
         if run.device.kind != "host":
-            run.attempt(partial(_beside_host, run, first))
+            run.attempt(partial(_beside_host, run, inputs))
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:

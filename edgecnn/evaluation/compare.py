@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from edgecnn.evaluation.references import Reference, float_reference, session_re
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.serialize import load
-from edgecnn.progress import track
-from edgecnn.source import with_overrides
+from edgecnn.loading import overridden
+from edgecnn.network import Artifact, Network
+from edgecnn.preprocess import Preprocess
+from edgecnn.progress import Progress, track, use
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.metrics import AccuracyMeter
@@ -89,33 +92,68 @@ class _Side:
 
 
 def compare(
-    a: Path,
-    b: Path,
-    data: str,
+    a: Artifact | Network | str | Path,
+    b: Artifact | Network | str | Path,
+    data: Any,
     *,
     limit: int | None = None,
-    preprocess: str | None = None,
-    skip_bad: bool = False,
+    preprocess: Preprocess | str | None = None,
+    skip_bad_images: bool = False,
     by_layer: bool = False,
     exact_kernels: bool = False,
     arithmetic: str = "litert",
+    progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two artifacts of any formats, or ``.edgecnn`` graphs: an int8 one runs in the integer oracle.
+    """Compare two artifacts of any formats, or networks: an int8 network runs in the integer oracle.
 
     Args:
-        a, b: main files.
-        data: a folder of images, or ``demo``; labels are not needed.
+        a, b: main files, ``.edgecnn`` files, artifacts or networks in memory.
+        data: images as for ``edgecnn.validate``; labels are not needed.
         limit: at most so many images.
         preprocess: ``KEY=VALUE,…`` over what A says.
-        skip_bad: leave unreadable images out.
+        skip_bad_images: leave unreadable images out.
         by_layer: also compare every activation, on the first image.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
         arithmetic: whose rounding the integer oracle has, a key of ``ARITHMETICS``.
+        progress: shows progress; ``Progress()`` is silent.
 
     Raises:
         InputError: a file is wrong, or they take different inputs or have different outputs.
         MissingDependencyError: a runtime is not installed.
+
+    Example:
+        >>> edgecnn.compare("out/net.tflite", "out/net.onnx", "val/").max_lsb
+        0
     """
+    with use(progress), tempfile.TemporaryDirectory() as folder:
+        paths = [_file(thing, Path(folder) / side) for thing, side in ((a, "a"), (b, "b"))]
+        return _compare(
+            paths[0], paths[1], data, limit, preprocess, skip_bad_images, by_layer, exact_kernels, arithmetic
+        )
+
+
+def _file(thing: Artifact | Network | str | Path, folder: Path) -> Path:
+    """Where a thing lies, or is written to."""
+    if isinstance(thing, Network):
+        return thing.save(folder)
+    if isinstance(thing, Artifact):
+        written = thing if thing.path is not None else thing.write(folder)
+        assert written.path is not None
+        return written.path
+    return Path(thing)
+
+
+def _compare(
+    a: Path,
+    b: Path,
+    data: Any,
+    limit: int | None,
+    preprocess: Preprocess | str | None,
+    skip_bad: bool,
+    by_layer: bool,
+    exact_kernels: bool,
+    arithmetic: str,
+) -> Comparison:
     if arithmetic not in ARITHMETICS:
         raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
     left, right = (_open(path, exact_kernels, arithmetic) for path in (a, b))
@@ -123,7 +161,7 @@ def compare(
         raise InputError(
             f"{a} takes images of {left.shape} and {b} of {right.shape}; only equal inputs can be compared"
         )
-    metadata = with_overrides(left.metadata, preprocess, None)
+    metadata = overridden(left.metadata, preprocess)
     feed = metadata.preprocess or right.metadata.preprocess
     if feed is None:
         raise InputError(f"neither {a} nor {b} says how images are fed; pass --preprocess resize=HxW,mean=…,std=…")
@@ -131,7 +169,7 @@ def compare(
     images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad)
     meter, worst, total, count = AccuracyMeter(), 0, 0, 0
     layers: tuple[LayerDistance, ...] = ()
-    for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH)):
+    for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
         x = feed.normalise(pixels)
         y = feed.renormalised(x, own)
         if by_layer and not layers:

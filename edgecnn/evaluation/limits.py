@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.report.record import Accuracy, Check, ReportEntry
 
 
@@ -54,6 +55,15 @@ ROWS = (
         help="fp32 top-1 minus artifact top-1",
     ),
     Row(
+        field="min_top1",
+        figure="accuracy",
+        name="top1",
+        place=("accuracy", "top1"),
+        bound="min",
+        unit="percent",
+        help="images whose label is the artifact's first class",
+    ),
+    Row(
         field="min_agreement",
         figure="accuracy",
         name="agreement",
@@ -61,6 +71,24 @@ ROWS = (
         bound="min",
         unit="percent",
         help="images on which artifact and fp32 agree",
+    ),
+    Row(
+        field="min_sqnr",
+        figure="accuracy",
+        name="sqnr_db",
+        place=("accuracy", "sqnr_db"),
+        bound="min",
+        unit="dB",
+        help="signal to quantization noise over the outputs, beside fp32",
+    ),
+    Row(
+        field="max_lsb",
+        figure="accuracy",
+        name="max_lsb",
+        place=("parity", "max_lsb"),
+        bound="max",
+        unit="LSB",
+        help="largest distance from the integer oracle",
     ),
     Row(
         field="max_latency_ms",
@@ -119,24 +147,47 @@ ROWS = (
 )
 
 
+def _required(text: str) -> tuple[str, str, float]:
+    """Name, bound and limit of ``NAME>=VALUE`` or ``NAME<=VALUE``."""
+    match = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
+    try:
+        if match is not None and math.isfinite(limit := float(match[3])):
+            return match[1], "min" if match[2] == ">=" else "max", limit
+    except ValueError:
+        pass
+    raise InputError(f"--require {text!r}: give NAME>=VALUE or NAME<=VALUE, for example cosine>=0.99")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a user demands; ``None`` demands nothing. The fields are those of ``ROWS``, which say what each means.
 
+    ``require`` holds limits of any figure of accuracy, also of a registered metric: ``cosine>=0.99``.
+
     Raises:
-        InputError: a limit is not finite.
+        InputError: a limit is not finite, or ``require`` is not NAME>=VALUE or NAME<=VALUE.
+
+    Example:
+        >>> edgecnn.Limits(max_drop=1, min_agreement=97, max_latency_ms=20)
     """
 
     max_drop: float | None = None
+    min_top1: float | None = None
     min_agreement: float | None = None
+    min_sqnr: float | None = None
+    max_lsb: float | None = None
     max_latency_ms: float | None = None
     max_instructions: float | None = None
     max_cycles: float | None = None
     max_sram_kib: float | None = None
     max_flash_kib: float | None = None
     npu_coverage: float | None = None
+    require: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "require", tuple(self.require))
+        for text in self.require:
+            _required(text)
         for row, value in self.given:
             if not math.isfinite(value):
                 raise InputError(f"{row.option} {value}: give a finite number")
@@ -148,14 +199,25 @@ class Limits:
         return [(row, value) for row, value in values if value is not None]
 
     @property
+    def on_images(self) -> list[str]:
+        """The options given that need images."""
+        options = [row.option for row, _ in self.given if row.place[0] == "accuracy"]
+        return [*options, *(f"--require '{text}'" for text in self.require)]
+
+    @property
     def comparing(self) -> list[str]:
         """The options given that compare with fp32, and so need images and a reference."""
-        return [row.option for row, _ in self.given if row.figure == "accuracy"]
+        return [option for option in self.on_images if option != "--min-top1"]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether one of the limits given needs labels."""
+        return self.max_drop is not None or self.min_top1 is not None
 
     @property
     def measuring(self) -> list[str]:
         """The options given that need the artifact run or counted, and no images."""
-        return [row.option for row, _ in self.given if row.figure != "accuracy"]
+        return [row.option for row, _ in self.given if row.place[0] != "accuracy"]
 
     def lost(self, accuracy: Accuracy, total: int) -> str | None:
         """The option of a limit that cannot hold any more, whatever the images that are left give; or ``None``.
@@ -178,7 +240,13 @@ class Limits:
     def checks(self, entry: ReportEntry, figures: Collection[str]) -> Iterator[Check]:
         """The limits given, beside the entry's figures; those whose figure the device does not find out are not there,
         ``left_out`` says so."""
-        return (row.check(entry, value) for row, value in self.given if row.figure in figures)
+        yield from (row.check(entry, value) for row, value in self.given if row.figure in figures)
+        known = entry.accuracy.to_json()
+        for text in self.require if "accuracy" in figures else ():
+            name, bound, limit = _required(text)
+            if name not in known:
+                raise InputError(f"--require '{text}': {unknown('figure', name, known)}")
+            yield Check(name=name, value=known[name], limit=limit, unit="", bound=bound)
 
     def left_out(self, figures: Collection[str]) -> tuple[str, ...]:
         """A line per limit that a device with these figures cannot be held to."""

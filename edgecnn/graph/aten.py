@@ -1,4 +1,4 @@
-"""What each aten op becomes in the graph. One function per op; ``HANDLERS`` is the whole list."""
+"""Make graph nodes of aten ops: one function per op, but for those that the op table names itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.graph.capture import Builder, Value
-from edgecnn.graph.record import Call
-from edgecnn.graph.shapes import pair, windows
+from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.meta_kernels import pair, windows
+from edgecnn.graph.ops import OPS
+from edgecnn.graph.trace import Call
 
 Handler = Callable[[Builder, Call], Value]
 
@@ -34,11 +35,10 @@ def _image(b: Builder, value: Value) -> tuple[int, int, int, int]:
 def _convolution(b: Builder, call: Call) -> Value:
     x, weight, bias, stride, padding, dilation, _, _, groups = call.args
     value, kernel = b.value(x), b.array(weight)
-    assert kernel is not None
     _image(b, value)
     ph, pw = pair(padding)
     return b.weighted(
-        "conv2d", value, kernel.transpose(0, 2, 3, 1), b.array(bias),
+        "conv2d", value, kernel.transpose(0, 2, 3, 1), None if bias is None else b.array(bias),
         stride=pair(stride), padding=(ph, ph, pw, pw), dilation=pair(dilation), groups=int(groups),
     )  # fmt: skip
 
@@ -48,9 +48,8 @@ def _linear(b: Builder, call: Call) -> Value:
     bias, x, weight = call.args if len(call.args) == 3 else (None, *call.args)
     if set(call.kwargs.values()) - {1}:
         raise UnsupportedError("addmm with alpha or beta")
-    value, transposed, shift = b.value(x), b.array(weight), b.array(bias)
-    assert transposed is not None
-    matrix = transposed.T
+    value, shift = b.value(x), None if bias is None else b.array(bias)
+    matrix = b.array(weight).T
     if shift is not None and shift.shape != matrix.shape[:1]:
         raise UnsupportedError(f"a bias of shape {shift.shape} for {len(matrix)} outputs")
     if value.chw is not None:  # columns are in CHW order, the graph's input in HWC order
@@ -70,13 +69,11 @@ def _batch_norm(b: Builder, call: Call) -> Value:
     shift = beta - mu * scale
     value = b.value(x)
     last = b.nodes[-1] if b.nodes else None
-    if last and last.op in ("conv2d", "fully_connected") and last.output == value.name and b.readers[x] == 1:
+    if last and last.weighted and last.output == value.name and b.readers[x] == 1:
         w, c = (b.tensors[last.inputs[i]] for i in (1, 2))
-        assert w.value is not None
-        assert c.value is not None
-        folded = w.value.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
+        folded = w.constant.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
         b.tensors[w.name] = replace(w, value=folded.astype(np.float32))
-        b.tensors[c.name] = replace(c, value=(c.value.astype(np.float64) * scale + shift).astype(np.float32))
+        b.tensors[c.name] = replace(c, value=(c.constant.astype(np.float64) * scale + shift).astype(np.float32))
         return value
     _image(b, value)
     kernel = scale.reshape(-1, 1, 1, 1).astype(np.float32)
@@ -240,16 +237,25 @@ def _same(b: Builder, call: Call) -> Value:
     return b.value(call.args[0])
 
 
+def handler(name: str) -> Handler | None:
+    """Return what makes nodes of an aten op: its own function, or the op whose row in the table names it."""
+    if name in HANDLERS:
+        return HANDLERS[name]
+    return next((_simple(op) for op, spec in OPS.items() if name in spec.aten), None)
+
+
+def supported() -> list[str]:
+    """Return the names of all aten ops that have a handler, sorted."""
+    return sorted({*HANDLERS, *(name for spec in OPS.values() for name in spec.aten)})
+
+
 HANDLERS: dict[str, Handler] = {
     "conv2d": _convolution,
     "linear": _linear,
     "batch_norm": _batch_norm,
-    "relu": _simple("relu"),
     "hardtanh": _clamp,
     "clamp": _clamp,
     "clamp_min": _clamp,
-    "sigmoid": _simple("sigmoid"),
-    "hardswish": _simple("hard_swish"),
     "hardsigmoid": _hard_sigmoid,
     "silu": _silu,
     "softmax": _softmax,

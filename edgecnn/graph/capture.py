@@ -1,144 +1,19 @@
-"""From an ``nn.Module`` to a graph: NCHW aten calls in, NHWC ops out, batch norm folded."""
+"""Capture an ``nn.Module`` as a graph: NCHW aten calls in, NHWC ops out, batch norm folded."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph import passes
-from edgecnn.graph.ir import Attr, Graph, Metadata, Node, Tensor
-from edgecnn.graph.ops import make_node, output_shape
-from edgecnn.graph.record import Call, Recording, Traced, record
-
-
-@dataclass(frozen=True)
-class Value:
-    """What an aten call made.
-
-    Attributes:
-        name: the graph tensor that holds it.
-        chw: for a flattened image, the (channels, height, width) it was flattened from: torch flattens channels
-            first, the graph channels last, and only a linear layer can absorb the difference.
-    """
-
-    name: str
-    chw: tuple[int, int, int] | None = None
-
-
-class Builder:
-    """A graph in the making. Handlers in ``aten.py`` add to it."""
-
-    def __init__(self, recording: Recording) -> None:
-        batch, channels, height, width = recording.image.shape
-        self.nodes: list[Node] = []
-        self.tensors = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
-        self.values: dict[Traced, Value] = {recording.image: Value("input")}
-        self.computed: set[Traced] = set()  # without the image
-        self.readers = Counter(i for reader in recording.calls for i in reader.inputs)
-        self.readers.update(r for r in recording.results if r is not None)
-        self.current: Call | None = None  # the call being handled
-
-    def shape(self, value: Value) -> tuple[int, ...]:
-        """The NHWC (or NC) shape."""
-        return self.tensors[value.name].shape
-
-    def value(self, argument: Any) -> Value:
-        """The graph value of an argument that must be an activation."""
-        if not isinstance(argument, Traced):
-            raise UnsupportedError(f"argument {argument!r} where an activation is needed")
-        if argument.constant is not None:
-            raise UnsupportedError("a constant where an activation is needed")
-        if argument in self.computed:
-            raise UnsupportedError("a weight that is computed while the network runs")
-        if argument.fault:
-            raise UnsupportedError(f"the module {argument.fault}")
-        if argument not in self.values:
-            raise UnsupportedError("the second output of an op; the first is supported")
-        return self.values[argument]
-
-    def operand(self, argument: Any, rank: int) -> Value:
-        """As ``value``; a number or a parameter becomes a constant that broadcasts over ``rank`` dimensions."""
-        if isinstance(argument, int | float):
-            return self.constant(np.full((1,), argument, np.float32), "constant")
-        if isinstance(argument, Traced) and argument.constant is not None:
-            array = _array(argument.constant)
-            array = array.reshape((1,) * (rank - array.ndim) + array.shape) if array.size > 1 else array.reshape(1)
-            return self.constant(np.moveaxis(array, 1, -1) if array.ndim == 4 else array, "constant")
-        return self.value(argument)
-
-    def array(self, argument: Traced | None) -> NDArray[np.float32] | None:
-        """A parameter or buffer as torch has it.
-
-        Raises:
-            UnsupportedError: the argument is computed while the network runs.
-        """
-        if argument is None:
-            return None
-        if argument.constant is None:
-            raise UnsupportedError("a weight that is computed while the network runs")
-        return _array(argument.constant)
-
-    def constant(self, value: NDArray[np.float32], suffix: str) -> Value:
-        """A new constant tensor named after the present module."""
-        name = self._unique(f"{self.path}.{suffix}" if self.path else suffix)
-        self.tensors[name] = Tensor(name=name, shape=value.shape, value=np.ascontiguousarray(value, np.float32))
-        return Value(name)
-
-    def add(
-        self, op: str, *inputs: Value, name: str | None = None, chw: tuple[int, int, int] | None = None, **attrs: Attr
-    ) -> Value:
-        """A new node on the given values; its output shape comes from the op table."""
-        output = self._unique(name or self._name(op))
-        node = make_node(op, tuple(i.name for i in inputs), output, self.path, **attrs)
-        shape = output_shape(node, [self.shape(i) for i in inputs])
-        self.nodes.append(node)
-        self.tensors[output] = Tensor(name=output, shape=shape)
-        return Value(output, chw)
-
-    def weighted(
-        self, op: str, x: Value, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **attrs: Any
-    ) -> Value:
-        """A conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
-        name = self._unique(self._name(op))
-        zeros = np.zeros(weight.shape[0], np.float32)
-        for suffix, array in (("weight", weight), ("bias", zeros if bias is None else bias)):
-            self.tensors[f"{name}.{suffix}"] = Tensor(
-                name=f"{name}.{suffix}", shape=array.shape, value=np.ascontiguousarray(array, np.float32)
-            )
-        return self.add(op, x, Value(f"{name}.weight"), Value(f"{name}.bias"), name=name, **attrs)
-
-    @property
-    def path(self) -> str:
-        """Module path of the present call."""
-        assert self.current is not None
-        return self.current.path
-
-    def _name(self, op: str) -> str:
-        assert self.current is not None
-        path = self.current.path
-        return path if self.current.layer else ".".join(filter(None, (path, op)))
-
-    def _unique(self, name: str) -> str:
-        taken, candidate, k = self.tensors, name, 0
-        while candidate in taken:
-            k += 1
-            candidate = f"{name}_{k}"
-        return candidate
-
-
-def _array(constant: torch.Tensor) -> NDArray[np.float32]:
-    return constant.to("cpu", torch.float32).numpy()
+from edgecnn.graph.aten import handler, supported
+from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.trace import Call, Trace, Traced, trace
 
 
 def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Metadata) -> Graph:
-    """The float graph of a module in evaluation mode.
+    """Return the float graph of a module in evaluation mode.
 
     Args:
         module: one float32 image batch in (N, C, H, W), one tensor out (N, classes).
@@ -149,12 +24,12 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
         UnsupportedError: ops outside the op table, all of them at once, each with its module path and source line.
         InputError: the module does not run on the input, or has more than one input or output.
     """
-    recording = _run(module.eval(), input_shape)
-    if len(recording.results) != 1:
-        got = f"1 input and {len(recording.results)} outputs"
+    traced = _run(module.eval(), input_shape)
+    if len(traced.results) != 1:
+        got = f"1 input and {len(traced.results)} outputs"
         raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
-    builder = Builder(recording)
-    result = _walk(builder, recording)
+    builder = Builder(traced)
+    result = _walk(builder, traced)
     graph = Graph(
         nodes=tuple(builder.nodes),
         tensors=builder.tensors,
@@ -165,35 +40,33 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
     return passes.simplify(graph)
 
 
-def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
+def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
     kinds = {str(p.dtype).removeprefix("torch.") for p in module.state_dict().values() if p.is_floating_point()}
     if kinds - {"float32"}:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
-        return record(module, input_shape)
+        return trace(module, input_shape)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
         shape = ", ".join(map(str, input_shape))
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"the module does not run on an input of shape (1, {shape}): {line}") from None
 
 
-def _walk(builder: Builder, recording: Recording) -> Value:
-    from edgecnn.graph.aten import HANDLERS
-
+def _walk(builder: Builder, traced: Trace) -> Value:
     faults: list[str] = []
     unknown: set[Traced] = set()  # made by something that is not supported, so not looked at further
-    for call in recording.calls:
+    for call in traced.calls:
         builder.current = call
         if not call.fault and all(i.constant is not None or i in builder.computed for i in call.reads):
             builder.computed.update(call.outputs)
-        elif call.name not in HANDLERS or (call.fault and unknown.isdisjoint(call.inputs)):
+        elif (handle := handler(call.name)) is None or (call.fault and unknown.isdisjoint(call.inputs)):
             faults.append(_where(call, call.fault))
             unknown.update(call.outputs)
         elif not unknown.isdisjoint(call.inputs):
             unknown.update(call.outputs)
         else:
             try:
-                made = HANDLERS[call.name](builder, call)
+                made = handle(builder, call)
             except InputError as error:
                 faults.append(_where(call, str(error)))
                 unknown.update(call.outputs)
@@ -202,10 +75,8 @@ def _walk(builder: Builder, recording: Recording) -> Value:
                 builder.values[call.output] = made
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
-        raise UnsupportedError(
-            f"the module has what no graph holds: {listed}. Supported: {', '.join(sorted(HANDLERS))}"
-        )
-    result = recording.results[0]
+        raise UnsupportedError(f"the module has what no graph holds: {listed}. Supported: {', '.join(supported())}")
+    result = traced.results[0]
     if result is None or result.constant is not None or result in builder.computed:
         raise UnsupportedError("the module's output does not depend on its input")
     value = builder.value(result)
@@ -219,6 +90,6 @@ def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _where(call: Call, why: str) -> str:
-    """The op, what is wrong with it, the module path and the user's source line."""
+    """Name the op, what is wrong with it, the module path and the user's source line."""
     what = f"{call.name}: {why}" if why else call.name
     return f"{what} in {call.path or '(the module itself)'}" + (f" at {call.line}" if call.line else "")

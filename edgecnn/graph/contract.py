@@ -1,4 +1,4 @@
-"""The numerics contract, checked: what an integer graph must hold before an oracle runs it or a converter writes it.
+"""Check the numerics contract: what must hold before an oracle runs an integer graph or a converter writes it.
 
 Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications"; for int16 activations the
 "16x8" mode of the same kernels (int16 activations, int8 weights, int64 biases), whose zero points are 0.
@@ -18,11 +18,11 @@ FIXED_OF = {"int8": FIXED, "int16": FIXED_INT16}  # by type of the activations
 BIAS_OF = {"int8": "int32", "int16": "int64"}
 WEIGHT_LIMIT = 127
 BIAS_TOLERANCE = 1e-6  # relative; float32 products differ by the order of rounding, nothing more
-WEIGHTED = ("conv2d", "fully_connected")
+WEIGHTED = tuple(op for op, spec in OPS.items() if spec.weighted)
 
 
 def check_integers(graph: Graph) -> None:
-    """Nothing, where every tensor of the graph is quantized as the contract says.
+    """Check that every tensor of the graph is quantized as the contract says.
 
     - Activations: int8 or int16, per tensor, of one type at a node (but for ``requantize``); int16 has zero point 0. An
       op of scale ``same`` keeps its inputs' parameters, ``fixed`` has those of ``FIXED_OF``.
@@ -40,33 +40,31 @@ def check_integers(graph: Graph) -> None:
 
 
 def _check_node(graph: Graph, node: Node) -> None:
-    where = f"{node.op} {node.output!r} ({node.source or 'no source'})"
+    where = str(node)
     inputs = [graph.tensors[name] for name in node.inputs]
-    output = graph.tensors[node.output]
-    assert output.quant is not None
-    if node.op in WEIGHTED:
+    made = graph.tensors[node.output].qparams
+    if node.weighted:
         _check_weights(where, *inputs)
         inputs = inputs[:1]
-    if node.op == "requantize" and output.quant.dtype != node.attrs["to"]:
-        raise InputError(f"{where} makes {output.quant.dtype}; it must make {node.attrs['to']}")
+    if node.op == "requantize" and made.dtype != node.attrs["to"]:
+        raise InputError(f"{where} makes {made.dtype}; it must make {node.attrs['to']}")
     for tensor in inputs:
         _per_tensor(tensor, f"{where}: input {tensor.name!r}")
-        assert tensor.quant is not None
-        if node.op != "requantize" and tensor.quant.dtype != output.quant.dtype:
+        if node.op != "requantize" and tensor.qparams.dtype != made.dtype:
             raise InputError(
-                f"{where} reads {tensor.name!r} in {tensor.quant.dtype} and makes {output.quant.dtype}; "
+                f"{where} reads {tensor.name!r} in {tensor.qparams.dtype} and makes {made.dtype}; "
                 "put a requantize between"
             )
-    scale = OPS[node.op].scale
+    scale = node.spec.scale
     if scale == "same":
         for tensor in inputs:
-            if not output.quant.same_as(tensor.quant):
+            if not made.same_as(tensor.quant):
                 raise InputError(
                     f"{where} only moves or compares integers, but its output is on another grid than its input "
                     f"{tensor.name!r}; quantize both with the same scale and zero point"
                 )
-    fixed = FIXED_OF[output.quant.dtype]
-    if scale == "fixed" and not output.quant.same_as(fixed):
+    fixed = FIXED_OF[made.dtype]
+    if scale == "fixed" and not made.same_as(fixed):
         raise InputError(
             f"{where}: its output must have scale 1/{1 / fixed.scale[0]:.0f} and zero point {fixed.zero_point[0]}"
         )

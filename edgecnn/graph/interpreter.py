@@ -1,4 +1,4 @@
-"""The graph in torch: the float reference, and what calibration watches."""
+"""Run a graph in torch: the float reference, and what calibration observes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kernel = Callable[[Mapping[str, Any], list[torch.Tensor]], torch.Tensor]
 
 
 class TorchGraph:
-    """A graph ready to run in torch. Constants are laid out once; an activation is freed after its last reader.
+    """A graph ready to run in torch. Constants are laid out once; an activation is freed after its last consumer.
 
     Args:
         graph: float, or quantized: then its float values are used, unless ``integers``.
@@ -72,23 +72,23 @@ class TorchGraph:
 
 
 def laid_out(array: NDArray[np.float32]) -> torch.Tensor:
-    """A constant as torch takes it: OHWI (or NHWC) becomes OIHW (NCHW) with channels last, a view."""
+    """Return a constant as torch takes it: OHWI (or NHWC) becomes OIHW (NCHW) with channels last, a view."""
     tensor = torch.from_numpy(array)
     return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
 def without_activation(node: Node) -> Node:
-    """The node, but for the activation fused into it."""
+    """Return the node without the activation fused into it."""
     return replace(node, attrs={**node.attrs, "activation": "none"}) if "activation" in node.attrs else node
 
 
 def run_node(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
-    """One op on NCHW (channels-last in memory) or NC tensors; convolution weights OIHW."""
+    """Run one op on NCHW (channels-last in memory) or NC tensors; convolution weights OIHW."""
     return activated(KERNELS[node.op](node.attrs, arguments), node.attrs.get("activation", "none"))
 
 
 def activated(x: torch.Tensor, activation: object) -> torch.Tensor:
-    """The fused activation, in place."""
+    """Apply the fused activation, in place."""
     match activation:
         case "relu":
             return x.relu_()
@@ -98,7 +98,7 @@ def activated(x: torch.Tensor, activation: object) -> torch.Tensor:
 
 
 def _padded(x: torch.Tensor, padding: tuple[int, int, int, int], fill: float = 0.0) -> torch.Tensor:
-    """As ``F.pad``, which writes everything twice."""
+    """Do as ``F.pad``, which writes everything twice."""
     if not any(padding):
         return x
     top, bottom, left, right = padding

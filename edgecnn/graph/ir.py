@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
+from edgecnn.graph.ops import ACTIVATIONS, Attr, Node, output_shape
 from edgecnn.preprocess import Preprocess
 
-Attr = int | float | bool | str | tuple[int, ...]
+__all__ = ["INTEGER_TYPES", "Attr", "Graph", "Metadata", "Node", "QParams", "Tensor", "is_wide"]
 INTEGER_TYPES = ("int8", "int16", "int32", "int64")
 
 
@@ -64,7 +65,7 @@ class QParams:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Smallest and largest integer of the type."""
+        """Return the smallest and largest integer of the type."""
         info = np.iinfo(self.dtype)
         return int(info.min), int(info.max)
 
@@ -75,14 +76,14 @@ class QParams:
         return values.reshape(shape) if ndim else values.reshape(())
 
     def quantize(self, real: NDArray[Any]) -> NDArray[Any]:
-        """Nearest integers (ties to even), clipped to the type's range."""
+        """Return the nearest integers (ties to even), clipped to the type's range."""
         scaled = np.rint(real.astype(np.float64) / self._along(self.scale.astype(np.float64), real.ndim))
         shifted = scaled + self._along(self.zero_point, real.ndim)
         clipped: NDArray[Any] = np.clip(shifted, *self.limits).astype(self.dtype)
         return clipped
 
     def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
-        """Real values of integers, float32."""
+        """Return the real values of integers, float32."""
         centred = integers.astype(np.int64) - self._along(self.zero_point, integers.ndim)
         real: NDArray[np.float32] = (centred * self._along(self.scale.astype(np.float64), integers.ndim)).astype(
             np.float32
@@ -90,7 +91,7 @@ class QParams:
         return real
 
     def same_as(self, other: QParams | None) -> bool:
-        """Whether both describe exactly the same grid."""
+        """Whether both are exactly the same parameters."""
         return (
             other is not None
             and self.dtype == other.dtype
@@ -132,6 +133,28 @@ class Tensor:
                 raise InputError(f"tensor {self.name!r}: {self.quant.scale.size} scales for {self.shape}")
 
     @property
+    def qparams(self) -> QParams:
+        """Return the quantization parameters of a tensor that is known to be quantized.
+
+        Raises:
+            ValueError: it is float; a fault of the caller, who had to check the graph.
+        """
+        if self.quant is None:
+            raise ValueError(f"tensor {self.name!r} is not quantized")
+        return self.quant
+
+    @property
+    def constant(self) -> NDArray[np.float32]:
+        """Return the value of a tensor that is known to be a constant.
+
+        Raises:
+            ValueError: it is an activation; a fault of the caller.
+        """
+        if self.value is None:
+            raise ValueError(f"tensor {self.name!r} is no constant")
+        return self.value
+
+    @property
     def is_constant(self) -> bool:
         """Whether the tensor is known before the graph runs."""
         return self.value is not None
@@ -140,24 +163,6 @@ class Tensor:
 def is_wide(tensor: Tensor) -> bool:
     """Whether a tensor is an activation in 16 bits."""
     return tensor.quant is not None and tensor.quant.dtype == "int16"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """One operation. ``attrs`` holds every attribute of the op's row in ``graph/ops.py``, defaults filled in.
-
-    Attributes:
-        op: a name in ``ops.OPS``.
-        inputs: tensor names, in the order of the op's row.
-        output: the one tensor it makes; a node has its output's name.
-        source: the module path it came from (``features.3.conv``), for messages.
-    """
-
-    op: str
-    inputs: tuple[str, ...]
-    output: str
-    attrs: Mapping[str, Attr] = field(default_factory=dict)
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +186,12 @@ class Metadata:
     quantization: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; ``from_json`` reads them back."""
+        """Return JSON values; ``from_json`` reads them back."""
         return {**asdict(self), "preprocess": self.preprocess.to_json() if self.preprocess else None}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Metadata:
-        """The inverse of ``to_json``.
+        """Read what ``to_json`` returned.
 
         Raises:
             InputError: a key is not known, or the preprocessing is not valid.
@@ -218,27 +223,29 @@ class Graph:
     metadata: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
-        from edgecnn.graph.ops import check_graph  # the op table describes nodes, so it imports this module
-
-        check_graph(self)
+        _check(self)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of that name."""
+        """Return the tensor of that name."""
         return self.tensors[name]
 
     def consumers(self, name: str) -> list[Node]:
-        """Nodes that read the tensor, in order."""
+        """Return the nodes that read the tensor, in order."""
         return [n for n in self.nodes if name in n.inputs]
 
     def producer(self, name: str) -> Node | None:
-        """The node that makes the tensor, or ``None`` for an input or a constant."""
+        """Return the node that makes the tensor, or ``None`` for an input or a constant."""
         return next((n for n in self.nodes if n.output == name), None)
 
+    def macs(self, node: Node) -> int:
+        """Return the multiply-accumulates of one node for one image."""
+        return node.spec.macs([self.tensors[i].shape for i in node.inputs], self.tensors[node.output].shape)
+
     def activations(self) -> list[Tensor]:
-        """Graph inputs, then every node's output, in execution order."""
+        """Return the graph inputs, then every node's output, in execution order."""
         return [self.tensors[n] for n in (*self.inputs, *(node.output for node in self.nodes))]
 
     @property
@@ -251,14 +258,14 @@ class Graph:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Nodes of an int8 graph that compute in 16 bits, or in float where a target has no such integers."""
+        """Return the nodes of an int8 graph that compute in 16 bits, or in float where a target has no int16."""
         if self.precision != "int8":
             return ()
         return tuple(n.output for n in self.nodes if n.op != "requantize" and is_wide(self.tensors[n.output]))
 
     @property
     def kept_tensors(self) -> tuple[str, ...]:
-        """All tensors of the nodes that are ``kept``, and both sides of their borders."""
+        """Return all tensors of the nodes that are ``kept``, and both sides of their borders."""
         kept, names = set(self.kept), set[str]()
         for node in self.nodes:
             if node.output in kept or (node.op == "requantize" and kept):
@@ -266,7 +273,7 @@ class Graph:
         return tuple(sorted(names))
 
     def as_float(self) -> Graph:
-        """The same network without quantization: the float values that stand beside the integers."""
+        """Return the same network without quantization: the float values that stand beside the integers."""
         same = {}  # a requantize's 16-bit side is, in float, its 8-bit side
         for node in self.nodes:
             if node.op == "requantize":
@@ -283,5 +290,33 @@ class Graph:
         return replace(self, nodes=nodes, tensors=tensors, metadata=replace(self.metadata, quantization=None))
 
     def with_tensors(self, *changed: Tensor) -> Graph:
-        """A copy in which the given tensors replace those of the same name."""
+        """Return a copy in which the given tensors replace those of the same name."""
         return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})
+
+
+def _check(graph: Graph) -> None:
+    """Check that ops are known, attributes complete, tensors made before use, and shapes consistent.
+
+    Raises:
+        InputError: the first thing that does not hold; the message names the node.
+    """
+    missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
+    _need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
+    known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
+    for node in graph.nodes:
+        _need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
+        activation = node.attrs.get("activation", "none")
+        _need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
+        late = [i for i in node.inputs if i not in known]
+        _need(not late, f"{node} reads {late} before anything makes it")
+        _need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
+        shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
+        got = graph.tensors[node.output].shape
+        _need(shape == got, f"{node} makes {shape} but its tensor is {got}")
+        known.add(node.output)
+    _need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")
+
+
+def _need(ok: bool, message: str) -> None:
+    if not ok:
+        raise InputError(message)

@@ -1,18 +1,19 @@
-"""The op table: one row per op. Whatever is not here is not in a graph.
+"""The op table: one row per op, and nodes of it. Whatever is not here is not in a graph.
 
-A new op is one row here, one torch kernel (``graph/interpreter.py``), one integer kernel (``quant/reference.py``) and
-one row per converter.
+Whatever another module asks of an op (has it weights, how is its output quantized, which aten ops become it) stands in
+its row. So a new op is its row, a torch kernel (``interpreter.py``), an integer kernel (``oracle/kernels.py``) and one
+row per converter and importer. ``tests/graph/test_new_op.py`` adds one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn.graph.ir import Attr, Graph, Node
 
+Attr = int | float | bool | str | tuple[int, ...]
 Shape = tuple[int, ...]
 Attrs = Mapping[str, Attr]
 ACTIVATIONS = ("none", "relu", "relu6")
@@ -26,12 +27,15 @@ class OpSpec:
 
     Attributes:
         inputs: names of the inputs, in order; a trailing ``*`` marks any number.
-        attrs: attribute name to default; ``REQUIRED`` has none.
+        attrs: attribute name to default; ``REQUIRED`` has none. An op with ``activation`` takes a fused one.
         shape: output shape from input shapes and attributes.
         scale: how the output is quantized: ``own`` (calibrated), ``same`` (shares the input's parameters, so
             the op only moves or compares integers) or ``fixed`` (scale 1/256 and zero point -128 in int8, 1/32768 and
             0 in int16).
             Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications".
+        weighted: whether inputs 1 and 2 are a weight and a bias: quantized per channel, symmetric.
+        homogeneous: whether a positive factor passes through: ``f(c x) = c f(x)`` (of relu6, where nothing is clipped).
+        aten: names of the aten ops of one tensor that become this op as they are. Others have a handler in ``aten.py``.
         macs: multiply-accumulates from input shapes and the output shape; biases and elementwise ops count 0.
     """
 
@@ -39,7 +43,45 @@ class OpSpec:
     shape: Callable[[list[Shape], Attrs], Shape]
     attrs: Mapping[str, object]
     scale: str = "own"
+    weighted: bool = False
+    homogeneous: bool = False
+    aten: tuple[str, ...] = ()
     macs: Callable[[list[Shape], Shape], int] = lambda inputs, output: 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One operation. ``attrs`` holds every attribute of the op's row, defaults filled in.
+
+    Attributes:
+        op: a name in ``OPS``.
+        inputs: tensor names, in the order of the op's row.
+        output: the one tensor it makes; a node has its output's name.
+        source: the module path it came from (``features.3.conv``), for messages.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attrs: Attrs = field(default_factory=dict)
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.output!r} ({self.source or 'no source'})"
+
+    @property
+    def spec(self) -> OpSpec:
+        """Return the op's row.
+
+        Raises:
+            UnsupportedError: no such op.
+        """
+        return _spec(self.op)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether inputs 1 and 2 are a weight and a bias."""
+        return self.spec.weighted
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -140,39 +182,44 @@ def _weight_macs(inputs: list[Shape], output: Shape) -> int:
 
 _ACTIVATION = {"activation": "none"}
 _PLACE = {"stride": (1, 1), "padding": (0, 0, 0, 0)}  # padding: top, bottom, left, right
+_WINDOW = {"kernel": REQUIRED, **_PLACE}
+_BORDER = {"padding": (0, 0, 0, 0), "channels": (0, 0)}
 
 OPS: Mapping[str, OpSpec] = {
     "conv2d": OpSpec(
         inputs=("x", "weight", "bias"),
         attrs={**_PLACE, "dilation": (1, 1), "groups": 1, **_ACTIVATION},
         shape=_conv_shape,
+        weighted=True,
         macs=_weight_macs,
     ),
     "fully_connected": OpSpec(
-        inputs=("x", "weight", "bias"), attrs=_ACTIVATION, shape=_linear_shape, macs=_weight_macs
+        inputs=("x", "weight", "bias"), attrs=_ACTIVATION, shape=_linear_shape, weighted=True, macs=_weight_macs
     ),
-    "add": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape),
+    "add": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape, homogeneous=True),
     "mul": OpSpec(inputs=("a", "b"), attrs=_ACTIVATION, shape=_broadcast_shape),
-    "max_pool2d": OpSpec(inputs=("x",), attrs={"kernel": REQUIRED, **_PLACE}, shape=_pool_shape, scale="same"),
+    "max_pool2d": OpSpec(inputs=("x",), attrs=_WINDOW, shape=_pool_shape, scale="same", homogeneous=True),
     # The average is over the pixels inside the image: padding is not counted.
-    "avg_pool2d": OpSpec(inputs=("x",), attrs={"kernel": REQUIRED, **_PLACE}, shape=_pool_shape, scale="same"),
-    "mean": OpSpec(inputs=("x",), attrs={"keepdims": False}, shape=_mean_shape),  # over height and width
+    "avg_pool2d": OpSpec(inputs=("x",), attrs=_WINDOW, shape=_pool_shape, scale="same", homogeneous=True),
+    # over height and width
+    "mean": OpSpec(inputs=("x",), attrs={"keepdims": False}, shape=_mean_shape, homogeneous=True),
     "concat": OpSpec(inputs=("x*",), attrs={"axis": REQUIRED}, shape=_concat_shape, scale="same"),
     # Zeros around height and width, and (front, back) around the channels; NHWC only.
-    "pad": OpSpec(inputs=("x",), attrs={"padding": (0, 0, 0, 0), "channels": (0, 0)}, shape=_pad_shape, scale="same"),
-    "reshape": OpSpec(inputs=("x",), attrs={"shape": REQUIRED}, shape=_reshape_shape, scale="same"),
-    "relu": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
-    "relu6": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),
-    "hard_swish": OpSpec(inputs=("x",), attrs={}, shape=_same_shape),  # x * relu6(x + 3) / 6
+    "pad": OpSpec(inputs=("x",), attrs=_BORDER, shape=_pad_shape, scale="same", homogeneous=True),
+    "reshape": OpSpec(inputs=("x",), attrs={"shape": REQUIRED}, shape=_reshape_shape, scale="same", homogeneous=True),
+    "relu": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, homogeneous=True, aten=("relu",)),
+    "relu6": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, homogeneous=True),
+    # x * relu6(x + 3) / 6
+    "hard_swish": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, aten=("hardswish",)),
     # The same values on the grid of another integer type; every other op's activations are all of one type.
     "requantize": OpSpec(inputs=("x",), attrs={"to": REQUIRED}, shape=_same_shape),
-    "sigmoid": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),
+    "sigmoid": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed", aten=("sigmoid",)),
     "softmax": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),  # over the last dimension
 }
 
 
 def make_node(op: str, inputs: tuple[str, ...], output: str, source: str = "", **attrs: Attr) -> Node:
-    """A node with the defaults of the op's row filled in.
+    """Return a node with the defaults of the op's row filled in.
 
     Raises:
         UnsupportedError: no such op.
@@ -192,48 +239,18 @@ def make_node(op: str, inputs: tuple[str, ...], output: str, source: str = "", *
 
 
 def output_shape(node: Node, inputs: list[Shape]) -> Shape:
-    """The shape of a node's output.
+    """Return the shape of a node's output.
 
     Raises:
         InputError: the input shapes do not fit the op; the message names the node.
     """
     try:
-        shape = _spec(node.op).shape(inputs, node.attrs)
+        shape = node.spec.shape(inputs, node.attrs)
     except InputError as error:
-        raise InputError(f"{node.op} {node.output!r} ({node.source or 'no source'}): {error}") from None
+        raise InputError(f"{node}: {error}") from None
     if any(d < 1 for d in shape):
-        where = f"{node.op} {node.output!r} ({node.source or 'no source'})"
-        raise InputError(f"{where}: input {inputs[0]} is too small, output would be {shape}")
+        raise InputError(f"{node}: input {inputs[0]} is too small, output would be {shape}")
     return shape
-
-
-def macs(graph: Graph, node: Node) -> int:
-    """Multiply-accumulates of one node for one image."""
-    return _spec(node.op).macs([graph.tensors[i].shape for i in node.inputs], graph.tensors[node.output].shape)
-
-
-def check_graph(graph: Graph) -> None:
-    """Postcondition of every pass: ops known, attributes complete, tensors defined before use, shapes consistent.
-
-    Raises:
-        InputError: the first thing that does not hold; the message names the node.
-    """
-    missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
-    _need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
-    known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
-    for node in graph.nodes:
-        spec = _spec(node.op)
-        _need(set(node.attrs) == set(spec.attrs), f"{node.op} {node.output!r} has attributes {sorted(node.attrs)}")
-        activation = node.attrs.get("activation", "none")
-        _need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
-        late = [i for i in node.inputs if i not in known]
-        _need(not late, f"{node.op} {node.output!r} reads {late} before anything makes it")
-        _need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
-        shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
-        got = graph.tensors[node.output].shape
-        _need(shape == got, f"{node.op} {node.output!r} makes {shape} but its tensor is {got}")
-        known.add(node.output)
-    _need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")
 
 
 def _spec(op: str) -> OpSpec:

@@ -1,4 +1,4 @@
-"""Passes over float graphs: graph in, graph out, the same function computed by fewer nodes.
+"""Simplify float graphs by passes: graph in, graph out, the same function computed by fewer nodes.
 
 Every pass needs a valid graph and leaves one (``Graph`` checks itself when it is made).
 """
@@ -11,19 +11,18 @@ from dataclasses import replace
 import numpy as np
 
 from edgecnn.graph.ir import Attr, Graph, Node, Tensor
-
-FUSABLE = ("conv2d", "fully_connected", "add", "mul")
+from edgecnn.graph.ops import ACTIVATIONS
 
 
 def simplify(graph: Graph) -> Graph:
-    """All passes, in the order they need."""
+    """Run all passes, in the order they need."""
     for run in (flatten_mean, pointwise_to_linear, fuse_padding, fuse_activations, drop_dead):
         graph = run(graph)
     return graph
 
 
 def _only_consumer(graph: Graph, name: str) -> Node | None:
-    """The one node that reads a tensor, or ``None`` if there are others or it is an output."""
+    """Return the one node that reads a tensor, or ``None`` if there are others or it is an output."""
     readers = graph.consumers(name)
     return readers[0] if len(readers) == 1 and name not in graph.outputs else None
 
@@ -54,10 +53,10 @@ def _each_pair(graph: Graph, rewrite: Callable[[Graph, Node, Node], Graph | None
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """A relu or relu6 becomes the ``activation`` of the node whose output only it reads."""
+    """Fuse a relu or relu6 into the node whose output only it reads, as its ``activation``."""
 
     def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
-        if first.op not in FUSABLE or second.op not in ("relu", "relu6") or first.attrs["activation"] != "none":
+        if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
             return None
         # The fused tensor keeps the producer's name: it is the layer that people know.
         fused = replace(first, attrs=_attrs(first, activation=second.op))
@@ -77,7 +76,7 @@ def _renamed(node: Node, old: str, new: str) -> Node:
 
 
 def fuse_padding(graph: Graph) -> Graph:
-    """A zero ``pad`` becomes part of the padding of the convolution that alone reads it."""
+    """Fuse a zero ``pad`` into the padding of the convolution that alone reads it."""
 
     def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
         if first.op != "pad" or second.op != "conv2d" or second.inputs[0] != first.output:
@@ -95,7 +94,7 @@ def fuse_padding(graph: Graph) -> Graph:
 
 
 def flatten_mean(graph: Graph) -> Graph:
-    """Global average pooling followed by a flatten is a mean that drops the dimensions itself."""
+    """Merge global average pooling and a flatten into a mean that drops the dimensions itself."""
 
     def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
         if first.op != "mean" or not first.attrs["keepdims"] or second.op != "reshape":
@@ -108,7 +107,7 @@ def flatten_mean(graph: Graph) -> Graph:
 
 
 def pointwise_to_linear(graph: Graph) -> Graph:
-    """Global average pooling, a 1x1 convolution head and a flatten are a mean and a fully connected layer."""
+    """Turn global average pooling, a 1x1 convolution head and a flatten into a mean and a fully connected layer."""
 
     def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
         last = _only_consumer(g, second.output)
@@ -139,7 +138,7 @@ def pointwise_to_linear(graph: Graph) -> Graph:
 
 
 def drop_dead(graph: Graph) -> Graph:
-    """Nodes and constants that no output depends on are gone."""
+    """Drop nodes and constants that no output depends on."""
     needed = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):

@@ -1,4 +1,4 @@
-"""Multipliers with which every runtime rounds alike: no sum falls where two arithmetics may part.
+"""Choose rounding-safe multipliers: those with which every runtime rounds alike.
 
 A sum ``a`` of integers becomes an output integer as ``a * m`` rounded, ``m = s_in s_w / s_out``. Kernels differ in how
 they round: once in float32, halves to even (XNNPACK, ONNX Runtime, OpenVINO), or twice in fixed point, halves away from
@@ -33,7 +33,7 @@ Reals = NDArray[np.float64]
 
 
 def _table() -> tuple[NDArray[np.int64], Reals]:
-    """The even ``q`` there are, ascending, and the ``e`` of each: the geometric mean of what bounds it."""
+    """Return the even ``q`` there are, ascending, and the ``e`` of each: the geometric mean of what bounds it."""
     q = np.arange(2, 4096, 2)
     power = 2.0 ** np.floor(np.log2(q))
     most = (power / q - 0.5) / (power * REACH)
@@ -45,7 +45,7 @@ EVEN, BEYOND = _table()
 
 
 def twice_rounded(wanted: Reals) -> Reals:
-    """Multipliers of convolutions that are no smaller than wanted, less ``ROOM``: the ``CHOICES`` next ones, ascending.
+    """Return the ``CHOICES`` next multipliers of convolutions, no smaller than wanted, less ``ROOM``, ascending.
 
     Args:
         wanted: (channels,), positive. Those beyond 1 / 6, of layers that read few integers, become 1 / 2 or as
@@ -62,7 +62,7 @@ def twice_rounded(wanted: Reals) -> Reals:
 
 
 def once_rounded(wanted: Reals) -> Reals:
-    """Fractions with an odd denominator, no smaller than wanted, less ``ROOM``."""
+    """Return fractions with an odd denominator, no smaller than wanted, less ``ROOM``."""
     wanted = wanted / ROOM
     numerator = np.ceil(wanted * ODD)
     chosen: Reals = numerator / (2 * np.floor((numerator / wanted + 1) / 2) - 1)
@@ -70,7 +70,7 @@ def once_rounded(wanted: Reals) -> Reals:
 
 
 def past_halves(multiplier: Reals) -> NDArray[np.bool_]:
-    """Which multipliers are ``(1 + e) / q`` with an even ``q``, so that sums come to lie next to halves, beyond them.
+    """Say which multipliers are ``(1 + e) / q`` with an even ``q``: sums then lie next to halves, beyond them.
 
     A part of a sum's unit may be added to all sums of such a layer: none of them crosses a half, and those next to one
     are as far from it as they can be.

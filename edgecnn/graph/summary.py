@@ -1,4 +1,4 @@
-"""A graph layer by layer: what `edgecnn inspect` prints."""
+"""Describe a graph layer by layer, for ``edgecnn inspect``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecnn.graph.ir import Graph, Node, QParams
-from edgecnn.graph.ops import macs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Layer:
 
 
 def layers(graph: Graph) -> list[Layer]:
-    """Every node, in order."""
+    """Describe every node, in order."""
     return [_layer(graph, node) for node in graph]
 
 
@@ -61,20 +60,18 @@ def _layer(graph: Graph, node: Node) -> Layer:
         weight=f"{weight.quant.dtype if weight.quant else 'float32'} {_x(weight.shape)}" if weight else "",
         weight_scales=scale_span(weight.quant) if weight and weight.quant else None,
         weight_bytes=sum(a.nbytes for a in stored if a is not None),
-        macs=macs(graph, node),
+        macs=graph.macs(node),
         details=_details(node),
     )
 
 
 def scale_span(quant: QParams) -> tuple[float, float, int]:
-    """(smallest scale, largest scale, how many)."""
+    """Return (smallest scale, largest scale, how many)."""
     return float(np.min(quant.scale)), float(np.max(quant.scale)), int(quant.scale.size)
 
 
 def _details(node: Node) -> str:
-    from edgecnn.graph.ops import OPS
-
-    changed = {k: v for k, v in node.attrs.items() if v != OPS[node.op].attrs[k]}
+    changed = {k: v for k, v in node.attrs.items() if v != node.spec.attrs[k]}
     return " ".join(f"{k}={_x(v) if isinstance(v, tuple) else v}" for k, v in changed.items())
 
 

@@ -10,20 +10,18 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
-from edgecnn.evaluation.check import Checking
 from edgecnn.evaluation.limits import Limits
 from edgecnn.lab.compound import model_at, require_room, scalable
 from edgecnn.models import FAMILIES
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import Compound
 from edgecnn.models.spec import MULTIPLIERS, RESOLUTIONS, ModelSpec
-from edgecnn.pipeline import Export, export
-from edgecnn.progress import Stopwatch
+from edgecnn.pipeline import export
+from edgecnn.progress import Progress
 from edgecnn.report.record import ReportEntry
-from edgecnn.source import Source
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import figures
 
@@ -71,7 +69,8 @@ class Budget:
             return Limits()
         known = figures(device(self.device or ""))
         if self.figure != "ms":
-            return Limits(**{f"max_{self.figure}": self.most}) if self.figure in known else None
+            asked: dict[str, Any] = {f"max_{self.figure}": self.most}
+            return Limits(**asked) if self.figure in known else None
         if "latency" in known:
             return Limits(max_latency_ms=self.most)
         return Limits(max_instructions=UNLIMITED) if "instructions" in known else None
@@ -250,16 +249,19 @@ def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
     assert budget.limits is not None
     require_room(spec)
     with tempfile.TemporaryDirectory() as folder:
-        request = Export(
-            source=Source(model=spec.name, weights="random", classes=spec.num_classes),
+        report = export(
+            spec.name,
+            weights="random",
+            classes=spec.num_classes,
             target=target,
-            quantize="int8",
             calibration="none",
             calibration_images=CALIBRATION_IMAGES,
-            checking=Checking(data=None, devices=(budget.device,), limits=budget.limits),
-            output=Path(folder),
+            devices=budget.device,
+            limits=budget.limits,
+            output=folder,
+            progress=Progress(),
         )
-        (entry,) = export(request, Stopwatch(quiet=True))
+    (entry,) = report.entries
     return figure_of(entry, budget)
 
 
@@ -274,7 +276,7 @@ def figure_of(entry: ReportEntry, budget: Budget) -> float:
     own = {row.name for row, _ in budget.limits.given} if budget.limits is not None else set()
     failed = [check for check in entry.checks if not check.passed and check.name not in own]
     if any(check.name == "device_faults" for check in failed):
-        raise DeviceFault("; ".join(entry.findings))
+        raise DeviceFault("; ".join(map(str, entry.findings)))
     if failed:
         raise UnsupportedError("; ".join(map(str, failed)))
     ms = entry.latency.median_ms

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgecnn import __version__
 from edgecnn.errors import EdgecnnError, InputError
 from edgecnn.files import require_writable, sha256, write_json
-from edgecnn.progress import silence
+from edgecnn.progress import Progress, use
 
 if TYPE_CHECKING:
     from edgecnn.train.config import TrainConfig
@@ -282,21 +282,21 @@ def _death(worker: _Worker, job: _Job) -> InputError:
 def _serve(pipe: Connection) -> None:
     """A worker: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    silence()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        try:
-            job.scratch.mkdir(parents=True, exist_ok=True)
-            answer: tuple[Result | None, str | None] = (job.trial.run(job.scratch), None)
-        except EdgecnnError as error:
-            answer = (None, str(error))
-        pipe.send(answer)
+    with use(Progress()):  # several bars would write over each other
+        while True:
+            try:
+                job = pipe.recv()
+            except EOFError:
+                return
+            try:
+                job.scratch.mkdir(parents=True, exist_ok=True)
+                answer: tuple[Result | None, str | None] = (job.trial.run(job.scratch), None)
+            except EdgecnnError as error:
+                answer = (None, str(error))
+            pipe.send(answer)
 
 
 def _end_with(parent: int) -> None:

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ops import OPS
 from edgecnn.quant.statistics import Channels
 
-HOMOGENEOUS = ("add", "relu", "relu6", "max_pool2d", "avg_pool2d", "mean", "pad", "reshape")
+HOMOGENEOUS = tuple(op for op, spec in OPS.items() if spec.homogeneous)
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the family, for weights with one scale per output channel
 COARSE = (0.0, 0.5, 1.0)  # for those with one, which depend on a third vector
 ROUNDS = 2  # over all groups: a layer's noise depends on the scaling of both its sides

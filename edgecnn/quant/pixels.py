@@ -58,4 +58,4 @@ def pixel_grid(preprocess: Preprocess | None) -> QParams | None:
 
 
 def _uniform(preprocess: Preprocess) -> bool:
-    return len(set(preprocess.mean)) == 1 and len(set(preprocess.std)) == 1
+    return not preprocess.as_given and len(set(preprocess.mean)) == 1 and len(set(preprocess.std)) == 1

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.files import write_json
 
+SCHEMA_VERSION = 1  # of what to_dict returns
+SEVERITIES = ("info", "warning", "error")
 STEPS = ("capture", "calibrate", "quantize", "convert", "validate")
 SQNR_CEILING_DB = 300.0
 """Reported where artifact and reference are equal: JSON has no infinity, and arrays that differ stay below it."""
+
+
+def this_machine() -> dict[str, Any]:
+    """Return what machine this is: a figure names its CPU."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that a user should know about an artifact or how it ran.
+
+    Attributes:
+        code: names the kind of finding, for programs.
+        text: one line for a person.
+        severity: one of ``SEVERITIES``.
+    """
+
+    code: str
+    text: str
+    severity: str = "warning"
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise InputError(unknown("severity", self.severity, SEVERITIES))
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +71,7 @@ class Accuracy:
         top5: the same of the artifact.
         agreement: percent of images on which artifact and fp32 pick the same class.
         sqnr_db: signal to quantization noise over all logits, in dB; at most ``SQNR_CEILING_DB``.
+        metrics: figures of registered metrics by name; in JSON they stand beside the others.
     """
 
     n: int = 0
@@ -41,6 +83,12 @@ class Accuracy:
     top5: float | None = None
     agreement: float | None = None
     sqnr_db: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure by name."""
+        own = {k: v for k, v in asdict(self).items() if k != "metrics"}
+        return {**own, **self.metrics}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +236,8 @@ class ReportEntry:
         checks: the limits that were given, and whether they hold.
         seconds: step to seconds spent; the steps are ``STEPS``.
         float_ops: ops of an integer artifact that compute in float.
-        findings: warnings about this artifact, one line each.
+        findings: what to know about this artifact and how it ran.
+        task: what the network does.
     """
 
     model: str
@@ -205,31 +254,84 @@ class ReportEntry:
     checks: tuple[Check, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     float_ops: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    task: str = "classification"
+
+    @property
+    def place(self) -> str:
+        """The artifact, and the device that it ran on."""
+        return f"{self.artifact} on {self.device}" if self.device else self.artifact
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; every key is there, an absent figure is null."""
         return {
             **asdict(self),
+            "accuracy": self.accuracy.to_json(),
             "checks": [check.to_json() for check in self.checks],
             "seconds": {step: self.seconds.get(step) for step in STEPS},
         }
 
 
-def to_json(entries: Sequence[ReportEntry]) -> list[dict[str, Any]]:
-    """The whole report, ready for ``json.dumps``: what ``report.json`` holds and ``--json`` prints."""
-    return [entry.to_json() for entry in entries]
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a command found: an entry per artifact and device.
 
+    A terminal shows it as a table and a notebook as HTML.
 
-def write(entries: Sequence[ReportEntry], path: Path) -> None:
-    """Write ``report.json``, whole or not at all.
+    Attributes:
+        command: ``export``, ``validate`` …
+        entries: in the order of artifacts, then of devices.
+        date: when it was made, ISO 8601, UTC.
+        host: the machine that made it: system, machine, cpu, cores, python.
 
-    Raises:
-        InputError: the place cannot be written.
+    Example:
+        >>> report = edgecnn.validate("out/net.tflite", data="val/", limits=edgecnn.Limits(max_drop=1))
+        >>> if not report.passed:
+        ...     print(*report.failures, sep="\\n")
     """
-    write_json(path, to_json(entries))
 
+    command: str
+    entries: tuple[ReportEntry, ...]
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    host: Mapping[str, Any] = field(default_factory=this_machine)
 
-def exit_status(entries: Sequence[ReportEntry]) -> int:
-    """0 when every check of every entry passed, else 1."""
-    return 0 if all(check.passed for entry in entries for check in entry.checks) else 1
+    @property
+    def passed(self) -> bool:
+        """Whether every check of every entry passed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line per failed check: where, the figure and its limit."""
+        return tuple(f"{e.place}: {check}" for e in self.entries for check in e.checks if not check.passed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``report.json`` holds and ``--json`` prints; ``docs/reference/report.md`` has the schema."""
+        from edgecnn import __version__
+
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "edgecnn": __version__,
+            "command": self.command,
+            "date": self.date,
+            "host": dict(self.host),
+            "entries": [entry.to_json() for entry in self.entries],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all.
+
+        Raises:
+            InputError: the place cannot be written.
+        """
+        write_json(path, self.to_dict())
+
+    def __repr__(self) -> str:
+        from edgecnn.report.table import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from edgecnn.report.table import as_html
+
+        return as_html(self)

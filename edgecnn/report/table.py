@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
-from edgecnn.report.record import SQNR_CEILING_DB, ReportEntry
+from edgecnn.report.record import SQNR_CEILING_DB, Finding, Report, ReportEntry
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+WIDTH = 160  # of what is printed where there is no terminal
 
-def render(entries: Sequence[ReportEntry]) -> None:
-    """Print the report to stderr for a person: one table, then the failed checks and the findings, a line each.
 
-    What is found of all entries is said once.
-    """
+def render(report: Report) -> None:
+    """Print the report to stderr for a person: tables, then the failed checks and the findings, a line each."""
     from rich.console import Console
 
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False)
-    console.print(_table(entries))
-    resources = _resources(entries)
+    _print(report, Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH, highlight=False))
+
+
+def as_text(report: Report) -> str:
+    """Return what ``render`` prints, without colours."""
+    from rich.console import Console
+
+    with io.StringIO() as text:
+        _print(report, Console(file=text, width=WIDTH, highlight=False))
+        return text.getvalue().rstrip()
+
+
+def as_html(report: Report) -> str:
+    """Return the tables, the failed checks and the findings as HTML, for a notebook."""
+    parts = [_html(_table(report.entries))]
+    resources = _resources(report.entries)
+    parts += [_html(resources)] if resources is not None else []
+    said = [f"<li><b>failed</b> {escape(line)}</li>" for line in report.failures]
+    said += [f"<li>{escape(f'{place}: {f}' if place else str(f))}</li>" for place, f in _findings(report.entries)]
+    return "".join([*parts, *(["<ul>", *said, "</ul>"] if said else [])])
+
+
+def _html(table: Table) -> str:
+    cells = [[escape(str(cell)) for cell in column.cells] for column in table.columns]
+    head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
+    rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells, strict=True))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _print(report: Report, console: Console) -> None:
+    console.print(_table(report.entries))
+    resources = _resources(report.entries)
     if resources is not None:
         console.print(resources)
+    for line in report.failures:
+        console.print(f"FAILED  {line}", style="bold red", markup=False, soft_wrap=True)
+    for place, finding in _findings(report.entries):
+        said = f"{place}: {finding}" if place else str(finding)
+        style = "bold red" if finding.severity == "error" else "yellow"
+        console.print(f"note    {said}", style=style, markup=False, soft_wrap=True)
+
+
+def _findings(entries: Sequence[ReportEntry]) -> Iterator[tuple[str, Finding]]:
+    """Each finding with its place; those of all entries last, once, without one."""
     shared = [f for f in entries[0].findings if all(f in e.findings for e in entries)] if len(entries) > 1 else []
     for entry in entries:
-        place = f"{entry.artifact} on {entry.device}" if entry.device else entry.artifact
-        for check in entry.checks:
-            if not check.passed:
-                console.print(f"FAILED  {place}: {check}", style="bold red", markup=False, soft_wrap=True)
-        for finding in (f for f in entry.findings if f not in shared):
-            console.print(f"note    {place}: {finding}", style="yellow", markup=False, soft_wrap=True)
-    for finding in shared:
-        console.print(f"note    {finding}", style="yellow", markup=False, soft_wrap=True)
+        yield from ((entry.place, finding) for finding in entry.findings if finding not in shared)
+    yield from (("", finding) for finding in shared)
 
 
 def _table(entries: Sequence[ReportEntry]) -> Table:

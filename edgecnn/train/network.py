@@ -18,6 +18,7 @@ from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.serialize import save
+from edgecnn.loading import load
 from edgecnn.models import resolve
 from edgecnn.models.blocks import AUXILIARY, AUXILIARY_WEIGHT, build
 from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
@@ -27,7 +28,6 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.quant.ptq import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.quant.recipe import recipe
-from edgecnn.source import Source, load_graph
 from edgecnn.train.config import QatConfig, TrainConfig
 from edgecnn.train.images import open_both
 
@@ -235,14 +235,14 @@ def _open_graph(config: QatConfig, device: torch.device) -> Opened:
     if config.precision != "fp32":
         raise InputError(f"--precision {config.precision} with --qat: the grids need fp32; leave it out")
     steps = recipe(config.recipe)
-    source = Source(
-        model=config.model,
+    network = load(
+        config.model,
         weights=config.weights,
         preprocess=config.preprocess,
         label_offset=config.label_offset,
         seed=config.seed,
     )
-    graph = load_graph(source)
+    graph = network.graph
     metadata = graph.metadata
     if metadata.preprocess is None:
         raise InputError(
@@ -253,14 +253,14 @@ def _open_graph(config: QatConfig, device: torch.device) -> Opened:
     classes = class_table(training, metadata.labels, outputs, metadata.label_offset, config.data)
     if graph.precision == "fp32":
         graph = _post_training(config, graph, training, metadata.preprocess)
-    network = QatNetwork(
+    learning = QatNetwork(
         config=config,
         module=QatGraph(graph, weight_limit=steps.weight_limit, learn_steps=config.learn_steps),
         preprocess=metadata.preprocess,
         classes=classes,
         teacher=TorchGraph(graph.as_float(), device=device) if config.distill else None,
     )
-    return Opened(network=network, training=training, held_out=held_out)
+    return Opened(network=learning, training=training, held_out=held_out)
 
 
 def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, preprocess: Preprocess) -> Graph:

@@ -27,10 +27,10 @@ from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
 from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters.c import convert, describe, integers, layers, unsupported
-from edgecnn_converters.c.memory import memory
-from edgecnn_converters.c.obstacles import MAX_CLASSES
-from edgecnn_converters.c.rows import ROWS
-from edgecnn_converters.c.text import identifier
+from edgecnn_converters.c.arena import allocate
+from edgecnn_converters.c.bounds import MAX_CLASSES
+from edgecnn_converters.c.format import identifier
+from edgecnn_converters.c.lowering import LOWERINGS
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
 from edgecnn_targets.runtimes.c.compiler import compile_shared, host_compiler
@@ -142,20 +142,20 @@ def files(mobilenet):
 
 def test_the_arena_is_small(mobilenet):
     """TFLM's for the same network stands in the golden file, and `edgecnn validate --device mcu-tflm` prints it."""
-    arena = memory(mobilenet).arena
+    arena = allocate(mobilenet).size
     largest = max(int(np.prod(t.shape)) for t in mobilenet.activations())
     assert largest <= arena <= LIMITS["arena_mobilenet_v2_0_35_96"]
 
 
 def test_the_header_says_what_an_application_needs(mobilenet):
-    emission = convert(mobilenet, precision="int8", name="v2-0.35")
-    header = emission.files[".h"].decode()
+    converted = convert(mobilenet, precision="int8", name="v2-0.35")
+    header = converted.files[".h"].decode()
     macros = dict(re.findall(r"#define V2_0_35_(\w+) ([-\w.]+)", header))
     assert macros["INPUT_SIZE"] == str(96 * 96 * 3)
     assert macros["OUTPUT_SIZE"] == "1000"
-    assert np.float32(macros["INPUT_SCALE"].rstrip("f")) == np.float32(emission.input.scale)
-    assert int(macros["OUTPUT_ZERO_POINT"]) == emission.output.zero_point
-    assert int(macros["ARENA_BYTES"]) == memory(mobilenet).arena
+    assert np.float32(macros["INPUT_SCALE"].rstrip("f")) == np.float32(converted.input.scale)
+    assert int(macros["OUTPUT_ZERO_POINT"]) == converted.output.zero_point
+    assert int(macros["ARENA_BYTES"]) == allocate(mobilenet).size
     assert "void v2_0_35_invoke(const int8_t *input, int8_t *output);" in header
 
 
@@ -199,7 +199,7 @@ def test_layers_are_the_graphs(mobilenet, files):
 
 
 def test_every_op_of_the_table_has_a_row():
-    assert set(ROWS) == set(OPS)
+    assert set(LOWERINGS) == set(OPS)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
@@ -237,13 +237,13 @@ def test_what_cannot_be_held_is_said_before():
 @needs_compiler
 def test_an_artifact_is_a_folder_that_a_session_opens(tmp_path):
     graph = piece_graph("fully_connected", 3)
-    emission = convert(graph, precision="int8", name="net")
-    path = write_artifact(tmp_path, "net", emission, Metadata(), {})
+    converted = convert(graph, precision="int8", name="net")
+    path = write_artifact(tmp_path, "net", converted, Metadata(), {})
     assert path == tmp_path / "net_c" / "net.c"
     assert graph_path(path) == tmp_path / "net.edgecnn"
     assert sorted(p.name for p in path.parent.iterdir()) == ["net.c", "net.c.json", "net.h", "net_weights.h"]
     session = open_session(device("host"), path)
-    assert (session.input.shape, session.input.scale) == (emission.input.shape, emission.input.scale)
+    assert (session.input.shape, session.input.scale) == (converted.input.shape, converted.input.scale)
     assert [op.kind for op in session.ops] == [node.op for node in graph]
     images = random_images(graph, 4)
     np.testing.assert_array_equal(session.run(images), run(graph, images)[graph.outputs[0]])

@@ -17,13 +17,12 @@ from runtimes import (
     golden,
     limits,
     opened,
-    to_openvino,
     unsaturated,
 )
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.ops import ACTIVATIONS, OPS
-from edgecnn_converters.openvino.rows import Emitter
+from edgecnn_converters.openvino.lowering import Emitter
 
 RUNS = [("tflite", "reference"), ("tflite", "xnnpack"), ("onnx", "exact"), ("openvino", "fast")]
 ELSEWHERE = {"requantize"}  # joins int8 and int16, so only TFLite has it: tests of int16x8 make it
@@ -50,11 +49,11 @@ def runs(graph, folder):
         used = unsaturated(graph) if kernels == "fast" else graph
         if target == "openvino" and WRITERS[target].unsupported(used, "int8"):
             continue  # a tiny average pool
-        emission = WRITERS[target].convert(used, precision="int8")
+        converted = WRITERS[target].convert(used, precision="int8")
         if kernels != "reference":
-            assert_integers_are_the_graphs(used, target, emission)
+            assert_integers_are_the_graphs(used, target, converted)
         try:
-            yield target, kernels, used, opened(target, emission, folder, kernels)
+            yield target, kernels, used, opened(target, converted, folder, kernels)
         except UnsupportedError as error:
             assert "XNNPACK runs none of its" in str(error)
 
@@ -94,7 +93,7 @@ def test_the_layer_summary_shows_nothing_of_what_keeps_them_apart(monkeypatch):
     monkeypatch.setattr(Emitter, "_apart", lambda self, node, value: value)
     without = WRITERS["openvino"].convert(graph, precision="int8").files
     assert b"PReLU" not in without[".xml"]
-    assert to_openvino.layers(*files.values()) == to_openvino.layers(*without.values())
+    assert WRITERS["openvino"].layers(*files.values()) == WRITERS["openvino"].layers(*without.values())
 
 
 def hold(shape, plan, folder):

@@ -22,16 +22,16 @@ from edgecnn.quant.recipe import RECIPES
 from edgecnn_converters import onnx as to_onnx
 from edgecnn_converters import openvino as to_openvino
 from edgecnn_converters.openvino.reader import integers as openvino_integers
-from edgecnn_converters.registry import CONVERTERS
+from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session, runtime
 from edgecnn_targets.registry import runtimes as targets
 from edgecnn_targets.runtimes.openvino import settings
 
 
-def session(target, emission, folder, *, fast=False):
+def session(target, converted, folder, *, fast=False):
     """Open with kernels whose sums are exact on any CPU, unless the fastest are asked for."""
-    return runtimes.opened(target, emission, folder, None if fast else runtime(target).exact)
+    return runtimes.opened(target, converted, folder, None if fast else runtime(target).exact)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ def test_opset_and_ir_version_are_the_oldest_that_carry_what_is_used(piece, prec
         g for g in drawn if all(t.quant is None or t.quant.axis == 0 for t in g.tensors.values() if t.is_constant)
     )
     graph = {"int8": lambda g: g, "w8": weight_only_graph}.get(precision, float_graph)(graph)
-    emission = to_onnx.convert(graph, precision=precision)
-    model = onnx.load_from_string(emission.files[".onnx"])
+    converted = to_onnx.convert(graph, precision=precision)
+    model = onnx.load_from_string(converted.files[".onnx"])
     assert ([o.version for o in model.opset_import], model.ir_version) == ([opset], ir)
     onnx.checker.check_model(model, full_check=True)
-    session("onnx", emission, tmp_path)
+    session("onnx", converted, tmp_path)
     model.opset_import[0].version -= 1
     needed = {"max_pool": "QuantizeLinear", "pad": "Pad", "conv": "DequantizeLinear", "hard_swish": "HardSwish"}[piece]
     if opset > 9:
@@ -122,9 +122,9 @@ def test_float_forms_compute_the_float_network(target, precision, tmp_path):
 @pytest.mark.parametrize("io", ["uint8", "int8"])
 def test_onnx_takes_integers_by_choice(io, mobilenet, tmp_path):
     plain = session("onnx", to_onnx.convert(mobilenet, precision="int8"), tmp_path)
-    emission = to_onnx.convert(mobilenet, precision="int8", io=io)
-    opened = session("onnx", emission, tmp_path / io)
-    assert (opened.input, opened.output) == (emission.input, emission.output)
+    converted = to_onnx.convert(mobilenet, precision="int8", io=io)
+    opened = session("onnx", converted, tmp_path / io)
+    assert (opened.input, opened.output) == (converted.input, converted.output)
     assert Counter(op.kind for op in opened.ops)["QLinearConv"] == 52
     x = np.random.default_rng(0).normal(0, 0.5, (2, 96, 96, 3)).astype(np.float32)
     a, b = (s.output.decode(s.run(s.input.encode(x))) for s in (plain, opened))
@@ -132,9 +132,9 @@ def test_onnx_takes_integers_by_choice(io, mobilenet, tmp_path):
 
 
 def test_onnx_carries_signed_activations_for_devices_that_want_them(mobilenet, tmp_path):
-    emission = to_onnx.convert(mobilenet, precision="int8", activations="int8")
-    assert_integers_are_the_graphs(mobilenet, "onnx", emission)
-    signed = session("onnx", emission, tmp_path)  # on x86 ONNX Runtime leaves some of these in float; on Arm none
+    converted = to_onnx.convert(mobilenet, precision="int8", activations="int8")
+    assert_integers_are_the_graphs(mobilenet, "onnx", converted)
+    signed = session("onnx", converted, tmp_path)  # on x86 ONNX Runtime leaves some of these in float; on Arm none
     unsigned = session("onnx", to_onnx.convert(mobilenet, precision="int8"), tmp_path / "u8")
     x = np.zeros((1, 96, 96, 3), np.float32)
     a, b = (s.output.decode(s.run(s.input.encode(x))) for s in (signed, unsigned))
@@ -207,8 +207,8 @@ def test_truncated_files_are_one_line(mobilenet, share, tmp_path):
 
 
 def test_every_converter_has_its_runtime():
-    assert set(CONVERTERS) == set(targets()) >= set(WRITERS)
-    for target, row in CONVERTERS.items():
+    assert set(converters()) == set(targets()) >= set(WRITERS)
+    for target, row in converters().items():
         assert row.target == target
         for precision in set(PRECISIONS) - set(row.precisions):
             with pytest.raises(UnsupportedError, match=f"{target} is not written in {precision}.*; it takes: "):
@@ -220,8 +220,8 @@ def test_what_a_format_cannot_hold_is_listed_before_it_is_written(target):
     graph = float_graph(piece_graph("conv", 0))
     weight = next(t for t in graph.tensors.values() if t.is_constant and len(t.shape) == 4)
     huge = graph.with_tensors(Tensor(name=weight.name, shape=weight.shape, value=weight.value * np.float32(1e8)))
-    assert CONVERTERS[target].unsupported(graph, "fp16") == []
-    ((node, reason),) = CONVERTERS[target].unsupported(huge, "fp16")
+    assert converter(target).unsupported(graph, "fp16") == []
+    ((node, reason),) = converter(target).unsupported(huge, "fp16")
     assert node == graph.nodes[0].output
     assert f"'{weight.name}' is larger than float16's" in reason
     with pytest.raises(UnsupportedError, match="larger than float16"):

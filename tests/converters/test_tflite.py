@@ -19,7 +19,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.quant.calibrate import calibrate
 from edgecnn.quant.ptq import quantize
 from edgecnn.quant.recipe import RECIPES
-from edgecnn_converters.registry import CONVERTERS, converter
+from edgecnn_converters.registry import converter
 from edgecnn_converters.tflite import convert, describe
 from edgecnn_converters.tflite.reader import integers, layers, ports, read
 from edgecnn_targets.runtimes.litert import open_session
@@ -76,14 +76,14 @@ def test_the_same_graph_gives_the_same_bytes(mobilenet):
 
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
 def test_input_and_output_types_are_a_choice_of_two_ops(mobilenet, io, tmp_path):
-    plain, emission = convert(mobilenet, precision="int8"), convert(mobilenet, precision="int8", io=io)
-    names = [op.name for op in read(emission.files[".tflite"]).ops]
+    plain, converted = convert(mobilenet, precision="int8"), convert(mobilenet, precision="int8", io=io)
+    names = [op.name for op in read(converted.files[".tflite"]).ops]
     inner = [op.name for op in read(plain.files[".tflite"]).ops]
     assert [n for n in names if n not in ("QUANTIZE", "DEQUANTIZE")] == inner
     assert len(names) - len(inner) == (0 if io == "int8" else 2)
-    assert emission.input.dtype == emission.output.dtype == io
-    opened = session(emission.files[".tflite"], tmp_path, "reference")
-    assert (opened.input, opened.output) == (emission.input, emission.output)
+    assert converted.input.dtype == converted.output.dtype == io
+    opened = session(converted.files[".tflite"], tmp_path, "reference")
+    assert (opened.input, opened.output) == (converted.input, converted.output)
     images = np.random.default_rng(1).normal(0, 0.5, (2, 96, 96, 3)).astype(np.float32)
     want = session(plain.files[".tflite"], tmp_path, "reference")
     a = opened.output.decode(opened.run(opened.input.encode(images)))
@@ -95,8 +95,8 @@ def test_input_and_output_types_are_a_choice_of_two_ops(mobilenet, io, tmp_path)
 def test_random_networks_load_and_compute(precision, tmp_path):
     for seed in range(8):
         graph = FORMS[precision](random_graph(seed))
-        emission = convert(graph, precision=precision)
-        opened = session(emission.files[".tflite"], tmp_path, "reference")
+        converted = convert(graph, precision=precision)
+        opened = session(converted.files[".tflite"], tmp_path, "reference")
         if precision == "int8":
             continue  # tests/quant/test_reference.py compares every integer
         x = np.random.default_rng(seed).normal(0, 1, (2, *graph.tensors[graph.inputs[0]].shape[1:])).astype(np.float32)
@@ -135,8 +135,8 @@ def test_metadata_travels_inside(mobilenet):
     metadata = Metadata(
         model="m", preprocess=Preprocess(resize=(96, 96)), labels=("ä", "b"), label_offset=1, weights_sha256="f" * 64
     )
-    emission = convert(replace(mobilenet, metadata=metadata), precision="int8")
-    assert describe(emission.files[".tflite"]) == ("int8", metadata)
+    converted = convert(replace(mobilenet, metadata=metadata), precision="int8")
+    assert describe(converted.files[".tflite"]) == ("int8", metadata)
 
 
 @pytest.mark.parametrize("precision", FORMS)
@@ -200,7 +200,7 @@ def test_layers_and_precisions_are_listed(mobilenet):
     graph_macs = sum(r.macs for r in __import__("edgecnn.graph.summary", fromlist=["layers"]).layers(mobilenet))
     assert sum(r.macs for r in rows) == graph_macs
     assert "stride=2x2 padding=SAME activation=RELU6" in rows[0].details
-    assert set(CONVERTERS["tflite"].precisions) == {*FORMS, "int16x8"}
+    assert set(converter("tflite").precisions) == {*FORMS, "int16x8"}
 
 
 def test_every_piece_runs_in_every_kernel(tmp_path):

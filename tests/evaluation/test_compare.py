@@ -42,7 +42,7 @@ def largest(*formats):
 
 
 def test_one_calibration_gives_three_checked_artifacts(exported):
-    entries = {e["target"]: e for e in json.loads((exported / "report.json").read_text())}
+    entries = {e["target"]: e for e in json.loads((exported / "report.json").read_text())["entries"]}
     assert set(entries) == {"tflite", "onnx", "openvino"}
     names = {p.name for p in exported.iterdir()}
     assert {f"{DEMO}.{s}" for s in ("tflite", "onnx", "xml", "bin", "edgecnn")} <= names
@@ -71,8 +71,8 @@ def eight_bits(exported, tmp_path_factory):
 def findings(capfd, path, *words):
     capfd.readouterr()
     main(["validate", str(path), "--data", "demo", "--limit", "60", "--json", *words])
-    (entry,) = json.loads(capfd.readouterr().out)
-    return entry, " ".join(entry["findings"])
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
+    return entry, " ".join(finding["text"] for finding in entry["findings"])
 
 
 @pytest.mark.parametrize(("suffix", "runtime"), [("onnx", "ONNX Runtime"), ("xml", "OpenVINO"), ("tflite", None)])
@@ -159,8 +159,8 @@ def test_validate_takes_every_format(exported, target, capfd):
     capfd.readouterr()
     words = ["validate", str(exported / f"{DEMO}.{suffix}"), "--data", "demo", "--limit", "60", "--json"]
     assert main(words) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
-    before = next(e for e in json.loads((exported / "report.json").read_text()) if e["target"] == target)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
+    before = next(e for e in json.loads((exported / "report.json").read_text())["entries"] if e["target"] == target)
     near = pytest.approx(
         before["accuracy"]["sqnr_db"],
         abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
@@ -254,7 +254,7 @@ def test_a_float_op_in_an_int8_artifact_fails_unless_allowed(tmp_path, monkeypat
     assert main(words) == 1
     assert "ops, limit at most 0 ops" in capfd.readouterr().err
     assert main([*words, "--allow-float"]) == 0
-    (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())
+    (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())["entries"]
     assert any("HardS" in op for op in entry["float_ops"])
     capfd.readouterr()
     assert main([*words[:2], "--target", "tflite", *words[4:]]) == 0, "LiteRT has an integer kernel for it"

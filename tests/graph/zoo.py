@@ -201,6 +201,7 @@ def head(channels: int) -> list[nn.Module]:
 
 
 GOOD = {
+    "relu6_first": lambda: nn.Sequential(nn.ReLU6(), *head(3)),
     "conv_bn_relu6": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), batch_norm(8), nn.ReLU6(), *head(8)),
     "bn_first": lambda: nn.Sequential(batch_norm(3), nn.Conv2d(3, 4, 3), nn.ReLU()),
     "bn_after_relu": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), batch_norm(4), nn.Conv2d(4, 4, 1)),

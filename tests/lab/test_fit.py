@@ -12,7 +12,7 @@ from edgecnn.lab.fit import Budget, along, candidates, export_command, figure_of
 from edgecnn.models import resolve
 from edgecnn.models.count import Size, size_of
 from edgecnn.models.scaling import Compound
-from edgecnn.report.record import Check, Latency, ReportEntry, Resources
+from edgecnn.report.record import Check, Finding, Latency, ReportEntry, Resources
 
 RULE = Compound()
 FAMILY = "resnet20"
@@ -112,7 +112,13 @@ def test_the_figure_in_a_report():
     assert figure_of(both, Budget(figure="ms", most=1, device="cortex-a72")) == 2.5
     budget = Budget(figure="instructions", most=1, device="cortex-m7")
     with pytest.raises(DeviceFault, match="it hung"):
-        figure_of(entry(checks=(Check.at_most("device_faults", 1, 0, "faults"),), findings=("it hung",)), budget)
+        figure_of(
+            entry(
+                checks=(Check.at_most("device_faults", 1, 0, "faults"),),
+                findings=(Finding(code="device_fault", text="it hung"),),
+            ),
+            budget,
+        )
     with pytest.raises(UnsupportedError, match="flash_kib"):
         figure_of(entry(checks=(Check.at_most("flash_kib", 3000, 2048, "KiB"),)), budget)
     with pytest.raises(InputError, match="did not find out instructions"):

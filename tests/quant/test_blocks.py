@@ -21,6 +21,7 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED, check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
+from edgecnn.loading import load as load_network
 from edgecnn.quant import blocks as module
 from edgecnn.quant.blocks import Blocks, blocks
 from edgecnn.quant.calibrate import calibrate
@@ -29,7 +30,6 @@ from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.reconstruct import reconstruct
 from edgecnn.quant.resume import Unfinished
 from edgecnn.quant.simulate import SimulatedGraph, encoded
-from edgecnn.source import Source, load_graph
 
 NEAREST = Recipe(name="nearest", equalization=False, bias_correction=False)
 DEMO = "mobilenet_v2_0.35_96"
@@ -67,7 +67,7 @@ def assert_same_integers(a, b):
 
 
 def test_a_residual_block_is_never_cut():
-    graph = load_graph(Source(model=DEMO, weights="random"))
+    graph = load_network(DEMO, weights="random").graph
     parts = blocks(graph, 3)
     assert [node.output for part in parts for node in part] == [node.output for node in graph]
     for part, after in pairwise(parts):
@@ -240,7 +240,7 @@ def test_the_command_goes_on_and_its_artifact_is_the_reference(tmp_path, monkeyp
     recipe.write_text('reconstruction = "block"\nblock_iterations = 3\nactivation_range = "learned"\nstep_epochs = 1\n')
     status, want = exported(tmp_path / "undisturbed", recipe, "--data", "demo", "--limit", "16")
     assert status == 0
-    (entry,) = json.loads((tmp_path / "undisturbed" / "report.json").read_text())
+    (entry,) = json.loads((tmp_path / "undisturbed" / "report.json").read_text())["entries"]
     assert entry["parity"]["max_lsb"] == 0
     improve = module._improved
     breaks_off(monkeypatch, 4)

@@ -15,12 +15,11 @@ from edgecnn.report.record import (
     SQNR_CEILING_DB,
     Accuracy,
     Check,
+    Finding,
     Latency,
     Parity,
+    Report,
     ReportEntry,
-    exit_status,
-    to_json,
-    write,
 )
 from edgecnn.report.table import render
 
@@ -35,6 +34,14 @@ def entry(**changes) -> ReportEntry:
         "precision": "int8",
     }
     return ReportEntry(**{**fields, **changes})
+
+
+def report(*entries) -> Report:
+    return Report(command="export", entries=entries)
+
+
+def said(*texts):
+    return tuple(Finding(code="test", text=text) for text in texts)
 
 
 FULL = entry(
@@ -53,12 +60,16 @@ FULL = entry(
     parity=Parity(max_lsb=1, mean_lsb=0.01),
     checks=(Check.at_most("drop", 0.62, 1.0, "points"), Check.at_least("agreement", 94.8, 97.0, "%")),
     seconds={"capture": 1.0, "calibrate": 3.0, "quantize": 1.0, "convert": 0.2, "validate": 6.0},
-    findings=("one op is not delegated",),
+    findings=said("one op is not delegated"),
 )
 
 
 def test_every_key_of_the_contract_is_there_and_absent_figures_are_null():
-    (record,) = json.loads(json.dumps(to_json([entry()]), allow_nan=False))
+    document = json.loads(json.dumps(report(entry()).to_dict(), allow_nan=False))
+    assert set(document) == {"schema_version", "edgecnn", "command", "date", "host", "entries"}
+    assert document["schema_version"] == 1
+    assert set(document["host"]) == {"system", "machine", "cpu", "cores", "python"}
+    (record,) = document["entries"]
     contract = {
         "accuracy": {"n", "fp32_top1", "top1", "drop", "agreement", "sqnr_db"},
         "latency": {"median_ms", "p90_ms", "threads", "instructions"},
@@ -74,7 +85,8 @@ def test_every_key_of_the_contract_is_there_and_absent_figures_are_null():
 
 
 def test_figures_and_checks_reach_the_json_unchanged():
-    (record,) = json.loads(json.dumps(to_json([FULL])))
+    (record,) = json.loads(json.dumps(report(FULL).to_dict()))["entries"]
+    assert record["findings"] == [{"code": "test", "text": "one op is not delegated", "severity": "warning"}]
     assert record["accuracy"]["drop_ci95"] == [-0.9, 2.14]
     assert record["latency"] == {"median_ms": 1.54, "p90_ms": 1.61, "threads": 1, "instructions": None, "runs": 100}
     assert record["seconds"]["calibrate"] == 3.0
@@ -111,21 +123,23 @@ def test_an_unknown_bound_is_refused():
         Check(name="drop", value=0.0, limit=1.0, unit="points", bound="maximum")
 
 
-def test_one_failed_check_of_one_entry_is_the_exit_status():
+def test_one_failed_check_of_one_entry_fails_the_report():
     good = entry(checks=(Check.at_most("drop", 0.1, 1.0, "points"),))
     unmeasured = entry(checks=(Check.at_most("median latency", None, 5.0, "ms"),))
-    assert exit_status([]) == 0
-    assert exit_status([entry(), good]) == 0
-    assert exit_status([good, FULL]) == 1
-    assert exit_status([good, unmeasured]) == 1
+    assert report().passed
+    assert report(entry(), good).passed
+    assert not report(good, FULL).passed
+    assert not report(good, unmeasured).passed
+    assert report(good, FULL).failures == ("out/mobilenet_v2.tflite on host: agreement: 94.8 %, limit at least 97 %",)
 
 
 def test_the_file_is_the_same_document_and_is_written_whole(tmp_path):
     path = tmp_path / "out" / "report.json"
-    write([FULL, entry()], path)
+    made = report(FULL, entry())
+    made.write(path)
     first = path.read_bytes()
-    assert json.loads(first) == json.loads(json.dumps(to_json([FULL, entry()])))
-    write([FULL, entry()], path)
+    assert json.loads(first) == json.loads(json.dumps(made.to_dict()))
+    made.write(path)
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
 
@@ -133,11 +147,11 @@ def test_the_file_is_the_same_document_and_is_written_whole(tmp_path):
 def test_a_report_that_cannot_be_written_says_where_and_why(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot write .*report\.json: .*; choose another place"):
-        write([FULL], tmp_path / "file" / "report.json")
+        report(FULL).write(tmp_path / "file" / "report.json")
 
 
 def test_a_person_sees_the_figures_and_what_failed_on_stderr(capfd):
-    render([FULL, entry(model="other", accuracy=Accuracy(n=2, sqnr_db=SQNR_CEILING_DB), device=None)])
+    render(report(FULL, entry(model="other", accuracy=Accuracy(n=2, sqnr_db=SQNR_CEILING_DB), device=None)))
     seen = capfd.readouterr()
     assert seen.out == ""
     table = seen.err
@@ -151,7 +165,8 @@ def test_a_person_sees_the_figures_and_what_failed_on_stderr(capfd):
 
 
 def test_what_is_found_of_every_artifact_is_said_once(capfd):
-    render([entry(artifact=f"out/{n}", findings=("few classes", n), device=None) for n in ("a.tflite", "b.onnx")])
+    names = ("a.tflite", "b.onnx")
+    render(report(*(entry(artifact=f"out/{n}", findings=said("few classes", n), device=None) for n in names)))
     seen = capfd.readouterr().err
     assert [line for line in seen.splitlines() if line.startswith("note")] == [
         "note    out/a.tflite: a.tflite",
@@ -161,7 +176,7 @@ def test_what_is_found_of_every_artifact_is_said_once(capfd):
 
 
 def test_names_with_brackets_are_shown_as_they_are(capfd):
-    render([entry(model="[red]net[/red]", artifact="out/[bold].tflite", findings=("[x] stays",))])
+    render(report(entry(model="[red]net[/red]", artifact="out/[bold].tflite", findings=said("[x] stays"))))
     assert "[red]net[/red]" in (seen := capfd.readouterr().err)
     assert "note    out/[bold].tflite on host: [x] stays" in seen
 
@@ -169,8 +184,9 @@ def test_names_with_brackets_are_shown_as_they_are(capfd):
 def test_a_plain_terminal_encoding_can_show_it():
     script = (
         "from edgecnn.report.record import *\nfrom edgecnn.report.table import render\n"
-        "render([ReportEntry(model='m', target='tflite', device='host', artifact='m.tflite', size_bytes=1,"
-        " precision='int8', checks=(Check.at_most('drop', None, 1.0, 'points'),))])"
+        "render(Report(command='validate', entries=(ReportEntry(model='m', target='tflite', device='host',"
+        " artifact='m.tflite', size_bytes=1, precision='int8',"
+        " checks=(Check.at_most('drop', None, 1.0, 'points'),)),)))"
     )
     environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
@@ -178,6 +194,18 @@ def test_a_plain_terminal_encoding_can_show_it():
 
 
 def test_the_report_itself_needs_no_rich():
-    script = "import sys, edgecnn.report.record as r; r.to_json([]); print('rich' in sys.modules)"
+    script = "import sys, edgecnn; edgecnn.Report(command='x', entries=()).to_dict(); print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_report_shows_itself_in_a_terminal_and_in_a_notebook():
+    made = report(FULL, entry(artifact="out/<b>.onnx", findings=said("a < b")))
+    text, page = repr(made), made._repr_html_()
+    for shown in ("75.69 (76.31)", "FAILED  out/mobilenet_v2.tflite on host: agreement", "one op is not delegated"):
+        assert shown in text
+    assert "\x1b" not in text
+    assert "<td>75.69 (76.31)</td>" in page
+    assert "<b>failed</b> out/mobilenet_v2.tflite on host: agreement" in page
+    assert "a &lt; b" in page
+    assert "out/&lt;b&gt;.onnx" in page

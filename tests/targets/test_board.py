@@ -63,7 +63,7 @@ def test_accuracy_and_latency_come_from_the_board_beside_this_machine(address, d
     path = demo / "mobilenet_v2_0.35_96.tflite"
     words = ["validate", str(path), "--device", f"host,{address}", "--data", "demo", "--limit", "10", "--json"]
     assert main(words) == 0
-    here, there = json.loads(capfd.readouterr().out)
+    here, there = json.loads(capfd.readouterr().out)["entries"]
     assert there["accuracy"] == here["accuracy"]
     assert there["beside_host"] == {"n": 10, "max_lsb": 0, "agreement": 100.0}
     assert there["latency"]["median_ms"] > 0

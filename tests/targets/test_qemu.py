@@ -193,7 +193,7 @@ def report(capfd, status, artifact, *words):
     path, options = artifact
     capfd.readouterr()
     assert main(["validate", str(path), *options, "--json", *words]) == status
-    return json.loads(capfd.readouterr().out)
+    return json.loads(capfd.readouterr().out)["entries"]
 
 
 def test_an_emulated_device_has_accuracy_and_counts_and_no_time(emulators, artifact, capfd):

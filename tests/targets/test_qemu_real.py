@@ -58,7 +58,7 @@ def artifact(tmp_path_factory):
 def validated(capfd, artifact, name, limit=20):
     capfd.readouterr()
     assert main(["validate", str(artifact), "--data", "demo", "--limit", str(limit), "--device", name, "--json"]) == 0
-    (entry,) = json.loads(capfd.readouterr().out)
+    (entry,) = json.loads(capfd.readouterr().out)["entries"]
     return entry
 
 

@@ -88,7 +88,7 @@ def test_a_board_that_cannot_be_reached_is_a_failed_check_beside_the_others(boar
     board(how)
     words = ["validate", str(network), "--device", f"host,{BOARD}", "--max-latency-ms", "1000", "--json"]
     assert main(words) == 1
-    here, there = json.loads(capfd.readouterr().out)
+    here, there = json.loads(capfd.readouterr().out)["entries"]
     assert here["latency"]["median_ms"] is not None
     assert all(check["passed"] for check in here["checks"])
     assert [c["name"] for c in there["checks"] if not c["passed"]] == ["device_faults", "latency"]
@@ -114,7 +114,7 @@ def test_boards_run_side_by_side(board, network, capfd):
     board("meet")
     words = ["validate", str(network), "--device", "ssh://one,ssh://two", "--max-latency-ms", "1000", "--json"]
     assert main(words) == 0
-    assert [entry["device"] for entry in json.loads(capfd.readouterr().out)] == ["ssh://one", "ssh://two"]
+    assert [entry["device"] for entry in json.loads(capfd.readouterr().out)["entries"]] == ["ssh://one", "ssh://two"]
 
 
 def test_a_password_is_refused_before_anything_is_called(board, network, capfd, tmp_path):

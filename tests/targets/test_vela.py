@@ -28,7 +28,7 @@ def network(tflite):
 
 def validated(capfd, path, *words):
     status = main(["validate", str(path), "--device", "ethos-u55-128", *words, "--json"])
-    return status, json.loads(capfd.readouterr().out)[0]
+    return status, json.loads(capfd.readouterr().out)["entries"][0]
 
 
 def test_an_integer_network_is_the_npus_alone_and_what_was_compiled_is_kept(network, capfd):

@@ -105,7 +105,7 @@ def test_webassembly_computes_what_the_runtime_with_exact_sums_computes(web, dem
     session.close()
     words = ["validate", str(path), "--device", "wasm", "--data", "demo", "--limit", "40", "--min-agreement", "95"]
     assert main([*words, "--json"]) == 0
-    entry = json.loads(capfd.readouterr().out)[0]
+    entry = json.loads(capfd.readouterr().out)["entries"][0]
     assert entry["parity"]["max_lsb"] <= GOLDEN["oracle_lsb"]
     assert entry["latency"]["runs"] == 50
 

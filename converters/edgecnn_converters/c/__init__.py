@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
-from edgecnn.artifact import Emission, Port
-from edgecnn.graph.ir import Graph, Metadata, QParams, Tensor
-from edgecnn.graph.summary import Layer
+from edgecnn.artifact import ConvertedModel
+from edgecnn.graph.ir import Graph, Tensor
 from edgecnn.graph.summary import layers as layers_of
-from edgecnn_converters.c import reader
-from edgecnn_converters.c.memory import Memory, memory
-from edgecnn_converters.c.rows import ROWS, Emitter
-from edgecnn_converters.c.text import identifier, real, record
-from edgecnn_converters.request import check_request, refuse
+from edgecnn_converters.c.format import identifier, real, record
+from edgecnn_converters.c.reader import describe, integers, layers
+from edgecnn_converters.layout import integer_port
+from edgecnn_converters.metadata import fields_of
+from edgecnn_converters.preconditions import check, refuse
+from edgecnn_converters.registry import Converter
+
+if TYPE_CHECKING:
+    from edgecnn_converters.c.arena import Arena
+    from edgecnn_converters.c.lowering import Emitter
 
 __all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 HEADER = """\
@@ -60,8 +62,8 @@ int8_t *{function}_output(void);
 """
 
 
-def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "network") -> Emission:
-    """Write a graph as C99, bit for bit ``quant.reference``. The same graph and name give the same bytes.
+def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "network") -> ConvertedModel:
+    """Write a graph as C99, bit for bit ``graph.oracle``. The same graph and name give the same bytes.
 
     Args:
         graph: full int8, one input, one output.
@@ -73,55 +75,55 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
         InputError: the graph is not int8, or breaks the numerics contract.
         UnsupportedError: it holds what the kernels cannot compute; all of it is listed.
     """
-    check_request(graph, precision, io, ("int8",))
+    from edgecnn_converters.c.arena import allocate
+    from edgecnn_converters.c.lowering import LOWERINGS, Emitter
+
+    check(graph, precision, io, ("int8",))
     refuse("C", unsupported(graph, precision))
-    planned = memory(graph)
+    planned = allocate(graph)
     emitter = Emitter(graph, planned.places, planned.scratch)
     for node, layer in zip(graph, layers_of(graph), strict=True):
         emitter.begin(asdict(layer))
-        ROWS[node.op].write(emitter, node)
+        LOWERINGS[node.op].write(emitter, node)
     source, result = (graph.tensors[n] for n in (graph.inputs[0], graph.outputs[0]))
     files = {
         ".c": _source(graph, emitter, name, planned),
-        ".h": _header(source, result, name, planned.arena, emitter.constant_bytes),
+        ".h": _header(source, result, name, planned.size, emitter.constant_bytes),
         "_weights.h": f"/* The constants of {name}.c. */\n\n" + "\n".join(emitter.constants),
     }
-    return Emission(
+    return ConvertedModel(
         target="c",
         precision=precision,
         files={suffix: text.encode() for suffix, text in files.items()},
         folder="_c",
-        input=_port(source),
-        output=_port(result),
+        input=integer_port(source, "NHWC", "int8"),
+        output=integer_port(result, "NHWC", "int8"),
     )
 
 
 def _header(source: Tensor, result: Tensor, name: str, arena: int, constants: int) -> str:
     fields: dict[str, Any] = {"arena": arena, "constants": constants}
     for side, tensor in (("input", source), ("output", result)):
-        port = _port(tensor)
         fields[f"{side}_size"] = math.prod(tensor.shape)
         fields[f"{side}_shape"] = " x ".join(map(str, tensor.shape[1:]))
-        fields[f"{side}_scale"], fields[f"{side}_zero"] = real(port.scale or 0.0), port.zero_point
+        fields[f"{side}_scale"], fields[f"{side}_zero"] = real(tensor.qparams.scale[0]), tensor.qparams.zero_point[0]
     function = identifier(name)
     return HEADER.format(title=name, macro=function.upper(), function=function, **fields)
 
 
-def _source(graph: Graph, emitter: Emitter, name: str, planned: Memory) -> str:
-    grid = graph.tensors[graph.inputs[0]].quant
-    assert grid is not None
-    noted = {"name": graph.inputs[0], "scale": float(grid.scale[0]), "zero_point": int(grid.zero_point[0])}
-    fields = {"precision": "int8", "input": noted, **graph.metadata.to_json()}
+def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
+    quant = graph.tensors[graph.inputs[0]].qparams
+    noted = {"name": graph.inputs[0], "scale": float(quant.scale[0]), "zero_point": int(quant.zero_point[0])}
     folder = resources.files(__package__) / "kernels"
     kernels = [(folder / f"{kernel}.c").read_text("utf-8") for kernel in emitter.kernels]
     function = identifier(name)
     body = "\n".join(f"  {line}" for line in emitter.calls)
     parts = (
-        record(fields),
+        record(fields_of(graph, "int8", input=noted)),
         f'#include "{name}.h"\n#include "{name}_weights.h"',
         *(kernel.strip() for kernel in kernels),
         "\n".join(emitter.structs),
-        f"static int8_t arena[{planned.arena}];",
+        f"static int8_t arena[{planned.size}];",
         f"int8_t *{function}_input(void) {{ return {planned.input}; }}",
         f"int8_t *{function}_output(void) {{ return {planned.output}; }}",
         f"void {function}_invoke(const int8_t *input, int8_t *output) {{\n{body}\n}}",
@@ -129,39 +131,28 @@ def _source(graph: Graph, emitter: Emitter, name: str, planned: Memory) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _port(tensor: Tensor) -> Port:
-    assert tensor.quant is not None
-    return Port(
-        name=tensor.name,
-        shape=tensor.shape,
-        layout="NHWC" if len(tensor.shape) == 4 else "NC",
-        dtype="int8",
-        scale=float(tensor.quant.scale[0]),
-        zero_point=int(tensor.quant.zero_point[0]),
-    )
-
-
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
-    """What of the graph the kernels cannot compute: (node, reason), in order. Empty when all of it can be written."""
+    """List what of the graph the kernels cannot compute, as (node, reason), in order."""
+    from edgecnn_converters.c.lowering import LOWERINGS  # and with it the oracle, which no row needs
+
     found = []
     for node in graph:
-        row = ROWS.get(node.op)
-        reason = row.obstacle(graph, node) if row else f"no row for the op {node.op}; rows: {', '.join(sorted(ROWS))}"
-        if reason:
+        row = LOWERINGS.get(node.op)
+        known = f"no row for the op {node.op}; rows: {', '.join(sorted(LOWERINGS))}"
+        if reason := row.unsupported(graph, node) if row else known:
             found.append((node.output, reason))
     return found
 
 
-def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """See ``edgecnn_converters.c.reader.describe``."""
-    return reader.describe(data)
-
-
-def integers(source: bytes, header: bytes, weights: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """See ``edgecnn_converters.c.reader.integers``."""
-    return reader.integers(source, weights)
-
-
-def layers(source: bytes, header: bytes, weights: bytes) -> list[Layer]:
-    """See ``edgecnn_converters.c.reader.layers``."""
-    return reader.layers(source)
+CONVERTER = Converter(
+    target="c",
+    precisions=("int8",),
+    suffixes=(".c", ".h", "_weights.h"),
+    convert=convert,
+    unsupported=unsupported,
+    describe=describe,
+    integers=integers,
+    layers=layers,
+    options=("name",),
+    in_all=False,
+)

@@ -1,4 +1,4 @@
-"""What a node is to the kernels: the oracle's view of it, the size of its window, where its sums start."""
+"""Describe a node to the kernels: the oracle's view of it, the size of its window, where its sums start."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ from edgecnn.graph.oracle.parameters import Call
 
 
 def called(graph: Graph, node: Node) -> Call:
-    """The node as the oracle's functions take it; constants have their integers."""
+    """Return the node as the oracle's functions take it; constants have their integers."""
     inputs = [graph.tensors[name] for name in node.inputs]
     integers = [t.integers if t.integers is not None else np.empty(0, np.int8) for t in inputs]
     return Call(attrs=node.attrs, inputs=inputs, output=graph.tensors[node.output], values=integers)
 
 
-def is_depthwise(graph: Graph, node: Node) -> bool:
-    """Whether a conv2d has one group per input channel, and more than one."""
-    return bool(node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1)
-
-
 def kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
-    """Height and width of its window."""
+    """Return the height and width of its window."""
     a: Mapping[str, Any] = node.attrs
     if node.op == "conv2d":
         _, height, width, _ = graph.tensors[node.inputs[1]].shape
@@ -35,6 +30,6 @@ def kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
 
 
 def start(c: Call, *, folded: bool) -> NDArray[np.int64]:
-    """The bias, less what the input's zero point adds to the sums."""
+    """Return the bias, less what the input's zero point adds to the sums."""
     bias = c.values[2].astype(np.int64)
     return bias - c.zero(0) * c.values[1].reshape(len(bias), -1).sum(axis=1, dtype=np.int64) if folded else bias

@@ -1,4 +1,4 @@
-"""Reads back what the C writer wrote: the records in its comments, and the constants themselves."""
+"""Read back what was written: the records in its comments, and the constants themselves."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.summary import Layer
-from edgecnn_converters.c.text import parsed, records
+from edgecnn_converters.c.format import parsed, records
+from edgecnn_converters.metadata import described
 
 
 def describe(source: bytes) -> tuple[str, Metadata | None]:
-    """The precision of a ``NAME.c`` of ours, and what our writer noted in it.
+    """Return the precision of a ``NAME.c`` of ours, and what our writer noted in it.
 
     Raises:
         InputError: it is not ours, or is damaged.
     """
     with _whole():
-        fields = dict(_noted(source)[0])
-        del fields["input"]
-        return str(fields.pop("precision")), Metadata.from_json(fields)
+        return described(_noted(source)[0], "input")
 
 
-def layers(source: bytes) -> list[Layer]:
-    """Every op, in order.
+def layers(source: bytes, header: bytes, weights: bytes) -> list[Layer]:
+    """List every op, in order.
 
     Raises:
         InputError: as ``describe``.
@@ -38,8 +37,8 @@ def layers(source: bytes) -> list[Layer]:
         return [_layer(fields) for fields in _noted(source)[1:]]
 
 
-def integers(source: bytes, weights: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """The quantized tensors in the graph's own form; biases without what the writer folded into them.
+def integers(source: bytes, header: bytes, weights: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
+    """Return the quantized tensors in the graph's own form; biases without what the writer folded into them.
 
     Raises:
         InputError: as ``describe``.
@@ -79,7 +78,7 @@ def _layer(fields: dict[str, Any]) -> Layer:
 
 
 def _noted(source: bytes) -> list[dict[str, Any]]:
-    """The file's own record, then one for each op; the closing brace comes last, so that a cut file is noticed."""
+    """Return the file's own record, then one for each op. The closing brace comes last: a cut file is noticed."""
     text = source.decode()
     found = [fields for _, fields in records(text)]
     if not found or "precision" not in found[0] or not text.endswith("}\n"):
@@ -89,7 +88,7 @@ def _noted(source: bytes) -> list[dict[str, Any]]:
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """What goes wrong in reading, as one error."""
+    """Raise what goes wrong in reading as one error."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError) as error:

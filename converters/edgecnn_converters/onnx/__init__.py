@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from numpy.typing import NDArray
-
-from edgecnn.artifact import Emission, Port
+from edgecnn.artifact import ConvertedModel, Port
 from edgecnn.errors import InputError, MissingDependencyError, unknown
-from edgecnn.graph.ir import Graph, Metadata, QParams
-from edgecnn.graph.summary import Layer
-from edgecnn_converters.layout import nchw
-from edgecnn_converters.request import check_request, float16_obstacles, refuse
+from edgecnn.graph.ir import Graph
+from edgecnn_converters.layout import float_port, integer_port
+from edgecnn_converters.metadata import KEY, to_text
+from edgecnn_converters.onnx.reader import describe, integers, layers
+from edgecnn_converters.preconditions import beyond_float16, check, refuse
+from edgecnn_converters.registry import IN_8_BITS, Converter
 
+__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 IO = ("float32", "uint8", "int8")
-METADATA = "edgecnn"  # key of metadata_props
 
 
-def convert(graph: Graph, *, precision: str, io: str = "float32", activations: str = "uint8") -> Emission:
+def convert(graph: Graph, *, precision: str, io: str = "float32", activations: str = "uint8") -> ConvertedModel:
     """Write a graph as ``.onnx``, NCHW. The same graph gives the same bytes.
 
     Activations are uint8 (zero point + 128: the same grid), weights int8 per channel: what ONNX Runtime runs fastest on
@@ -39,74 +36,44 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         import onnx
     except ImportError:
         raise MissingDependencyError("writing ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
-    from edgecnn_converters.onnx.rows import Emitter
+    from edgecnn_converters.onnx.lowering import Emitter
 
-    check_request(graph, precision, io, IO)
+    check(graph, precision, io, IO)
     refuse("ONNX", unsupported(graph, precision))
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
     model = emitter.model()
-    fields = {"precision": precision, "io": emitter.io, **graph.metadata.to_json()}
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(fields, sort_keys=True, allow_nan=False)})
+    onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io)})
     onnx.checker.check_model(model, full_check=True)
-    return Emission(
+    return ConvertedModel(
         target="onnx",
         precision=precision,
         files={".onnx": model.SerializeToString(deterministic=True)},
-        input=port(graph, graph.inputs[0], emitter.io),
-        output=port(graph, graph.outputs[0], emitter.io),
+        input=_port(graph, graph.inputs[0], emitter.io),
+        output=_port(graph, graph.outputs[0], emitter.io),
     )
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
-    """What of the graph ONNX cannot express: (node, reason), in order. Empty when all of it can be written."""
-    return float16_obstacles(graph, precision)
+    """List what of the graph ONNX cannot express, as (node, reason), in order."""
+    return beyond_float16(graph, precision)
 
 
-def unsigned(quant: QParams) -> tuple[float, int]:
-    """(scale, zero point) of an int8 grid carried as uint8."""
-    return float(quant.scale[0]), int(quant.zero_point[0]) + 128
-
-
-def port(graph: Graph, name: str, io: str) -> Port:
-    """How the file takes or gives a tensor of the graph."""
+def _port(graph: Graph, name: str, io: str) -> Port:
     tensor = graph.tensors[name]
-    shape = nchw(tensor.shape)
-    fields: dict[str, Any] = {"name": name, "shape": shape, "layout": "NCHW" if len(shape) == 4 else "NC", "dtype": io}
-    if io == "float32" or tensor.quant is None:
-        return Port(**fields)
-    scale, zero = unsigned(tensor.quant)
-    return Port(**fields, scale=scale, zero_point=zero if io == "uint8" else zero - 128)
+    return float_port(tensor, "NCHW") if io == "float32" else integer_port(tensor, "NCHW", io)
 
 
-def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """The precision of an ``.onnx`` file, ours or another's, and what our writer noted in it.
-
-    Raises:
-        InputError: not an ONNX file, a corrupt one, or damaged metadata.
-        MissingDependencyError: onnx is not installed.
-    """
-    from edgecnn_converters.onnx.reader import guess_precision, read
-
-    model = read(data)
-    props = {p.key: p.value for p in model.metadata_props}
-    if METADATA not in props:
-        return guess_precision(model), None
-    fields = json.loads(props[METADATA])
-    fields.pop("io", None)
-    return str(fields.pop("precision", "")), Metadata.from_json(fields)
-
-
-def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """See ``edgecnn_converters.onnx.reader.integers``."""
-    from edgecnn_converters.onnx import reader
-
-    return reader.integers(data)
-
-
-def layers(data: bytes) -> list[Layer]:
-    """See ``edgecnn_converters.onnx.reader.layers``."""
-    from edgecnn_converters.onnx import reader
-
-    return reader.layers(data)
+CONVERTER = Converter(
+    target="onnx",
+    precisions=IN_8_BITS,
+    suffixes=(".onnx",),
+    convert=convert,
+    unsupported=unsupported,
+    describe=describe,
+    integers=integers,
+    layers=layers,
+    options=("activations",),
+    refusals={"int16x8": "ONNX Runtime computes in float between 16-bit QuantizeLinear and DequantizeLinear"},
+)

@@ -1,4 +1,4 @@
-"""Reads ``.onnx`` files, ours and others'."""
+"""Read ``.onnx`` files, ours and others'."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError
-from edgecnn.graph.ir import QParams
+from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.summary import Layer
-from edgecnn_converters.layout import OIHW_TO_OHWI
+from edgecnn_converters.layout import OIHW_TO_OHWI, UINT8_OFFSET
+from edgecnn_converters.metadata import KEY, described
+from edgecnn_converters.names import is_part, part
+from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL, WEIGHTED
 
-WEIGHTED = ("Conv", "Gemm", "MatMul")
+SUFFIX = part("", INTEGERS)
 SHOWN = ("strides", "pads", "dilations", "group", "axis")
-SUFFIX = "/q"  # of the integers of a graph tensor
 
 
 def read(data: bytes) -> Any:
-    """The ``ModelProto`` of a file.
+    """Return the ``ModelProto`` of a file.
 
     Raises:
         InputError: not an ONNX file, or a truncated or corrupt one.
@@ -40,18 +42,30 @@ def read(data: bytes) -> Any:
 
 
 def guess_precision(model: Any) -> str:
-    """One of ``artifact.PRECISIONS``, from the types of a file that does not say."""
+    """Guess the precision of a file that does not say it, from the types in it."""
     from onnx import TensorProto
 
     stored = {i.data_type for i in model.graph.initializer if np.prod(i.dims) > 1}
     kinds = {n.op_type for n in model.graph.node}
     if stored & {TensorProto.INT8, TensorProto.UINT8}:
-        return "int8" if "QuantizeLinear" in kinds or any(k.startswith("QLinear") for k in kinds) else "w8"
+        return "int8" if TO_INTEGERS in kinds or any(k.startswith("QLinear") for k in kinds) else "w8"
     return "fp16" if TensorProto.FLOAT16 in stored else "fp32"
 
 
+def describe(data: bytes) -> tuple[str, Metadata | None]:
+    """Return the precision of an ``.onnx`` file, ours or another's, and what our writer noted in it.
+
+    Raises:
+        InputError: not an ONNX file, a corrupt one, or damaged metadata.
+        MissingDependencyError: onnx is not installed.
+    """
+    model = read(data)
+    record = next((p.value for p in model.metadata_props if p.key == KEY), None)
+    return (guess_precision(model), None) if record is None else described(record, "io")
+
+
 def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """The quantized tensors in the graph's own form; see ``edgecnn_converters.tflite.reader.integers``.
+    """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
     Raises:
         InputError: as ``read``.
@@ -65,17 +79,17 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
         moved = node.input[0].removesuffix(SUFFIX)
         if node.op_type == "Pad" and node.output[0].endswith(SUFFIX) and moved in found:  # integers, on the same grid
             found[node.output[0].removesuffix(SUFFIX)] = (found[moved][0], None)
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type not in (TO_INTEGERS, TO_REAL):
             continue
         source, scale, zero = node.input
-        if node.op_type == "QuantizeLinear":  # of integers that nothing may take back to real values
+        if node.op_type == TO_INTEGERS:  # of integers that nothing may take back to real values
             source = node.output[0]
         name = source.removesuffix(SUFFIX)
-        if "/" in name:
+        if is_part(name):
             continue
         values, zeros = stored.get(source), stored[zero]
         scales = np.atleast_1d(stored[scale]).astype(np.float32)
-        shifted = 128 if zeros.dtype == np.uint8 else 0
+        shifted = UINT8_OFFSET if zeros.dtype == np.uint8 else 0
         dtype = "int8" if shifted else str(zeros.dtype)
         axis = 0 if zeros.ndim else None
         if values is not None:
@@ -87,7 +101,7 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
 
 
 def layers(data: bytes) -> list[Layer]:
-    """Every node that computes (conversions to and from the grid are shown as its output's type), with what it costs.
+    """List every node that computes, with what it costs. Quantization is shown as the output's type.
 
     Shapes are as in the file, channels first.
 
@@ -104,12 +118,12 @@ def layers(data: bytes) -> list[Layer]:
         v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
         for v in (*graph.value_info, *graph.input, *graph.output)
     }
-    behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}  # weights
-    scales = {n.output[0]: stored.get(n.input[1]) for n in graph.node if n.op_type == "DequantizeLinear"}
-    onto = {n.input[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
+    behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == TO_REAL}  # weights
+    scales = {n.output[0]: stored.get(n.input[1]) for n in graph.node if n.op_type == TO_REAL}
+    onto = {n.input[0]: n for n in graph.node if n.op_type == TO_INTEGERS}
     found = []
     for node in graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast"):
+        if node.op_type in (TO_INTEGERS, TO_REAL, "Cast"):
             continue
         constants = [(name, stored[behind.get(name, name)]) for name in node.input if behind.get(name, name) in stored]
         weight = next((c for c in constants if node.op_type in WEIGHTED), None)

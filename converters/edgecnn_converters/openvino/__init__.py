@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from edgecnn.artifact import Emission, Port
+from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import MissingDependencyError
-from edgecnn.graph.ir import Graph, Metadata, QParams
-from edgecnn.graph.summary import Layer
-from edgecnn_converters.layout import nchw
-from edgecnn_converters.request import check_request, float16_obstacles, refuse
+from edgecnn.graph.ir import Graph
+from edgecnn_converters.layout import float_port
+from edgecnn_converters.metadata import KEY, to_text
+from edgecnn_converters.openvino.reader import describe, integers, layers
+from edgecnn_converters.preconditions import beyond_float16, check, refuse
+from edgecnn_converters.registry import IN_8_BITS, Converter
 
-METADATA = "edgecnn"  # key of rt_info
+__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 
 
-def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
+def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedModel:
     """Write a graph as OpenVINO IR (``.xml`` and ``.bin``), NCHW, float32 outside. The same graph gives the same bytes.
 
     Args:
@@ -38,64 +36,41 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> Emission:
         import openvino
     except ImportError:
         raise MissingDependencyError("writing OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
-    from edgecnn_converters.openvino.rows import Emitter
+    from edgecnn_converters.openvino.lowering import Emitter
 
-    check_request(graph, precision, io, ("float32",))
+    check(graph, precision, io, ("float32",))
     refuse("OpenVINO IR", unsupported(graph, precision))
     model = Emitter(graph, precision).model()
-    fields = {"precision": precision, **graph.metadata.to_json()}
-    model.set_rt_info(json.dumps(fields, sort_keys=True, allow_nan=False), METADATA)
+    model.set_rt_info(to_text(graph, precision), KEY)
     with tempfile.TemporaryDirectory() as folder:
         xml, data = Path(folder) / "model.xml", Path(folder) / "model.bin"
         openvino.serialize(model, str(xml), str(data))
         text = re.sub(rb">\s+<", b"><", xml.read_bytes())  # a third of it is indentation
         files = {".xml": text, ".bin": data.read_bytes()}
-    return Emission(
+    return ConvertedModel(
         target="openvino",
         precision=precision,
         files=files,
-        input=_port(graph, graph.inputs[0]),
-        output=_port(graph, graph.outputs[0]),
+        input=float_port(graph.tensors[graph.inputs[0]], "NCHW"),
+        output=float_port(graph.tensors[graph.outputs[0]], "NCHW"),
     )
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
-    """What of the graph OpenVINO IR cannot express: (node, reason), in order. Empty when all of it can be written."""
+    """List what of the graph OpenVINO IR cannot express, as (node, reason), in order."""
     averages = (n.output for n in graph if n.op == "avg_pool2d" and math.prod(graph.tensors[n.output].shape) < 4)
     wrong = "OpenVINO 2026.4's int8 average pool gives wrong integers where its output is 1 to 3 numbers"
-    return [*float16_obstacles(graph, precision), *((name, wrong) for name in averages if precision == "int8")]
+    return [*beyond_float16(graph, precision), *((name, wrong) for name in averages if precision == "int8")]
 
 
-def _port(graph: Graph, name: str) -> Port:
-    shape = nchw(graph.tensors[name].shape)
-    return Port(name=name, shape=shape, layout="NCHW" if len(shape) == 4 else "NC", dtype="float32")
-
-
-def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """The precision of an ``.xml``, ours or another's, and what our writer noted in it.
-
-    Raises:
-        InputError: not OpenVINO IR, a corrupt one, or damaged metadata.
-    """
-    from edgecnn_converters.openvino.reader import guess_precision, noted, parse
-
-    root: Any = parse(data)
-    text = noted(root, METADATA)
-    if text is None:
-        return guess_precision(root), None
-    fields = json.loads(text)
-    return str(fields.pop("precision", "")), Metadata.from_json(fields)
-
-
-def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """See ``edgecnn_converters.openvino.reader.integers``."""
-    from edgecnn_converters.openvino import reader
-
-    return reader.integers(xml, data)
-
-
-def layers(xml: bytes, data: bytes) -> list[Layer]:
-    """See ``edgecnn_converters.openvino.reader.layers``."""
-    from edgecnn_converters.openvino import reader
-
-    return reader.layers(xml, data)
+CONVERTER = Converter(
+    target="openvino",
+    precisions=IN_8_BITS,
+    suffixes=(".xml", ".bin"),
+    convert=convert,
+    unsupported=unsupported,
+    describe=describe,
+    integers=integers,
+    layers=layers,
+    refusals={"int16x8": "OpenVINO's CPU plugin computes in float after a FakeQuantize of 65,536 levels"},
+)

@@ -1,4 +1,4 @@
-"""Reads OpenVINO IR, ours and others'. The ``.xml`` is parsed as text; no network is built."""
+"""Read OpenVINO IR, ours and others'. The ``.xml`` is parsed as text; no network is built."""
 
 from __future__ import annotations
 
@@ -10,18 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.ir import QParams
+from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import OIHW_TO_OHWI
+from edgecnn_converters.metadata import KEY, described
+from edgecnn_converters.names import part, part_of
+from edgecnn_converters.openvino.format import (
+    HIGH,
+    INPUT_SCALE,
+    INTEGERS,
+    LOW,
+    QUANTIZED,
+    SCALE,
+    WEIGHT_SCALE,
+    WEIGHTED,
+    ZERO_POINT,
+    parameters,
+)
 
-WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 SHOWN = ("strides", "pads_begin", "pads_end", "dilations", "axis")
-SCALES = ("/scale", "/zero_point", "_scale")
+SCALES = (SCALE, ZERO_POINT, WEIGHT_SCALE, INPUT_SCALE)
 DTYPES = {"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f16": "float16"}
 
 
 def parse(xml: bytes) -> Any:
-    """The ``<net>`` element.
+    """Return the ``<net>`` element.
 
     Raises:
         InputError: not OpenVINO IR, or a truncated or corrupt one.
@@ -35,14 +48,20 @@ def parse(xml: bytes) -> Any:
     return root
 
 
-def noted(root: Any, key: str) -> str | None:
-    """What ``rt_info`` holds under a key."""
-    info = root.find(f"rt_info/{key}")
-    return None if info is None else info.get("value")
+def describe(data: bytes) -> tuple[str, Metadata | None]:
+    """Return the precision of an ``.xml``, ours or another's, and what our writer noted in it.
+
+    Raises:
+        InputError: not OpenVINO IR, a corrupt one, or damaged metadata.
+    """
+    root = parse(data)
+    note = root.find(f"rt_info/{KEY}")
+    record = None if note is None else note.get("value")
+    return (guess_precision(root), None) if record is None else described(record)
 
 
 def guess_precision(root: Any) -> str:
-    """One of ``artifact.PRECISIONS``, from a file that does not say."""
+    """Guess the precision of a file that does not say it."""
     kinds = {layer.get("type") for layer in root.iter("layer")}
     stored = {data.get("element_type") for data in root.iter("data") if data.get("size") not in (None, "1", "4", "8")}
     if "FakeQuantize" in kinds:
@@ -51,7 +70,7 @@ def guess_precision(root: Any) -> str:
 
 
 def constants(root: Any, data: bytes) -> dict[str, NDArray[Any]]:
-    """Every constant by name.
+    """Return every constant by name.
 
     Raises:
         InputError: the ``.bin`` is shorter than the ``.xml`` says, or a type is not known.
@@ -73,7 +92,7 @@ def constants(root: Any, data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """The quantized tensors in the graph's own form; see ``edgecnn_converters.tflite.reader.integers``.
+    """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
     The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off.
 
@@ -83,19 +102,17 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     stored = constants(parse(xml), data)
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for key, values in stored.items():
-        name, _, part = key.rpartition("/")
-        if part == "low":
-            low, high = float(values), float(stored[f"{name}/high"])
-            scale = (high - low) / 255
-            zero = np.array([round(-128 - low / scale)])
-            found[name] = (QParams(scale=np.array([scale]), zero_point=zero, dtype="int8"), None)
-        elif part == "q":
-            if f"{name}/weight_scale" in stored:  # a bias
-                product = stored[f"{name}/weight_scale"].astype(np.float64) * float(stored[f"{name}/input_scale"])
+        name, what = part_of(key)
+        if what == LOW:
+            found[name] = (parameters(float(values), float(stored[part(name, HIGH)])), None)
+        elif what == INTEGERS:
+            if part(name, WEIGHT_SCALE) in stored:  # a bias
+                factor = float(stored[part(name, INPUT_SCALE)])
+                product = stored[part(name, WEIGHT_SCALE)].astype(np.float64) * factor
                 scales = product.reshape(-1).astype(np.float32)
             else:
-                scales = stored[f"{name}/scale"].reshape(-1)
-            zeros = stored.get(f"{name}/zero_point")
+                scales = stored[part(name, SCALE)].reshape(-1)
+            zeros = stored.get(part(name, ZERO_POINT))
             points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
             quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=0)
             found[name] = (quant, _as_graph(values) if zeros is None else values)
@@ -103,7 +120,7 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
 
 
 def _as_graph(values: NDArray[Any]) -> NDArray[Any]:
-    """Weights from (O, I, H, W) or (G, O/G, I, H, W) to OHWI, biases to a vector."""
+    """Return weights from (O, I, H, W) or (G, O/G, I, H, W) to OHWI, biases to a vector."""
     if values.ndim == 2 and values.dtype == np.int8:
         return values
     if values.dtype in (np.int32, np.int64):
@@ -113,7 +130,7 @@ def _as_graph(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def layers(xml: bytes, data: bytes) -> list[Layer]:
-    """Every operation that computes (weights' conversions and FakeQuantize are shown as the type), with what it costs.
+    """List every operation that computes, with what it costs. Conversions and FakeQuantize are shown as the type.
 
     Shapes are as in the file, channels first.
 
@@ -137,14 +154,14 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         if key in constant or key in identities or kind in ("Parameter", "Result", "FakeQuantize"):
             continue
         own = [by_id[i] for i in _constants_behind(key, by_id, feeds, constant)]
-        held = [stored[c.get("name")] for c in own if not c.get("name").endswith(SCALES)]
+        held = [stored[c.get("name")] for c in own if part_of(c.get("name"))[1] not in SCALES]
         weight = next((a for a in held if kind in WEIGHTED), None)
         near = readers.get(key, [])
         beyond = [r for identity in near if identity in identities for r in readers.get(identity, ())]
         grid = next((by_id[r] for r in (*near, *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
-        name = (grid if grid is not None else layer).get("name").removesuffix("/quantized")
-        low, high = (stored.get(f"{name}/{end}") for end in ("low", "high"))
-        scale = None if grid is None or low is None or high is None else (float(high) - float(low)) / 255
+        name = (grid if grid is not None else layer).get("name").removesuffix(part("", QUANTIZED))
+        low, high = (stored.get(part(name, end)) for end in (LOW, HIGH))
+        quant = None if grid is None or low is None or high is None else parameters(float(low), float(high))
         shape = tuple(int(d.text) for d in layer.find("output/port").iter("dim"))
         kernel = () if weight is None else weight.shape[2:] if kind == "GroupConvolution" else weight.shape[1:]
         found.append(
@@ -153,8 +170,8 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
                 name=name,
                 output=shape,
                 dtype="float32" if grid is None else "u8 levels",
-                scale=scale,
-                zero_point=None if scale is None or low is None else round(-128 - float(low) / scale),
+                scale=None if quant is None else float(quant.scale[0]),
+                zero_point=None if quant is None else int(quant.zero_point[0]),
                 weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",
                 weight_bytes=sum(a.nbytes for a in held),
                 macs=0 if weight is None else int(np.prod(shape) * np.prod(kernel)),
@@ -167,7 +184,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
 
 
 def _is_identity(layer: Any, sources: Sequence[str], by_id: dict[str, Any], stored: dict[str, NDArray[Any]]) -> bool:
-    """Whether a layer is the PReLU of slope 1 that ``rows.Emitter`` writes before some FakeQuantizes."""
+    """Whether a layer is the PReLU of slope 1 that ``lowering.Emitter`` writes before some FakeQuantizes."""
     if layer.get("type") != "PReLU":
         return False
     slopes = [stored[name] for i in sources if i in by_id and (name := by_id[i].get("name")) in stored]
@@ -175,7 +192,7 @@ def _is_identity(layer: Any, sources: Sequence[str], by_id: dict[str, Any], stor
 
 
 def _constant_layers(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> set[str]:
-    """Layers that depend on constants alone."""
+    """Return the layers that depend on constants alone."""
     known = {key for key, layer in by_id.items() if layer.get("type") == "Const"}
     grown = True
     while grown:
@@ -186,7 +203,7 @@ def _constant_layers(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> set[
 
 
 def _constants_behind(key: str, by_id: dict[str, Any], feeds: dict[str, list[str]], constant: set[str]) -> list[str]:
-    """The Const layers that a layer reads, through conversions of constants."""
+    """Return the Const layers that a layer reads, through conversions of constants."""
     found: list[str] = []
     pending = [i for i in feeds.get(key, ()) if i in constant]
     while pending:

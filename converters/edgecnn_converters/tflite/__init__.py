@@ -1,24 +1,23 @@
-"""TFLite: a direct flatbuffer writer. ``convert`` writes, ``reader`` reads back; no TensorFlow, no torch."""
+"""TFLite: written by ``lowering`` and ``writer``, as a flatbuffer, and read by ``reader``. Needs no TensorFlow."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from edgecnn.artifact import Emission
+from edgecnn.artifact import PRECISIONS, ConvertedModel
 from edgecnn.graph.ir import Graph, Metadata, Node, is_wide
-from edgecnn_converters.request import check_request, float16_obstacles, refuse
-from edgecnn_converters.tflite.reader import METADATA, guess_precision, integers, layers, ports, read
-from edgecnn_converters.tflite.rows import ROWS, Emitter, placement, scale_ratio
+from edgecnn_converters.metadata import KEY, described, to_text
+from edgecnn_converters.preconditions import beyond_float16, check, refuse
+from edgecnn_converters.registry import Converter
+from edgecnn_converters.tflite.format import MIN_RUNTIME, MIN_RUNTIME_BYTES
+from edgecnn_converters.tflite.lowering import LOWERINGS, Emitter, placement, scale_ratio
+from edgecnn_converters.tflite.reader import guess_precision, integers, layers, ports, read
 
-__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # the first is the default
 FLOAT_IO = ("float32",)
-MIN_RUNTIME = "min_runtime_version"
-MIN_RUNTIME_BYTES = 16
 
 
-def convert(graph: Graph, *, precision: str, io: str | None = None) -> Emission:
+def convert(graph: Graph, *, precision: str, io: str | None = None) -> ConvertedModel:
     """Write a graph as ``.tflite``. The same graph gives the same bytes.
 
     Args:
@@ -33,38 +32,33 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Emission:
     """
     types = IO.get(precision, FLOAT_IO)
     io = io or types[0]
-    check_request(graph, precision, io, types)
+    check(graph, precision, io, types)
     refuse("TFLite", unsupported(graph, precision))
     emitter = Emitter(graph, precision)
     (input_name,), (output_name,) = graph.inputs, graph.outputs
     outer = emitter.integer and io != types[0]
     source = _outer_input(emitter, io) if outer else emitter.activation(input_name)
     for node in graph:
-        ROWS[node.op](emitter, node)
+        LOWERINGS[node.op](emitter, node)
     result = _outer_output(emitter, io) if outer else emitter.activation(output_name)
-    fields = {"precision": precision, **graph.metadata.to_json()}
-    emitter.model.metadata(METADATA, json.dumps(fields, sort_keys=True, allow_nan=False).encode())
+    emitter.model.metadata(KEY, to_text(graph, precision).encode())
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
     data = emitter.model.finish({"input": source}, {"logits": result}, f"edgecnn {graph.metadata.model}".strip())
-    ends = ports(data)
-    return Emission(
-        target="tflite",
-        precision=precision,
-        files={".tflite": data},
-        input=ends[0],
-        output=ends[1],
+    source_port, result_port = ports(data)
+    return ConvertedModel(
+        target="tflite", precision=precision, files={".tflite": data}, input=source_port, output=result_port
     )
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
-    """What of the graph TFLite cannot express: (node, reason), in order. Empty when all of it can be written."""
-    own = [(node.output, reason) for node in graph if (reason := _obstacle(graph, node, precision))]
-    return own + float16_obstacles(graph, precision)
+    """List what of the graph TFLite cannot express, as (node, reason), in order."""
+    own = [(node.output, reason) for node in graph if (reason := _fault(graph, node, precision))]
+    return own + beyond_float16(graph, precision)
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """The precision of a ``.tflite`` file, ours or another's, and what our writer noted in it.
+    """Return the precision of a ``.tflite`` file, ours or another's, and what our writer noted in it.
 
     Raises:
         InputError: not a TFLite file, a corrupt one, or damaged metadata.
@@ -73,14 +67,13 @@ def describe(data: bytes) -> tuple[str, Metadata | None]:
     model = read(data)
     if model.metadata is None:
         return guess_precision(model), None
-    fields = dict(model.metadata)
-    return str(fields.pop("precision", "")), Metadata.from_json(fields)
+    return described(model.metadata)
 
 
-def _obstacle(graph: Graph, node: Node, precision: str) -> str | None:
+def _fault(graph: Graph, node: Node, precision: str) -> str | None:
     a: Any = node.attrs
-    if node.op not in ROWS:
-        return f"no row for the op {node.op}; rows: {', '.join(sorted(ROWS))}"
+    if node.op not in LOWERINGS:
+        return f"no row for the op {node.op}; rows: {', '.join(sorted(LOWERINGS))}"
     if node.op == "avg_pool2d" and not isinstance(placement(graph, node, a["kernel"]), str):
         return f"average pooling with padding {a['padding']}; allowed: none, or TensorFlow's SAME"
     if precision in IO and node.op == "hard_swish":
@@ -104,3 +97,15 @@ def _outer_output(e: Emitter, io: str) -> int:
     options = e.schema.QuantizeOptionsT() if io == "uint8" else e.schema.DequantizeOptionsT()
     e.operator("QUANTIZE" if io == "uint8" else "DEQUANTIZE", None, [e.activation(tensor.name)], result, options)
     return result
+
+
+CONVERTER = Converter(
+    target="tflite",
+    precisions=PRECISIONS,
+    suffixes=(".tflite",),
+    convert=convert,
+    unsupported=unsupported,
+    describe=describe,
+    integers=integers,
+    layers=layers,
+)

@@ -1,4 +1,4 @@
-"""Reads ``.tflite`` files, ours and others': for inspection, for comparison, and for what a runtime must be fed."""
+"""Read ``.tflite`` files, ours and others': for inspection, for comparison, and for what a runtime must be fed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from edgecnn.artifact import Port
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import INTEGER_TYPES, QParams
 from edgecnn.graph.summary import Layer
-from edgecnn_converters.tflite.model import IDENTIFIER, load_schema
+from edgecnn_converters.metadata import KEY
+from edgecnn_converters.names import is_part
+from edgecnn_converters.tflite.format import (
+    CONVERSIONS,
+    IDENTIFIER,
+    MIN_RUNTIME,
+    OHWI_TO_1HWO,
+    WEIGHTED,
+    load_schema,
+)
 
-METADATA = "edgecnn"  # name of the JSON that our writer puts in the file
-WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-OF_1HWO_AS_OHWI = (3, 1, 2, 0)
 # What flatbuffers' accessors raise where an offset leads out of the file or to something else; none of it is ours.
 MALFORMED = (struct.error, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
@@ -85,7 +91,7 @@ class TfliteModel:
 
 
 def read(data: bytes) -> TfliteModel:
-    """Everything in a ``.tflite`` file that edgecnn knows of.
+    """Return everything in a ``.tflite`` file that edgecnn knows of.
 
     Raises:
         InputError: not a TFLite file, or a truncated or corrupt one.
@@ -107,8 +113,8 @@ def _model(schema: Any, model: Any) -> TfliteModel:
         for m in model.metadata or []
         if model.buffers[m.buffer].data is not None
     }
-    own = json.loads(blobs[METADATA]) if METADATA in blobs else None
-    runtime = blobs.get("min_runtime_version", b"").rstrip(b"\0").decode()
+    own = json.loads(blobs[KEY]) if KEY in blobs else None
+    runtime = blobs.get(MIN_RUNTIME, b"").rstrip(b"\0").decode()
     maps = [t for s in (model.signatureDefs or [])[:1] for t in (*(s.inputs or ()), *(s.outputs or ()))]
     read_model = TfliteModel(
         tensors=tuple(_tensor(schema, model, t) for t in graph.tensors),
@@ -172,7 +178,7 @@ def _indices(values: Any) -> tuple[int, ...]:
 
 
 def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """The quantized tensors in the graph's own form: what every format's reader returns, so that they can be compared.
+    """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
     Returns:
         Graph tensor name to (parameters, integers or ``None`` for an activation). Weights are OHWI with the channels on
@@ -188,18 +194,23 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     depthwise = {stored.get(op.inputs[1], op.inputs[1]) for op in weighted if op.name == "DEPTHWISE_CONV_2D"}
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for index, tensor in enumerate(model.tensors):
-        if tensor.scale is None or tensor.zero_point is None or tensor.dtype not in INTEGER_TYPES or "/" in tensor.name:
+        if (
+            tensor.scale is None
+            or tensor.zero_point is None
+            or tensor.dtype not in INTEGER_TYPES
+            or is_part(tensor.name)
+        ):
             continue
         values, axis = tensor.data, 0 if index in per_channel else tensor.axis
         if index in depthwise and values is not None:
-            values = np.ascontiguousarray(values.transpose(OF_1HWO_AS_OHWI))
+            values = np.ascontiguousarray(values.transpose(OHWI_TO_1HWO))
         quant = QParams(scale=tensor.scale, zero_point=tensor.zero_point, dtype=tensor.dtype, axis=axis)
         found[tensor.name] = (quant, values)
     return found
 
 
 def layers(data: bytes) -> list[Layer]:
-    """Every operator of the file, with what it stores and what it costs.
+    """List every operator of the file, with what it stores and what it costs.
 
     Raises:
         InputError: as ``read``.
@@ -246,8 +257,8 @@ def _details(op: TfliteOp) -> Iterator[str]:
 
 
 def guess_precision(model: TfliteModel) -> str:
-    """One of ``artifact.PRECISIONS``, from the types of a file that does not say: activations first, then constants."""
-    made = {model.tensors[i].dtype for op in model.ops for i in op.outputs if op.name not in ("QUANTIZE", "DEQUANTIZE")}
+    """Guess the precision of a file that does not say it, from the types of its activations, then of its constants."""
+    made = {model.tensors[i].dtype for op in model.ops for i in op.outputs if op.name not in CONVERSIONS}
     stored = {t.dtype for t in model.tensors if t.data is not None}
     if made & {"int8", "uint8"}:
         return "int8"
@@ -257,7 +268,7 @@ def guess_precision(model: TfliteModel) -> str:
 
 
 def ports(data: bytes) -> tuple[Port, Port]:
-    """How to feed the file and how to read its output.
+    """Return how to feed the file and how to read its output.
 
     Raises:
         InputError: as ``read``; or the file has not one image in and one tensor out.

@@ -1,4 +1,4 @@
-"""The oracle: an integer graph executed in integers, bit-exact with LiteRT's reference kernels. numpy only.
+"""The oracle: execute an integer graph in integers, bit-exact with LiteRT's reference kernels. numpy only.
 
 It knows no converter and no runtime; every runtime is compared with it. Sources are named function by function in
 ``fixed_point.py``, ``parameters.py`` and ``kernels.py``. ``arithmetic.py`` says where fast runtimes round otherwise.
@@ -23,7 +23,7 @@ __all__ = ["ARITHMETICS", "run"]
 def run(
     graph: Graph, x: NDArray[Any], *, keep: Collection[str] = (), arithmetic: str = "litert"
 ) -> dict[str, NDArray[Any]]:
-    """Integers of the graph's outputs, and of the activations named in ``keep``.
+    """Run the graph, and return the integers of its outputs and of the activations named in ``keep``.
 
     Args:
         graph: all integers (int8, int16 or both), by the numerics contract; one input.
@@ -43,8 +43,7 @@ def run(
     kernels = ARITHMETICS[arithmetic]
     check_integers(graph)
     (name,) = graph.inputs
-    wanted, quant = graph.tensors[name].shape[1:], graph.tensors[name].quant
-    assert quant is not None
+    wanted, quant = graph.tensors[name].shape[1:], graph.tensors[name].qparams
     if x.dtype != quant.dtype or x.shape[1:] != wanted:
         raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes {quant.dtype} of shape (batch, *{wanted})")
     made = [t.name for t in graph.activations()]

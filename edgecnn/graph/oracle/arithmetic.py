@@ -1,4 +1,4 @@
-"""The same sums, rounded as fast runtimes round them: once, in float32, where LiteRT's reference kernels round twice.
+"""Round the same sums as fast runtimes do: once, in float32, where LiteRT's reference kernels round twice.
 
 An artifact's sums are the same integers everywhere. A runtime's own arithmetic lets it be held to the oracle exactly,
 instead of within a distance that a fault could hide in. What is not here is as in ``kernels.py``.
@@ -9,6 +9,7 @@ ONNX Runtime ``mlas/lib/qladd.cpp``, ``qlmul.cpp``, ``qlgavgpool.cpp``, ``quanti
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from edgecnn.graph.oracle.kernels import (
     requantized,
     summed,
 )
-from edgecnn.graph.oracle.parameters import Call, quant_of
+from edgecnn.graph.oracle.parameters import Call
 
 Kernel = Callable[[Call], Integers]
 ADD_BITS = 20  # XNNPACK's larger multiplier of an add is in [2**20, 2**21)
@@ -46,7 +47,7 @@ def _once(
 def _weighted(sums: Callable[[Call], NDArray[Any]]) -> Kernel:
     def kernel(c: Call) -> Integers:
         """One scale per output channel: ``s_in * s_w[c] / s_out``, each step in float32."""
-        return _once(c, sums(c), c.scale(0) * quant_of(c.inputs[1]).scale / c.scale(-1), c.values[2].astype(np.int64))
+        return _once(c, sums(c), c.scale(0) * c.inputs[1].qparams.scale / c.scale(-1), c.values[2].astype(np.int64))
 
     return kernel
 
@@ -129,13 +130,13 @@ def _hard_swish(c: Call) -> Integers:
 
 
 def _of_bytes(op: str, kernel: Kernel) -> Kernel:
-    """The kernel; of int16, LiteRT's: no other runtime has its own."""
+    """Return the kernel; of int16, LiteRT's: no other runtime has its own."""
     return lambda c: KERNELS[op](c) if c.wide else kernel(c)
 
 
 def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
     once = {"conv2d": _weighted(convolved), "fully_connected": _weighted(connected), "mul": _mul, "mean": _mean}
-    return {**KERNELS, **{op: _of_bytes(op, kernel) for op, kernel in {**once, **changed}.items()}}
+    return ChainMap({op: _of_bytes(op, kernel) for op, kernel in {**once, **changed}.items()}, KERNELS)
 
 
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {

@@ -5,7 +5,7 @@ Names in docstrings are LiteRT's source files under ``kernels`` (``*.cc``) and `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.oracle import fixed_point as fp
-from edgecnn.graph.oracle import parameters, tables
-from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, quant_of
+from edgecnn.graph.oracle import int16, parameters
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
 
 Integers = NDArray[Any]  # of the activations' type
 CHUNK = 2**16  # accumulators rescaled at a time: small enough for the cache
@@ -60,7 +60,7 @@ def connected(c: Call) -> NDArray[Any]:
 
 def _exact_type(c: Call) -> type[np.floating[Any]]:
     """A float type in which no sum of products can round: every partial sum stays below its 2**24 or 2**53."""
-    weight, (low, high) = c.values[1], quant_of(c.inputs[0]).limits
+    weight, (low, high) = c.values[1], c.inputs[0].qparams.limits
     largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1).max() * (high - low)
     return np.float32 if largest <= 2**24 else np.float64
 
@@ -228,9 +228,9 @@ def _relu(activation: str) -> Callable[[Call], Integers]:
 
 @_by_table
 def sigmoid(c: Call, centred: fp.Integers) -> NDArray[Any]:
-    """``SigmoidPrepare``: the table in float32. Of int16: ``tables.sigmoid``."""
+    """``SigmoidPrepare``: the table in float32. Of int16: ``int16.sigmoid``."""
     if c.wide:
-        return tables.sigmoid(centred, c.scale(0))
+        return int16.sigmoid(centred, c.scale(0))
     real = np.maximum(c.scale(0) * centred.astype(np.float32), np.float32(-80))  # below, exp overflows: 0 either way
     return fp.round_away(np.float32(1) / (np.float32(1) + np.exp(-real)) * (np.float32(1) / c.scale(-1)))
 
@@ -282,9 +282,9 @@ def exponentials(c: Call) -> fp.Integers:
 
 
 def softmax(c: Call) -> Integers:
-    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row. Of int16: ``tables.softmax``."""
+    """softmax.h: sums of exponentials in Q12.19, one reciprocal per row. Of int16: ``int16.softmax``."""
     if c.wide:
-        return tables.softmax(c.values[0], c.scale(0))
+        return int16.softmax(c.values[0], c.scale(0))
     x = c.values[0].astype(np.int16)
     powers = exponentials(c)[x.max(axis=-1, keepdims=True) - x]
     total = fp.divide_by_power(powers, 12).sum(axis=-1, keepdims=True)
@@ -293,7 +293,7 @@ def softmax(c: Call) -> Integers:
     return np.clip(share + LOW, LOW, HIGH).astype(np.int8)
 
 
-KERNELS: Mapping[str, Callable[[Call], Integers]] = {
+KERNELS: dict[str, Callable[[Call], Integers]] = {
     "conv2d": conv2d,
     "fully_connected": fully_connected,
     "add": add,

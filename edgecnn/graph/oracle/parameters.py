@@ -1,4 +1,4 @@
-"""The fixed-point multipliers of each op: what LiteRT computes once, in ``Prepare``, from the scales.
+"""Compute the fixed-point multipliers of each op: what LiteRT computes once, in ``Prepare``, from the scales.
 
 The oracle's kernels and the C converter take them from here. Where LiteRT computes a multiplier in float32, so does
 this: the last bit of it decides roundings. Names in docstrings are LiteRT's functions, or files under ``kernels``.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import QParams, Tensor
+from edgecnn.graph.ir import Tensor
 from edgecnn.graph.oracle import fixed_point as fp
 
 LOW, HIGH = -128, 127
@@ -31,18 +31,21 @@ class Call:
     output: Tensor
     values: list[NDArray[Any]]
 
+    def _tensor(self, k: int) -> Tensor:
+        return self.output if k < 0 else self.inputs[k]
+
     def scale(self, k: int) -> np.float32:
         """Scale of input ``k``; of the output for -1."""
-        return np.float32(quant_of(self.output if k < 0 else self.inputs[k]).scale[0])
+        return np.float32(self._tensor(k).qparams.scale[0])
 
     def zero(self, k: int) -> int:
         """Zero point of input ``k``; of the output for -1."""
-        return int(quant_of(self.output if k < 0 else self.inputs[k]).zero_point[0])
+        return int(self._tensor(k).qparams.zero_point[0])
 
     @property
     def dtype(self) -> str:
         """Of the output."""
-        return quant_of(self.output).dtype
+        return self.output.qparams.dtype
 
     @property
     def wide(self) -> bool:
@@ -56,27 +59,21 @@ class Call:
 
     def every(self, k: int) -> fp.Integers:
         """Each integer that input ``k`` can hold, in order."""
-        low, high = quant_of(self.inputs[k]).limits
+        low, high = self.inputs[k].qparams.limits
         return np.arange(low, high + 1, dtype=np.int64)
 
     def looked_up(self, table: NDArray[Any], k: int) -> NDArray[Any]:
         """The entries of a table, made for ``every(k)``, that the integers of input ``k`` point at."""
-        return table[self.values[k].astype(np.int32) - quant_of(self.inputs[k]).limits[0]]
+        return table[self.values[k].astype(np.int32) - self.inputs[k].qparams.limits[0]]
 
     def limits(self, activation: str) -> tuple[int, int]:
         """Output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
-        low, high = quant_of(self.output).limits
+        low, high = self.output.qparams.limits
         if activation in ("relu", "relu6"):
             low = max(low, self.zero(-1))
         if activation == "relu6":
             high = min(high, self.zero(-1) + int(fp.round_away(np.float32(6) / self.scale(-1))))
         return low, high
-
-
-def quant_of(tensor: Tensor) -> QParams:
-    """The parameters of a tensor that is known to be quantized."""
-    assert tensor.quant is not None
-    return tensor.quant
 
 
 def weighted(c: Call) -> Multiplier:
@@ -86,8 +83,8 @@ def weighted(c: Call) -> Multiplier:
     (``GetQuantizedConvolutionMultipler``).
     """
     weight = c.inputs[1]
-    if quant_of(weight).axis is None and len(weight.shape) == 2:
-        weight_scale = np.broadcast_to(quant_of(weight).scale, weight.shape[:1])
+    if weight.qparams.axis is None and len(weight.shape) == 2:
+        weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
         scale = (c.scale(0) * weight_scale).astype(np.float64)
         return fp.quantize_multiplier(scale / _real(c.scale(-1)))
     return fp.quantize_multiplier(real_weighted(c))
@@ -96,7 +93,7 @@ def weighted(c: Call) -> Multiplier:
 def real_weighted(c: Call) -> NDArray[np.float64]:
     """Of conv2d and fully_connected, one per output channel, as they are before they become integers."""
     weight = c.inputs[1]
-    weight_scale = np.broadcast_to(quant_of(weight).scale, weight.shape[:1])
+    weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
     product: NDArray[np.float64] = _real(c.scale(0)) * weight_scale.astype(np.float64)
     return product / _real(c.scale(-1))
 

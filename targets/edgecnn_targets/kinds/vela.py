@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Emission, read_manifest, write_artifact
+from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.record import Resources
@@ -130,7 +130,7 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
     """
     manifest = read_manifest(artifact, "tflite")
     precision = manifest.precision if manifest else "int8" if original.input.scale is not None else "fp32"
-    emission = Emission(
+    emission = ConvertedModel(
         target="tflite",
         precision=precision,
         files={".tflite": made.data},

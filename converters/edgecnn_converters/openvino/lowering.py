@@ -1,7 +1,7 @@
-"""One row per op: how a graph node becomes OpenVINO operations.
+"""Lower graph nodes to OpenVINO operations, one row per op.
 
 In an int8 file every activation goes through a FakeQuantize of 256 levels over the real values of its integers; weights
-and biases are integer constants behind Convert and Multiply, named ``NAME/q`` and ``NAME/scale``.
+and biases are integer constants behind Convert and Multiply.
 """
 
 from __future__ import annotations
@@ -17,8 +17,19 @@ from openvino import opset8 as ops
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.rounding import past_halves
 from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, nchw, needed_activation, order_matters, pads
+from edgecnn_converters.names import part
+from edgecnn_converters.openvino.format import (
+    HIGH,
+    INPUT_SCALE,
+    INTEGERS,
+    LEVELS,
+    LOW,
+    QUANTIZED,
+    SCALE,
+    WEIGHT_SCALE,
+    ZERO_POINT,
+)
 
-LEVELS = 256
 SIDES = {-128: 1, 127: -1}  # of grids on one side of zero: which way is away from it
 QUARTER = 0.25  # of a bias's step
 Row = Callable[["Emitter", Node], Any]
@@ -36,16 +47,16 @@ class Emitter:
     def model(self) -> Any:
         """The whole network."""
         (source,), (result,) = self.graph.inputs, self.graph.outputs
-        fed = ops.parameter(list(nchw(self.graph.tensors[source].shape)), np.float32, name=f"{source}/fed")
+        fed = ops.parameter(list(nchw(self.graph.tensors[source].shape)), np.float32, name=part(source, "fed"))
         fed.output(0).get_tensor().set_names({source})
         self.values[source] = self._on_grid(source, fed)
         for node in self.graph:
-            made = self._apart(node, self.activated(node, ROWS[node.op](self, node)))
+            made = self._apart(node, self.activated(node, LOWERINGS[node.op](self, node)))
             self.values[node.output] = self._on_grid(node.output, made)
         last = self.values[result]
         last.output(0).get_tensor().set_names({result})
         return openvino.Model(
-            [ops.result(last, name=f"{result}/result")], [fed], self.graph.metadata.model or "edgecnn"
+            [ops.result(last, name=part(result, "result"))], [fed], self.graph.metadata.model or "edgecnn"
         )
 
     def _apart(self, node: Node, value: Any) -> Any:
@@ -62,24 +73,24 @@ class Emitter:
             return value
         if self.slope is None:  # one constant serves all
             self.slope = self.plain(np.ones(1, np.float32), "identity/slope")
-        return ops.prelu(value, self.slope, name=f"{node.output}/identity")
+        return ops.prelu(value, self.slope, name=part(node.output, "identity"))
 
     def _on_grid(self, name: str, value: Any) -> Any:
         quant = self.graph.tensors[name].quant
         if quant is None or quant.dtype == "int16":  # kept in 16 bits: float here
             return value
         ends = [
-            self.plain(np.float32(end), f"{name}/{k}") for end, k in zip(grid_ends(quant), ("low", "high"), strict=True)
+            self.plain(np.float32(end), part(name, k)) for end, k in zip(grid_ends(quant), (LOW, HIGH), strict=True)
         ]
-        return ops.fake_quantize(value, *ends, *ends, LEVELS, name=f"{name}/quantized")
+        return ops.fake_quantize(value, *ends, *ends, LEVELS, name=part(name, QUANTIZED))
 
     def activated(self, node: Node, value: Any) -> Any:
         """With the activation that the output's integers do not imply."""
         match needed_activation(self.graph, node):
             case "relu":
-                return ops.relu(value, name=f"{node.output}/relu")
+                return ops.relu(value, name=part(node.output, "relu"))
             case "relu6":
-                return ops.clamp(value, 0.0, 6.0, name=f"{node.output}/relu6")
+                return ops.clamp(value, 0.0, 6.0, name=part(node.output, "relu6"))
         return value
 
     def plain(self, array: Any, name: str) -> Any:
@@ -94,24 +105,23 @@ class Emitter:
         ``affine`` ones have a zero point, as activations do.
         """
         tensor = self.graph.tensors[name]
-        assert tensor.value is not None
 
         def placed(array: NDArray[Any]) -> NDArray[Any]:
             return (array if axes is None else array.transpose(axes)).reshape(shape)
 
         quant, integers = tensor.quant, tensor.integers
         if quant is None or integers is None or quant.dtype == "int16":
-            if self.precision == "fp16" and tensor.value.ndim > 1:
-                half = self.plain(placed(tensor.value).astype(np.float16), f"{name}/half")
+            if self.precision == "fp16" and len(tensor.shape) > 1:
+                half = self.plain(placed(tensor.constant).astype(np.float16), part(name, "half"))
                 return ops.convert(half, "f32", name=name)
-            return self.plain(placed(tensor.value), name)
-        real = ops.convert(self.plain(placed(integers), f"{name}/q"), "f32", name=f"{name}/float")
+            return self.plain(placed(tensor.constant), name)
+        real = ops.convert(self.plain(placed(integers), part(name, INTEGERS)), "f32", name=part(name, "float"))
         if affine:
-            zero = self.plain(np.float32(quant.zero_point[0]), f"{name}/zero_point")
-            real = ops.subtract(real, zero, name=f"{name}/centred")
-            return ops.multiply(real, self.plain(quant.scale[0], f"{name}/scale"), name=name)
+            zero = self.plain(np.float32(quant.zero_point[0]), part(name, ZERO_POINT))
+            real = ops.subtract(real, zero, name=part(name, "centred"))
+            return ops.multiply(real, self.plain(quant.scale[0], part(name, SCALE)), name=name)
         scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
-        return ops.multiply(real, self.plain(scale, f"{name}/scale"), name=name)
+        return ops.multiply(real, self.plain(scale, part(name, SCALE)), name=name)
 
     def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
         """The bias of a conv2d or fully_connected.
@@ -124,9 +134,9 @@ class Emitter:
             return self.constant(bias.name, shape)
         real = self._led(node, bias.integers.reshape(shape), bias.name)
         factors = weight.quant.scale[0] if weight.quant.axis is None else weight.quant.scale.reshape(shape)
-        scales = self.plain(factors, f"{bias.name}/weight_scale")
-        scaled = ops.multiply(real, scales, name=f"{bias.name}/scaled")
-        return ops.multiply(scaled, self.plain(source.quant.scale[0], f"{bias.name}/input_scale"), name=bias.name)
+        scales = self.plain(factors, part(bias.name, WEIGHT_SCALE))
+        scaled = ops.multiply(real, scales, name=part(bias.name, "scaled"))
+        return ops.multiply(scaled, self.plain(source.quant.scale[0], part(bias.name, INPUT_SCALE)), name=bias.name)
 
     def _led(self, node: Node, integers: NDArray[Any], name: str) -> Any:
         """A bias in steps of its scale, and a quarter of one more for channels whose sums come to lie next to halves.
@@ -134,14 +144,12 @@ class Emitter:
         OpenVINO adds and scales a bias in float32, which may leave such a sum on the wrong side of the half. See
         ``edgecnn.graph.rounding``; the grid of the output says which side is the right one.
         """
-        real = ops.convert(self.plain(integers, f"{name}/q"), "f32", name=f"{name}/float")
+        real = ops.convert(self.plain(integers, part(name, INTEGERS)), "f32", name=part(name, "float"))
         source, weight, _ = (self.graph.tensors[i] for i in node.inputs)
         made = self.graph.tensors[node.output].quant
-        assert source.quant is not None
-        assert weight.quant is not None
         if node.op != "conv2d" or made is None or made.dtype != "int8" or made.zero_point[0] not in SIDES:
             return real
-        scales = weight.quant.scale.astype(np.float64) * source.quant.scale / made.scale
+        scales = weight.qparams.scale.astype(np.float64) * source.qparams.scale / made.scale
         led = np.broadcast_to(past_halves(scales), integers.size)
         if not led.any():
             return real
@@ -149,9 +157,9 @@ class Emitter:
         if led.all():  # one constant serves all such layers
             if side not in self.parts:
                 self.parts[side] = self.plain(np.float32(side * QUARTER), f"{'above' if side > 0 else 'below'}/part")
-            return ops.add(real, self.parts[side], name=f"{name}/led")
-        part = np.where(led, np.float32(side * QUARTER), np.float32(0)).reshape(integers.shape)
-        return ops.add(real, self.plain(part, f"{name}/part"), name=f"{name}/led")
+            return ops.add(real, self.parts[side], name=part(name, "led"))
+        quarters = np.where(led, np.float32(side * QUARTER), np.float32(0)).reshape(integers.shape)
+        return ops.add(real, self.plain(quarters, part(name, "part")), name=part(name, "led"))
 
     def operand(self, name: str, rank: int) -> Any:
         """An activation, or a constant that broadcasts over it."""
@@ -183,22 +191,22 @@ def _conv2d(e: Emitter, node: Node) -> Any:
     shape = (out, depth, height, width) if groups == 1 else (groups, out // groups, depth, height, width)
     weight = e.constant(node.inputs[1], shape, OHWI_TO_OIHW)
     kind = ops.convolution if groups == 1 else ops.group_convolution
-    made = kind(value, weight, list(a["stride"]), before, after, list(a["dilation"]), name=f"{node.output}/conv")
-    return ops.add(made, e.bias(node, (1, out, 1, 1)), name=f"{node.output}/bias_add")
+    made = kind(value, weight, list(a["stride"]), before, after, list(a["dilation"]), name=part(node.output, "conv"))
+    return ops.add(made, e.bias(node, (1, out, 1, 1)), name=part(node.output, "bias_add"))
 
 
 def _fully_connected(e: Emitter, node: Node) -> Any:
     shape = e.graph.tensors[node.inputs[1]].shape
     weight = e.constant(node.inputs[1], shape)
-    made = ops.matmul(e.values[node.inputs[0]], weight, False, True, name=f"{node.output}/matmul")
-    return ops.add(made, e.bias(node, (1, shape[0])), name=f"{node.output}/bias_add")
+    made = ops.matmul(e.values[node.inputs[0]], weight, False, True, name=part(node.output, "matmul"))
+    return ops.add(made, e.bias(node, (1, shape[0])), name=part(node.output, "bias_add"))
 
 
 def _binary(kind: Callable[..., Any]) -> Row:
     def row(e: Emitter, node: Node) -> Any:
         rank = len(e.graph.tensors[node.output].shape)
         left, right = (e.operand(i, rank) for i in node.inputs)
-        return kind(left, right, name=f"{node.output}/op")
+        return kind(left, right, name=part(node.output, "op"))
 
     return row
 
@@ -209,7 +217,13 @@ def _max_pool(e: Emitter, node: Node) -> Any:
     a: Mapping[str, Any] = node.attrs
     before, after = pads(a)
     return opset1.max_pool(
-        e.values[node.inputs[0]], list(a["stride"]), before, after, list(a["kernel"]), "floor", name=f"{node.output}/op"
+        e.values[node.inputs[0]],
+        list(a["stride"]),
+        before,
+        after,
+        list(a["kernel"]),
+        "floor",
+        name=part(node.output, "op"),
     )
 
 
@@ -217,20 +231,26 @@ def _avg_pool(e: Emitter, node: Node) -> Any:
     a: Mapping[str, Any] = node.attrs
     before, after = pads(a)
     return ops.avg_pool(
-        e.values[node.inputs[0]], list(a["stride"]), before, after, list(a["kernel"]), True, name=f"{node.output}/op"
+        e.values[node.inputs[0]],
+        list(a["stride"]),
+        before,
+        after,
+        list(a["kernel"]),
+        True,
+        name=part(node.output, "op"),
     )
 
 
 def _mean(e: Emitter, node: Node) -> Any:
-    axes = e.plain(np.array([2, 3], np.int64), f"{node.output}/axes")
-    return ops.reduce_mean(e.values[node.inputs[0]], axes, bool(node.attrs["keepdims"]), name=f"{node.output}/op")
+    axes = e.plain(np.array([2, 3], np.int64), part(node.output, "axes"))
+    return ops.reduce_mean(e.values[node.inputs[0]], axes, bool(node.attrs["keepdims"]), name=part(node.output, "op"))
 
 
 def _concat(e: Emitter, node: Node) -> Any:
     a: Mapping[str, Any] = node.attrs
     rank = len(e.graph.tensors[node.output].shape)
     axis = AXES[a["axis"]] if rank == 4 else a["axis"]
-    return ops.concat([e.operand(i, rank) for i in node.inputs], axis, name=f"{node.output}/op")
+    return ops.concat([e.operand(i, rank) for i in node.inputs], axis, name=part(node.output, "op"))
 
 
 def _repeated(e: Emitter, node: Node, times: int) -> Any:
@@ -240,41 +260,41 @@ def _repeated(e: Emitter, node: Node, times: int) -> Any:
     the right: outputs were off by up to 29 LSB where the input's zero point is not its lowest integer.
     """
     channels = np.repeat(np.arange(e.graph.tensors[node.inputs[0]].shape[3]), times)
-    indices = e.plain(channels.astype(np.int64), f"{node.output}/channels")
-    axis = e.plain(np.int64(1), f"{node.output}/axis")
-    return ops.gather(e.values[node.inputs[0]], indices, axis, name=f"{node.output}/repeated")
+    indices = e.plain(channels.astype(np.int64), part(node.output, "channels"))
+    axis = e.plain(np.int64(1), part(node.output, "axis"))
+    return ops.gather(e.values[node.inputs[0]], indices, axis, name=part(node.output, "repeated"))
 
 
 def _pad(e: Emitter, node: Node) -> Any:
     a: Mapping[str, Any] = node.attrs
     amounts = [
-        e.plain(np.array([0, channels, *ends], np.int64), f"{node.output}/{k}")
+        e.plain(np.array([0, channels, *ends], np.int64), part(node.output, k))
         for ends, channels, k in zip(pads(a), a["channels"], ("begin", "end"), strict=True)
     ]
-    zero = e.plain(np.float32(0), f"{node.output}/zero")
-    return ops.pad(e.values[node.inputs[0]], *amounts, "constant", zero, name=f"{node.output}/op")
+    zero = e.plain(np.float32(0), part(node.output, "zero"))
+    return ops.pad(e.values[node.inputs[0]], *amounts, "constant", zero, name=part(node.output, "op"))
 
 
 def _reshape(e: Emitter, node: Node) -> Any:
     value, made = e.values[node.inputs[0]], e.graph.tensors[node.output].shape
 
     def transposed(value: Any, order: list[int], name: str) -> Any:
-        axes = e.plain(np.array(order, np.int64), f"{node.output}/{name}_order")
-        return ops.transpose(value, axes, name=f"{node.output}/{name}")
+        axes = e.plain(np.array(order, np.int64), part(node.output, f"{name}_order"))
+        return ops.transpose(value, axes, name=part(node.output, name))
 
     if order_matters(e.graph.tensors[node.inputs[0]].shape):
         value = transposed(value, [0, 2, 3, 1], "nhwc")
     back = order_matters(made)
-    shape = e.plain(np.array([-1, *(made if back else nchw(made))[1:]], np.int64), f"{node.output}/shape")
-    value = ops.reshape(value, shape, False, name=f"{node.output}/op")
+    shape = e.plain(np.array([-1, *(made if back else nchw(made))[1:]], np.int64), part(node.output, "shape"))
+    value = ops.reshape(value, shape, False, name=part(node.output, "op"))
     return transposed(value, [0, 3, 1, 2], "nchw") if back else value
 
 
 def _unary(kind: Callable[..., Any]) -> Row:
-    return lambda e, node: kind(e.values[node.inputs[0]], name=f"{node.output}/op")
+    return lambda e, node: kind(e.values[node.inputs[0]], name=part(node.output, "op"))
 
 
-ROWS: Mapping[str, Row] = {
+LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
     "add": _binary(ops.add),
@@ -287,8 +307,8 @@ ROWS: Mapping[str, Row] = {
     "reshape": _reshape,
     "requantize": lambda e, node: e.values[node.inputs[0]],
     "relu": _unary(ops.relu),
-    "relu6": lambda e, node: ops.clamp(e.values[node.inputs[0]], 0.0, 6.0, name=f"{node.output}/op"),
+    "relu6": lambda e, node: ops.clamp(e.values[node.inputs[0]], 0.0, 6.0, name=part(node.output, "op")),
     "hard_swish": _unary(ops.hswish),
     "sigmoid": _unary(ops.sigmoid),
-    "softmax": lambda e, node: ops.softmax(e.values[node.inputs[0]], 1, name=f"{node.output}/op"),
+    "softmax": lambda e, node: ops.softmax(e.values[node.inputs[0]], 1, name=part(node.output, "op")),
 }

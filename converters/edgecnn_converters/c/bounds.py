@@ -1,4 +1,4 @@
-"""What the kernels cannot hold: per op, why a node of it cannot be written, or ``None``."""
+"""Say, per op, why the kernels cannot compute a node of it; ``None`` where they can."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.parameters import Multiplier
-from edgecnn_converters.c.nodes import called, is_depthwise, start
+from edgecnn_converters.c.nodes import called, start
+from edgecnn_converters.layout import is_depthwise
 
 MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19
 INT32 = 2**31 - 1

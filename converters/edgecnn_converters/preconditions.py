@@ -1,4 +1,4 @@
-"""What every converter asks of a graph before it writes a byte."""
+"""Check what every converter needs of a graph before it writes a byte."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgecnn.graph.ir import Graph
 
 FROM: Mapping[str, str] = {**{p: p for p in PRECISIONS}, "fp16": "fp32"}  # of the file: of the graph
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-Obstacle = tuple[str, str]  # node, reason
+Fault = tuple[str, str]  # node, reason
 
 
-def check_request(graph: Graph, precision: str, io: str, io_types: Collection[str]) -> None:
-    """Nothing, where a graph can be written in a precision, with an input and output type.
+def check(graph: Graph, precision: str, io: str, io_types: Collection[str]) -> None:
+    """Check that a graph can be written in a precision, with an input and output type.
 
     Raises:
         InputError: the precision or the type is not known, the graph is not of the precision, or breaks the contract.
@@ -36,18 +36,18 @@ def check_request(graph: Graph, precision: str, io: str, io_types: Collection[st
         check_integers(graph)
 
 
-def refuse(target: str, faults: Collection[Obstacle]) -> None:
-    """Nothing, where there are no faults.
+def refuse(target: str, faults: Collection[Fault]) -> None:
+    """Refuse a graph that a format cannot hold.
 
     Raises:
-        UnsupportedError: lists all of them.
+        UnsupportedError: there are faults; lists all of them.
     """
     if faults:
         raise UnsupportedError(f"{target} cannot hold " + "; ".join(f"{node}: {reason}" for node, reason in faults))
 
 
-def float16_obstacles(graph: Graph, precision: str) -> list[Obstacle]:
-    """Nodes whose weights float16 cannot hold, where it would have to."""
+def beyond_float16(graph: Graph, precision: str) -> list[Fault]:
+    """List the nodes whose weights float16 cannot hold, where the precision stores them so."""
     found = []
     for node in graph if precision == "fp16" else ():
         for tensor in (graph.tensors[i] for i in node.inputs):

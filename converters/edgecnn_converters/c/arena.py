@@ -1,4 +1,4 @@
-"""Where each activation of a graph lies: in the arena; the input and the output where the caller says.
+"""Place each activation of a graph: in the arena; the input and the output where the caller says.
 
 The arena keeps a place for those two as well, so that an application needs no other memory.
 """
@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgecnn.graph.ir import Graph
+from edgecnn_converters.c.lowering import LOWERINGS
 from edgecnn_converters.c.planner import Buffer, plan
-from edgecnn_converters.c.rows import ROWS
+from edgecnn_converters.names import part
 
 INPUT, OUTPUT = "input", "output"  # the parameters of the C function
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class Arena:
     """Places, as C expressions.
 
     Attributes:
@@ -25,17 +26,17 @@ class Memory:
         scratch: of what nodes need while they run; only of those that need something.
         input: place in the arena that is kept for the input.
         output: place in the arena that is kept for the output.
-        arena: bytes.
+        size: in bytes.
     """
 
     places: Mapping[str, str]
     scratch: Mapping[str, str]
     input: str
     output: str
-    arena: int
+    size: int
 
 
-def memory(graph: Graph) -> Memory:
+def allocate(graph: Graph) -> Arena:
     """Plan a graph's memory. Tensors that are one under another shape share a place."""
     homes = _homes(graph)
     first: dict[str, int] = {homes[graph.inputs[0]]: -1}
@@ -47,11 +48,13 @@ def memory(graph: Graph) -> Memory:
                 last[homes[name]] = step
     source, result = homes[graph.inputs[0]], homes[graph.outputs[0]]
     last[result] = len(graph.nodes)
-    size = {home: math.prod(graph.tensors[home].shape) for home in first}
-    buffers = [Buffer(name=home, size=size[home], first=first[home], last=last.get(home, -1)) for home in first]
+    buffers = [
+        Buffer(name=home, size=math.prod(graph.tensors[home].shape), first=step, last=last.get(home, -1))
+        for home, step in first.items()
+    ]
     leads = {}
     for step, node in enumerate(graph.nodes):
-        home, row = homes[node.output], ROWS[node.op]
+        home, row = homes[node.output], LOWERINGS[node.op]
         if (needed := row.scratch(graph, node)) > 0:
             buffers.append(Buffer(name=_scratch(node.output), size=needed, first=step, last=step))
         for name in node.inputs:
@@ -62,17 +65,17 @@ def memory(graph: Graph) -> Memory:
     made = plan(buffers, leads)
     where = {name: f"arena + {offset}" for name, offset in made.offsets.items()}
     seen = {**where, source: INPUT, result: OUTPUT}
-    return Memory(
+    return Arena(
         places={name: seen[home] for name, home in homes.items()},
         scratch={n.output: where[_scratch(n.output)] for n in graph if _scratch(n.output) in where},
         input=where[source],
         output=where[result],
-        arena=made.size,
+        size=made.size,
     )
 
 
 def _scratch(node: str) -> str:
-    return f"{node}/scratch"
+    return part(node, "scratch")
 
 
 def _homes(graph: Graph) -> dict[str, str]:
@@ -80,7 +83,7 @@ def _homes(graph: Graph) -> dict[str, str]:
     source = graph.inputs[0]
     homes = {source: source}
     for node in graph:
-        home = homes.get(node.inputs[0]) if ROWS[node.op].moves else None
+        home = homes.get(node.inputs[0]) if LOWERINGS[node.op].moves else None
         apart = home is None or (home == source and node.output == graph.outputs[0])
         homes[node.output] = node.output if apart or home is None else home
     return homes

@@ -1,4 +1,4 @@
-"""One row per op: how a graph node becomes TFLite operators. A row writes the node's operators and makes its output."""
+"""Lower graph nodes to TFLite operators, one row per op. A row writes the node's operators and makes its output."""
 
 from __future__ import annotations
 
@@ -9,80 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, QParams
 from edgecnn.graph.ops import same_padding
-from edgecnn_converters.tflite.model import ModelWriter
+from edgecnn_converters.layout import is_depthwise
+from edgecnn_converters.names import part
+from edgecnn_converters.tflite.format import OHWI_TO_1HWO, VERSIONS
+from edgecnn_converters.tflite.writer import ModelWriter
 
-# Operator versions, and the first runtime that has each: (operator, variant) -> (version, runtime).
-# Source: LiteRT ``tools/versioning/op_version.cc`` and ``runtime_version.cc``. Per-channel weights in FULLY_CONNECTED
-# have no version of their own in int8 and int16; the runtime is that of the hybrid one (version 12).
-VERSIONS: Mapping[tuple[str, str], tuple[int, str]] = {
-    ("CONV_2D", "float"): (1, "1.5.0"),
-    ("CONV_2D", "int8"): (3, "1.14.0"),
-    ("CONV_2D", "int16"): (4, "2.3.0"),
-    ("CONV_2D", "grouped"): (6, "2.9.0"),
-    ("DEPTHWISE_CONV_2D", "float"): (1, "1.5.0"),
-    ("DEPTHWISE_CONV_2D", "dilated"): (2, "1.12.0"),
-    ("DEPTHWISE_CONV_2D", "int8"): (3, "1.14.0"),
-    ("DEPTHWISE_CONV_2D", "int16"): (5, "2.3.0"),
-    ("FULLY_CONNECTED", "float"): (1, "1.5.0"),
-    ("FULLY_CONNECTED", "int8"): (4, "2.17.0"),
-    ("FULLY_CONNECTED", "int16"): (7, "2.17.0"),
-    ("ADD", "float"): (1, "1.5.0"),
-    ("ADD", "int8"): (2, "1.14.0"),
-    ("ADD", "int16"): (3, "2.4.0"),
-    ("MUL", "float"): (1, "1.5.0"),
-    ("MUL", "int8"): (2, "1.14.0"),
-    ("MUL", "int16"): (4, "2.3.0"),
-    ("MUL", "int8 enlarging"): (3, "1.15.0"),
-    ("MAX_POOL_2D", "float"): (1, "1.5.0"),
-    ("MAX_POOL_2D", "int8"): (2, "1.14.0"),
-    ("MAX_POOL_2D", "int16"): (3, "2.3.0"),
-    ("AVERAGE_POOL_2D", "float"): (1, "1.5.0"),
-    ("AVERAGE_POOL_2D", "int8"): (2, "1.14.0"),
-    ("AVERAGE_POOL_2D", "int16"): (3, "2.3.0"),
-    ("MEAN", "float"): (1, "1.6.0"),
-    ("MEAN", "int8"): (2, "1.14.0"),
-    ("MEAN", "int16"): (3, "2.4.0"),
-    ("CONCATENATION", "float"): (1, "1.5.0"),
-    ("CONCATENATION", "int8"): (2, "1.14.0"),
-    ("CONCATENATION", "int16"): (3, "2.3.0"),
-    ("PAD", "float"): (1, "1.5.0"),
-    ("PAD", "int8"): (2, "1.14.0"),
-    ("PAD", "int16"): (3, "2.4.0"),
-    ("PADV2", "float"): (1, "1.9.0"),
-    ("PADV2", "int8"): (2, "1.14.0"),
-    ("PADV2", "int16"): (3, "2.4.0"),
-    ("RESHAPE", "float"): (1, "1.5.0"),
-    ("RESHAPE", "int8"): (1, "1.5.0"),
-    ("RESHAPE", "int16"): (1, "1.5.0"),
-    ("RELU", "float"): (1, "1.5.0"),
-    ("RELU", "int8"): (2, "2.1.0"),
-    ("RELU", "int16"): (3, "2.5.0"),
-    ("RELU6", "float"): (1, "1.5.0"),
-    ("RELU6", "int8"): (2, "1.14.0"),
-    ("RELU6", "int16"): (3, "2.5.0"),
-    ("HARD_SWISH", "float"): (1, "1.15.0"),
-    ("HARD_SWISH", "int8"): (1, "1.15.0"),
-    ("LOGISTIC", "float"): (1, "1.14.0"),
-    ("LOGISTIC", "int8"): (2, "1.14.0"),
-    ("LOGISTIC", "int16"): (3, "2.3.0"),
-    ("SOFTMAX", "float"): (1, "1.5.0"),
-    ("SOFTMAX", "int8"): (2, "1.14.0"),
-    ("SOFTMAX", "int16"): (3, "2.3.0"),
-    ("QUANTIZE", "int8"): (1, "1.14.0"),
-    ("QUANTIZE", "int16"): (2, "1.15.0"),
-    ("QUANTIZE", "int8 to int16"): (
-        2,
-        "2.22.0",
-    ),  # no version of its own: LiteRT 2.3 has it, TensorFlow 2.21 refuses it
-    ("DEQUANTIZE", "int8"): (2, "1.14.0"),
-    ("DEQUANTIZE", "int16"): (3, "1.15.0"),
-    ("DEQUANTIZE", "float16"): (3, "1.15.0"),
-    ("DEQUANTIZE", "int8 per channel"): (5, "2.7.0"),
-}
 FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
-OHWI_TO_1HWO = (3, 1, 2, 0)  # a depthwise weight is OHW1
 
 
 class Emitter:
@@ -124,19 +58,18 @@ class Emitter:
         if name in self._made:
             return self._made[name]
         tensor = self.graph.tensors[name]
-        assert tensor.value is not None
         shape = tensor.shape if axes is None else tuple(tensor.shape[a] for a in axes)
-        quant, stored, dtype = tensor.quant, tensor.value, "float32"
+        quant, stored, dtype = tensor.quant, tensor.constant, "float32"
         if tensor.integers is not None and quant is not None and (self.integer or quant.dtype == "int8"):
             stored, dtype, quant = tensor.integers, quant.dtype, _transposed(quant, axes)
         else:
             quant = None
-            if self.precision == "fp16" and tensor.value.ndim > 1:
-                stored, dtype = tensor.value.astype(np.float16), "float16"
+            if self.precision == "fp16" and stored.ndim > 1:
+                stored, dtype = stored.astype(np.float16), "float16"
         data = stored if axes is None else stored.transpose(axes)
         index = self.model.tensor(name, shape, dtype, quant, data)
         if dtype != "float32" and not self.integer:
-            source, index = index, self.model.tensor(f"{name}/dequantized", shape, "float32")
+            source, index = index, self.model.tensor(part(name, "dequantized"), shape, "float32")
             variant = "float16" if quant is None else "int8" if quant.axis is None else "int8 per channel"
             self.operator("DEQUANTIZE", variant, [source], index, self.schema.DequantizeOptionsT())
         self._made[name] = index
@@ -153,7 +86,7 @@ class Emitter:
         """One operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the type it reads or makes."""
         types = (self.model.dtype(inputs[0]), self.model.dtype(output))
         plain = next((t for t in ("int16", "int8") if t in types), "float")
-        version, runtime = VERSIONS[builtin, variant or plain]
+        version, runtime = VERSIONS[builtin][variant or plain]
         self.runtimes.add(runtime)
         self.model.operator(builtin, version, inputs, output, options)
 
@@ -175,12 +108,12 @@ class Emitter:
         top, bottom, left, right = padding
         shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
         dtype = "float32" if x.quant is None else x.quant.dtype
-        padded = self.model.tensor(f"{node.output}/padded", shape, dtype, x.quant)
-        amounts = self.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], [0, 0]])
+        padded = self.model.tensor(part(node.output, "padded"), shape, dtype, x.quant)
+        amounts = self.parameters(part(node.output, "padding"), [[0, 0], [top, bottom], [left, right], [0, 0]])
         zero_is_lowest = x.quant is not None and x.quant.zero_point[0] == x.quant.limits[0]
         if lowest and not zero_is_lowest:
             value = np.array([np.finfo(np.float32).min if x.quant is None else x.quant.limits[0]])
-            outside = self.model.tensor(f"{node.output}/outside", (1,), dtype, x.quant, value.astype(dtype))
+            outside = self.model.tensor(part(node.output, "outside"), (1,), dtype, x.quant, value.astype(dtype))
             self.operator("PADV2", None, [source, amounts, outside], padded, self.schema.PadV2OptionsT())
         else:
             self.operator("PAD", None, [source, amounts], padded, self.schema.PadOptionsT())
@@ -208,11 +141,6 @@ def placement(graph: Graph, node: Node, kernel: tuple[int, int]) -> str | tuple[
     if not any(read):
         return "VALID"
     return "SAME" if read == same else (read[0], read[1], read[2], read[3])
-
-
-def is_depthwise(graph: Graph, node: Node) -> bool:
-    """Whether a conv2d has one group per input channel (and more than one channel)."""
-    return node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1
 
 
 def _conv2d(e: Emitter, node: Node) -> None:
@@ -256,13 +184,8 @@ def _mul(e: Emitter, node: Node) -> None:
 
 def scale_ratio(graph: Graph, node: Node) -> float:
     """The product of the inputs' scales over the output's."""
-    scales = [float(_quant(graph.tensors[n]).scale[0]) for n in (*node.inputs, node.output)]
+    scales = [float(graph.tensors[n].qparams.scale[0]) for n in (*node.inputs, node.output)]
     return float(np.prod(scales[:-1]) / scales[-1])
-
-
-def _quant(tensor: Tensor) -> QParams:
-    assert tensor.quant is not None
-    return tensor.quant
 
 
 def _pool(builtin: str) -> Callable[[Emitter, Node], None]:
@@ -279,7 +202,7 @@ def _pool(builtin: str) -> Callable[[Emitter, Node], None]:
 
 def _mean(e: Emitter, node: Node) -> None:
     options = e.schema.ReducerOptionsT(keepDims=bool(node.attrs["keepdims"]))
-    axes = e.parameters(f"{node.output}/axes", [1, 2])
+    axes = e.parameters(part(node.output, "axes"), [1, 2])
     e.operator("MEAN", None, [e.operand(node.inputs[0]), axes], e.activation(node.output), options)
 
 
@@ -291,7 +214,7 @@ def _concat(e: Emitter, node: Node) -> None:
 def _pad(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     top, bottom, left, right = a["padding"]
-    amounts = e.parameters(f"{node.output}/padding", [[0, 0], [top, bottom], [left, right], a["channels"]])
+    amounts = e.parameters(part(node.output, "padding"), [[0, 0], [top, bottom], [left, right], a["channels"]])
     inputs = [e.operand(node.inputs[0]), amounts]
     e.operator("PAD", None, inputs, e.activation(node.output), e.schema.PadOptionsT())
 
@@ -299,7 +222,7 @@ def _pad(e: Emitter, node: Node) -> None:
 def _reshape(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     shape = np.array([-1, *a["shape"][1:]], np.int32)  # any batch
-    inputs = [e.operand(node.inputs[0]), e.parameters(f"{node.output}/shape", shape)]
+    inputs = [e.operand(node.inputs[0]), e.parameters(part(node.output, "shape"), shape)]
     e.operator("RESHAPE", None, inputs, e.activation(node.output), e.schema.ReshapeOptionsT(newShape=shape))
 
 
@@ -316,7 +239,7 @@ def _unary(builtin: str) -> Callable[[Emitter, Node], None]:
     return row
 
 
-ROWS: Mapping[str, Callable[[Emitter, Node], None]] = {
+LOWERINGS: Mapping[str, Callable[[Emitter, Node], None]] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
     "add": _add,

@@ -6,32 +6,14 @@ Written with the object API of the schema that ships in ai-edge-litert; no Tenso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import MissingDependencyError
 from edgecnn.graph.ir import QParams
-
-SCHEMA_VERSION = 3
-IDENTIFIER = b"TFL3"
-ALIGNMENT = 16  # bytes; the schema's force_align of Buffer.data, which the Python object API does not keep
-
-
-def load_schema() -> ModuleType:
-    """The generated schema.
-
-    Raises:
-        MissingDependencyError: ai-edge-litert or flatbuffers is not installed.
-    """
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError:
-        raise MissingDependencyError("TFLite files need ai-edge-litert: pip install 'edgecnn[tflite]'") from None
-    module: ModuleType = schema_py_generated
-    return module
+from edgecnn_converters.layout import UINT8_OFFSET
+from edgecnn_converters.tflite.format import ALIGNMENT, IDENTIFIER, SCHEMA_VERSION, load_schema
 
 
 class ModelWriter:
@@ -64,7 +46,7 @@ class ModelWriter:
             shape=np.array(shape, np.int32),
             type=getattr(self.schema.TensorType, dtype.upper()),
             buffer=0 if data is None else self._buffer(np.ascontiguousarray(data).tobytes()),
-            quantization=None if quant is None else self._quantization(quant, 128 if dtype == "uint8" else 0),
+            quantization=None if quant is None else self._quantization(quant, UINT8_OFFSET if dtype == "uint8" else 0),
             hasRank=True,
         )
         self._subgraph.tensors.append(made)

@@ -1,4 +1,4 @@
-"""One row per op: the kernel that computes it, the constants and numbers that it takes, and the memory it needs."""
+"""Lower graph nodes to calls of C kernels, one row per op: its kernel, constants, numbers and memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
-from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, quant_of
-from edgecnn_converters.c import obstacles
-from edgecnn_converters.c.nodes import called, is_depthwise, kernel_of, start
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier
+from edgecnn_converters.c import bounds
+from edgecnn_converters.c.format import array, braces, record
+from edgecnn_converters.c.nodes import called, kernel_of, start
 from edgecnn_converters.c.planner import window_lead
-from edgecnn_converters.c.text import array, braces, record
+from edgecnn_converters.layout import is_depthwise
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "rescale": ("fixed_point",),
@@ -94,13 +95,13 @@ class Emitter:
         if tensor.integers is None:
             return self.places[name]
         if name not in self._operands:
-            note = record({**_about(tensor), "zero_point": quant_of(tensor).zero_point.tolist()})
+            note = record({**_about(tensor), "zero_point": tensor.qparams.zero_point.tolist()})
             self._operands[name] = self.constant(f"constant{len(self._operands)}", "int8_t", tensor.integers, note)
         return self._operands[name]
 
 
 def _about(tensor: Tensor) -> dict[str, Any]:
-    quant = quant_of(tensor)
+    quant = tensor.qparams
     return {"name": tensor.name, "shape": tensor.shape, "scale": quant.scale.tolist(), "axis": quant.axis}
 
 
@@ -291,32 +292,32 @@ class Row:
         lead: bytes by which the output must start before an input (a lone one, read for the last time) to be written
             over it; ``None`` where both must be apart. See ``planner.window_lead``.
         scratch: bytes of memory that the node needs while it runs.
-        obstacle: why the node cannot be held, or ``None``.
+        unsupported: why the kernel cannot compute the node, or ``None``.
         moves: whether the output is the input, under another shape.
     """
 
     write: Callable[[Emitter, Node], None]
     lead: Callable[[Graph, Node, Tensor], int | None] = _apart
     scratch: Callable[[Graph, Node], int] = lambda graph, node: 0
-    obstacle: Callable[[Graph, Node], str | None] = obstacles.nothing
+    unsupported: Callable[[Graph, Node], str | None] = bounds.nothing
     moves: bool = False
 
 
-ROWS: Mapping[str, Row] = {
-    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, obstacle=obstacles.sums_fit),
-    "fully_connected": Row(write=_fully_connected, obstacle=obstacles.sums_fit),
-    "add": Row(write=_add, lead=_in_place, obstacle=obstacles.add_fits),
-    "mul": Row(write=_mul, lead=_in_place, obstacle=obstacles.mul_fits),
+LOWERINGS: Mapping[str, Row] = {
+    "conv2d": Row(write=_conv2d, lead=_behind_window, scratch=_patch, unsupported=bounds.sums_fit),
+    "fully_connected": Row(write=_fully_connected, unsupported=bounds.sums_fit),
+    "add": Row(write=_add, lead=_in_place, unsupported=bounds.add_fits),
+    "mul": Row(write=_mul, lead=_in_place, unsupported=bounds.mul_fits),
     "max_pool2d": Row(write=_pool, lead=_behind_window),
-    "avg_pool2d": Row(write=_pool, lead=_behind_window, obstacle=obstacles.window_not_empty),
-    "mean": Row(write=_mean, obstacle=obstacles.mean_fits),
+    "avg_pool2d": Row(write=_pool, lead=_behind_window, unsupported=bounds.window_not_empty),
+    "mean": Row(write=_mean, unsupported=bounds.mean_fits),
     "concat": Row(write=_concat),
     "pad": Row(write=_pad, lead=_behind_window),
     "reshape": Row(write=_reshape, lead=_in_place, moves=True),
     "requantize": Row(write=_table, lead=_in_place),
     "relu": Row(write=_table, lead=_in_place),
     "relu6": Row(write=_table, lead=_in_place),
-    "hard_swish": Row(write=_table, lead=_in_place, obstacle=obstacles.output_scale),
+    "hard_swish": Row(write=_table, lead=_in_place, unsupported=bounds.output_scale),
     "sigmoid": Row(write=_table, lead=_in_place),
-    "softmax": Row(write=_softmax, lead=_in_place, obstacle=obstacles.few_classes),
+    "softmax": Row(write=_softmax, lead=_in_place, unsupported=bounds.few_classes),
 }

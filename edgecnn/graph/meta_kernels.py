@@ -1,4 +1,4 @@
-"""What the aten ops of a CNN make of meta tensors: tensors with a shape and no data.
+"""Compute the shapes that the aten ops of a CNN make: kernels for meta tensors, which have a shape and no data.
 
 torch has a meta kernel for each, but since 2.x most are Python and import sympy and dynamo, 1.4 s of every command.
 What is here answers as they do for the common case, and ``None`` for any other and for whatever looks like a mistake:
@@ -19,13 +19,14 @@ Result = Tensor | tuple[Tensor, ...]
 
 
 def meta_result(name: str, args: Sequence[Any]) -> Result | None:
-    """A new result of ``aten.name(*args)`` on float32 meta tensors, or ``None`` where torch is to be asked."""
+    """Return a new result of ``aten.name(*args)`` on float32 meta tensors, or ``None`` where torch is to be asked."""
     kernel = KERNELS.get(name)
     return kernel(*args) if kernel else None
 
 
 def windows(size: int, kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> int:
-    """How many windows torch places along one side; with ``ceil`` the last must start inside the image or its padding.
+    """Return how many windows torch places along one side. With ``ceil`` the last must start inside the image or its
+    padding.
 
     Source: torch.nn.MaxPool2d, "Shape" and the note on ``ceil_mode``.
     """
@@ -35,7 +36,7 @@ def windows(size: int, kernel: int, stride: int, pad: int, dilation: int = 1, ce
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """(height, width) of an aten argument that has one or two numbers."""
+    """Return (height, width) of an aten argument that has one or two numbers."""
     if isinstance(value, int):
         return value, value
     return int(value[0]), int(value[-1])

@@ -1,8 +1,7 @@
-"""One row per op: how a graph node becomes ONNX nodes.
+"""Lower graph nodes to ONNX nodes, one row per op.
 
-In an int8 file every activation goes through QuantizeLinear and DequantizeLinear. ``NAME/q`` holds its integers,
-``NAME`` their real values; weights and biases are integer initializers behind a DequantizeLinear. What the
-network keeps in 16 bits is float in the file.
+In an int8 file every activation goes through QuantizeLinear and DequantizeLinear; weights and biases are integer
+initializers behind a DequantizeLinear. What the network keeps in 16 bits is float in the file.
 """
 
 from __future__ import annotations
@@ -16,10 +15,20 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Graph, Node, QParams, is_wide
-from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, nchw, needed_activation, order_matters, pads
+from edgecnn_converters.layout import (
+    AXES,
+    OHWI_TO_OIHW,
+    UINT8_OFFSET,
+    nchw,
+    needed_activation,
+    order_matters,
+    pads,
+)
+from edgecnn_converters.names import part
+from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
 OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an input of the graph too
-SINCE = {"QuantizeLinear": 10, "DequantizeLinear": 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
+SINCE = {TO_INTEGERS: 10, TO_REAL: 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
 """Opset from which an op has the form that is written here; ``OLDEST`` for the others. See ``_opset`` for more."""
 TYPES = {
     "float32": TensorProto.FLOAT,
@@ -54,7 +63,7 @@ class Emitter:
         (source,), (result,) = self.graph.inputs, self.graph.outputs
         self._enter(source)
         for node in self.graph:
-            ROWS[node.op](self, node)
+            LOWERINGS[node.op](self, node)
         self._leave(result)
         read = {result, *(name for n in self.nodes for name in n.input)}
         self.nodes = [n for n in self.nodes if read.intersection(n.output)]  # real values that nothing reads
@@ -75,7 +84,7 @@ class Emitter:
 
     def _opset(self) -> int:
         """The oldest that carries what is used: 13 brought scales per channel, and softmax over one dimension."""
-        per_channel = any(a.name == "axis" for n in self.nodes if n.op_type == "DequantizeLinear" for a in n.attribute)
+        per_channel = any(a.name == "axis" for n in self.nodes if n.op_type == TO_REAL for a in n.attribute)
         wide = any(n.op == "softmax" and len(self.graph.tensors[n.output].shape) == 4 for n in self.graph)
         return max([OLDEST, 13 * (per_channel or wide), *(SINCE.get(n.op_type, OLDEST) for n in self.nodes)])
 
@@ -85,7 +94,7 @@ class Emitter:
     def value(self, name: str) -> str:
         """The ONNX tensor of a graph tensor's real values: of its name, but for the file's input and a 16-bit twin."""
         name = self.twins.get(name, name)
-        return f"{name}/real" if name == self.graph.inputs[0] and self._converts else name
+        return part(name, "real") if name == self.graph.inputs[0] and self._converts else name
 
     @property
     def _converts(self) -> bool:
@@ -103,12 +112,12 @@ class Emitter:
             "float32",
             self.activations,
         ):  # the other integers: a convolution of both kinds would be float
-            real = f"{source}/fed"
-            self.node("DequantizeLinear", [source, *self._grid(source, self._quant(source), self.io)], real)
+            real = part(source, "fed")
+            self.node(TO_REAL, [source, *self._grid(source, self._quant(source), self.io)], real)
         if self.io != self.activations:
-            read = f"{source}/q"
-            self.node("QuantizeLinear", [real, *grid], read)
-        self.node("DequantizeLinear", [read, *grid], self.value(source))
+            read = part(source, INTEGERS)
+            self.node(TO_INTEGERS, [real, *grid], read)
+        self.node(TO_REAL, [read, *grid], self.value(source))
 
     def _leave(self, result: str) -> None:
         """From the output's real values, or its integers, to the file's output, which has the graph tensor's name."""
@@ -117,16 +126,14 @@ class Emitter:
             self.nodes.pop()
             self.nodes[-1].output[0] = result
         elif self.integer and self.io != "float32":
-            last.output[0] = f"{result}/real"
-            self.node("QuantizeLinear", [f"{result}/real", *self._grid(result, self._quant(result), self.io)], result)
+            last.output[0] = part(result, "real")
+            self.node(TO_INTEGERS, [part(result, "real"), *self._grid(result, self._quant(result), self.io)], result)
         elif self.real == "float16":
-            last.output[0] = f"{result}/half"
-            self.node("Cast", [f"{result}/half"], result, to=TYPES["float32"])
+            last.output[0] = part(result, "half")
+            self.node("Cast", [part(result, "half")], result, to=TYPES["float32"])
 
     def _quant(self, name: str) -> QParams:
-        quant = self.graph.tensors[name].quant
-        assert quant is not None
-        return quant
+        return self.graph.tensors[name].qparams
 
     # --- tensors ---
 
@@ -139,17 +146,17 @@ class Emitter:
     def _grid(self, name: str, quant: QParams, dtype: str | None = None) -> list[str]:
         """Scale and zero point, of uint8 or int8; what the file's activations are unless told."""
         dtype = dtype or self.activations
-        zero = int(quant.zero_point[0]) + (128 if dtype == "uint8" else 0)
+        zero = int(quant.zero_point[0]) + (UINT8_OFFSET if dtype == "uint8" else 0)
         return [
-            self.initializer(f"{name}/scale", quant.scale[0]),
-            self.initializer(f"{name}/zero_point_{dtype}", np.array(zero, dtype)),
+            self.initializer(part(name, "scale"), quant.scale[0]),
+            self.initializer(part(name, f"zero_point_{dtype}"), np.array(zero, dtype)),
         ]
 
     def quantize(self, name: str, source: str) -> None:
         """``source`` to the grid of the graph tensor ``name``, and back to real values under that name."""
         grid = self._grid(name, self._quant(name))
-        self.node("QuantizeLinear", [source, *grid], f"{name}/q")
-        self.node("DequantizeLinear", [f"{name}/q", *grid], name)
+        self.node(TO_INTEGERS, [source, *grid], part(name, INTEGERS))
+        self.node(TO_REAL, [part(name, INTEGERS), *grid], name)
 
     def constant(
         self,
@@ -160,7 +167,6 @@ class Emitter:
     ) -> str:
         """A constant in the file's precision, permuted or reshaped; ``affine`` ones are stored as activations are."""
         tensor = self.graph.tensors[name]
-        assert tensor.value is not None
 
         def placed(array: NDArray[Any]) -> NDArray[Any]:
             moved = array if axes is None else array.transpose(axes)
@@ -168,21 +174,24 @@ class Emitter:
 
         quant = tensor.quant
         if quant is None or tensor.integers is None or (not self.integer and quant.dtype != "int8"):
-            return self.initializer(name, placed(tensor.value).astype(self.real))
+            return self.initializer(name, placed(tensor.constant).astype(self.real))
         if quant.dtype in ("int16", "int64"):  # of a layer that is kept: float here
             return self.initializer(name, placed(quant.dequantize(tensor.integers)))
         if name not in (n.output[0] for n in self.nodes):
             if affine:
-                shift = 128 if self.activations == "uint8" else 0
+                shift = UINT8_OFFSET if self.activations == "uint8" else 0
                 stored = (tensor.integers.astype(np.int16) + shift).astype(self.activations)
                 grid, extra = self._grid(name, quant), {}
             else:
                 stored = tensor.integers
                 scales = quant.scale[0] if quant.axis is None else quant.scale
                 zeros = np.zeros(scales.shape, stored.dtype)
-                grid = [self.initializer(f"{name}/scale", scales), self.initializer(f"{name}/zero_point", zeros)]
+                grid = [
+                    self.initializer(part(name, "scale"), scales),
+                    self.initializer(part(name, "zero_point"), zeros),
+                ]
                 extra = {} if quant.axis is None else {"axis": 0}
-            self.node("DequantizeLinear", [self.initializer(f"{name}/q", placed(stored)), *grid], name, **extra)
+            self.node(TO_REAL, [self.initializer(part(name, INTEGERS), placed(stored)), *grid], name, **extra)
         return name
 
     def operand(self, name: str, rank: int) -> str:
@@ -196,16 +205,16 @@ class Emitter:
 
     def node(self, kind: str, inputs: list[str], output: str, **attrs: Any) -> None:
         """One ONNX node, named after its output."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}/{kind}", **attrs))
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=part(output, kind), **attrs))
 
     def finish(self, node: Node, kind: str, inputs: list[str], **attrs: Any) -> None:
         """The node's op, the activation its integers do not imply, and its way to the grid."""
         activation = needed_activation(self.graph, node)
-        raw = f"{node.output}/raw"
+        raw = part(node.output, "raw")
         self.node(kind, inputs, raw, **attrs)
         if activation != "none":
-            self._activate(activation, raw, f"{node.output}/activated")
-            raw = f"{node.output}/activated"
+            self._activate(activation, raw, part(node.output, "activated"))
+            raw = part(node.output, "activated")
         if self.on_grid(node.output):
             self.quantize(node.output, raw)
         else:
@@ -217,9 +226,9 @@ class Emitter:
         if not self.on_grid(grid):
             return output
         own = self._grid(grid, self._quant(grid))
-        self.node("QuantizeLinear", [output, *own], f"{output}/q")
-        self.node("DequantizeLinear", [f"{output}/q", *own], f"{output}/real")
-        return f"{output}/real"
+        self.node(TO_INTEGERS, [output, *own], part(output, INTEGERS))
+        self.node(TO_REAL, [part(output, INTEGERS), *own], part(output, "real"))
+        return part(output, "real")
 
     def on_grid(self, name: str) -> bool:
         """Whether an activation's values go through its integers; in 16 bits they stay float."""
@@ -228,8 +237,8 @@ class Emitter:
     def between_integers(self, node: Node, kind: str, inputs: list[str]) -> None:
         """An op that moves integers and fills with the zero point, on integers: ONNX Runtime takes it to float else."""
         grid = self._grid(node.output, self._quant(node.output))
-        self.node(kind, [*inputs, grid[1]], f"{node.output}/q")
-        self.node("DequantizeLinear", [f"{node.output}/q", *grid], node.output)
+        self.node(kind, [*inputs, grid[1]], part(node.output, INTEGERS))
+        self.node(TO_REAL, [part(node.output, INTEGERS), *grid], node.output)
 
     def _activate(self, activation: str, source: str, output: str) -> None:
         if activation == "relu":
@@ -240,7 +249,7 @@ class Emitter:
     def six(self) -> list[str]:
         """Lower and upper end of ReLU6."""
         ends = (("zero", 0), ("six", 6))
-        return [self.initializer(f"constant/{name}", np.array(value, self.real)) for name, value in ends]
+        return [self.initializer(part("constant", name), np.array(value, self.real)) for name, value in ends]
 
 
 def _conv2d(e: Emitter, node: Node) -> None:
@@ -286,7 +295,7 @@ def _mean(e: Emitter, node: Node) -> None:
     if node.attrs["keepdims"]:
         e.finish(node, "GlobalAveragePool", [e.value(node.inputs[0])])
         return
-    pooled = e.moved("GlobalAveragePool", [e.value(node.inputs[0])], f"{node.output}/pooled", node.output)
+    pooled = e.moved("GlobalAveragePool", [e.value(node.inputs[0])], part(node.output, "pooled"), node.output)
     e.finish(node, "Flatten", [pooled])
 
 
@@ -301,8 +310,8 @@ def _concat(e: Emitter, node: Node) -> None:
 def _pad(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     (before, after), (front, back) = pads(a), a["channels"]
-    amounts = e.initializer(f"{node.output}/pads", np.array([0, front, *before, 0, back, *after], np.int64))
-    source = f"{node.inputs[0]}/q"
+    amounts = e.initializer(part(node.output, "pads"), np.array([0, front, *before, 0, back, *after], np.int64))
+    source = part(node.inputs[0], INTEGERS)
     if e.on_grid(node.output) and any(source in n.output for n in e.nodes):
         e.between_integers(node, "Pad", [source, amounts])
     else:
@@ -312,12 +321,12 @@ def _pad(e: Emitter, node: Node) -> None:
 def _reshape(e: Emitter, node: Node) -> None:
     source, made = e.value(node.inputs[0]), e.graph.tensors[node.output].shape
     if order_matters(e.graph.tensors[node.inputs[0]].shape):
-        source = e.moved("Transpose", [source], f"{node.output}/nhwc", node.output, perm=[0, 2, 3, 1])
+        source = e.moved("Transpose", [source], part(node.output, "nhwc"), node.output, perm=[0, 2, 3, 1])
     back = order_matters(made)
     wanted = np.array([-1, *(made if back else nchw(made))[1:]], np.int64)
-    shape = e.initializer(f"{node.output}/shape", wanted)
+    shape = e.initializer(part(node.output, "shape"), wanted)
     if back:
-        source = e.moved("Reshape", [source, shape], f"{node.output}/reshaped", node.output)
+        source = e.moved("Reshape", [source, shape], part(node.output, "reshaped"), node.output)
         e.finish(node, "Transpose", [source], perm=[0, 3, 1, 2])
     else:
         e.finish(node, "Reshape", [source, shape])
@@ -346,7 +355,7 @@ def _softmax(e: Emitter, node: Node) -> None:
     e.finish(node, "Softmax", [e.value(node.inputs[0])], axis=1)
 
 
-ROWS: Mapping[str, Row] = {
+LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
     "add": _binary("Add"),

@@ -1,4 +1,4 @@
-"""C as text: literals, arrays, and records in comments that ``reader`` finds again."""
+"""C as text, written and read: literals, arrays, and records in comments."""
 
 from __future__ import annotations
 

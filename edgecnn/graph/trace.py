@@ -1,4 +1,4 @@
-"""What a module does with one image, aten call by aten call, without doing it: the tensors have shapes and no data.
+"""Trace what a module does with one image, aten call by aten call. The tensors have shapes and no data.
 
 ``torch.export`` would do as much, after 1.4 s of imports (dynamo, sympy, inductor).
 """
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.graph.shapes import meta_result
+from edgecnn.graph.meta_kernels import meta_result
 
 LIBRARY = f"{Path(torch.__file__).parent}{os.sep}"
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ class Dataless(torch.Tensor):
     """
 
     meta: torch.Tensor
-    # Calls go straight on to the recorder, as of a plain tensor. (The stubs have it as another kind of callable.)
+    # Calls go straight on to the tracer, as of a plain tensor. (The stubs have it as another kind of callable.)
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
@@ -136,8 +136,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What ``record`` saw.
+class Trace:
+    """What ``trace`` recorded.
 
     Attributes:
         image: the input.
@@ -150,22 +150,22 @@ class Recording:
     results: tuple[Traced | None, ...]
 
 
-def record(module: nn.Module, input_shape: tuple[int, int, int]) -> Recording:
-    """The calls of one run on an image of shape (1, *input_shape). The module is afterwards as it was before.
+def trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
+    """Trace one run on an image of shape (1, *input_shape). The module is afterwards as it was before.
 
     Raises:
         UnsupportedError: the module asked for the data of a tensor; the message says where.
         RuntimeError, ValueError, TypeError, ...: whatever the module raises where it does not run on the input.
     """
-    recorder = _Recorder(module)
+    tracer = _Tracer(module)
     before = [(part, dict(vars(part))) for part in module.modules()]
     try:
         for part in module.modules():
             for kind in ("_parameters", "_buffers"):
-                vars(part)[kind] = {k: recorder.stand_in(t) for k, t in vars(part)[kind].items()}
+                vars(part)[kind] = {k: tracer.stand_in(t) for k, t in vars(part)[kind].items()}
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
-            return recorder.run(torch.empty(1, *input_shape, device="meta"))
+            return tracer.run(torch.empty(1, *input_shape, device="meta"))
     finally:
         for part, attributes in before:  # also what a forward keeps on its module: it has no data
             vars(part).clear()
@@ -181,8 +181,8 @@ class _Kept(NamedTuple):
     moment: Traced
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
-    """Sees every aten call of the run, whoever makes it."""
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
+    """Records every aten call of the run, whoever makes it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
@@ -206,8 +206,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self._keep(made, constant=stored.detach())
         return made
 
-    def run(self, image: torch.Tensor) -> Recording:
-        """What the module does with the image."""
+    def run(self, image: torch.Tensor) -> Trace:
+        """Run the module on the image."""
         given = Dataless(image)
         start = self._keep(given)
         with self:
@@ -215,7 +215,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if self.data_read:  # and the module caught the error
             raise self.data_read
         results = tuple(self._moment(r) if isinstance(r, torch.Tensor) else None for r in tree_leaves(made))
-        return Recording(image=start, calls=tuple(self.calls), results=results)
+        return Trace(image=start, calls=tuple(self.calls), results=results)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -263,7 +263,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return made
 
     def _without_data(self, func: Any, args: Any, kwargs: Any, given: dict[int, torch.Tensor]) -> Any:
-        """The shapes of the result; an argument that comes back is the one that was given."""
+        """Return the shapes of the result; an argument that comes back is the one that was given."""
         meta = {i: t.meta if isinstance(t, Dataless) else torch.empty_like(t, device="meta") for i, t in given.items()}
         inputs, named = _each(lambda t: meta[id(t)], (args, kwargs))
         if kwargs.get("device"):
@@ -288,7 +288,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return _each(lambda t: back[id(t)] if id(t) in back else Dataless(t), made)
 
     def _keep(self, tensor: torch.Tensor, constant: torch.Tensor | None = None, fault: str = "") -> Traced:
-        """The present moment of a tensor, from now on."""
+        """Begin a moment of a tensor."""
         moment = Traced(shape=tuple(tensor.shape), constant=constant, fault=fault)
         storage = tensor.untyped_storage()
         memory = tensor.meta.untyped_storage()._cdata if isinstance(tensor, Dataless) else storage._cdata
@@ -296,7 +296,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return moment
 
     def _moment(self, tensor: torch.Tensor) -> Traced:
-        """What a tensor is now. One that no call made is held by the module."""
+        """Return what a tensor is now. One that no call made is held by the module."""
         kept = self.tensors.get(id(tensor))
         if kept is None:
             return self._keep(tensor, constant=tensor.detach())
@@ -305,14 +305,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return kept.moment
 
     def _outdate(self, written: torch.Tensor) -> None:
-        """No tensor that shares memory with a written one may be read on: its values are others now."""
+        """Mark all tensors that share memory with a written one: their values are others now, so none may be read."""
         memory = self.tensors[id(written)].memory
         for kept in list(self.tensors.values()):
             if kept.memory == memory and kept.moment.constant is None:
                 self._keep(kept.tensor, fault="reads a tensor that shares memory with one changed in place")
 
     def _module(self) -> tuple[str, str]:
-        """Path of the innermost module of the network that runs, and its class if that is torch's."""
+        """Return the path of the innermost module of the network that runs, and its class if that is torch's."""
         running = [f.f_locals["self"] for f in _frames(sys._getframe()) if f.f_code is nn.Module._call_impl.__code__]
         path, layer = "", ""
         for module in reversed(running):
@@ -325,7 +325,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
 
 
 def _name(func: Any) -> str:
-    """``add_`` of ``aten::add_.Tensor``."""
+    """Return ``add_`` of ``aten::add_.Tensor``."""
     return str(func._schema.name).removeprefix("aten::")
 
 
@@ -338,15 +338,15 @@ def _familiar(name: str, args: tuple[Any, ...]) -> str:
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    """From the innermost outwards, as far as the module's run; none of this file."""
-    while frame is not None and frame.f_code is not _Recorder.run.__code__:
+    """Yield frames from the innermost outwards, as far as the module's run; none of this file."""
+    while frame is not None and frame.f_code is not _Tracer.run.__code__:
         if frame.f_code.co_filename != __file__:
             yield frame
         frame = frame.f_back
 
 
 def _line(frame: FrameType | None) -> str:
-    """The innermost line that is not torch's; if there is none, the line of the innermost module's forward."""
+    """Return the innermost line that is not torch's; if there is none, the line of the innermost module's forward."""
     inner, forward = "", ""
     for each in _frames(frame):
         file = each.f_code.co_filename
@@ -363,7 +363,7 @@ def _at(line: str) -> str:
 
 
 def _each(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
-    """The same structure with every tensor changed."""
+    """Return the same structure with every tensor changed."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -372,7 +372,7 @@ def _each(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
 
 
 def _leaves(value: Any, kind: type) -> Iterator[Any]:
-    """Everything of a kind in a structure."""
+    """Yield everything of a kind in a structure."""
     if isinstance(value, kind):
         yield value
     elif isinstance(value, dict | list | tuple):

@@ -1,0 +1,196 @@
+"""``edgecnn.benchmark``: models by formats, precisions and devices; a line per cell, failing ones too."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.files import write_atomic, write_json
+from edgecnn.loading import is_file, load, name_of
+from edgecnn.network import Network
+from edgecnn.pipeline import PRECISIONS, export
+from edgecnn.preprocess import Preprocess
+from edgecnn.progress import Progress, say, use
+from edgecnn.quantizing import quantize
+from edgecnn.report.record import ReportEntry
+from edgecnn_converters.registry import converters, targets_of_all
+from edgecnn_targets.devices import device
+
+QUANTIZE = {precision: name for name, precision in PRECISIONS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One line of the table; figures are ``None`` where the cell failed.
+
+    Attributes:
+        status: ``ok``, or ``failed``.
+        size_mb: of the artifact, 10**6 bytes.
+        top1, fp32_top1, agreement: percent.
+        median_ms: of one inference.
+        images_per_s: one at a time.
+        instructions: of one inference, counted on an emulated device.
+        cycles: of one inference, of a microcontroller or an NPU.
+        error: what failed.
+    """
+
+    model: str
+    target: str
+    precision: str
+    device: str
+    status: str = "ok"
+    size_mb: float | None = None
+    top1: float | None = None
+    fp32_top1: float | None = None
+    agreement: float | None = None
+    median_ms: float | None = None
+    images_per_s: float | None = None
+    instructions: int | None = None
+    cycles: int | None = None
+    error: str = ""
+
+
+def benchmark(
+    models: Sequence[str],
+    *,
+    data: Any,
+    targets: Sequence[str] = (),
+    precisions: Sequence[str] = ("fp32", "int8"),
+    devices: Sequence[str] = ("host",),
+    weights: Mapping[str, str] | str | None = None,
+    calibration: Any = None,
+    output: str | Path = "out",
+    preprocess: Preprocess | str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **checking: Any,
+) -> list[Cell]:
+    """Measure every model in every format and precision on every device; writes ``benchmark.json`` and ``.csv``.
+
+    Args:
+        models: as for ``edgecnn.load``.
+        data: as for ``edgecnn.validate``.
+        targets: formats; none is all of ``export(target="all")``, each on the devices that take it.
+        precisions: of ``fp32``, ``fp16``, ``w8``, ``int8`` and ``int16x8``.
+        devices: names from ``edgecnn devices``.
+        weights: model to weights, where the key ``""`` is for every other model; or one for all.
+        calibration: as for ``edgecnn.quantize``; a model is calibrated once.
+        output: the folder.
+        preprocess: as for ``edgecnn.load``.
+        seed: of every random choice.
+        progress: shows progress; ``Progress()`` is silent.
+        checking: as for ``edgecnn.validate``: ``limit``, ``limits``, ``threads``, ``allow_float``, ``exact_kernels``,
+            ``label_offset``, ``skip_bad_images``.
+
+    Returns:
+        A cell per model, format, precision and device. What goes wrong in a cell is in its line.
+
+    Raises:
+        InputError: an unknown target or precision, or the output cannot be written.
+
+    Example:
+        >>> edgecnn.benchmark(["mobilenet_v2_0.35_96"], data="demo", calibration="demo", targets=["tflite", "onnx"])
+    """
+    for kind, given, allowed in (("target", targets, converters()), ("precision", precisions, QUANTIZE)):
+        for name in given:
+            if name not in allowed:
+                raise InputError(unknown(kind, name, allowed))
+    of_model = {"": weights} if isinstance(weights, str) else dict(weights or {})
+    strange = sorted(set(of_model) - {"", *models})
+    if strange:
+        raise InputError(unknown("model in --weights", strange[0], models))
+    folder = Path(output)
+    places = [
+        (target, precision, name)
+        for target in targets or targets_of_all()
+        for precision in precisions
+        for name in devices
+        if targets or target in device(name).targets
+    ]
+    checking = {**checking, "data": data, "seed": seed}
+    cells = []
+    with use(progress):
+        for model in models:
+            make = partial(_network, model, of_model.get(model, of_model.get("")), precisions, calibration, preprocess)
+            try:
+                with use(Progress()):
+                    network = make(seed)
+            except EdgecnnError as error:
+                cells += [_failed(model, *place, error) for place in places]
+                say(f"{model}: failed: {error}")
+                continue
+            for target, precision, name in places:
+                used = calibration if precision == "int16x8" else None
+                try:
+                    with use(Progress()):
+                        report = export(
+                            network,
+                            target=target,
+                            quantize=QUANTIZE[precision],
+                            output=folder / name_of(model) / precision,
+                            calibration=used,
+                            devices=(name,),
+                            **checking,
+                        )
+                    cells.append(_measured(model, precision, name, report.entries[0]))
+                except EdgecnnError as error:
+                    cells.append(_failed(model, target, precision, name, error))
+                say(f"{model} {target} {precision} {name}: {cells[-1].status} {cells[-1].error}")
+    write_json(folder / "benchmark.json", [asdict(cell) for cell in cells])
+    write_atomic(folder / "benchmark.csv", to_csv(cells).encode())
+    return cells
+
+
+def _network(
+    model: str,
+    weights: str | None,
+    precisions: Sequence[str],
+    calibration: Any,
+    preprocess: Preprocess | str | None,
+    seed: int,
+) -> Network:
+    """What every cell of a model is emitted from: captured and calibrated once."""
+    if is_file(model):
+        return load(model, preprocess=preprocess)
+    network = load(model, weights=weights, preprocess=preprocess, seed=seed)
+    return quantize(network, calibration, seed=seed) if "int8" in precisions else network
+
+
+def _failed(model: str, target: str, precision: str, device: str, error: EdgecnnError) -> Cell:
+    return Cell(model=model, target=target, precision=precision, device=device, status="failed", error=str(error))
+
+
+def _measured(model: str, precision: str, device: str, entry: ReportEntry) -> Cell:
+    median = entry.latency.median_ms
+    failed = "; ".join(str(check) for check in entry.checks if not check.passed)
+    return Cell(
+        model=model,
+        target=entry.target,
+        precision=precision,
+        device=device,
+        status="failed" if failed else "ok",
+        size_mb=entry.size_bytes / 1e6,
+        top1=entry.accuracy.top1,
+        fp32_top1=entry.accuracy.fp32_top1,
+        agreement=entry.accuracy.agreement,
+        median_ms=median,
+        images_per_s=None if median is None else 1000 / median,
+        instructions=entry.latency.instructions,
+        cycles=entry.resources.cycles,
+        error=failed,
+    )
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """A header and one line per cell; an absent figure is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Cell.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(cell) for cell in cells)
+    return text.getvalue()

@@ -1,0 +1,131 @@
+"""A graph in the making, from a trace of aten calls. The handlers in ``aten.py`` add to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph.ir import Attr, Node, Tensor
+from edgecnn.graph.ops import make_node, output_shape
+from edgecnn.graph.trace import Call, Trace, Traced
+
+
+@dataclass(frozen=True)
+class Value:
+    """What an aten call made.
+
+    Attributes:
+        name: the graph tensor that holds it.
+        chw: for a flattened image, the (channels, height, width) it was flattened from: torch flattens channels
+            first, the graph channels last, and only a linear layer can absorb the difference.
+    """
+
+    name: str
+    chw: tuple[int, int, int] | None = None
+
+
+class Builder:
+    """Gathers nodes and tensors, and which traced tensor became which of them."""
+
+    def __init__(self, traced: Trace) -> None:
+        batch, channels, height, width = traced.image.shape
+        self.nodes: list[Node] = []
+        self.tensors = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
+        self.values: dict[Traced, Value] = {traced.image: Value("input")}
+        self.computed: set[Traced] = set()  # without the image
+        self.readers = Counter(i for reader in traced.calls for i in reader.inputs)
+        self.readers.update(r for r in traced.results if r is not None)
+        self.current: Call  # the call being handled; who walks the trace sets it
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Return the NHWC (or NC) shape."""
+        return self.tensors[value.name].shape
+
+    def value(self, argument: Any) -> Value:
+        """Return the graph value of an argument that must be an activation."""
+        if not isinstance(argument, Traced):
+            raise UnsupportedError(f"argument {argument!r} where an activation is needed")
+        if argument.constant is not None:
+            raise UnsupportedError("a constant where an activation is needed")
+        if argument in self.computed:
+            raise UnsupportedError("a weight that is computed while the network runs")
+        if argument.fault:
+            raise UnsupportedError(f"the module {argument.fault}")
+        if argument not in self.values:
+            raise UnsupportedError("the second output of an op; the first is supported")
+        return self.values[argument]
+
+    def operand(self, argument: Any, rank: int) -> Value:
+        """Do as ``value``; a number or a parameter becomes a constant that broadcasts over ``rank`` dimensions."""
+        if isinstance(argument, int | float):
+            return self.constant(np.full((1,), argument, np.float32), "constant")
+        if isinstance(argument, Traced) and argument.constant is not None:
+            array = _array(argument.constant)
+            array = array.reshape((1,) * (rank - array.ndim) + array.shape) if array.size > 1 else array.reshape(1)
+            return self.constant(np.moveaxis(array, 1, -1) if array.ndim == 4 else array, "constant")
+        return self.value(argument)
+
+    def array(self, argument: Traced) -> NDArray[np.float32]:
+        """Return a parameter or buffer as torch has it.
+
+        Raises:
+            UnsupportedError: the argument is computed while the network runs.
+        """
+        if argument.constant is None:
+            raise UnsupportedError("a weight that is computed while the network runs")
+        return _array(argument.constant)
+
+    def constant(self, value: NDArray[np.float32], suffix: str) -> Value:
+        """Add a constant tensor named after the present module."""
+        name = self._unique(f"{self.path}.{suffix}" if self.path else suffix)
+        self.tensors[name] = Tensor(name=name, shape=value.shape, value=np.ascontiguousarray(value, np.float32))
+        return Value(name)
+
+    def add(
+        self, op: str, *inputs: Value, name: str | None = None, chw: tuple[int, int, int] | None = None, **attrs: Attr
+    ) -> Value:
+        """Add a node on the given values; its output shape comes from the op table."""
+        output = self._unique(name or self._name(op))
+        node = make_node(op, tuple(i.name for i in inputs), output, self.path, **attrs)
+        shape = output_shape(node, [self.shape(i) for i in inputs])
+        self.nodes.append(node)
+        self.tensors[output] = Tensor(name=output, shape=shape)
+        return Value(output, chw)
+
+    def weighted(
+        self, op: str, x: Value, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **attrs: Any
+    ) -> Value:
+        """Add a conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
+        name = self._unique(self._name(op))
+        zeros = np.zeros(weight.shape[0], np.float32)
+        for suffix, array in (("weight", weight), ("bias", zeros if bias is None else bias)):
+            self.tensors[f"{name}.{suffix}"] = Tensor(
+                name=f"{name}.{suffix}", shape=array.shape, value=np.ascontiguousarray(array, np.float32)
+            )
+        return self.add(op, x, Value(f"{name}.weight"), Value(f"{name}.bias"), name=name, **attrs)
+
+    @property
+    def path(self) -> str:
+        """Return the module path of the present call."""
+        return self.current.path
+
+    def _name(self, op: str) -> str:
+        path = self.current.path
+        return path if self.current.layer else ".".join(filter(None, (path, op)))
+
+    def _unique(self, name: str) -> str:
+        taken, candidate, k = self.tensors, name, 0
+        while candidate in taken:
+            k += 1
+            candidate = f"{name}_{k}"
+        return candidate
+
+
+def _array(constant: torch.Tensor) -> NDArray[np.float32]:
+    return constant.to("cpu", torch.float32).numpy()

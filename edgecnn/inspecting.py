@@ -1,0 +1,94 @@
+"""``edgecnn.inspect``: a network or an artifact, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from edgecnn.errors import MissingDependencyError
+from edgecnn.graph.summary import Layer, layers
+from edgecnn.loading import is_factory, is_file, load
+from edgecnn.network import Artifact, Network
+from edgecnn.preprocess import Preprocess
+from edgecnn_converters.registry import converter, converters
+from edgecnn_targets.devices import device as device_named
+from edgecnn_targets.interface import LayerCost
+from edgecnn_targets.registry import layers as costs
+from edgecnn_targets.registry import missing, runtime_of
+
+
+class Layers(tuple[Layer | LayerCost, ...]):
+    """The ops of a network or an artifact, in order; a table where it is shown."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per op; a field that no op has is left out."""
+        rows = [{field.name: getattr(layer, field.name) for field in fields(layer)} for layer in self]
+        return [{k: v for k, v in row.items() if any(r[k] not in (None, "", 0) for r in rows)} for row in rows]
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        lines = [tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)] if rows else []
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        rows = self.rows()
+        head = "".join(f"<th>{escape(key)}</th>" for key in (rows[0] if rows else ()))
+        body = "".join("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in r.values()) + "</tr>" for r in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def inspect(
+    thing: Network | Artifact | str | Path,
+    *,
+    weights: str | Path | None = None,
+    convention: str | None = None,
+    preprocess: Preprocess | str | None = None,
+    device: str | None = None,
+) -> Layers:
+    """List the ops of a network or an artifact with shapes, quantization, MACs and bytes.
+
+    Args:
+        thing: a network or an artifact in memory, the main file of an artifact, or what ``edgecnn.load`` takes.
+        weights, convention, preprocess: as for ``edgecnn.load``; without weights, a registered model gets random ones.
+        device: what each op of an artifact costs there, in place of its shapes.
+
+    Raises:
+        InputError: there is no such model or file, or it is corrupt.
+        UnsupportedError: the device does not say what each op costs.
+        MissingDependencyError: the device lacks a tool; the message installs it.
+
+    Example:
+        >>> edgecnn.inspect("out/mobilenet_v2.tflite")
+    """
+    if isinstance(thing, Artifact) and thing.path is not None:
+        thing = thing.path
+    if device is not None and not isinstance(thing, Network | Artifact):
+        return _costs(Path(thing), device)
+    if isinstance(thing, Artifact):
+        return Layers(converter(thing.target).layers(*thing.files.values()))
+    if isinstance(thing, Network):
+        return Layers(layers(thing.graph))
+    path = Path(thing)
+    target = next((name for name, row in converters().items() if row.suffixes[0] == path.suffix), None)
+    if target is not None:
+        reader = converter(target)
+        return Layers(reader.layers(*reader.read(path)))
+    named = not is_file(str(thing)) and not is_factory(str(thing))
+    network = load(
+        thing,
+        weights="random" if weights is None and named else weights,
+        convention=convention,
+        preprocess=preprocess,
+    )
+    return Layers(layers(network.graph))
+
+
+def _costs(path: Path, name: str) -> Layers:
+    place, target = device_named(name), runtime_of(path).target
+    command = missing(place, target) if target in place.targets else None
+    if command is not None:
+        raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
+    return Layers(costs(place, path))

@@ -1,0 +1,244 @@
+"""``edgecnn.load``: a name, a file, ``package.module:factory`` or a module of the caller becomes a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecnn.errors import InputError
+from edgecnn.graph.importers import importer_of
+from edgecnn.graph.ir import Metadata
+from edgecnn.network import Network, QuantizedNetwork
+from edgecnn.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HOW_FED = (
+    "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed; in Python "
+    "input_shape=(3, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
+)
+
+
+def load(
+    model: str | Path | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    input_shape: Sequence[int] | None = None,
+    preprocess: Preprocess | str | None = None,
+    labels: Sequence[str] | None = None,
+    label_offset: int | None = None,
+    padding: str | None = None,
+    convention: str | None = None,
+    classes: int | None = None,
+    name: str | None = None,
+    seed: int = 0,
+) -> Network:
+    """Load a network: capture a model with its weights, or read a ``.edgecnn`` file.
+
+    Args:
+        model: a name from ``edgecnn models``, the path of a ``.edgecnn`` file, ``package.module:factory``, or a
+            ``torch.nn.Module`` on the CPU and in evaluation mode.
+        weights: of a registered model or a factory: a file, ``demo`` or ``random``. ``None`` takes the demo weights of
+            a model that has some, and a factory's own.
+        input_shape: (3, height, width) of a module or a factory.
+        preprocess: how an image becomes the input, in place of what weights or file say; or ``KEY=VALUE,…`` that
+            changes some of it.
+        labels: class names, one per class.
+        label_offset: class ``k`` is logit ``k + label_offset``.
+        padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
+        convention: whose key names the weights have; ``None`` is what the names say.
+        classes: of random weights; ``None`` is as many as the model has.
+        name: of the artifacts; by default the model's, the factory's, the module's or the file's.
+        seed: of random weights.
+
+    Returns:
+        A float network; a ``QuantizedNetwork`` where the file holds integers.
+
+    Raises:
+        InputError: there is no such model or file, weights do not fit, or the module is not ready: in training mode,
+            on another device, with NaN in its parameters, or with an op that is not supported.
+
+    Example:
+        >>> edgecnn.load("mobilenet_v2", weights="mobilenet_v2.safetensors")
+        >>> edgecnn.load(module, input_shape=(3, 96, 96), preprocess=edgecnn.Preprocess(mean=127.5, std=127.5))
+    """
+    if not isinstance(model, str | Path):
+        given: Mapping[str, object] = {"weights": weights, "padding": padding, "convention": convention}
+        _refuse(given, "a module, which has weights and a form of its own")
+        module = _ready(model)
+        found, size, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
+        name = name or re.sub(r"\W", "_", type(module).__name__).lower()
+    elif is_file(str(model)):
+        given = {"weights": weights, "padding": padding, "convention": convention, "input-shape": input_shape}
+        _refuse(given, f"{model}: it holds its weights already")
+        return _read(Path(model), name, preprocess, labels, label_offset)
+    elif is_factory(str(model)):
+        found, size, metadata = _factory(str(model), weights, input_shape, preprocess)
+    else:
+        _refuse({"input_shape": input_shape}, f"{model}: its name says its resolution")
+        found, size, metadata = _registered(str(model), weights, padding, convention, classes, seed)
+    name = name or name_of(str(model))
+    metadata = overridden(replace(metadata, model=name), preprocess, label_offset, labels)
+    from edgecnn.graph.capture import capture
+
+    return Network(graph=capture(found, (3, *size), metadata), name=name)
+
+
+def is_file(model: str) -> bool:
+    """Whether the model is a file that an importer reads, by its suffix."""
+    return importer_of(Path(model)) is not None
+
+
+def is_factory(model: str) -> bool:
+    """Whether the model is the user's own ``package.module:factory``."""
+    return ":" in model and not is_file(model)
+
+
+def name_of(model: str) -> str:
+    """Return the name of the artifacts: the model's, the factory's, or the file's."""
+    return Path(model).stem if is_file(model) else model.rpartition(":")[2]
+
+
+def overridden(
+    metadata: Metadata,
+    preprocess: Preprocess | str | None = None,
+    label_offset: int | None = None,
+    labels: Sequence[str] | None = None,
+) -> Metadata:
+    """Return the metadata with what the user gave in place of what the weights or the file say."""
+    if isinstance(preprocess, str):
+        preprocess = (metadata.preprocess or Preprocess()).override(preprocess)
+    if preprocess is not None:
+        if preprocess.resize is None and preprocess.crop is None and metadata.preprocess and not preprocess.as_given:
+            preprocess = replace(preprocess, resize=metadata.preprocess.resize, crop=metadata.preprocess.crop)
+        metadata = replace(metadata, preprocess=preprocess)
+    if label_offset is not None:
+        metadata = replace(metadata, label_offset=label_offset)
+    return metadata if labels is None else replace(metadata, labels=tuple(labels))
+
+
+def require_preprocess(metadata: Metadata) -> Preprocess:
+    """Return how images are fed.
+
+    Raises:
+        InputError: nothing says it.
+    """
+    if metadata.preprocess is None:
+        raise InputError(
+            f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
+        )
+    return metadata.preprocess
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    strange = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is not None]
+    if strange:
+        raise InputError(f"{' and '.join(strange)} cannot change {why}")
+
+
+def _ready(module: object) -> nn.Module:
+    """The module, if it can be captured as it stands."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            f"the model is a {type(module).__name__}; give a name, a .edgecnn file, package.module:factory or an "
+            "nn.Module"
+        )
+    if module.training:
+        raise InputError(f"{type(module).__name__} is in training mode; call its eval() first")
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.device.type != "cpu":
+            raise InputError(f"{type(module).__name__}: {name!r} is on {value.device}; move it with cpu() first")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InputError(f"{type(module).__name__}: parameter {name!r} holds NaN or infinity")
+    return module
+
+
+def _read(
+    path: Path,
+    name: str | None,
+    preprocess: Preprocess | str | None,
+    labels: Sequence[str] | None,
+    label_offset: int | None,
+) -> Network:
+    importer = importer_of(path)
+    assert importer is not None
+    graph = importer.read(path)
+    graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
+    kind = Network if graph.precision == "fp32" else QuantizedNetwork
+    return kind(graph=graph, name=name or path.stem, path=path)
+
+
+def _registered(
+    model: str,
+    weights: str | Path | None,
+    padding: str | None,
+    convention: str | None,
+    classes: int | None,
+    seed: int,
+) -> tuple[nn.Module, tuple[int, int], Metadata]:
+    from edgecnn.models import checkpoint, resolve
+
+    spec = resolve(model, classes)
+    if padding is not None:
+        spec = replace(spec, padding=padding)
+    if weights in (None, "demo"):
+        module, found = checkpoint.demo_weights(spec)
+    elif weights == "random":
+        module, found = checkpoint.random_weights(spec, seed)
+    else:
+        assert weights is not None
+        module, found = checkpoint.load_weights(spec, Path(weights), padding=padding, convention=convention)
+    metadata = Metadata(
+        preprocess=found.preprocess,
+        labels=found.labels,
+        label_offset=found.label_offset,
+        weights_sha256=found.digest,
+    )
+    return module, (found.spec.resolution, found.spec.resolution), metadata
+
+
+def _factory(
+    model: str,
+    weights: str | Path | None,
+    input_shape: Sequence[int] | None,
+    preprocess: Preprocess | str | None,
+) -> tuple[nn.Module, tuple[int, int], Metadata]:
+    from edgecnn.models.checkpoint import load_factory
+
+    if weights in ("demo", "random"):
+        raise InputError(f"--weights {weights} is for registered models; {model} brings its own, or a FILE")
+    module, digest = load_factory(model, Path(weights) if weights else None)
+    return module, *_fed(model, digest, input_shape, preprocess)
+
+
+def _fed(
+    model: str, digest: str | None, input_shape: Sequence[int] | None, preprocess: Preprocess | str | None
+) -> tuple[tuple[int, int], Metadata]:
+    """Height and width of a user's own network, and how it is fed."""
+    if isinstance(preprocess, str):
+        said = {item.partition("=")[0] for item in preprocess.split(",")}
+        preprocess = Preprocess().override(preprocess) if {"mean", "std"} <= said else None
+    if preprocess is None:
+        raise InputError(f"{model} does not say how images become its input; {HOW_FED}")
+    if input_shape is not None and (len(input_shape) != 3 or input_shape[0] != 3 or min(input_shape) < 1):
+        raise InputError(f"input_shape is {tuple(input_shape)}; give (3, height, width)")
+    size = input_size(preprocess) or (None if input_shape is None else (input_shape[1], input_shape[2]))
+    if size is None:
+        raise InputError(f"the preprocessing of {model} does not fix the input size; {HOW_FED}")
+    if input_shape is not None and size != tuple(input_shape[1:]):
+        raise InputError(
+            f"input_shape is {tuple(input_shape)}, but the preprocessing leaves {size[0]}x{size[1]} pixels"
+        )
+    return size, Metadata(preprocess=Preprocess(resize=size), weights_sha256=digest)
+
+
+def input_size(preprocess: Preprocess) -> tuple[int, int] | None:
+    """Return height and width that the preprocessing leaves, or ``None`` where it depends on the image."""
+    size = preprocess.crop or preprocess.resize
+    return (size[0], size[1]) if size is not None and len(size) == 2 else None

@@ -1,0 +1,206 @@
+"""What the street hands on: a network, the same network quantized, and an artifact of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from importlib import metadata as packages
+from pathlib import Path
+
+import numpy as np
+
+from edgecnn.artifact import ConvertedModel, manifest_path, read_manifest, write_artifact
+from edgecnn.errors import InputError
+from edgecnn.files import write_json
+from edgecnn.graph.ir import Graph
+from edgecnn.graph.serialize import save
+from edgecnn.preprocess import Preprocess
+from edgecnn.report.record import Finding, ReportEntry
+
+KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
+LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """A network with weights and preprocessing: what ``edgecnn.load`` returns and ``edgecnn.quantize`` takes.
+
+    Attributes:
+        graph: nodes and tensors, activations NHWC; ``graph.metadata`` has preprocessing, labels and label offset.
+        name: of the artifacts that it becomes.
+        path: the ``.edgecnn`` file that it was read from, or ``None``.
+
+    Example:
+        >>> edgecnn.load("mobilenet_v2_0.35_96", weights="demo")
+        Network mobilenet_v2_0.35_96: fp32, input 96x96x3, 10 outputs, 64 ops, 10.8 M MACs, 0.41 M weights
+    """
+
+    graph: Graph
+    name: str
+    path: Path | None = None
+
+    @property
+    def precision(self) -> str:
+        """One of ``fp32``, ``w8``, ``int8`` and ``int16x8``."""
+        return self.graph.precision
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """How an image becomes the input, where it is known."""
+        return self.graph.metadata.preprocess
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names, where they are known."""
+        return self.graph.metadata.labels
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, (height, width, channels)."""
+        return self.graph.tensors[self.graph.inputs[0]].shape[1:]
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers one output has."""
+        return int(np.prod(self.graph.tensors[self.graph.outputs[0]].shape))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return sum(self.graph.macs(node) for node in self.graph)
+
+    def as_float(self) -> Network:
+        """Return the network without quantization: the float values that stand beside the integers."""
+        return Network(graph=self.graph.as_float(), name=self.name, path=self.path)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``NAME.edgecnn``, from which ``edgecnn.load`` reads the network again; return its path.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        path = Path(folder) / f"{self.name}.edgecnn"
+        if not (self.path is not None and path.exists() and path.samefile(self.path)):
+            save(self.graph, path)
+        return path
+
+    def _facts(self) -> list[str]:
+        size = sum(t.value.size for t in self.graph.tensors.values() if t.value is not None)
+        shape = "x".join(map(str, self.input_shape))
+        ops = f"{len(self.graph.nodes)} ops"
+        counts = [f"{self.macs / 1e6:.1f} M MACs", f"{size / 1e6:.2f} M weights"]
+        return [self.precision, f"input {shape}", f"{self.outputs} outputs", ops, *counts]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.name}: {', '.join(self._facts())}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{escape(fact)}</td></tr>" for fact in self._facts())
+        title = f"{type(self).__name__} {escape(self.name)}"
+        return f"<table><thead><tr><th>{title}</th></tr></thead><tbody>{rows}</tbody></table>"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class QuantizedNetwork(Network):
+    """A network with integers: what ``edgecnn.quantize`` returns and ``edgecnn.convert`` takes.
+
+    Attributes:
+        findings: what was found while it was quantized.
+        given: the float network that was quantized, as it was given; ``None`` where it was read from a file.
+        int8_alone: with ``mixed``, the same network with all layers in 8 bits, where some are kept out of them.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    given: Network | None = None
+    int8_alone: Graph | None = None
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe, or an empty string where the file does not say."""
+        return str((self.graph.metadata.quantization or {}).get("recipe", {}).get("name", ""))
+
+    def _facts(self) -> list[str]:
+        facts = super()._facts()
+        facts[0] = f"{facts[0]} by recipe {self.recipe}" if self.recipe else facts[0]
+        return [*facts, *(f"{finding.severity}: {finding}" for finding in self.findings)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Artifact:
+    """One network in one format: what ``edgecnn.convert`` returns and ``edgecnn.validate`` takes.
+
+    Attributes:
+        network: what it was converted from.
+        converted: the files in memory, with the ports.
+        path: the main file, once ``save`` has written it.
+
+    Example:
+        >>> artifact = edgecnn.convert(int8, "tflite").save("out/")
+        >>> artifact.path
+        PosixPath('out/mobilenet_v2.tflite')
+    """
+
+    network: Network
+    converted: ConvertedModel = field(repr=False)
+    path: Path | None = None
+
+    @property
+    def target(self) -> str:
+        """The format."""
+        return self.converted.target
+
+    @property
+    def precision(self) -> str:
+        """One of ``edgecnn.artifact.PRECISIONS``."""
+        return self.converted.precision
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Suffix to content; the main file first."""
+        return self.converted.files
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files, in bytes."""
+        return sum(map(len, self.files.values()))
+
+    def save(self, folder: str | Path) -> Artifact:
+        """Write the files, the manifest and ``NAME.edgecnn``; return the artifact with its path.
+
+        A kill at any moment leaves an artifact whole, or none.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        self.network.save(folder)
+        return self.write(folder)
+
+    def write(self, folder: str | Path) -> Artifact:
+        """As ``save``, without ``NAME.edgecnn``, which is there once for all formats."""
+        name, metadata = self.network.name, self.network.graph.metadata
+        return replace(self, path=write_artifact(Path(folder), name, self.converted, metadata, library_versions()))
+
+    def record(self, entries: Sequence[ReportEntry]) -> None:
+        """Write into the manifest what was found about the artifact."""
+        if self.path is None:
+            raise InputError("the artifact is not written yet; save it first")
+        manifest = read_manifest(self.path, self.target)
+        assert manifest is not None
+        mine = tuple(entry.to_json() for entry in entries if entry.artifact == str(self.path))
+        write_json(manifest_path(self.path, self.target), replace(manifest, figures=mine).to_json())
+
+    def __repr__(self) -> str:
+        where = f" at {self.path}" if self.path is not None else ", not saved"
+        return f"Artifact {self.network.name}: {self.target} {self.precision}, {self.size_bytes / 1e6:.2f} MB{where}"
+
+
+def library_versions() -> Mapping[str, str]:
+    """Return versions of the libraries that make artifacts, those that are installed."""
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = packages.version(library)
+        except packages.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,263 @@
+"""``edgecnn.quantize``: a network and some images in, the same network with integers out, with a record of how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import INTEGER_PRECISIONS
+from edgecnn.data import Images, open_images
+from edgecnn.data.lint import CalibrationLint
+from edgecnn.data.synthetic import SyntheticImages
+from edgecnn.errors import InputError, unknown
+from edgecnn.graph.ir import Graph
+from edgecnn.loading import require_preprocess
+from edgecnn.network import KEPT, Network, QuantizedNetwork
+from edgecnn.progress import Progress, Stopwatch, say, track, use
+from edgecnn.quant.recipe import DEFAULT, Recipe
+from edgecnn.quant.recipe import recipe as named_recipe
+from edgecnn.report.record import Finding
+
+if TYPE_CHECKING:
+    from edgecnn.quant.calibrate import Calibration
+    from edgecnn.quant.resume import Unfinished
+
+QUANTIZED = ("w8", *INTEGER_PRECISIONS)
+RANKING_IMAGES = 16  # calibration images on which the layers are ranked for mixed precision
+BATCH = 4  # images in memory at a time: few enough to stay in the caches between layers
+DATA_FREE = "none"  # of the calibration
+UNSEEN = 2.0  # so many times as far as of synthesised images, which are of no class, may logits of photographs go
+DATA_FREE_LOSS = Finding(  # measured, docs/quantization.md
+    code="data_free",
+    text="calibrated without data, on synthesised images: expect some 1 to 10 dB less SQNR than with real ones "
+    "(MobileNetV1: 1.3 dB, MobileNetV2: 4.2 dB, a small EfficientNet: 9.6 dB); pass --calibration DIR if you can",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How to quantize.
+
+    Attributes:
+        precision: one of ``QUANTIZED``.
+        recipe: the steps.
+        images: calibration images; ``None`` for w8.
+        data_free: whether the images are synthesised.
+        labelled: labelled images on which mixed precision holds ``max_drop``; ``None`` keeps all layers in 8 bits.
+        max_drop: in points.
+        seed: of the images' order.
+    """
+
+    precision: str
+    recipe: Recipe
+    images: Images | None
+    data_free: bool = False
+    labelled: Images | None = None
+    max_drop: float | None = None
+    seed: int = 0
+
+
+def quantize(
+    network: Network,
+    calibration: Any = None,
+    *,
+    recipe: str | Path | Recipe = DEFAULT,
+    precision: str = "int8",
+    calibration_images: int | None = None,
+    reduce_range: bool = False,
+    per_tensor: bool = False,
+    max_drop: float | None = None,
+    data: Any = None,
+    labels: Any = None,
+    checkpoint: str | Path | None = None,
+    skip_bad_images: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> QuantizedNetwork:
+    """Quantize a network once, for every format.
+
+    Args:
+        network: from ``edgecnn.load``.
+        calibration: images that set the ranges, no labels needed: a folder, ``FILE.npz:SPLIT``, ``demo``, an array of
+            levels (N, H, W, C) uint8, an iterable of arrays, a torch ``Dataset`` or ``DataLoader``; ``none``
+            synthesises images, at some loss.
+        recipe: a name from ``edgecnn recipes``, a ``.toml`` file, or a ``Recipe``.
+        precision: ``int8``, ``int16x8`` (16-bit activations) or ``w8`` (weights only, needs no images).
+        calibration_images: at most so many; ``None`` is what the recipe is worth.
+        reduce_range: 7-bit weights, for x86 without VNNI.
+        per_tensor: one scale for all of a layer's weights.
+        max_drop: keep the fewest activations in 16 bits such that top-1 drops by no more, in points, on ``data``.
+        data: labelled images for ``max_drop``.
+        labels: of ``data`` where it is an array.
+        checkpoint: a folder that keeps the results of steps that take minutes until they have all ended, so that the
+            same call goes on after a kill.
+        skip_bad_images: leave unreadable images out, instead of stopping.
+        seed: of every random choice. The same inputs and seed give the same integers.
+        progress: shows progress; ``Progress()`` is silent.
+
+    Raises:
+        InputError: images, recipe and network do not fit together.
+        UnsupportedError: the scale contract of an op cannot be met.
+
+    Example:
+        >>> int8 = edgecnn.quantize(network, calibration="images/", recipe="fast")
+    """
+    with use(progress):
+        if precision not in QUANTIZED:
+            raise InputError(unknown("precision", precision, QUANTIZED))
+        steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
+        images = None
+        if precision in INTEGER_PRECISIONS:
+            if calibration is None:
+                raise InputError(f"{precision} needs calibration images: give some 300 typical images, demo or none")
+            images = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
+        labelled = None
+        if max_drop is not None:
+            if data is None:
+                raise InputError("max_drop holds on labelled images: pass data=")
+            labelled = open_images(data, demo_split="test", labelled=True, labels=labels, skip_bad=skip_bad_images)
+        how = Quantization(
+            precision=precision,
+            recipe=steps,
+            images=images,
+            data_free=isinstance(calibration, str) and calibration == DATA_FREE,
+            labelled=labelled,
+            max_drop=max_drop,
+            seed=seed,
+        )
+        from edgecnn.quant.resume import Unfinished
+
+        unfinished = Unfinished(None if checkpoint is None else Path(checkpoint), say)
+        made = quantized(network, how, Stopwatch(), unfinished)
+        unfinished.finish()
+        return made
+
+
+def recipe_of(name: str | Path | Recipe, *, reduce_range: bool = False, per_tensor: bool = False) -> Recipe:
+    """Return the recipe, with what options change in it.
+
+    Raises:
+        InputError: no such recipe.
+    """
+    found = name if isinstance(name, Recipe) else named_recipe(str(name))
+    found = replace(found, weight_bits=7) if reduce_range else found
+    return replace(found, per_tensor=True) if per_tensor else found
+
+
+def open_calibration(given: Any, recipe: Recipe, count: int | None, seed: int, skip_bad: bool) -> Images:
+    """Return the calibration images that a user names or holds.
+
+    Raises:
+        InputError: see ``edgecnn.data.open_images``.
+    """
+    count = count or recipe.calibration_images
+    if isinstance(given, str) and given == DATA_FREE:
+        return SyntheticImages(count=count, seed=seed)
+    return open_images(given, demo_split="calibration", labelled=False, limit=count, shuffle=seed, skip_bad=skip_bad)
+
+
+def prepared(network: Network, how: Quantization) -> Network:
+    """Return the float network, fed so that pixels are integers already where the recipe asks for it."""
+    from edgecnn.quant import ptq
+
+    return replace(network, graph=ptq.aligned(network.graph.as_float(), how.recipe, how.precision))
+
+
+def quantized(network: Network, how: Quantization, watch: Stopwatch, unfinished: Unfinished | None) -> QuantizedNetwork:
+    """Quantize a network and record how: the one place where images become integers.
+
+    Args:
+        network: float, or quantized before: its float values are taken.
+        how: with images, but for w8.
+        watch: takes the seconds of ``calibrate`` and ``quantize``.
+        unfinished: of the step that takes minutes, what an earlier run has done.
+
+    Raises:
+        InputError: as ``quantize``.
+    """
+    from edgecnn.quant import ptq
+
+    record: dict[str, Any] = {"recipe": how.recipe.to_json()}
+    if how.precision == "w8":
+        with watch.step("quantize"):
+            graph = ptq.quantize_weights(network.graph.as_float(), how.recipe)
+        return _recorded(network, graph, record)
+    assert how.images is not None
+    fed, images = prepared(network, how).graph, how.images
+    preprocess = require_preprocess(fed.metadata)
+    lint = CalibrationLint()
+    with watch.step("calibrate") as notes:
+        keep = RANKING_IMAGES if how.labelled is not None else 0
+        exact, seen = ptq.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
+        if how.data_free:
+            from edgecnn.quant.calibrate import beyond
+
+            seen = beyond(seen, exact.outputs, UNSEEN)
+        used = images.count if isinstance(images, SyntheticImages) else len(images) - len(images.bad)
+        notes.append(f"{used} images")
+    with watch.step("quantize") as notes:
+        graph = ptq.quantize(exact, seen, how.recipe, how.precision, unfinished)
+        notes.append(f"recipe {how.recipe.name}")
+    findings = [DATA_FREE_LOSS] if how.data_free else []
+    if images.bad:
+        findings.insert(0, Finding(code="unreadable_images", text=_left_out(len(images.bad))))
+    outputs = exact.tensors[exact.outputs[0]].shape[-1] - exact.metadata.label_offset
+    said = lint.findings(preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
+    findings += [Finding(code="calibration", text=line) for line in said]
+    for finding in findings:
+        say(f"warning: {finding}")
+    alone = None
+    if how.labelled is not None:
+        alone = graph
+        graph, recipe, note = _mixed(how, exact, graph, seen, unfinished)
+        record["recipe"] = recipe.to_json()
+        findings.append(Finding(code="mixed_precision", text=note, severity="info"))
+    if graph.kept:
+        record[KEPT] = graph.kept_tensors
+    record |= {"calibration": {"images": used, "sha256": images.digest}, "seed": how.seed}
+    return replace(_recorded(network, graph, record), findings=tuple(findings), int8_alone=alone)
+
+
+def _recorded(network: Network, graph: Graph, record: dict[str, Any]) -> QuantizedNetwork:
+    graph = replace(graph, metadata=replace(graph.metadata, quantization=record))
+    return QuantizedNetwork(graph=graph, name=network.name, given=network)
+
+
+def _left_out(count: int) -> str:
+    return f"{count} unreadable calibration images were left out"
+
+
+def _stream(images: Images, graph: Graph, lint: CalibrationLint) -> Iterator[NDArray[np.float32]]:
+    """Network inputs, (N, H, W, C) float32, which the lint looks at as they pass."""
+    preprocess = require_preprocess(graph.metadata)
+    for pixels, _ in track(images.batches(preprocess, BATCH), "calibrate", math.ceil(len(images) / BATCH) or None):
+        if not preprocess.as_given:
+            lint.update(pixels)
+        yield preprocess.normalise(pixels)
+
+
+def _mixed(
+    how: Quantization, exact: Graph, plain: Graph, seen: Calibration, unfinished: Unfinished | None
+) -> tuple[Graph, Recipe, str]:
+    """The graph that keeps the fewest activations in 16 bits such that the drop holds, its recipe, and a note."""
+    from edgecnn.mixed import DropMeter, choose
+    from edgecnn.quant import ptq
+
+    assert how.labelled is not None
+    assert how.max_drop is not None
+    kept, note = choose(
+        plain,
+        lambda keep: ptq.quantize(exact, seen, replace(how.recipe.quick, keep=keep)),
+        seen.images[:RANKING_IMAGES],
+        DropMeter(exact, how.labelled, require_preprocess(exact.metadata)),
+        how.max_drop,
+    )
+    say(f"mixed: {note}")
+    recipe = replace(how.recipe, keep=kept)
+    return ptq.quantize(exact, seen, recipe, unfinished=unfinished) if kept else plain, recipe, note

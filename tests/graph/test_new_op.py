@@ -1,0 +1,90 @@
+"""What an op costs: a row in each table. The tables agree, and ``abs``, added here as CONTRIBUTING.md says, works."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from graphs import Int8Builder, random_images
+from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
+from torch import nn
+from zoo import GOOD
+
+import edgecnn_converters.c.lowering as to_c
+import edgecnn_converters.onnx.lowering as to_onnx
+import edgecnn_converters.openvino.lowering as to_openvino
+import edgecnn_converters.tflite.lowering as to_tflite
+from edgecnn.graph import interpreter
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ops import OPS, OpSpec
+from edgecnn.graph.oracle import fixed_point, kernels, parameters
+from edgecnn_converters.registry import converter, converters
+from edgecnn_converters.tflite.format import VERSIONS
+from edgecnn_targets.runtimes.c.compiler import host_compiler
+
+LOWERINGS = [room.LOWERINGS for room in (to_tflite, to_onnx, to_openvino, to_c)]
+MADE_BY_QUANTIZATION = {"requantize"}  # joins int8 and int16: no float network has it
+
+
+def test_every_table_has_the_rows_of_the_op_table():
+    for table in (interpreter.KERNELS, kernels.KERNELS, *LOWERINGS):
+        assert set(table) == set(OPS)
+
+
+def test_torch_modules_make_every_op():
+    made = {node.op for factory in GOOD.values() for node in capture(factory().eval(), (3, 12, 10), Metadata())}
+    assert made == set(OPS) - MADE_BY_QUANTIZATION
+
+
+@kernels._by_table
+def integer_abs(c, centred):
+    """``AbsEvalQuantized`` of elementwise.cc."""
+    return fixed_point.multiply(np.abs(centred), *parameters.rescaling(c))
+
+
+@pytest.fixture
+def with_abs(monkeypatch):
+    """All that a new op needs."""
+    spec = OpSpec(inputs=("x",), attrs={}, shape=lambda shapes, attrs: shapes[0], homogeneous=True, aten=("abs",))
+    rows = [
+        (OPS, spec),
+        (interpreter.KERNELS, lambda attrs, x: x[0].abs()),
+        (kernels.KERNELS, integer_abs),
+        (to_tflite.LOWERINGS, to_tflite._unary("ABS")),
+        (to_onnx.LOWERINGS, to_onnx._unary("Abs")),
+        (to_openvino.LOWERINGS, to_openvino._unary(to_openvino.ops.abs)),
+        (to_c.LOWERINGS, to_c.Row(write=to_c._table, lead=to_c._in_place)),
+    ]
+    for table, row in rows:
+        monkeypatch.setitem(table, "abs", row)
+    monkeypatch.setitem(VERSIONS, "ABS", {"float": (1, "1.13.0"), "int8": (2, "2.4.0")})
+
+
+class Absolute(nn.Module):
+    def forward(self, x):
+        return x.abs().mean((2, 3))
+
+
+@pytest.mark.usefixtures("with_abs")
+def test_a_new_op_is_captured_and_computed_in_float():
+    graph = capture(Absolute(), (3, 5, 4), Metadata())
+    x = torch.randn(2, 5, 4, 3)
+    assert [node.op for node in graph] == ["abs", "mean"]
+    torch.testing.assert_close(interpreter.TorchGraph(graph)(x), x.abs().mean((1, 2)))
+
+
+@pytest.mark.usefixtures("with_abs")
+@pytest.mark.parametrize("target", list(converters()))
+def test_a_new_op_is_written_and_computed_in_integers(target, tmp_path):
+    if target == "c" and host_compiler() is None:
+        pytest.skip("no C compiler here")
+    builder = Int8Builder((1, 6, 5, 3), 0)
+    conv = builder.weighted("conv2d", builder.input, (4, 3, 3, 3), padding=(1, 1, 1, 1))
+    scale = float(builder.quant(conv).scale[0])
+    graph = unsaturated(builder.graph(builder.op("abs", conv, out=builder.grid(scale / 2, -128))))
+    converted = converter(target).convert(graph, precision="int8", **({"name": "net"} if target == "c" else {}))
+    assert_integers_are_the_graphs(graph, target, converted)
+    exact = {"tflite": "reference", "onnx": "exact"}.get(target)
+    apart = distances(graph, opened(target, converted, tmp_path, exact), random_images(graph, 8))
+    assert apart.max() <= (0 if target in ("tflite", "c") else 1)
