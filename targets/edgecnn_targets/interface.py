@@ -257,7 +257,7 @@ class Device:
         name: of its file without ``.toml``, or its address.
         kind: how it runs artifacts, an entry point of ``edgecnn.device_kinds``.
         description: one line for ``edgecnn devices``.
-        targets: formats it takes.
+        targets: formats it takes; ``*`` in a file is every runtime's.
         onnx_activations: ``uint8`` or ``int8``: how ONNX Runtime there wants an int8 file's activations. x86 multiplies
             unsigned by signed bytes; Arm signed by signed.
         limits: what it has and takes.

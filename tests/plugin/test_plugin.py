@@ -44,9 +44,27 @@ def tflite(tmp_path_factory):
 def test_a_device_of_the_packages_kind_checks_an_artifact(edgecnn, tflite):
     done = edgecnn("validate", tflite, "--device", f"host,{BOARD}", "--max-latency-ms", "1e9", "--json")
     assert done.returncode == 0, done.stderr
-    here, board = json.loads(done.stdout)
+    here, board = json.loads(done.stdout)["entries"]
     assert (here["device"], board["device"]) == ("host", "slow-board")
     assert board["latency"]["median_ms"] > 50 * here["latency"]["median_ms"] > 0
+
+
+@pytest.mark.slow
+def test_an_export_to_the_packages_format_is_checked_by_its_metric(edgecnn, tmp_path):
+    """The artifact is executed by the package's runtime, which is the oracle itself: they are the same integers."""
+    words = ["--weights=demo", "--calibration=demo", "--calibration-images=10", "--data=demo", "--limit=4", "--json"]
+    limits = ["--require", "margin>=0.1", "-o", tmp_path]
+    done = edgecnn("export", "mobilenet_v2_0.35_96", "--target", "oracle", "--device", BOARD, *words, *limits)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads(done.stdout)["entries"]
+    assert (entry["target"], entry["device"], entry["parity"]["max_lsb"]) == ("oracle", "slow-board", 0)
+    (check,) = [check for check in entry["checks"] if check["name"] == "margin"]
+    assert check["value"] > check["limit"] == 0.1
+    path = tmp_path / "mobilenet_v2_0.35_96.oracle"
+    assert "CONV" in edgecnn("inspect", path).stdout.upper()
+    failed = edgecnn("validate", path, "--data", "demo", "--limit", "4", "--require", "margin>=1e6")
+    assert failed.returncode == 1
+    assert "margin" in failed.stderr
 
 
 def test_its_settings_are_validated_as_those_of_a_kind_that_ships(edgecnn, tflite, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from edgecnn_targets.registry import kind_of, kinds, runtimes
 
 TABLES = {"limits": DeviceLimits, "tolerances": Tolerances}
 SUFFIX = ".toml"
+EVERY = "*"
+"""Among a device's targets: those of every installed runtime."""
 
 
 def parse(name: str, record: Mapping[str, Any]) -> Device:
@@ -27,9 +30,11 @@ def parse(name: str, record: Mapping[str, Any]) -> Device:
         settings_of(device, kind_of(device).settings)
     except TypeError as error:
         raise InputError(f"device {name}: {error}; the keys are in edgecnn_targets/interface.py") from None
-    for target in set(device.targets) - set(runtimes()):
-        raise InputError(f"device {name}: {unknown('target', target, runtimes())}")
-    return device
+    listed = [target for target in device.targets if target != EVERY]
+    for target in set(listed) - set(runtimes()):
+        raise InputError(f"device {name}: {unknown('target', target, [*runtimes(), EVERY])}")
+    others = [target for target in runtimes() if target not in listed] if EVERY in device.targets else []
+    return replace(device, targets=(*listed, *others))
 
 
 def read(path: Path) -> Device:
