@@ -72,9 +72,8 @@ def inspect(
     if isinstance(thing, Network):
         return Layers(layers(thing.graph))
     path = Path(thing)
-    target = next((name for name, row in converters().items() if row.suffixes[0] == path.suffix), None)
-    if target is not None:
-        reader = converter(target)
+    reader = next((row for row in converters().values() if row.suffixes[0] == path.suffix), None)
+    if reader is not None:
         return Layers(reader.layers(*reader.read(path)))
     named = not is_file(str(thing)) and not is_factory(str(thing))
     network = load(

@@ -51,7 +51,7 @@ def beside_host(artifact: Path, target: str, inputs: NDArray[np.float32], sessio
     """How far an artifact's outputs elsewhere are from its outputs on this machine, on the same input integers; nothing
     where its runtime is not installed here."""
     host = device("host")
-    if missing(host, target) is not None:
+    if target not in host.targets or missing(host, target) is not None:
         return BesideHost()
     fed, exact = session.input.encode(inputs), runtime(target).exact
     there, here = session.run(fed), open_session(host, artifact, kernels=exact).run(fed)

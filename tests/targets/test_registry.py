@@ -13,7 +13,7 @@ from commands import error_of
 
 from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
-from edgecnn_converters.registry import converters
+from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device, devices, parse, select
 from edgecnn_targets.interface import Device, DeviceLimits, Runtime, settings_of
 from edgecnn_targets.registry import kind_of, layers, missing, open_session, runtime, runtime_of, runtimes
@@ -21,7 +21,7 @@ from edgecnn_targets.registry import kind_of, layers, missing, open_session, run
 
 @pytest.mark.parametrize("row", runtimes().values(), ids=runtimes())
 def test_every_runtime_opens_sessions_and_has_its_own_suffix(row):
-    suffix = converters()[row.target].suffixes[0]
+    suffix = converter(row.target).suffixes[0]
     assert suffix.startswith(".")
     assert [target for target, other in converters().items() if other.suffixes[0] == suffix] == [row.target]
     assert callable(row.open_session)

@@ -1,4 +1,4 @@
-"""A metric: how far the first class is before the second."""
+"""A metric: by how much the first class is ahead of the second."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from numpy.typing import NDArray
 from edgecnn.evaluation.metrics import Metric
 
 
-def measure(
-    outputs: NDArray[np.float32], labels: NDArray[np.integer[Any]] | None, reference: NDArray[np.float32] | None
-) -> NDArray[np.float32] | None:
-    """Return the difference of the two largest outputs of each image, (n,)."""
-    second, first = np.sort(outputs, axis=1)[:, -2:].T
-    margin: NDArray[np.float32] = first - second
+def _margin(outputs: NDArray[np.float32], labels: Any, reference: Any) -> NDArray[np.float32]:
+    two = np.sort(outputs, axis=1)[:, -2:]
+    margin: NDArray[np.float32] = two[:, 1] - two[:, 0]
     return margin
 
 
-METRIC = Metric(name="margin", unit="logits", measure=measure)
+MARGIN = Metric(name="margin", unit="", measure=_margin)
