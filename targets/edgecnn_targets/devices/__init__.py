@@ -55,8 +55,12 @@ def read(path: Path) -> Device:
 
 def devices() -> list[Device]:
     """Return all devices that ship, by name."""
-    names = (file.name for file in resources.files(__package__).iterdir())
-    return [_shipped(name.removesuffix(SUFFIX)) for name in sorted(names) if name.endswith(SUFFIX)]
+    return [_shipped(name) for name in _names()]
+
+
+def _names() -> list[str]:
+    files = (file.name for file in resources.files(__package__).iterdir())
+    return sorted(name.removesuffix(SUFFIX) for name in files if name.endswith(SUFFIX))
 
 
 def _shipped(name: str) -> Device:
@@ -75,10 +79,10 @@ def device(name: str) -> Device:
     scheme, separator, _ = name.partition("://")
     if separator and scheme in addressed:
         return parse(name, {"kind": scheme, **addressed[scheme]})
-    known = [device.name for device in devices()]
-    if name not in known:
-        others = (*(f"{scheme}://…" for scheme in addressed), f"FILE{SUFFIX}")
-        raise InputError(unknown("device", name, [*known, *others]))
+    if name not in _names():
+        raise InputError(
+            unknown("device", name, [*_names(), *(f"{scheme}://…" for scheme in addressed), f"FILE{SUFFIX}"])
+        )
     return _shipped(name)
 
 
