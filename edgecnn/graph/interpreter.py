@@ -33,10 +33,7 @@ class TorchGraph:
             if t.value is None:
                 continue
             real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
-            tensor = torch.from_numpy(real).to(device)
-            if len(t.shape) == 4:  # OHWI is OIHW with channels last: a view, no copy
-                tensor = tensor.permute(0, 3, 1, 2)
-            self.constants[t.name] = tensor
+            self.constants[t.name] = laid_out(real).to(device)
         last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
         self._expired = [
             [n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))

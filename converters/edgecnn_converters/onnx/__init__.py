@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from edgecnn.artifact import ConvertedModel, Port
+from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph
-from edgecnn_converters.layout import float_port, integer_port
+from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.onnx.reader import describe, integers, layers
 from edgecnn_converters.preconditions import beyond_float16, check, refuse
 from edgecnn_converters.registry import IN_8_BITS, Converter
 
-__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 IO = ("float32", "uint8", "int8")
 
 
@@ -50,19 +49,14 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         target="onnx",
         precision=precision,
         files={".onnx": model.SerializeToString(deterministic=True)},
-        input=_port(graph, graph.inputs[0], emitter.io),
-        output=_port(graph, graph.outputs[0], emitter.io),
+        input=port(graph.tensors[graph.inputs[0]], "NCHW", emitter.io),
+        output=port(graph.tensors[graph.outputs[0]], "NCHW", emitter.io),
     )
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """List what of the graph ONNX cannot express, as (node, reason), in order."""
     return beyond_float16(graph, precision)
-
-
-def _port(graph: Graph, name: str, io: str) -> Port:
-    tensor = graph.tensors[name]
-    return float_port(tensor, "NCHW") if io == "float32" else integer_port(tensor, "NCHW", io)
 
 
 CONVERTER = Converter(

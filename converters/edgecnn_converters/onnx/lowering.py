@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Graph, Node, QParams, is_wide
-from edgecnn_converters.layout import (
-    AXES,
-    OHWI_TO_OIHW,
-    UINT8_OFFSET,
-    nchw,
-    needed_activation,
-    order_matters,
-    pads,
-)
+from edgecnn_converters import layout
+from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
@@ -108,10 +101,7 @@ class Emitter:
                 self.node("Cast", [source], self.value(source), to=TYPES[self.real])
             return
         grid, read, real = self._grid(source, self._quant(source)), source, source
-        if self.io not in (
-            "float32",
-            self.activations,
-        ):  # the other integers: a convolution of both kinds would be float
+        if self.io not in ("float32", self.activations):  # a convolution of both kinds of integers would be float
             real = part(source, "fed")
             self.node(TO_REAL, [source, *self._grid(source, self._quant(source), self.io)], real)
         if self.io != self.activations:
@@ -146,7 +136,7 @@ class Emitter:
     def _grid(self, name: str, quant: QParams, dtype: str | None = None) -> list[str]:
         """Scale and zero point, of uint8 or int8; what the file's activations are unless told."""
         dtype = dtype or self.activations
-        zero = int(quant.zero_point[0]) + (UINT8_OFFSET if dtype == "uint8" else 0)
+        zero = int(quant.zero_point[0]) + (layout.UINT8_OFFSET if dtype == "uint8" else 0)
         return [
             self.initializer(part(name, "scale"), quant.scale[0]),
             self.initializer(part(name, f"zero_point_{dtype}"), np.array(zero, dtype)),
@@ -159,11 +149,7 @@ class Emitter:
         self.node(TO_REAL, [part(name, INTEGERS), *grid], name)
 
     def constant(
-        self,
-        name: str,
-        axes: tuple[int, ...] | None = None,
-        shape: tuple[int, ...] | None = None,
-        affine: bool = False,
+        self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None, affine: bool = False
     ) -> str:
         """A constant in the file's precision, permuted or reshaped; ``affine`` ones are stored as activations are."""
         tensor = self.graph.tensors[name]
@@ -179,7 +165,7 @@ class Emitter:
             return self.initializer(name, placed(quant.dequantize(tensor.integers)))
         if name not in (n.output[0] for n in self.nodes):
             if affine:
-                shift = UINT8_OFFSET if self.activations == "uint8" else 0
+                shift = layout.UINT8_OFFSET if self.activations == "uint8" else 0
                 stored = (tensor.integers.astype(np.int16) + shift).astype(self.activations)
                 grid, extra = self._grid(name, quant), {}
             else:
@@ -209,7 +195,7 @@ class Emitter:
 
     def finish(self, node: Node, kind: str, inputs: list[str], **attrs: Any) -> None:
         """The node's op, the activation its integers do not imply, and its way to the grid."""
-        activation = needed_activation(self.graph, node)
+        activation = layout.needed_activation(self.graph, node)
         raw = part(node.output, "raw")
         self.node(kind, inputs, raw, **attrs)
         if activation != "none":
@@ -252,15 +238,17 @@ class Emitter:
         return [self.initializer(part("constant", name), np.array(value, self.real)) for name, value in ends]
 
 
-def _conv2d(e: Emitter, node: Node) -> None:
+def _window(node: Node, kernel: tuple[int, ...]) -> dict[str, Any]:
     a: Mapping[str, Any] = node.attrs
     before, after = pads(a)
-    kernel = list(e.graph.tensors[node.inputs[1]].shape[1:3])
+    return {"kernel_shape": list(kernel), "strides": list(a["stride"]), "pads": before + after}
+
+
+def _conv2d(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
     inputs = [e.value(node.inputs[0]), e.constant(node.inputs[1], OHWI_TO_OIHW), e.constant(node.inputs[2])]
-    e.finish(
-        node, "Conv", inputs, kernel_shape=kernel, strides=list(a["stride"]), pads=before + after,
-        dilations=list(a["dilation"]), group=a["groups"],
-    )  # fmt: skip
+    window = _window(node, e.graph.tensors[node.inputs[1]].shape[1:3])
+    e.finish(node, "Conv", inputs, **window, dilations=list(a["dilation"]), group=a["groups"])
 
 
 def _fully_connected(e: Emitter, node: Node) -> None:
@@ -277,16 +265,8 @@ def _binary(kind: str) -> Row:
 
 def _pool(kind: str) -> Row:
     def row(e: Emitter, node: Node) -> None:
-        a: Mapping[str, Any] = node.attrs
-        before, after = pads(a)
-        e.finish(
-            node,
-            kind,
-            [e.value(node.inputs[0])],
-            kernel_shape=list(a["kernel"]),
-            strides=list(a["stride"]),
-            pads=before + after,
-        )
+        kernel: Any = node.attrs["kernel"]
+        e.finish(node, kind, [e.value(node.inputs[0])], **_window(node, kernel))
 
     return row
 
@@ -302,9 +282,8 @@ def _mean(e: Emitter, node: Node) -> None:
 def _concat(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     rank = len(e.graph.tensors[node.output].shape)
-    e.finish(
-        node, "Concat", [e.operand(i, rank) for i in node.inputs], axis=AXES[a["axis"]] if rank == 4 else a["axis"]
-    )
+    axis = AXES[a["axis"]] if rank == 4 else a["axis"]
+    e.finish(node, "Concat", [e.operand(i, rank) for i in node.inputs], axis=axis)
 
 
 def _pad(e: Emitter, node: Node) -> None:
