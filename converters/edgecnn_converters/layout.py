@@ -29,6 +29,16 @@ def is_depthwise(graph: Graph, node: Node) -> bool:
     return bool(node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1)
 
 
+def kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
+    """Return the height and width of its window."""
+    a: Mapping[str, Any] = node.attrs
+    if node.op == "conv2d":
+        _, height, width, _ = graph.tensors[node.inputs[1]].shape
+        return height, width
+    kernel: tuple[int, int] = a.get("kernel", (1, 1))
+    return kernel
+
+
 def needed_activation(graph: Graph, node: Node) -> str:
     """Return ``none`` where the output's integers already end where its activation does; else the activation."""
     wanted: Any = node.attrs.get("activation", "none")

@@ -34,10 +34,7 @@ class TorchGraph:
                 continue
             real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
             self.constants[t.name] = laid_out(real).to(device)
-        last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-        self._expired = [
-            [n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))
-        ]
+        self._expired = graph.expired()
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:

@@ -11,7 +11,7 @@ Conventions, everywhere:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -233,6 +233,12 @@ class Graph:
     def producer(self, name: str) -> Node | None:
         """Return the node that makes the tensor, or ``None`` for an input or a constant."""
         return next((n for n in self.nodes if n.output == name), None)
+
+    def expired(self, keep: Iterable[str] = ()) -> list[list[str]]:
+        """Return, for each node, the tensors that nothing reads after it; outputs and ``keep`` do not expire."""
+        last = {name: i for i, node in enumerate(self.nodes) for name in node.inputs}
+        kept = {*self.outputs, *keep}
+        return [[name for name, i in last.items() if i == k and name not in kept] for k in range(len(self.nodes))]
 
     def macs(self, node: Node) -> int:
         """Return the multiply-accumulates of one node for one image."""

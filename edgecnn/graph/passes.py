@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -83,9 +84,8 @@ def fuse_padding(graph: Graph) -> Graph:
             return None
         if first.attrs["channels"] != (0, 0):
             return None
-        outer, inner = first.attrs["padding"], second.attrs["padding"]
-        assert isinstance(outer, tuple)
-        assert isinstance(inner, tuple)
+        outer: Any = first.attrs["padding"]
+        inner: Any = second.attrs["padding"]
         total = tuple(a + b for a, b in zip(outer, inner, strict=True))
         merged = replace(_with(second, padding=total), inputs=(first.inputs[0], *second.inputs[1:]))
         return _merge(g, first, second, merged)

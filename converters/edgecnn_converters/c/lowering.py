@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
-from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, called
 from edgecnn_converters.c import bounds
 from edgecnn_converters.c.format import array, braces, record
-from edgecnn_converters.c.nodes import called, kernel_of, start
 from edgecnn_converters.c.planner import window_lead
-from edgecnn_converters.layout import is_depthwise
+from edgecnn_converters.layout import is_depthwise, kernel_of
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "rescale": ("fixed_point",),
@@ -120,7 +119,7 @@ def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) ->
     weight, bias = (e.graph.tensors[name] for name in node.inputs[1:3])
     noted = record({**_about(weight), "stored": axes})
     weights = e.constant("weights", "int8_t", c.values[1].transpose(axes), noted)
-    sums, multiplier = start(c, folded=folded), parameters.weighted(c)
+    sums, multiplier = bounds.start(c, folded=folded), parameters.weighted(c)
     about = _about(bias)
     if folded:
         about["folded"] = [node.inputs[1], c.zero(0)]

@@ -69,10 +69,7 @@ class Emitter:
         )
         opset = helper.make_opsetid("", self._opset())
         return helper.make_model(
-            graph,
-            producer_name="edgecnn",
-            ir_version=helper.find_min_ir_version_for([opset]),
-            opset_imports=[opset],
+            graph, producer_name="edgecnn", ir_version=helper.find_min_ir_version_for([opset]), opset_imports=[opset]
         )
 
     def _opset(self) -> int:

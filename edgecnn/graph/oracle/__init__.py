@@ -51,10 +51,9 @@ def run(
     if strange:
         raise InputError(unknown("activation", min(strange), made))
     needed = {*graph.outputs, *keep}
-    last = {source: i for i, node in enumerate(graph.nodes) for source in node.inputs}
     values: dict[str, NDArray[Any]] = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
     values[name] = x
-    for i, node in enumerate(graph.nodes):
+    for node, expired in zip(graph.nodes, graph.expired(keep), strict=True):
         call = Call(
             attrs=node.attrs,
             inputs=[graph.tensors[source] for source in node.inputs],
@@ -63,7 +62,6 @@ def run(
         )
         wide = call.wide or node.op == "requantize"  # no runtime has fast kernels for these: LiteRT's own run
         values[node.output] = (ARITHMETICS["litert"] if wide else kernels)[node.op](call)
-        for source in node.inputs:
-            if last[source] == i and source not in needed:
-                values.pop(source, None)
+        for source in expired:
+            del values[source]
     return {key: values[key] for key in made if key in needed}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.oracle import fixed_point as fp
 
 LOW, HIGH = -128, 127
@@ -74,6 +74,13 @@ class Call:
         if activation == "relu6":
             high = min(high, self.zero(-1) + int(fp.round_away(np.float32(6) / self.scale(-1))))
         return low, high
+
+
+def called(graph: Graph, node: Node) -> Call:
+    """Return the node as the oracle's functions take it; constants have their integers."""
+    inputs = [graph.tensors[name] for name in node.inputs]
+    integers = [t.integers if t.integers is not None else np.empty(0, np.int8) for t in inputs]
+    return Call(attrs=node.attrs, inputs=inputs, output=graph.tensors[node.output], values=integers)
 
 
 def weighted(c: Call) -> Multiplier:
