@@ -24,8 +24,8 @@ def simplify(graph: Graph) -> Graph:
 
 def _only_consumer(graph: Graph, name: str) -> Node | None:
     """Return the one node that reads a tensor, or ``None`` if there are others or it is an output."""
-    readers = graph.consumers(name)
-    return readers[0] if len(readers) == 1 and name not in graph.outputs else None
+    consumers = graph.consumers(name)
+    return consumers[0] if len(consumers) == 1 and name not in graph.outputs else None
 
 
 def _merge(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:

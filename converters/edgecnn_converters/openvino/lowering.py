@@ -36,7 +36,7 @@ class Emitter:
         self.slope: Any = None
 
     def model(self) -> Any:
-        """The whole network."""
+        """Return the whole network."""
         (source,), (result,) = self.graph.inputs, self.graph.outputs
         fed = ops.parameter(list(nchw(self.graph.tensors[source].shape)), np.float32, name=part(source, "fed"))
         fed.output(0).get_tensor().set_names({source})
@@ -77,7 +77,7 @@ class Emitter:
         return ops.fake_quantize(value, *ends, *ends, facts.LEVELS, name=part(name, facts.QUANTIZED))
 
     def activated(self, node: Node, value: Any) -> Any:
-        """With the activation that the output's integers do not imply."""
+        """Add the activation that the output's integers do not imply."""
         match needed_activation(self.graph, node):
             case "relu":
                 return ops.relu(value, name=part(node.output, "relu"))
@@ -86,13 +86,13 @@ class Emitter:
         return value
 
     def plain(self, array: Any, name: str) -> Any:
-        """A constant as it is."""
+        """Return a constant as it is."""
         return ops.constant(np.array(array, order="C"), name=name)
 
     def constant(
         self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None, affine: bool = False
     ) -> Any:
-        """A constant of the graph in the file's precision, permuted, then reshaped; channels come first.
+        """Return a constant of the graph in the file's precision, permuted, then reshaped; channels come first.
 
         ``affine`` ones have a zero point, as activations do.
         """
@@ -116,7 +116,7 @@ class Emitter:
         return ops.multiply(real, self.plain(scale, part(name, facts.SCALE)), name=name)
 
     def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
-        """The bias of a conv2d or fully_connected.
+        """Return the bias of a conv2d or fully_connected.
 
         Its scale is the input's times the weight's, written as these two: the file then stores the latter once, for the
         writer keeps equal data once.
@@ -133,7 +133,7 @@ class Emitter:
         )
 
     def _led(self, node: Node, integers: NDArray[Any], name: str) -> Any:
-        """A bias in steps of its scale, and a quarter of one more for channels whose sums come to lie next to halves.
+        """Return a bias in steps of its scale, and a quarter of one more for channels with sums next to halves.
 
         OpenVINO adds and scales a bias in float32, which may leave such a sum on the wrong side of the half. See
         ``edgecnn.graph.rounding``; the grid of the output says which side is the right one.
@@ -156,7 +156,7 @@ class Emitter:
         return ops.add(real, self.plain(quarters, part(name, "part")), name=part(name, "led"))
 
     def operand(self, name: str, rank: int) -> Any:
-        """An activation, or a constant that broadcasts over it."""
+        """Return an activation, or a constant that broadcasts over it."""
         if name in self.values:
             return self.values[name]
         shape = self.graph.tensors[name].shape
@@ -165,7 +165,7 @@ class Emitter:
 
 
 def _channels_first(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The shape of per-channel scales that broadcast over a weight (O, ...), (G, O/G, ...) or a bias (1, O, ...)."""
+    """Return the shape of scales that broadcast over a weight (O, ...), (G, O/G, ...) or a bias (1, O, ...)."""
     kept: list[int] = []
     left = count
     for size in shape:
@@ -227,7 +227,7 @@ def _concat(e: Emitter, node: Node) -> Any:
 
 
 def _repeated(e: Emitter, node: Node, times: int) -> Any:
-    """The input with every channel repeated, so that a depthwise convolution with a multiplier is a plain one.
+    """Return the input with every channel repeated, so that a depthwise convolution with a multiplier is a plain one.
 
     On one thread OpenVINO 2026.4 runs the former with oneDNN's jit_gemm_I8, which takes the zero point for padding on
     the right: outputs were off by up to 29 LSB where the input's zero point is not its lowest integer.
