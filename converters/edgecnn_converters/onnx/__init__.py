@@ -38,25 +38,16 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
     from edgecnn_converters.onnx.lowering import Emitter
 
     check(graph, precision, io, IO)
-    refuse("ONNX", unsupported(graph, precision))
+    refuse("ONNX", beyond_float16(graph, precision))
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
     model = emitter.model()
     onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io)})
     onnx.checker.check_model(model, full_check=True)
-    return ConvertedModel(
-        target="onnx",
-        precision=precision,
-        files={".onnx": model.SerializeToString(deterministic=True)},
-        input=port(graph.tensors[graph.inputs[0]], "NCHW", emitter.io),
-        output=port(graph.tensors[graph.outputs[0]], "NCHW", emitter.io),
-    )
-
-
-def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
-    """List what of the graph ONNX cannot express, as (node, reason), in order."""
-    return beyond_float16(graph, precision)
+    data = model.SerializeToString(deterministic=True)
+    source, result = (port(graph.tensors[name], "NCHW", emitter.io) for name in (*graph.inputs, *graph.outputs))
+    return ConvertedModel(target="onnx", precision=precision, files={".onnx": data}, input=source, output=result)
 
 
 CONVERTER = Converter(
@@ -64,7 +55,7 @@ CONVERTER = Converter(
     precisions=IN_8_BITS,
     suffixes=(".onnx",),
     convert=convert,
-    unsupported=unsupported,
+    unsupported=beyond_float16,
     describe=describe,
     integers=integers,
     layers=layers,

@@ -45,13 +45,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
         openvino.serialize(model, str(xml), str(data))
         text = re.sub(rb">\s+<", b"><", xml.read_bytes())  # a third of it is indentation
         files = {".xml": text, ".bin": data.read_bytes()}
-    return ConvertedModel(
-        target="openvino",
-        precision=precision,
-        files=files,
-        input=port(graph.tensors[graph.inputs[0]], "NCHW", "float32"),
-        output=port(graph.tensors[graph.outputs[0]], "NCHW", "float32"),
-    )
+    source, result = (port(graph.tensors[name], "NCHW", "float32") for name in (*graph.inputs, *graph.outputs))
+    return ConvertedModel(target="openvino", precision=precision, files=files, input=source, output=result)
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:

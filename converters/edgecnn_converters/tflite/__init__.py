@@ -46,8 +46,8 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Converted
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
     data = emitter.model.finish({"input": fed}, {"logits": made}, f"edgecnn {graph.metadata.model}".strip())
-    ends = [port(tensor, "NHWC", io, _outer_name(tensor, io) if outer else "") for tensor in (source, result)]
-    return ConvertedModel(target="tflite", precision=precision, files={".tflite": data}, input=ends[0], output=ends[1])
+    into, out = (port(tensor, "NHWC", io, _outer_name(tensor, io) if outer else "") for tensor in (source, result))
+    return ConvertedModel(target="tflite", precision=precision, files={".tflite": data}, input=into, output=out)
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
