@@ -11,17 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.plugins import registry
-from edgecnn_targets.interface import (
-    Activations,
-    Device,
-    Kind,
-    LayerCost,
-    Parameters,
-    Runtime,
-    Say,
-    Session,
-    Usage,
-)
+from edgecnn_targets.interface import Activations, Device, Kind, LayerCost, Parameters, Runtime, Say, Session, Usage
 
 
 @runtime_checkable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import stat
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +19,7 @@ from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import save
 from edgecnn.preprocess import Preprocess
 from edgecnn_converters.registry import converter
-from edgecnn_targets.devices import device, devices
-from edgecnn_targets.interface import settings_of
+from edgecnn_targets.devices import device, devices, parse
 from edgecnn_targets.kinds import cortex_m, tflm
 from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.registry import layers, measure, missing, open_session, runtime
@@ -54,7 +52,7 @@ def classifier(side=8, classes=5):
 @pytest.mark.parametrize("name", CORES)
 def test_every_core_has_a_board_and_limits(name):
     row = device(name)
-    assert settings_of(row, cortex_m.Settings).flags[0] == f"-mcpu={name}"
+    assert row.settings.flags[0] == f"-mcpu={name}"
     assert row.limits.precisions == ("int8",)
     assert row.limits.sram_kib
     assert row.limits.flash_kib
@@ -62,11 +60,12 @@ def test_every_core_has_a_board_and_limits(name):
 
 
 def test_a_setting_that_makes_no_sense_is_refused():
-    row = device("cortex-m4")
-    with pytest.raises(InputError, match="unknown setting 'machin'"):
-        settings_of(replace(row, settings={**row.settings, "machin": "x"}), cortex_m.Settings)
+    settings = vars(device("cortex-m4").settings)
+    record = {"kind": "cortex-m", "description": "", "targets": ["c"]}
+    with pytest.raises(InputError, match="unknown key 'machin'"):
+        parse("d", {**record, "settings": {**settings, "machin": "x"}})
     with pytest.raises(InputError, match="code_kib is 0; it must be above 0"):
-        settings_of(replace(row, settings={**row.settings, "code_kib": 0}), cortex_m.Settings)
+        parse("d", {**record, "settings": {**settings, "code_kib": 0}})
 
 
 def test_what_is_not_set_up_is_status_3_with_the_command(tmp_path, monkeypatch, capfd):

@@ -15,7 +15,6 @@ from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn_targets import cache, process
 from edgecnn_targets.devices import device, devices
-from edgecnn_targets.interface import settings_of
 from edgecnn_targets.kinds import qemu
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import Cache, Settings
@@ -42,9 +41,9 @@ def test_a_device_that_is_not_set_up_says_the_command(row, tflite, capfd):
 
 @pytest.mark.parametrize("row", [r for r in EMULATED if r.name != "armv7"], ids=lambda row: row.name)
 def test_nothing_of_this_machine_is_visible_inside(row):
-    words, environment = install.emulation(row.name, settings_of(row, Settings))
+    words, environment = install.emulation(row.name, row.settings)
     inside = words[words.index("-0") :]
-    assert words[0].endswith(settings_of(row, Settings).isa.emulator)
+    assert words[0].endswith(row.settings.isa.emulator)
     assert list(environment) == ["LD_LIBRARY_PATH"]
     assert words[words.index("-U") :][:2] == ("-U", "LD_LIBRARY_PATH")
     assert inside[-1] == "/edgecnn/runner.py"
@@ -53,7 +52,7 @@ def test_nothing_of_this_machine_is_visible_inside(row):
 
 def test_a_tree_that_is_half_set_up_is_not_ready(folder):
     row = device("cortex-a53")
-    settings = settings_of(row, Settings)
+    settings = row.settings
     trees = [
         install.emulator_tree(),
         install.plugin_tree(),
@@ -144,7 +143,7 @@ def test_a_cache_has_whole_sets():
 
 
 def test_the_estimate_is_what_its_docstring_says():
-    row = settings_of(device("cortex-a53"), Settings)
+    row = device("cortex-a53").settings
     cycles = 9e6 / row.instructions_per_cycle + 1000 * row.l1d.miss_cycles + 10 * row.l2.miss_cycles
     assert row.estimated_ms(9_000_000, {"l1d": 1000, "l2": 10}) == pytest.approx(cycles / (row.clock_mhz * 1e3))
 

@@ -10,31 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
-from edgecnn_targets.interface import Device, DeviceLimits, Tolerances, settings_of
+from edgecnn.records import read_record
+from edgecnn_targets.interface import Device
 from edgecnn_targets.registry import kind_of, kinds, runtimes
 
-TABLES = {"limits": DeviceLimits, "tolerances": Tolerances}
 SUFFIX = ".toml"
 EVERY = "*"
 """Among a device's targets: those of every installed runtime."""
 
 
-def parse(name: str, record: Mapping[str, Any]) -> Device:
-    """Make a device of what its file says.
+def parse(name: str, record: Mapping[str, Any], option: str = "") -> Device:
+    """Make a device of what its file says; ``option`` as in ``Device``.
 
     Raises:
         InputError: a key is unknown or missing, or a value is not allowed.
     """
-    try:
-        device = Device(name=name, **{key: TABLES[key](**v) if key in TABLES else v for key, v in record.items()})
-        settings_of(device, kind_of(device).settings)
-    except TypeError as error:
-        raise InputError(f"device {name}: {error}; the keys are in edgecnn_targets/interface.py") from None
+    for key in {"name", "option"} & set(record):
+        raise InputError(f"device {name}: remove {key!r}: a device is named as its file")
+    device = read_record(Device, {**record, "name": name, "option": option or name}, f"device {name}")
+    settings = read_record(kind_of(device).settings, device.settings, f"device {name}: settings")
     listed = [target for target in device.targets if target != EVERY]
     for target in set(listed) - set(runtimes()):
         raise InputError(f"device {name}: {unknown('target', target, [*runtimes(), EVERY])}")
     others = [target for target in runtimes() if target not in listed] if EVERY in device.targets else []
-    return replace(device, targets=(*listed, *others))
+    return replace(device, targets=(*listed, *others), settings=settings)
 
 
 def read(path: Path) -> Device:
@@ -44,7 +43,7 @@ def read(path: Path) -> Device:
         InputError: the file cannot be read, is not TOML, or ``parse`` refuses it; names the file.
     """
     try:
-        return parse(path.stem, {**tomllib.loads(path.read_text("utf-8")), "option": str(path)})
+        return parse(path.stem, tomllib.loads(path.read_text("utf-8")), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give a device's TOML file") from None
     except ValueError as error:  # of TOML, or of UTF-8

@@ -25,7 +25,7 @@ from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.record import Resources
-from edgecnn_targets.interface import Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage, settings_of
+from edgecnn_targets.interface import Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 
@@ -131,11 +131,7 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
     manifest = read_manifest(artifact, "tflite")
     precision = manifest.precision if manifest else "int8" if original.input.scale is not None else "fp32"
     emission = ConvertedModel(
-        target="tflite",
-        precision=precision,
-        files={".tflite": made.data},
-        input=original.input,
-        output=original.output,
+        target="tflite", precision=precision, files={".tflite": made.data}, input=original.input, output=original.output
     )
     about = manifest.metadata if manifest else Metadata(model=artifact.stem)
     versions = {**(manifest.versions if manifest else {}), "ethos-u-vela": metadata.version("ethos-u-vela")}
@@ -143,7 +139,7 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
 
 
 def _compile(device: Device, artifact: Path, ops: Sequence[Op]) -> Compilation:
-    settings = settings_of(device, Settings)
+    settings: Settings = device.settings
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "--accelerator-config": settings.accelerator,
@@ -215,7 +211,7 @@ def _rows(text: str) -> list[dict[str, str]]:
 
 
 def _findings(device: Device, made: Compilation, ops: Sequence[Op]) -> tuple[str, ...]:
-    settings = settings_of(device, Settings)
+    settings: Settings = device.settings
     said = [
         f"cycles and milliseconds are Vela's estimate for {settings.system_config}, {settings.memory_mode}, "
         f"{made.clock_mhz:g} MHz; accuracy is not measured there: validate the same integers on host"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgecnn.errors import InputError
-from edgecnn_targets.interface import Device, Kind, Session, Usage, settings_of
+from edgecnn_targets.interface import Device, Kind, Session, Usage
 from edgecnn_targets.kinds import host
 
 
@@ -26,7 +26,7 @@ class Settings:
 
 def measure(device: Device, session: Session) -> Usage:
     """Return this machine's latency, multiplied."""
-    usage, times = host.measure(device, session), settings_of(device, Settings).times
+    usage, times = host.measure(device, session), device.settings.times
     median, p90 = usage.latency.median_ms, usage.latency.p90_ms
     assert median is not None
     assert p90 is not None

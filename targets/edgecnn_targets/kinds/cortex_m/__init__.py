@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import DeviceFault, InputError, unknown
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage, settings_of
+from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage
 from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.kinds.cortex_m.toolchain import Settings
 from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
@@ -74,7 +74,7 @@ def open_session(
         raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
     if kernels not in (None, "exact"):
         raise InputError(unknown("kernels", kernels, ("exact",)))
-    network, settings = read_network(artifact), settings_of(device, Settings)
+    network, settings = read_network(artifact), device.settings
     image = toolchain.build(network, settings)
     version = toolchain.call(toolchain.COMPILER, "-dumpversion", timeout_s=START_S).strip()
     flags = " ".join(("-O3", *settings.flags))
@@ -89,7 +89,6 @@ def missing(device: Device, runtime: Runtime) -> str | None:
 
 def setup(device: Device, say: Callable[[str], None]) -> bool:
     """Fetch the compiler and the emulator; return whether anything was done."""
-    settings_of(device, Settings)
     return toolchain.setup(lambda line: say(f"{device.name}: {line}"))
 
 

@@ -17,7 +17,7 @@ from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Say, Session, Usage, settings_of
+from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Say, Session, Usage
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.prefixes import prefixes
 from edgecnn_targets.kinds.qemu.settings import Settings
@@ -34,13 +34,13 @@ library and hashes addresses, and the heap is not the same in both: measured up 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
     """Return the command that installs what the device lacks to run that target, or ``None`` when it is ready."""
-    ready = install.ready(device.name, settings_of(device, Settings))
+    ready = install.ready(device.name, device.settings)
     return runtime.missing() if ready else device.setup_command
 
 
 def setup(device: Device, say: Say) -> bool:
     """Set a device up; see ``install.setup``."""
-    return install.setup(device.name, settings_of(device, Settings), say)
+    return install.setup(device.name, device.settings, say)
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> Session:
@@ -53,7 +53,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
         raise InputError(
             f"device {device.name!r} runs one thread, not --threads {threads}: its counts are of one thread"
         )
-    settings = settings_of(device, Settings)
+    settings: Settings = device.settings
     kernels = kernels or settings.kernels
     request, content = opening(artifact, runtime.target, threads, kernels)
     return RemoteSession(
@@ -74,7 +74,7 @@ def measure(device: Device, session: Session) -> Usage:
         DeviceFault: it broke, or two equal inferences took too different numbers of instructions.
     """
     assert isinstance(session, RemoteSession)
-    settings = settings_of(device, Settings)
+    settings: Settings = device.settings
     known = session.results.get("inferences") if session.results is not None else None
     found = json.loads(known) if known is not None else _inferences(device, session, settings)
     if known is None and session.results is not None:
@@ -126,7 +126,7 @@ def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: 
     Raises:
         DeviceFault: it broke.
     """
-    session = RemoteSession(command(device), artifact, runtime.target, kernels=settings_of(device, Settings).kernels)
+    session = RemoteSession(command(device), artifact, runtime.target, kernels=device.settings.kernels)
     session.close()
     (line,) = _counts(device, [session.opening], session, runs=1, warmup=0, unseen=1, within_s=within_s)
     return int(line["instructions"])
@@ -143,7 +143,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
     """
     if runtime.target != "tflite":
         raise UnsupportedError(f"device {device.name!r} says what each op costs of .tflite files, not of {artifact}")
-    kernels = settings_of(device, Settings).kernels
+    kernels = device.settings.kernels
     session = RemoteSession(command(device), artifact, runtime.target, kernels=kernels)
     session.close()
     request, content = session.opening
@@ -199,7 +199,7 @@ def _counts(
 
 def command(device: Device, *counting: str) -> Command:
     """Return how a runner is started on the device; with arguments of the plugin, one that counts."""
-    settings = settings_of(device, Settings)
+    settings: Settings = device.settings
     plugin = None
     if counting:
         isa = settings.isa
