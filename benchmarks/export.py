@@ -21,8 +21,9 @@ from timing import interleaved, ratio
 from edgecnn.data import open_images
 from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
-from edgecnn_targets.evaluate import Batch, evaluate
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.evaluate import logits
+from edgecnn_targets.metrics import AccuracyMeter
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 
 def cold(words: Sequence[str], repeats: int) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def main() -> None:
         result["peer_export"] = cold(words, options.repeats)
         result["export_ratio"] = round(result["export"]["median_s"] / result["peer_export"]["median_s"], 3)
         artifacts["peer"] = theirs
-        turns = interleaved({name: open_session(path) for name, path in artifacts.items()})
+        turns = interleaved({name: LiteRtSession(path) for name, path in artifacts.items()})
         result["latency_ms"] = {name: round(float(np.median(ms)), 3) for name, ms in turns.items()}
         result["latency_ratio"] = ratio(turns["ours"], turns["peer"])
     else:
@@ -77,9 +78,11 @@ def main() -> None:
     assert preprocess is not None
     for name, path in artifacts.items():
         images = open_images(options.data, demo_split="test", labelled=True)
-        fed = ((preprocess.normalise(pixels), labels) for pixels, labels in images.batches(preprocess, 10))
-        batches = (Batch(x, labels, reference(x)) for x, labels in fed)
-        result[name] = vars(evaluate(open_session(path), batches, label_offset=graph.metadata.label_offset))
+        session, meter = LiteRtSession(path), AccuracyMeter(graph.metadata.label_offset)
+        for pixels, labels in images.batches(preprocess, 10):
+            fed = preprocess.normalise(pixels)
+            meter.update(logits(session, fed), labels, reference(fed))
+        result[name] = vars(meter.result())
     print(json.dumps(result, indent=2))
 
 

@@ -28,7 +28,8 @@ from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
 from edgecnn.preprocess import Preprocess
 from edgecnn_targets.devices import device
-from edgecnn_targets.evaluate import Batch, evaluate
+from edgecnn_targets.evaluate import logits
+from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import open_session, runtime_of
 
 Images = Callable[[], Iterator[NDArray[np.float32]]]
@@ -148,12 +149,11 @@ def main() -> None:
     turns = {} if options.no_latency else interleaved(sessions)
     for key, path in artifacts.items():
         images, own = open_images(options.data, demo_split="test", labelled=True), fed.get(path) or preprocess
-        batches = (
-            Batch(own.normalise(pixels), labels, reference(preprocess.normalise(pixels)))
-            for pixels, labels in images.batches(preprocess, 10)
-        )
         exact = open_session(device("host"), path, kernels=runtime_of(path).exact)
-        accuracy = evaluate(exact, batches, label_offset=graph.metadata.label_offset)
+        meter = AccuracyMeter(graph.metadata.label_offset)
+        for pixels, labels in images.batches(preprocess, 10):
+            meter.update(logits(exact, own.normalise(pixels)), labels, reference(preprocess.normalise(pixels)))
+        accuracy = meter.result()
         files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
         result["rows"][key] = {
             "top1": round(accuracy.top1 or 0, 2),

@@ -15,7 +15,7 @@ from edgecnn.data import demo, open_images
 from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load
 from edgecnn_converters.tflite.reader import read
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "accuracy.toml").read_text("utf-8"))
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -111,7 +111,7 @@ def test_the_oracle_is_litert_bit_for_bit_and_xnnpack_is_near(real):
     graph, artifact = load(Path(f"{stem}.edgecnn")), Path(f"{stem}.tflite")
     assert len(read(artifact.read_bytes()).ops) <= golden["max_ops"]
     images = open_images(str(SHARED / "imagenet_val650"), demo_split="test", labelled=False, limit=IMAGES)
-    exact, fast = open_session(artifact, kernels="reference"), open_session(artifact)
+    exact, fast = LiteRtSession(artifact, kernels="reference"), LiteRtSession(artifact)
     assert fast.findings == ()
     grid = graph.tensors[graph.inputs[0]].quant
     worst = 0

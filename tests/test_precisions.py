@@ -15,7 +15,7 @@ from edgecnn.graph.serialize import load
 from edgecnn.quant.promotion_search import fewest
 from edgecnn.quant.recipe import recipe as named
 from edgecnn_converters.tflite.reader import read
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 DEMO = "mobilenet_v2_0.35_96"
 TARGETS = ["tflite", "onnx", "openvino"]
@@ -119,7 +119,7 @@ def test_what_is_kept_runs_in_16_bits_and_the_rest_in_8(mixed):
     assert {"int8", "int16", "int64"} <= types
     assert not {t for t in types if t.startswith("float")}
     assert [op.name for op in model.ops].count("QUANTIZE") >= 2
-    session = open_session(out / "hurt.tflite")
+    session = LiteRtSession(out / "hurt.tflite")
     assert any("16-bit activations" in finding for finding in session.findings)
     assert {op.requested_kernels for op in session.ops} == {True, False}
     exact = json.loads((out / "report.json").read_text())["entries"][0]["parity"]
@@ -185,12 +185,12 @@ def test_int16x8_from_end_to_end(folder, tmp_path):
     assert entry["parity"]["max_lsb"] == 0
     assert entry["accuracy"]["sqnr_db"] > 40
     assert any("LiteRT's built-in kernels run" in finding["text"] for finding in entry["findings"])
-    session = open_session(tmp_path / "hurt.tflite")
+    session = LiteRtSession(tmp_path / "hurt.tflite")
     assert session.input.dtype == session.output.dtype == "int16"
     assert not any(op.requested_kernels for op in session.ops)
     words_again = ["export", str(tmp_path / "hurt.edgecnn"), "--target", "tflite", "--quantize", "int16x8"]
     assert main([*words_again, "--io", "float32", "-o", str(tmp_path / "float")]) == 0
-    assert open_session(tmp_path / "float" / "hurt.tflite").input.dtype == "float32"
+    assert LiteRtSession(tmp_path / "float" / "hurt.tflite").input.dtype == "float32"
     before = (tmp_path / "hurt.tflite").read_bytes()
     assert main([*words_again, "-o", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "hurt.tflite").read_bytes() == before

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.report.record import Accuracy, Latency
+from edgecnn.report.record import Latency
 from edgecnn_targets.interface import Session
-from edgecnn_targets.metrics import AccuracyMeter
-
-
-class Batch(NamedTuple):
-    """Images and what they are compared with.
-
-    Attributes:
-        inputs: preprocessed, float32, NHWC.
-        labels: data classes, ``(n,)``, or ``None``.
-        reference: fp32's logits, ``(n, classes)``, or ``None``.
-    """
-
-    inputs: NDArray[np.float32]
-    labels: NDArray[np.integer[Any]] | None = None
-    reference: NDArray[np.float32] | None = None
 
 
 def logits(session: Session, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -41,26 +26,6 @@ def logits(session: Session, inputs: NDArray[np.float32]) -> NDArray[np.float32]
     if inputs.shape[1:] != takes:
         raise InputError(f"the artifact takes images of {takes} (NHWC), the preprocessing makes {inputs.shape[1:]}")
     return session.output.decode(session.run(port.encode(inputs))).reshape(len(inputs), -1)
-
-
-def evaluate(session: Session, batches: Iterable[Batch], *, label_offset: int = 0) -> Accuracy:
-    """Return the accuracy over a stream of images, one batch in memory at a time.
-
-    Args:
-        session: the open artifact, of any input and output type.
-        batches: consumed once; all with labels or none, and likewise the reference.
-        label_offset: data class ``k`` is logit ``k + label_offset``.
-
-    Raises:
-        InputError: images, labels or reference do not fit the artifact, or there are no images.
-    """
-    meter = AccuracyMeter(label_offset)
-    for batch in batches:
-        meter.update(logits(session, batch.inputs), batch.labels, batch.reference)
-    accuracy = meter.result()
-    if accuracy.n == 0:
-        raise InputError("there are no images to check on; give a folder with at least one")
-    return accuracy
 
 
 def latency(session: Session, *, runs: int = 100, warmup: int = 10) -> Latency:

@@ -15,7 +15,7 @@ from edgecnn.cli import main
 from edgecnn.data import open_images
 from edgecnn_converters.tflite.reader import read
 from edgecnn_targets.evaluate import logits
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 pytestmark = pytest.mark.slow
 MODEL = "mobilenet_v2_0.35_96"
@@ -92,7 +92,7 @@ def test_tensorflows_converter_makes_the_same_ops_and_the_same_classes(tmp_path)
 
     assert counts(ours) == counts(theirs), json.dumps([counts(ours), counts(theirs)])
     assert ours.stat().st_size <= theirs.stat().st_size * 1.02
-    a, b = open_session(ours), open_session(theirs)
+    a, b = LiteRtSession(ours), LiteRtSession(theirs)
     test = open_images("demo", demo_split="test", labelled=True, limit=IMAGES)
     agreed = 0
     for pixels, _ in test.batches(preprocess, 50):

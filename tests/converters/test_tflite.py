@@ -22,7 +22,7 @@ from edgecnn.quant.recipe import recipe
 from edgecnn_converters.registry import converter
 from edgecnn_converters.tflite import convert, describe
 from edgecnn_converters.tflite.reader import integers, layers, read
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 FORMS = {"int8": lambda g: g, "fp32": float_graph, "fp16": float_graph, "w8": weight_only_graph}
 
@@ -30,7 +30,7 @@ FORMS = {"int8": lambda g: g, "fp32": float_graph, "fp16": float_graph, "w8": we
 def session(data, tmp_path, kernels=None):
     path = tmp_path / "g.tflite"
     path.write_bytes(data)
-    return open_session(path, kernels=kernels)
+    return LiteRtSession(path, kernels=kernels)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from runtimes import limits
 from edgecnn.errors import InputError
 from edgecnn.graph.oracle import run
 from edgecnn_converters.tflite import convert
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 
 def litert(graph, images, folder, kernels="reference"):
@@ -23,7 +23,7 @@ def litert(graph, images, folder, kernels="reference"):
 
 def _raw(path, kernels, images):
     """Outputs of a file of any rank; sessions take networks that end in classes or in an image."""
-    return open_session(path, kernels=kernels).run(images)
+    return LiteRtSession(path, kernels=kernels).run(images)
 
 
 def equal(graph, images, folder):

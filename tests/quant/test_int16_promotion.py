@@ -19,7 +19,7 @@ from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scales import qparams
 from edgecnn_converters.tflite import convert
 from edgecnn_converters.tflite.reader import integers, read
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 
 def requantized(graph: Graph, precision: str = "int8", keep: tuple[str, ...] = ()) -> Graph:
@@ -50,7 +50,7 @@ def images(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
 def equal(graph: Graph, x: np.ndarray, folder, kernels: str = "reference") -> None:
     path = folder / "graph.tflite"
     path.write_bytes(convert(graph, precision=graph.precision).files[".tflite"])
-    want = open_session(path, kernels=kernels).run(x)
+    want = LiteRtSession(path, kernels=kernels).run(x)
     got = run(graph, x)[graph.outputs[0]].reshape(want.shape)
     apart = np.abs(got.astype(int) - want)
     assert apart.max() == 0, f"{np.count_nonzero(apart)} of {apart.size} outputs differ, by at most {apart.max()} LSB"

@@ -234,7 +234,7 @@ def test_joining_a_sigmoid_with_something_else_is_refused():
 
 
 def test_a_dead_layer_is_quantized_and_runs(tmp_path):
-    from edgecnn_targets.runtimes.litert import open_session
+    from edgecnn_targets.runtimes.litert import LiteRtSession
 
     class Dead(torch.nn.Module):
         def __init__(self):
@@ -253,7 +253,7 @@ def test_a_dead_layer_is_quantized_and_runs(tmp_path):
     path.write_bytes(convert(int8, precision="int8").files[".tflite"])
     x = int8.tensors["input"].quant.quantize(images(graph, 3))
     for kernels, worst in (("reference", 0), ("xnnpack", 2)):
-        got = open_session(path, kernels=kernels).run(x).astype(int)
+        got = LiteRtSession(path, kernels=kernels).run(x).astype(int)
         assert np.abs(got - run(int8, x)[int8.outputs[0]]).max() <= worst
 
 

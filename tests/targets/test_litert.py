@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
-from edgecnn_targets.runtimes.litert import RESOLVERS, open_session
+from edgecnn_targets.runtimes.litert import RESOLVERS, LiteRtSession
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["session"]
 NETWORK = ("reshape", "linear")
@@ -28,7 +28,7 @@ def images(n: int, dtype: str) -> NDArray[np.generic]:
 @pytest.mark.parametrize("kernels", RESOLVERS)
 @pytest.mark.parametrize("integer", [True, False], ids=["int8", "fp32"])
 def test_ports_and_ops_are_read_from_the_file(tflite, kernels, integer):
-    session = open_session(tflite(*NETWORK, integer=integer), kernels=kernels)
+    session = LiteRtSession(tflite(*NETWORK, integer=integer), kernels=kernels)
     assert (session.input.shape, session.input.layout) == ((1, 2, 2, 3), "NHWC")
     assert (session.output.shape, session.output.layout) == ((1, 5), "NC")
     if integer:
@@ -43,28 +43,28 @@ def test_ports_and_ops_are_read_from_the_file(tflite, kernels, integer):
 
 
 def test_float_input_and_output_of_an_integer_network_are_no_float_ops(tflite):
-    session = open_session(tflite("quantize", *NETWORK, "dequantize", integer=True))
+    session = LiteRtSession(tflite("quantize", *NETWORK, "dequantize", integer=True))
     assert (session.input.dtype, session.output.dtype) == ("float32", "float32")
     assert [op.kind for op in session.ops if op.is_float] == []
-    inner = open_session(tflite(*NETWORK, integer=True))
+    inner = LiteRtSession(tflite(*NETWORK, integer=True))
     batch = inner.input.decode(images(20, "int8"))
     np.testing.assert_allclose(session.run(batch), inner.output.decode(inner.run(inner.input.encode(batch))), atol=1e-6)
 
 
 def test_a_conversion_to_float_inside_an_integer_network_is_a_float_op(tflite):
-    session = open_session(tflite(*NETWORK, "dequantize", "softmax", integer=True), kernels="reference")
+    session = LiteRtSession(tflite(*NETWORK, "dequantize", "softmax", integer=True), kernels="reference")
     assert [str(op) for op in session.ops if op.is_float] == ["DEQUANTIZE result", "SOFTMAX probabilities"]
 
 
 def test_float_network_computes_its_linear_layer(tflite):
-    session = open_session(tflite(*NETWORK, integer=False))
+    session = LiteRtSession(tflite(*NETWORK, integer=False))
     weight = np.random.default_rng(0).integers(-127, 128, (5, 12)).astype(np.float32) * np.float32(0.01)
     batch = images(7, "float32")
     np.testing.assert_allclose(session.run(batch), batch.reshape(7, 12) @ weight.T, rtol=1e-5, atol=1e-4)
 
 
 def test_every_image_of_a_batch_is_its_own_inference(tflite):
-    session = open_session(tflite(*NETWORK, integer=True))
+    session = LiteRtSession(tflite(*NETWORK, integer=True))
     batch = images(6, "int8")
     whole = session.run(batch)
     assert whole.shape == (6, 5)
@@ -76,13 +76,13 @@ def test_every_image_of_a_batch_is_its_own_inference(tflite):
 
 def test_xnnpack_is_within_the_stated_lsb_of_the_reference_kernels(tflite):
     path, batch = tflite(*NETWORK, integer=True), images(50, "int8")
-    runs = {kernels: open_session(path, kernels=kernels).run(batch).astype(int) for kernels in RESOLVERS}
+    runs = {kernels: LiteRtSession(path, kernels=kernels).run(batch).astype(int) for kernels in RESOLVERS}
     assert np.abs(runs["xnnpack"] - runs["reference"]).max() <= GOLDEN["max_lsb_xnnpack"]
     assert np.ptp(runs["reference"]) > 50, "the network must use its output range for this to mean anything"
 
 
 def test_an_op_that_xnnpack_leaves_out_is_a_finding_that_names_it(tflite):
-    session = open_session(tflite(*NETWORK, "softmax", integer=True))
+    session = LiteRtSession(tflite(*NETWORK, "softmax", integer=True))
     assert [op.requested_kernels for op in session.ops] == [True, True, False]
     assert session.findings == ("XNNPACK leaves 1 of 3 ops out: SOFTMAX softmax",)
 
@@ -90,8 +90,8 @@ def test_an_op_that_xnnpack_leaves_out_is_a_finding_that_names_it(tflite):
 def test_a_network_that_xnnpack_cannot_run_at_all_is_an_error_not_a_fallback(tflite):
     path = tflite("softmax", integer=True)
     with pytest.raises(UnsupportedError, match="XNNPACK runs none of its 1 ops"):
-        open_session(path)
-    assert open_session(path, kernels="reference").findings == ()
+        LiteRtSession(path)
+    assert LiteRtSession(path, kernels="reference").findings == ()
 
 
 def test_every_truncation_is_one_line_that_names_the_file(tflite, tmp_path):
@@ -100,7 +100,7 @@ def test_every_truncation_is_one_line_that_names_the_file(tflite, tmp_path):
         path = tmp_path / "cut.tflite"
         path.write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"cut\.tflite is not a TFLite file that LiteRT can run") as caught:
-            open_session(path)
+            LiteRtSession(path)
         assert "\n" not in str(caught.value)
 
 
@@ -109,37 +109,37 @@ def test_another_kind_of_file_is_an_input_error(tmp_path, content):
     path = tmp_path / "other.tflite"
     path.write_bytes(content)
     with pytest.raises(InputError, match="is not a TFLite file"):
-        open_session(path)
+        LiteRtSession(path)
 
 
 def test_a_missing_file_and_a_folder_are_input_errors(tmp_path):
     for path in (tmp_path / "none.tflite", tmp_path):
         with pytest.raises(InputError, match="is not a file"):
-            open_session(path)
+            LiteRtSession(path)
 
 
 def test_kernels_with_a_typo_name_the_right_ones(tflite):
     with pytest.raises(InputError, match="did you mean 'xnnpack'"):
-        open_session(tflite(*NETWORK, integer=True), kernels="xnpack")
+        LiteRtSession(tflite(*NETWORK, integer=True), kernels="xnpack")
 
 
 @pytest.mark.parametrize("batch", [np.zeros((1, 2, 2, 3), np.float32), np.zeros((1, 3, 2, 2), np.int8)])
 def test_what_the_port_does_not_take_is_refused(tflite, batch):
     with pytest.raises(InputError, match="takes int8"):
-        open_session(tflite(*NETWORK, integer=True)).run(batch)
+        LiteRtSession(tflite(*NETWORK, integer=True)).run(batch)
 
 
 def test_a_missing_runtime_is_the_command_that_installs_it(tflite, monkeypatch):
     path = tflite(*NETWORK, integer=True)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgecnn\[tflite\]'"):
-        open_session(path)
+        LiteRtSession(path)
 
 
 def test_opening_prints_nothing_and_needs_neither_torch_nor_tensorflow(tflite):
     script = (
-        "import sys, pathlib; from edgecnn_targets.runtimes.litert import open_session\n"
-        "open_session(pathlib.Path(sys.argv[1])); sys.stderr.write('mine\\n')\n"
+        "import sys, pathlib; from edgecnn_targets.runtimes.litert import LiteRtSession\n"
+        "LiteRtSession(pathlib.Path(sys.argv[1])); sys.stderr.write('mine\\n')\n"
         "print([m for m in ('torch', 'tensorflow') if m in sys.modules])"
     )
     path = str(tflite(*NETWORK, integer=True))
@@ -151,6 +151,6 @@ def test_opening_prints_nothing_and_needs_neither_torch_nor_tensorflow(tflite):
 def test_files_opened_side_by_side_leave_stderr_where_it_was(tflite, capfd):
     path = tflite(*NETWORK, integer=True)
     with ThreadPoolExecutor(4) as pool:
-        assert len(list(pool.map(open_session, [path] * 40))) == 40
+        assert len(list(pool.map(LiteRtSession, [path] * 40))) == 40
     os.write(2, b"still here")
     assert capfd.readouterr().err.endswith("still here")

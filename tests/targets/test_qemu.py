@@ -17,7 +17,7 @@ from edgecnn_targets import cache, process
 from edgecnn_targets.devices import device, devices
 from edgecnn_targets.kinds import qemu
 from edgecnn_targets.kinds.qemu import install
-from edgecnn_targets.kinds.qemu.settings import Cache, Settings
+from edgecnn_targets.kinds.qemu.settings import Cache
 from edgecnn_targets.kinds.remote import Command
 from edgecnn_targets.registry import missing
 from edgecnn_targets.runtimes import runner

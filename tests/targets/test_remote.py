@@ -13,7 +13,7 @@ from edgecnn_targets import cache
 from edgecnn_targets.kinds.remote import Command, RemoteSession
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import runner
-from edgecnn_targets.runtimes.litert import open_session
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 NETWORK = ("reshape", "linear")
 REAL = (sys.executable, runner.__file__)
@@ -43,7 +43,7 @@ def images(n):
 def test_it_is_the_session_that_opens_here(remote, tflite, integer, kernels):
     there, here = (
         remote(integer=integer, kernels=kernels),
-        open_session(tflite(*NETWORK, integer=integer), kernels=kernels),
+        LiteRtSession(tflite(*NETWORK, integer=integer), kernels=kernels),
     )
     assert (there.input, there.output, there.ops, there.findings) == (here.input, here.output, here.ops, here.findings)
     batch = images(5).astype(here.input.dtype)
@@ -51,7 +51,7 @@ def test_it_is_the_session_that_opens_here(remote, tflite, integer, kernels):
 
 
 def test_several_runners_share_a_batch_of_any_size_and_keep_its_order(remote, tflite):
-    there, here = remote(runners=3), open_session(tflite(*NETWORK, integer=True))
+    there, here = remote(runners=3), LiteRtSession(tflite(*NETWORK, integer=True))
     for n in (0, 1, 2, 3, 10):
         assert np.array_equal(there.run(images(n)), here.run(images(n)))
 

@@ -104,7 +104,7 @@ def test_what_was_trained_goes_on_and_is_refused_where_it_does_not_fit(weights, 
 @pytest.mark.parametrize("learn_steps", [False, True])
 def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monkeypatch):
     """The module in float64 on its grids, the integer oracle, and LiteRT on the exported file."""
-    from edgecnn_targets.runtimes.litert import open_session
+    from edgecnn_targets.runtimes.litert import LiteRtSession
 
     kept, write = [], QatTrainable.write
     monkeypatch.setattr(QatTrainable, "write", lambda self, average: (kept.append(average), write(self, average)))
@@ -120,7 +120,7 @@ def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monke
     oracle = run(graph, into.quantize(x), arithmetic="xnnpack")[graph.outputs[0]].astype(int)  # it rounds once too
     words = ["export", str(run_of.output), "--target", "all", "-o", str(tmp_path / "out"), "--data", "demo"]
     assert main([*words, "--limit", "20", "--allow-float"]) == 0
-    session = open_session(tmp_path / "out" / "q.tflite")
+    session = LiteRtSession(tmp_path / "out" / "q.tflite")
     litert = np.concatenate([session.run(into.quantize(x[i : i + 1])) for i in range(len(x))]).astype(int)
     for name, got in (("oracle", oracle), ("litert", litert.reshape(oracle.shape))):
         lsb = np.abs(got - trained)

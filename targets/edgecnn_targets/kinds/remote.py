@@ -193,7 +193,6 @@ class RemoteSession(Session):
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """See ``Session.findings``."""
         said = (*self.description.findings, *self.notes)
         if self.results is None or not self._reused:
             return said
@@ -219,7 +218,6 @@ class RemoteSession(Session):
         return first
 
     def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.execute``."""
         fed = [image.tobytes() for image in batch]
         made = {k: self.results.output(image) for k, image in enumerate(fed)} if self.results is not None else {}
         new = [k for k in range(len(fed)) if made.get(k) is None]

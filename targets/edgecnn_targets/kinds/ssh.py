@@ -97,7 +97,6 @@ class SshSession(Session):
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """See ``Session.findings``."""
         resumed = (f"went on after a run that broke: {self._before} images were done already",) if self._before else ()
         return (*self.remote.findings, *resumed)
 

@@ -95,7 +95,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
         InputError: the artifact is not a TFLite file, or the place cannot be written.
         DeviceFault: Vela breaks.
     """
-    original = litert.open_session(artifact, kernels="reference")
+    original = litert.LiteRtSession(artifact, kernels="reference")
     made = _compile(device, artifact, original.ops)
     write(device, artifact, made, original)
     ops = tuple(replace(op, requested_kernels=op.name not in made.on_cpu) for op in original.ops)
@@ -119,7 +119,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
         InputError: the artifact is not a TFLite file.
         DeviceFault: Vela breaks.
     """
-    return list(_compile(device, artifact, litert.open_session(artifact, kernels="reference").ops).layers)
+    return list(_compile(device, artifact, litert.LiteRtSession(artifact, kernels="reference").ops).layers)
 
 
 def write(device: Device, artifact: Path, made: Compilation, original: litert.LiteRtSession) -> Path:

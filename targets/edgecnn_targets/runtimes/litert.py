@@ -31,12 +31,7 @@ _STDERR = threading.Lock()
 
 
 class LiteRtSession(Session):
-    """An open ``.tflite`` file; see ``Session``.
-
-    Args:
-        path: the file.
-        threads: of the runtime.
-        kernels: a key of ``RESOLVERS``.
+    """An open ``.tflite`` file; see ``Session``. XNNPACK runs it unless other ``RESOLVERS`` are named.
 
     Raises:
         InputError: the file is missing, is not a TFLite file, or does not take one image and return one tensor.
@@ -44,7 +39,8 @@ class LiteRtSession(Session):
         MissingDependencyError: LiteRT is not installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, kernels: str = "xnnpack") -> None:
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
+        kernels = kernels or "xnnpack"
         if kernels not in RESOLVERS:
             raise InputError(unknown("kernels", kernels, RESOLVERS))
         self._interpreter = interpreter(path, threads, kernels)
@@ -53,16 +49,10 @@ class LiteRtSession(Session):
         self._feed, self._fetch = (details[side][0]["index"] for side in ("inputs", "outputs"))
 
     def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.infer``."""
         self._interpreter.set_tensor(self._feed, image)
         self._interpreter.invoke()
         made: NDArray[Any] = self._interpreter.get_tensor(self._fetch)
         return made
-
-
-def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> LiteRtSession:
-    """Open a ``.tflite`` file; XNNPACK runs it unless other kernels are named."""
-    return LiteRtSession(path, threads=threads, kernels=kernels or "xnnpack")
 
 
 def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -> Any:
@@ -121,20 +111,14 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
             has kernels for some.
     """
     ops = _ops(details, delegated=kernels == "xnnpack")
+    arithmetic = "xnnpack_arm" if details["machine"] in ("aarch64", "arm64") else "xnnpack"
     return Description(
         input=_port(path, "input", details["inputs"]),
         output=_port(path, "output", details["outputs"]),
         ops=ops,
         findings=tuple(_findings(path, ops, _touches_int16(details))),
-        arithmetic=_arithmetic(kernels, details["machine"]),
+        arithmetic=arithmetic if kernels == "xnnpack" else "litert",
     )
-
-
-def _arithmetic(kernels: str, machine: str) -> str:
-    """Return whose rounding the kernels have on a machine, as ``uname`` names it."""
-    if kernels != "xnnpack":
-        return "litert"
-    return "xnnpack_arm" if machine in ("aarch64", "arm64") else "xnnpack"
 
 
 def _port(path: Path, side: str, details: list[Details]) -> Port:
@@ -219,7 +203,7 @@ def _is_float(node: Details, edges: set[int]) -> bool:
 
 def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
     """Return the real values of activations; see ``registry.activations``."""
-    port = open_session(path, kernels=kernels).input
+    port = LiteRtSession(path, kernels=kernels).input
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it costs memory
         opened = interpreter(path, 1, kernels or "xnnpack", keep=True)
@@ -233,7 +217,7 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 RUNTIME = Runtime(
     target="tflite",
     description="TensorFlow Lite flatbuffer, run by LiteRT",
-    open_session=open_session,
+    open_session=LiteRtSession,
     library="ai_edge_litert",
     extra="tflite",
     activations=activations,

@@ -28,19 +28,15 @@ EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower,
 
 
 class OnnxRuntimeSession(Session):
-    """An open ``.onnx`` file; see ``Session``.
-
-    Args:
-        path: the file.
-        threads: of the runtime.
-        kernels: a key of ``KERNELS``.
+    """An open ``.onnx`` file; see ``Session``. The fast of the ``KERNELS`` run it unless others are named.
 
     Raises:
         InputError: the file is missing, is not an ONNX file, or does not take one image and return one tensor.
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
+        kernels = kernels or "fast"
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
         self._session, original, made = _open(path, threads, kernels)
@@ -48,14 +44,8 @@ class OnnxRuntimeSession(Session):
         super().__init__(described, threads=threads)
 
     def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.infer``."""
         made: NDArray[Any] = self._session.run([self.output.name], {self.input.name: image})[0]
         return made
-
-
-def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OnnxRuntimeSession:
-    """Open an ``.onnx`` file; the fast kernels run it unless others are named."""
-    return OnnxRuntimeSession(path, threads=threads, kernels=kernels or "fast")
 
 
 def session_options(threads: int, kernels: str) -> Any:
@@ -175,15 +165,13 @@ def _ops(model: Any) -> tuple[Op, ...]:
     ops = []
     for node in model.graph.node:
         first = is_float.get(node.input[0], False) if node.input else False
-        integer = node.op_type.startswith("QLinear") or node.op_type in ("QGemm", "QuantizeLinear", "QLinearConv")
+        integer = node.op_type.startswith("QLinear") or node.op_type in ("QGemm", "QuantizeLinear")
         made = node.op_type == "DequantizeLinear" or (first and not integer)
         for name in node.output:
             is_float[name] = made
-        edge = node.op_type in EDGES and (node.input[0] in inputs or node.output[0] in outputs)
-        moves = node.op_type in ("Transpose", "Reshape", "Flatten")
-        counts = (
-            (made or node.op_type == "QuantizeLinear") and not edge and not (moves and _at_edge(node, inputs, outputs))
-        )
+        moves = node.op_type in (*EDGES, "Transpose", "Reshape", "Flatten")
+        converts = moves and (node.input[0] in inputs or node.output[0] in outputs)
+        counts = (made or node.op_type == "QuantizeLinear") and not converts
         ops.append(Op(kind=node.op_type, name=node.output[0], requested_kernels=True, is_float=counts))
     return tuple(ops)
 
@@ -198,13 +186,9 @@ def _byte_weights(model: Any) -> list[NDArray[Any]]:
     return [numpy_helper.to_array(stored[n]).astype(np.int16) - zero[stored[n].data_type] for n in sorted(read)]
 
 
-def _at_edge(node: Any, inputs: set[str], outputs: set[str]) -> bool:
-    return node.input[0] in inputs or node.output[0] in outputs
-
-
 def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
     """Return the real values of activations; see ``registry.activations``."""
-    port = open_session(path, kernels=kernels).input
+    port = OnnxRuntimeSession(path, kernels=kernels).input
     import onnx
 
     model = onnx.load(str(path))
@@ -227,7 +211,7 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 RUNTIME = Runtime(
     target="onnx",
     description="ONNX with QuantizeLinear and DequantizeLinear, run by ONNX Runtime",
-    open_session=open_session,
+    open_session=OnnxRuntimeSession,
     library="onnxruntime",
     extra="onnx",
     activations=activations,

@@ -26,19 +26,15 @@ EDGES = ("FakeQuantize", "Subgraph")
 
 
 class OpenVinoSession(Session):
-    """An open ``.xml`` with its ``.bin``; see ``Session``.
-
-    Args:
-        path: the ``.xml``.
-        threads: of the plugin.
-        kernels: one of ``KERNELS``.
+    """An open ``.xml`` with its ``.bin``; see ``Session``. The fast of the ``KERNELS`` run it unless others are named.
 
     Raises:
         InputError: a file is missing or corrupt, or the network does not take one image and return one tensor.
         MissingDependencyError: OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, kernels: str = "fast") -> None:
+    def __init__(self, path: Path, *, threads: int = 1, kernels: str | None = None) -> None:
+        kernels = kernels or "fast"
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
         compiled, weights = _compile(path, threads, kernels)
@@ -57,15 +53,9 @@ class OpenVinoSession(Session):
         self._request = compiled.create_infer_request()
 
     def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.infer``."""
         fed = [np.ascontiguousarray(image)]
         made: NDArray[Any] = self._request.infer(fed, share_inputs=True, share_outputs=True)[0]
         return made
-
-
-def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OpenVinoSession:
-    """Open an ``.xml`` file; the fast kernels run it unless others are named."""
-    return OpenVinoSession(path, threads=threads, kernels=kernels or "fast")
 
 
 def settings(threads: int, kernels: str) -> dict[str, str]:
@@ -126,9 +116,8 @@ def _ops(model: Any) -> tuple[Op, ...]:
         if kind in ("Input", "Output", "Const"):
             continue
         sources = [i.get_source_output().get_node().get_rt_info()["layerType"].astype(str) for i in node.inputs()]
-        targets = [
-            i.get_node().get_rt_info()["layerType"].astype(str) for o in node.outputs() for i in o.get_target_inputs()
-        ]
+        readers = [i.get_node() for o in node.outputs() for i in o.get_target_inputs()]
+        targets = [reader.get_rt_info()["layerType"].astype(str) for reader in readers]
         edge = kind in EDGES and ("Input" in sources or "Output" in targets)
         floats = precision in ("f32", "bf16", "f16") and kind not in NOT_COMPUTING
         ops.append(Op(kind=kind, name=node.get_friendly_name(), requested_kernels=True, is_float=floats and not edge))
@@ -155,7 +144,7 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 RUNTIME = Runtime(
     target="openvino",
     description="OpenVINO IR with FakeQuantize, run by the CPU plugin",
-    open_session=open_session,
+    open_session=OpenVinoSession,
     library="openvino",
     extra="openvino",
     activations=activations,

@@ -15,9 +15,9 @@ class Architecture:
         name: Debian's.
         emulator: the program of ``qemu-user``.
         sched_yield: number of that system call (Linux's ``unistd.h`` of the architecture).
+        machine: as wheels name it.
         classes: the instruction classes that ``counter.c`` tells apart: ``a64``, or ``none``.
         packages: Debian packages whose closure is the system.
-        machine: as wheels name it.
         targets: formats whose runtime is served as a wheel for it.
         paths: whether QEMU looks for every path of the guest in its tree first. It does not for statx(2), which
             32-bit C libraries use.
@@ -26,43 +26,24 @@ class Architecture:
     name: str
     emulator: str
     sched_yield: int
-    classes: str
-    packages: tuple[str, ...]
     machine: str
-    targets: tuple[str, ...]
+    classes: str = "none"
+    packages: tuple[str, ...] = PYTHON
+    targets: tuple[str, ...] = ("tflite", "onnx")
     paths: bool = True
 
 
-ARCHITECTURES = {
-    row.name: row
-    for row in (
-        Architecture(
-            name="arm64",
-            emulator="qemu-aarch64",
-            sched_yield=124,
-            classes="a64",
-            packages=PYTHON,
-            machine="aarch64",
-            targets=("tflite", "onnx"),
-        ),
-        Architecture(
-            name="amd64",
-            emulator="qemu-x86_64",
-            sched_yield=24,
-            classes="none",
-            packages=PYTHON,
-            machine="x86_64",
-            targets=("tflite", "onnx"),
-        ),
-        Architecture(
-            name="armhf",
-            emulator="qemu-arm",
-            sched_yield=158,
-            classes="none",
-            packages=(*PYTHON, "python3-numpy"),
-            machine="armv7l",
-            targets=("tflite",),
-            paths=False,
-        ),
-    )
-}
+_ROWS = (
+    Architecture(name="arm64", emulator="qemu-aarch64", sched_yield=124, machine="aarch64", classes="a64"),
+    Architecture(name="amd64", emulator="qemu-x86_64", sched_yield=24, machine="x86_64"),
+    Architecture(
+        name="armhf",
+        emulator="qemu-arm",
+        sched_yield=158,
+        machine="armv7l",
+        packages=(*PYTHON, "python3-numpy"),
+        targets=("tflite",),
+        paths=False,
+    ),
+)
+ARCHITECTURES = {row.name: row for row in _ROWS}

@@ -54,8 +54,7 @@ static const char *const names[CLASSES] = {"alu",         "multiply",     "branc
                                            "vector_store", "vector", "vector_mac", "dot",   "matrix"};
 
 /* The class of an A64 instruction: Arm ARM DDI 0487, C4.1. */
-static int classify(uint32_t i)
-{
+static int classify(uint32_t i) {
     bool vector = i >> 26 & 1;
     switch (i >> 25 & 15) {
     case 8: case 9: return ALU;
@@ -98,8 +97,7 @@ static int64_t yield_number;
 static FILE *out;
 
 /* Whether a line is in the cache; it is afterwards. Each set is ordered, the most recently used first. */
-static bool touch(struct cache *c, uint64_t line)
-{
+static bool touch(struct cache *c, uint64_t line) {
     uint64_t *set = c->tags + line % c->sets * c->ways, way = 0;
     if (set[0] == line + 1)
         return true;
@@ -114,16 +112,14 @@ static bool touch(struct cache *c, uint64_t line)
     return hit;
 }
 
-static void access_memory(unsigned cpu, uint32_t info, uint64_t address, void *data)
-{
+static void access_memory(unsigned cpu, uint32_t info, uint64_t address, void *data) {
     uint64_t last = address + (UINT64_C(1) << (info & 15)) - 1;
     for (uint64_t line = address >> 6; line <= last >> 6; line++)
         if (!touch(&l1, line))
             touch(&l2, line);
 }
 
-static void translated(plugin_id id, struct qemu_plugin_tb *tb)
-{
+static void translated(plugin_id id, struct qemu_plugin_tb *tb) {
     struct block *b = calloc(1, sizeof *b);
     b->all = qemu_plugin_tb_n_insns(tb);
     for (size_t k = 0; k < b->all; k++) {
@@ -145,8 +141,7 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb)
 static void count(plugin_id);
 
 static void mark(plugin_id id, unsigned cpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5,
-                 uint64_t a6, uint64_t a7, uint64_t a8)
-{
+                 uint64_t a6, uint64_t a7, uint64_t a8) {
     if (number != yield_number)
         return;
     if (!armed) {
@@ -175,22 +170,19 @@ static void mark(plugin_id id, unsigned cpu, int64_t number, uint64_t a1, uint64
     open_window = !open_window;
 }
 
-static void count(plugin_id id)
-{
+static void count(plugin_id id) {
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_vcpu_syscall_cb(id, mark);
 }
 
-static bool geometry(struct cache *c, const char *text)
-{
+static bool geometry(struct cache *c, const char *text) {
     if (sscanf(text, "%" SCNu64 ":%" SCNu64, &c->sets, &c->ways) != 2 || !c->sets || !c->ways)
         return false;
     c->tags = calloc(c->sets * c->ways, sizeof *c->tags);
     return c->tags != NULL;
 }
 
-EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv)
-{
+EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv) {
     for (int k = 0; k < argc; k++) {
         char *value = strchr(argv[k], '=');
         if (!value)
@@ -213,16 +205,14 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
 
 /* --- what the guest sees of this machine --- */
 
-EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
-{
+EXPORT int clock_gettime(clockid_t clock, struct timespec *now) {
     static uint64_t read;
     uint64_t microseconds = __atomic_add_fetch(&read, 1, __ATOMIC_SEQ_CST);
     *now = (struct timespec){.tv_sec = 1000000000 + microseconds / 1000000, .tv_nsec = microseconds % 1000000 * 1000};
     return 0;
 }
 
-EXPORT long syscall(long number, ...)
-{
+EXPORT long syscall(long number, ...) {
     static long (*real)(long, ...);
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "syscall");

@@ -50,7 +50,6 @@ class TflmSession(Session):
         self.path, self.arena_bytes, self.activation_bytes = path, arena_bytes, activation_bytes
 
     def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.execute``."""
         return _interpret(self.path, batch)[0] if len(batch) else np.empty((0, *self.output.shape[1:]), np.int8)
 
 
@@ -64,7 +63,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     """
     if threads != 1:
         raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
-    said = litert.open_session(artifact, kernels="reference")
+    said = litert.LiteRtSession(artifact, kernels="reference")
     try:
         _, allocations = _interpret(artifact, fixed_input(said))
     except DeviceFault as fault:

@@ -17,12 +17,7 @@ from edgecnn_targets.runtimes.c.compiler import INSTALL, compile_shared, host_co
 
 
 class CSession(Session):
-    """An open C network; see ``Session``.
-
-    Args:
-        path: ``NAME.c``.
-        threads: ignored: a C network has one.
-        kernels: ``None`` or ``exact``; there is one kind.
+    """An open C network, ``NAME.c``; see ``Session``. It has one thread and one kind of kernels, ``exact``.
 
     Raises:
         InputError: the files are missing, not what `edgecnn export` wrote, or do not compile.
@@ -40,7 +35,6 @@ class CSession(Session):
             self._invoke = ctypes.CDLL(str(library))[network.function]
 
     def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.infer``."""
         fed, made = np.ascontiguousarray(image), np.empty(self.output.shape, np.int8)
         self._invoke(ctypes.c_void_p(fed.ctypes.data), ctypes.c_void_p(made.ctypes.data))
         return made
