@@ -24,7 +24,7 @@ def cache_dir() -> Path:
     return Path(chosen).absolute() if chosen else user_cache_path("edgecnn", appauthor=False)
 
 
-def ensure(name: str, build: Callable[[Path], None], say: Say = lambda line: None) -> bool:
+def ensure(name: str, build: Callable[[Path], object], say: Say = lambda line: None, what: str = "") -> bool:
     """Build ``cache_dir() / name``, a folder, unless it is there; return whether it was built now.
 
     ``build`` fills an empty folder, which takes its name only when it is finished: a kill at any moment leaves the
@@ -34,7 +34,8 @@ def ensure(name: str, build: Callable[[Path], None], say: Say = lambda line: Non
     Args:
         name: names what is inside completely (content hashes, versions), so that another content is another folder.
         build: fills the folder it is given.
-        say: is told when another process is building the folder.
+        say: is told ``what`` when it is built here, and when another process is building it.
+        what: one line for the person at the terminal.
 
     Raises:
         InputError: the cache cannot be written; names the place and the reason.
@@ -49,19 +50,21 @@ def ensure(name: str, build: Callable[[Path], None], say: Say = lambda line: Non
             say(f"waiting for another process that sets up {final}")
             held = lock.acquire()
         with held:
-            return _build(final, build)
+            return _build(final, build, say, what)
     except OSError as error:
         place = error.filename or final
         raise InputError(f"cannot write {place}: {error.strerror}; {REMEDY}") from None
 
 
-def _build(final: Path, build: Callable[[Path], None]) -> bool:
+def _build(final: Path, build: Callable[[Path], object], say: Say, what: str) -> bool:
     if final.is_dir():
         return False
     for left in final.parent.glob(f".{final.name}.*.part"):
         shutil.rmtree(left)
     partial = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=".part"))
     try:
+        if what:
+            say(what)
         build(partial)
         partial.chmod(0o755)
         partial.rename(final)

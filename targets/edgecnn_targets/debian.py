@@ -39,6 +39,7 @@ def unpack(
     packages: Sequence[str],
     *,
     downloads: str,
+    program: str = "",
     architecture: str | None = None,
     status: Path = INSTALLED,
     say: Callable[[str], None] = lambda line: None,
@@ -49,6 +50,7 @@ def unpack(
         place: an empty folder; ``packages.txt`` in it will list the packages and their SHA-256.
         packages: Debian's names.
         downloads: folder in the cache for what is on its way.
+        program: that must be in ``usr/bin`` then.
         architecture: of the packages; by default this machine's.
         status: what is listed there as installed is left out; by default what this machine has. It need not exist.
         say: tells the person at the terminal what is odd.
@@ -56,7 +58,7 @@ def unpack(
     Raises:
         MissingDependencyError: this is no Debian machine.
         InputError: the disk is full.
-        DeviceFault: apt or dpkg failed; with its last output.
+        DeviceFault: apt or dpkg failed, with its last output; or the program is not there.
     """
     require()
     room = cache_dir() / "downloads" / downloads
@@ -90,6 +92,8 @@ def unpack(
         tool(["dpkg", "-x", archive, place])
     (place / PACKAGES).write_text("".join(f"{sha256(a.read_bytes())}  {a.name}\n" for a in archives))
     shutil.rmtree(room)
+    if not (place / "usr/bin" / program).exists():
+        raise DeviceFault(f"the package {packages[0]} of this machine's sources holds no usr/bin/{program}")
 
 
 def library_path(place: Path) -> str:

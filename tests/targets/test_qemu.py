@@ -41,7 +41,8 @@ def test_a_device_that_is_not_set_up_says_the_command(row, tflite, capfd):
 
 @pytest.mark.parametrize("row", [r for r in EMULATED if r.name != "armv7"], ids=lambda row: row.name)
 def test_nothing_of_this_machine_is_visible_inside(row):
-    words, environment = install.emulation(row.name, row.settings)
+    root = cache.cache_dir() / install.device_tree(row.name, row.settings)
+    words, environment = install.emulation(root, row.settings)
     inside = words[words.index("-0") :]
     assert words[0].endswith(row.settings.isa.emulator)
     assert list(environment) == ["LD_LIBRARY_PATH"]
@@ -54,7 +55,7 @@ def test_a_tree_that_is_half_set_up_is_not_ready(folder):
     row = device("cortex-a53")
     settings = row.settings
     trees = [
-        install.emulator_tree(),
+        install.EMULATOR,
         install.plugin_tree(),
         install.system_tree(settings.isa),
         install.device_tree(row.name, settings),

@@ -26,7 +26,6 @@ from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.kinds.cortex_m.toolchain import Settings
 from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
 
-__all__ = ["Settings", "layers", "measure", "missing", "open_session", "setup"]
 SHIFT = 4  # an instruction takes 2**SHIFT ns of emulated time: some 2 ticks of the counter make it, at 25 MHz
 START_S, IMAGE_S = 60.0, 120.0
 EMULATORS = 4  # at a time, at most

@@ -2,9 +2,8 @@
    costs.bin, all on the machine that emulates it (Arm semihosting, version 3). */
 #include <stdint.h>
 
-#include "harness.h" /* the network's header; INPUT_SIZE, OUTPUT_SIZE and MARKS; invoke, input_place, output_place */
-
-/* Given by the linker: see linker.ld. */
+/* Given by the compiler: the network's header; INPUT_SIZE, OUTPUT_SIZE and MARKS; INVOKE, INPUT and OUTPUT, which are
+   functions. Given by the linker: see linker.ld. */
 extern uint32_t stack_low[], stack_top[], data_begin[], data_end[], data_source[], bss_begin[], bss_end[];
 extern uint8_t flash_bytes[], ram_bytes[];
 
@@ -61,16 +60,16 @@ static void run(void) {
   const int32_t in = open_file("input.bin", 9, READ_BINARY);
   const int32_t out = open_file("output.bin", 10, WRITE_BINARY), costs = open_file("costs.bin", 9, WRITE_BINARY);
   for (uint32_t *p = stack_low; p < (uint32_t *)__builtin_frame_address(0) - 64; p++) *p = PAINT;
-  while (transfer(READ, in, input_place(), INPUT_SIZE) == 0) {
+  while (transfer(READ, in, INPUT(), INPUT_SIZE) == 0) {
     marked = 0;
     const uint64_t begin = ticks();
-    invoke(input_place(), output_place());
+    INVOKE(INPUT(), OUTPUT());
     marks[MARKS - 1] = ticks();
     uint32_t *used = stack_low;
     while (*used == PAINT) used++;
     const uint64_t cost[4] = {marks[MARKS - 1] - begin, (uint32_t)flash_bytes, (uint32_t)ram_bytes,
                               (uint32_t)((uint8_t *)stack_top - (uint8_t *)used)};
-    if (transfer(WRITE, out, output_place(), OUTPUT_SIZE) != 0 || transfer(WRITE, costs, cost, sizeof cost) != 0 ||
+    if (transfer(WRITE, out, OUTPUT(), OUTPUT_SIZE) != 0 || transfer(WRITE, costs, cost, sizeof cost) != 0 ||
         transfer(WRITE, costs, marks, sizeof marks) != 0)
       fail("the outputs cannot be written");
   }

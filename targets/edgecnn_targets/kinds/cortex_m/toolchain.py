@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -66,16 +67,10 @@ def ready() -> bool:
 def setup(say: Callable[[str], None]) -> bool:
     """Fetch what is missing; return whether anything was done. Raises as ``debian.unpack``."""
 
-    def build(tool: str) -> Callable[[Path], None]:
-        def fill(place: Path) -> None:
-            say(f"fetching {PACKAGES[tool]}")
-            unpack(place, [PACKAGES[tool]], downloads=tool)
-            if not (place / "usr/bin" / tool).is_file():
-                raise DeviceFault(f"the package {PACKAGES[tool]} of this machine's sources holds no usr/bin/{tool}")
-
-        return fill
-
-    built = [ensure(f"cortex-m/{tool}", build(tool), say) for tool in PACKAGES]
+    built = []
+    for tool, package in PACKAGES.items():
+        fill = partial(unpack, packages=[package], downloads=tool, program=tool)
+        built.append(ensure(f"cortex-m/{tool}", fill, say, f"fetching {package}"))
     return any(built)
 
 
@@ -111,14 +106,21 @@ def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> by
             source = Path(folder) / "marking.c"
             code = MARK.sub("  mark();\n", network.source.read_text("utf-8"))
             source.write_text(f"extern void mark(void);\n{code}", "utf-8")
-        (Path(folder) / "harness.h").write_text(_harness(network), "utf-8")
         script = Path(folder) / "linker.ld"
         script.write_text(_memory(settings) + _text("linker.ld"), "utf-8")
         harness = Path(folder) / "harness.c"
         harness.write_text(_text("harness.c"), "utf-8")
-        places = ("-I", folder, "-I", network.source.parent, "-T", script, "-o", image)
+        function = network.function.removesuffix("_invoke")
+        names = {
+            **{f"{side}_SIZE": f"{network.prefix}_{side}_SIZE" for side in ("INPUT", "OUTPUT")},
+            **{what: f"{function}_{what.lower()}" for what in ("INVOKE", "INPUT", "OUTPUT")},
+            "MARKS": marks_of(network),
+        }
+        words = [*OPTIONS, *settings.flags, *(f"-D{name}={meaning}" for name, meaning in names.items())]
+        header = network.source.with_suffix(".h").absolute()
+        places = ("-include", header, "-I", network.source.parent, "-T", script, "-o", image)
         try:
-            call(COMPILER, *OPTIONS, *settings.flags, *places, harness, source, "-lgcc", timeout_s=COMPILE_S)
+            call(COMPILER, *words, *places, harness, source, "-lgcc", timeout_s=COMPILE_S)
             return image.read_bytes()
         except DeviceFault as fault:
             over = re.search(r"region `(\w+)' overflowed by (\d+) bytes", str(fault))
@@ -129,19 +131,6 @@ def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> by
                 f"{network.source} does not fit the emulated board {settings.machine}: {over[2]} bytes more than the "
                 f"{kib} KiB for {over[1].lower()}"
             ) from None
-
-
-def _harness(network: CNetwork) -> str:
-    function = network.function.removesuffix("_invoke")
-    return (
-        f'#include "{network.header.name}"\n'
-        f"#define INPUT_SIZE {network.prefix}_INPUT_SIZE\n"
-        f"#define OUTPUT_SIZE {network.prefix}_OUTPUT_SIZE\n"
-        f"#define MARKS {marks_of(network)}\n"
-        f"#define invoke {function}_invoke\n"
-        f"#define input_place {function}_input\n"
-        f"#define output_place {function}_output\n"
-    )
 
 
 def marks_of(network: CNetwork) -> int:

@@ -205,7 +205,7 @@ def command(device: Device, *counting: str) -> Command:
         isa = settings.isa
         library = cache_dir() / install.plugin_tree() / install.PLUGIN
         plugin = ",".join([str(library), f"yield={isa.sched_yield}", f"classes={isa.classes}", *counting])
-    words, environment = install.emulation(device.name, settings, plugin)
+    words, environment = install.emulation(cache_dir() / install.device_tree(device.name, settings), settings, plugin)
     return Command(device=device.name, words=words, environment=environment)
 
 

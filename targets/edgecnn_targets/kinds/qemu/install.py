@@ -13,31 +13,27 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
+from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.files import sha256
 from edgecnn.progress import filling
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import PACKAGES, PATIENCE_S, library_path, require, tool, unpack
+from edgecnn_targets.interface import Say
 from edgecnn_targets.kinds.qemu.architectures import Architecture
 from edgecnn_targets.kinds.qemu.settings import Settings
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import runner
 
-Say = Callable[[str], None]
-SITE, RUNNER, PYTHON, PLUGIN = "site", "edgecnn/runner.py", "python3.11", "counter.so"
+SITE, RUNNER, PYTHON, PLUGIN, EMULATOR = "site", "edgecnn/runner.py", "python3.11", "counter.so", "qemu/emulator"
 
 
 # --- where things are ---
-
-
-def emulator_tree() -> str:
-    """Return the emulator's folder in the cache."""
-    return "qemu/emulator"
 
 
 def plugin_tree() -> str:
@@ -59,34 +55,28 @@ def device_tree(name: str, settings: Settings) -> str:
 
 def ready(name: str, settings: Settings) -> bool:
     """Return whether the device can run. A tree that is there is whole."""
-    trees = (emulator_tree(), plugin_tree(), system_tree(settings.isa), device_tree(name, settings))
+    trees = (EMULATOR, plugin_tree(), system_tree(settings.isa), device_tree(name, settings))
     return all((cache_dir() / tree).is_dir() for tree in trees)
 
 
 def versions(name: str, settings: Settings) -> bytes:
     """Return what decides the device's results: its tree, and the Debian packages of its system and of the emulator."""
-    trees = (cache_dir() / tree / PACKAGES for tree in (emulator_tree(), system_tree(settings.isa)))
+    trees = (cache_dir() / tree / PACKAGES for tree in (EMULATOR, system_tree(settings.isa)))
     lists = [place.read_bytes() for place in trees if place.is_file()]
     return b"\n".join([device_tree(name, settings).encode(), plugin_tree().encode(), repr(settings).encode(), *lists])
 
 
-def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the command that starts ``runner.py`` on the device, and its environment.
+def emulation(
+    root: Path, settings: Settings, plugin: str | None = None, words: Sequence[str] = ()
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the command that has Python in a device's tree run some words, or ``runner.py``; and its environment.
 
     Everything that the program inside can see has the same length and content on every machine and in every run, for an
     address more or less is an instruction more or less: paths are the guest's own, which ``-L`` finds in the tree (not
     so where the architecture's ``paths`` is false). With the plugin, its clock and the number of its core are no longer
     this machine's either.
     """
-    home, root = cache_dir() / emulator_tree(), cache_dir() / device_tree(name, settings)
-    return _emulation(home, root, settings, (), plugin)
-
-
-def _emulation(
-    home: Path, root: Path, settings: Settings, words: Sequence[str], plugin: str | None = None
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the command that has Python in a tree run some words, or ``runner.py``."""
-    top = "" if settings.isa.paths else root
+    home, top = cache_dir() / EMULATOR, "" if settings.isa.paths else root
     inside = {
         "PYTHONHOME": f"{top}/usr",
         "PYTHONPATH": f"{top}/{SITE}:{top}/edgecnn",
@@ -122,18 +112,12 @@ def setup(name: str, settings: Settings, say: Say) -> bool:
     _require_tools()
     isa = settings.isa
 
-    def build(tree: str, what: str, work: Callable[[Path], None]) -> None:
-        def told(place: Path) -> None:
-            say(f"{name}: {what}")
-            work(place)
-
-        ensure(tree, told, say)
-
-    build(emulator_tree(), f"the emulator ({isa.emulator})", lambda place: _emulator(place, say))
-    build(plugin_tree(), "the counting plugin", _plugin)
     system = f"a Debian {isa.name} system with the runtimes' wheels"
-    build(system_tree(isa), system, lambda place: _system(place, isa, say))
-    build(device_tree(name, settings), "a first run", lambda place: _device(place, settings))
+    emulator = partial(unpack, packages=["qemu-user"], downloads="emulator", program="qemu-aarch64", say=say)
+    ensure(EMULATOR, emulator, say, f"{name}: the emulator ({isa.emulator})")
+    ensure(plugin_tree(), _plugin, say, f"{name}: the counting plugin")
+    ensure(system_tree(isa), lambda place: _system(place, isa, say), say, f"{name}: {system}")
+    ensure(device_tree(name, settings), lambda place: _device(place, settings), say, f"{name}: a first run")
     return True
 
 
@@ -147,12 +131,6 @@ def _require_tools() -> None:
 
 def _compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc")
-
-
-def _emulator(place: Path, say: Say) -> None:
-    unpack(place, ["qemu-user"], downloads="emulator", say=say)
-    if not (place / "usr/bin/qemu-aarch64").is_file():
-        raise DeviceFault("the package qemu-user of this machine's sources holds no usr/bin/qemu-aarch64")
 
 
 def _plugin(place: Path) -> None:
@@ -207,7 +185,7 @@ def _device(place: Path, settings: Settings) -> None:
     imports = {"tflite": "runner.LiteRt.library()", "onnx": "runner.OnnxRuntime.library()"}
     tries = "; ".join(imports[target] for target in settings.isa.targets)
     words = ["-c", f"import runner; {tries}"]
-    command, environment = _emulation(cache_dir() / emulator_tree(), place, settings, words)
+    command, environment = emulation(place, settings, words=words)
     run(command, timeout_s=PATIENCE_S, environment=environment)
 
 

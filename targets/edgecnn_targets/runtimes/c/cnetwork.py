@@ -37,11 +37,6 @@ class CNetwork:
     description: Description
     arena_bytes: int
 
-    @property
-    def header(self) -> Path:
-        """Return the path of ``NAME.h``."""
-        return self.source.with_suffix(".h")
-
 
 def read_network(source: Path) -> CNetwork:
     """Read ``NAME.c`` and the header beside it.
