@@ -31,11 +31,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _setup(options: argparse.Namespace) -> int:
     from edgecnn_targets.devices import select
-    from edgecnn_targets.registry import setup
+    from edgecnn_targets.registry import kind_of
 
     rows = []
     for device in select(options.names):
-        done = setup(device, _say)
+        done = kind_of(device).setup(device, _say)
         rows.append({"name": device.name, "done": "set up" if done else "was ready"})
     return listed(rows, rows, options)
 
@@ -46,7 +46,7 @@ def _say(line: str) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     from edgecnn_targets.devices import devices as known
-    from edgecnn_targets.registry import figures, missing
+    from edgecnn_targets.registry import kind_of, missing
 
     rows: list[Row] = []
     shown: list[Row] = []
@@ -60,12 +60,12 @@ def _list(options: argparse.Namespace) -> int:
                 "kind": device.kind,
                 "description": device.description,
                 "targets": list(device.targets),
-                "figures": list(figures(device)),
+                "figures": list(kind_of(device).figures),
                 "ready": ready,
                 "missing": needed,
             }
         )
-        words = {"targets": ", ".join(device.targets), "figures": ", ".join(figures(device))}
+        words = {"targets": ", ".join(device.targets), "figures": ", ".join(kind_of(device).figures)}
         state = {"ready": ", ".join(ready) or "no", "missing": "; ".join(needed)}
         shown.append({**rows[-1], **words, **state})
     return listed(rows, shown, options)

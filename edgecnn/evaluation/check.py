@@ -28,7 +28,7 @@ from edgecnn_targets.devices import select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.interface import Device, Op, Session, Usage
 from edgecnn_targets.metrics import AccuracyMeter
-from edgecnn_targets.registry import figures, kinds, measure, missing, open_session, runtime
+from edgecnn_targets.registry import kind_of, missing, open_session, runtime
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
@@ -91,7 +91,7 @@ class Checking:
         return found
 
     def _require_figures(self) -> None:
-        known = {figure for device in select(self.devices) for figure in figures(device)}
+        known = {figure for device in select(self.devices) for figure in kind_of(device).figures}
         for row, _ in self.limits.given:
             if row.figure not in known:
                 raise InputError(
@@ -175,7 +175,7 @@ def _nothing(session: Session) -> None:
 
 def _executes(device: Device) -> bool:
     """Whether the device runs artifacts on images."""
-    return "accuracy" in figures(device)
+    return "accuracy" in kind_of(device).figures
 
 
 class _Run:
@@ -183,7 +183,7 @@ class _Run:
 
     def __init__(self, subject: Subject, device: Device, checking: Checking) -> None:
         self.subject, self.device, self.checking = subject, device, checking
-        self.figures = figures(device)
+        self.figures = kind_of(device).figures
         self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
         self.meter, self.metrics = AccuracyMeter(subject.metadata.label_offset), MetricMeter()
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
@@ -198,7 +198,7 @@ class _Run:
     @property
     def by_the_clock(self) -> bool:
         """Whether nothing else may run while it measures."""
-        return "latency" in self.figures and not kinds()[self.device.kind].elsewhere
+        return "latency" in self.figures and not kind_of(self.device).elsewhere
 
     def attempt(self, work: Callable[[Session], None]) -> None:
         """Do some work on the open session; nothing, once the device is broken."""
@@ -244,7 +244,7 @@ class _Run:
 
     def measure(self) -> None:
         def work(session: Session) -> None:
-            self.usage = measure(self.device, session)
+            self.usage = kind_of(self.device).measure(self.device, session)
 
         self.attempt(work)
 

@@ -23,7 +23,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress
 from edgecnn.quantizing import quantize
 from edgecnn_targets.devices import device
-from edgecnn_targets.registry import figures, missing
+from edgecnn_targets.registry import kind_of, missing
 
 REDUCTION = 4  # of a bottleneck's channels
 
@@ -160,8 +160,8 @@ def costs(setting: Setting, place: str | None = None) -> list[Cost]:
 
 def _require(name: str) -> None:
     place = device(name)
-    if "instructions" not in figures(place):
-        raise InputError(f"{name} counts no instructions; it finds out: {', '.join(figures(place))}")
+    if "instructions" not in kind_of(place).figures:
+        raise InputError(f"{name} counts no instructions; it finds out: {', '.join(kind_of(place).figures)}")
     command = missing(place, place.targets[0])
     if command is not None:
         raise MissingDependencyError(f"{name} cannot run {place.targets[0]} here; install what it needs: {command}")

@@ -23,7 +23,7 @@ from edgecnn.pipeline import export
 from edgecnn.progress import Progress
 from edgecnn.report.record import ReportEntry
 from edgecnn_targets.devices import device
-from edgecnn_targets.registry import figures
+from edgecnn_targets.registry import kind_of
 
 UNLIMITED = 1e18  # instructions, where the budget is the estimate of time that is made of them
 STEP = 0.25  # of phi between neighbouring candidates: MACs differ by a fifth
@@ -59,7 +59,7 @@ class Budget:
             raise InputError(f"a budget of {self.figure} needs --device NAME; without one there is --max-macs")
         if self.limits is None:
             assert self.device is not None
-            known = ", ".join(figures(device(self.device)))
+            known = ", ".join(kind_of(device(self.device)).figures)
             raise InputError(f"{self.device} does not find out {self.figure}; it finds out: {known}")
 
     @property
@@ -67,7 +67,7 @@ class Budget:
         """Return the budget as limits of a check, none for MACs; ``None`` where the device does not find it out."""
         if self.figure == "macs":
             return Limits()
-        known = figures(device(self.device or ""))
+        known = kind_of(device(self.device or "")).figures
         if self.figure != "ms":
             asked: dict[str, Any] = {f"max_{self.figure}": self.most}
             return Limits(**asked) if self.figure in known else None

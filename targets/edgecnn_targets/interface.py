@@ -40,7 +40,6 @@ class Op:
         kind: the format's name of the op, ``CONV_2D``.
         name: of the tensor it makes.
         requested_kernels: whether the kernels that were requested run it, and no others took its place.
-        is_float: whether it computes in floating point.
     """
 
     kind: str
@@ -84,9 +83,7 @@ class Description:
     """What an open artifact says of itself.
 
     Attributes:
-        input: how to feed it.
-        output: how to read it.
-        ops: its operations, in execution order.
+        ops: in execution order.
         findings: what a user should know about how it runs here, one line each.
         arithmetic: whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``.
     """
@@ -110,12 +107,7 @@ class Description:
 
 
 class Session:
-    """One open artifact. Its ports are read from the artifact itself, so a file without a manifest runs too.
-
-    Args:
-        description: what the artifact says of itself.
-        threads: of the runtime.
-    """
+    """One open artifact. Its ports are read from the artifact itself, so a file without a manifest runs too."""
 
     def __init__(self, description: Description, *, threads: int = 1) -> None:
         self.description, self.threads = description, threads
@@ -163,7 +155,6 @@ class Runtime:
     """What executes the artifacts of one format: an entry point of ``edgecnn.runtimes``, named as the target.
 
     Attributes:
-        target: the format.
         description: one line for ``edgecnn targets``.
         open_session: opens an artifact in this process: ``(path, *, threads, kernels) -> Session``.
         library: the import name that writing and running artifacts needs, or ``None``.
@@ -282,10 +273,6 @@ class NoSettings:
     """The settings of a kind that has none."""
 
 
-def _needs_no_setup(device: Device, say: Say) -> bool:
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """How devices run artifacts: an entry point of ``edgecnn.device_kinds``.
@@ -313,7 +300,7 @@ class Kind:
     open_session: Callable[..., Session]
     missing: Callable[[Device, Runtime], str | None]
     measure: Callable[[Device, Any], Usage]
-    setup: Callable[[Device, Say], bool] = _needs_no_setup
+    setup: Callable[[Device, Say], bool] = lambda device, say: False
     layers: Callable[[Device, Runtime, Path], list[LayerCost]] | None = None
     settings: type = NoSettings
     address: Mapping[str, Any] | None = None

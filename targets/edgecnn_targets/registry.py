@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.plugins import registry
-from edgecnn_targets.interface import Activations, Device, Kind, LayerCost, Parameters, Runtime, Say, Session, Usage
+from edgecnn_targets.interface import Activations, Device, Kind, LayerCost, Parameters, Runtime, Session
 
 
 @runtime_checkable
@@ -114,30 +114,6 @@ def open_session(device: Device, artifact: Path, *, threads: int = 1, kernels: s
 def missing(device: Device, target: str) -> str | None:
     """Return the command that installs what a device lacks to run a target, or ``None`` when it is ready."""
     return kind_of(device).missing(device, runtime(target))
-
-
-def figures(device: Device) -> tuple[str, ...]:
-    """Return what the device can measure, of ``FIGURES``."""
-    return kind_of(device).figures
-
-
-def setup(device: Device, say: Say) -> bool:
-    """Install what a device lacks; return whether anything was done.
-
-    Raises:
-        InputError: the cache cannot be written.
-        MissingDependencyError: a tool that setting up needs is missing; the message installs it.
-    """
-    return kind_of(device).setup(device, say)
-
-
-def measure(device: Device, session: Session) -> Usage:
-    """Return what one inference costs on a device.
-
-    Raises:
-        DeviceFault: it broke.
-    """
-    return kind_of(device).measure(device, session)
 
 
 def layers(device: Device, artifact: Path) -> list[LayerCost]:

@@ -29,7 +29,7 @@ from edgecnn_targets.devices import device
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.architectures import ARCHITECTURES
 from edgecnn_targets.process import run
-from edgecnn_targets.registry import setup
+from edgecnn_targets.registry import kind_of
 
 EMULATOR = "qemu-system-aarch64"
 TOOLS = {EMULATOR: "qemu-system-arm", "mke2fs": "e2fsprogs", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
@@ -100,7 +100,7 @@ def built() -> Path:
     lacking = dict.fromkeys(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
     if lacking:
         raise MissingDependencyError(f"apt-get install {' '.join(lacking)}")
-    setup(device("cortex-a72"), print)
+    kind_of(device("cortex-a72")).setup(device("cortex-a72"), print)
     system = cache_dir() / install.system_tree(ARCHITECTURES["arm64"])
     tree = f"board-{sha256(f'{Path(__file__).read_text()} {system.name}'.encode())[:16]}"
     ensure(tree, lambda place: _build(place, system))

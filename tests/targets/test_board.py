@@ -17,7 +17,7 @@ from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, MissingDependencyError
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import ssh
-from edgecnn_targets.registry import measure, open_session
+from edgecnn_targets.registry import kind_of, open_session
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_connection_that_breaks_is_a_fault_and_the_next_run_goes_on(address, d
     with closing(open_session(device(address), path)) as session:
         assert "4 images were done already" in session.findings[-1]
         assert np.array_equal(session.run(fed), LiteRtSession(path).run(fed))
-        assert measure(device(address), session).latency.median_ms > 0
+        assert kind_of(device(address)).measure(device(address), session).latency.median_ms > 0
 
 
 def test_a_host_key_that_changed_or_is_not_known_is_never_accepted(address, linux, demo):

@@ -22,7 +22,7 @@ from edgecnn_targets.cache import VARIABLE, cache_dir
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import qemu
 from edgecnn_targets.kinds.remote import Runner
-from edgecnn_targets.registry import setup
+from edgecnn_targets.registry import kind_of
 from edgecnn_targets.runtimes import litert
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ MODEL = "mobilenet_v2_0.35_96"
 def emulated(request, tmp_path_factory):
     """A device that is set up, with nothing answered yet: answers go to a cache of the test's own."""
     try:
-        setup(device(request.param), print)
+        kind_of(device(request.param)).setup(device(request.param), print)
     except EdgecnnError as error:
         pytest.skip(f"{request.param} cannot be set up here: {error}")
     own = tmp_path_factory.mktemp("cache")

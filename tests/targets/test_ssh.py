@@ -16,7 +16,7 @@ from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import ssh
-from edgecnn_targets.registry import measure, missing, open_session
+from edgecnn_targets.registry import kind_of, missing, open_session
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
 BOARD = "ssh://root@board:2222"
@@ -61,7 +61,7 @@ def test_a_board_computes_what_this_machine_computes_and_is_timed_by_its_own_clo
     assert np.array_equal(session.run(images(5)), here.run(images(5)))
     same = ("input", "output", "ops", "arithmetic")
     assert [getattr(session, name) for name in same] == [getattr(here, name) for name in same]
-    timing = measure(device(BOARD), session).latency
+    timing = kind_of(device(BOARD)).measure(device(BOARD), session).latency
     assert (timing.threads, timing.runs) == (1, 50)
     assert timing.median_ms > 0
     session.close()
@@ -149,7 +149,7 @@ def test_a_connection_that_breaks_in_the_middle_is_said_and_the_next_run_goes_on
     assert np.array_equal(session.run(fed), here)
     assert sum(asked) == 200 - done
     assert f"{done} images were done already" in session.findings[-1]
-    measure(device(BOARD), session)
+    kind_of(device(BOARD)).measure(device(BOARD), session)
     session.close()
     assert not list((cache_dir() / "results").iterdir())
 

@@ -16,7 +16,7 @@ from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn_targets.devices import device, devices
 from edgecnn_targets.kinds import vela
-from edgecnn_targets.registry import layers, measure, open_session
+from edgecnn_targets.registry import kind_of, layers, open_session
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/npu.toml").read_text())
 NPUS = [d.name for d in devices() if d.kind == "vela"]
@@ -84,7 +84,8 @@ def test_inspect_says_cycles_and_place_of_each_op(network, capfd):
     assert main(["inspect", str(network), "--device", "ethos-u55-128", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)
     compiled = open_session(device("ethos-u55-128"), network)
-    assert sum(row["cycles"] for row in rows) == measure(device("ethos-u55-128"), compiled).resources.cycles
+    npu = device("ethos-u55-128")
+    assert sum(row["cycles"] for row in rows) == kind_of(npu).measure(npu, compiled).resources.cycles
     assert {row["place"] for row in rows} == {"NPU"}
 
 
@@ -134,7 +135,7 @@ def test_a_missing_vela_is_status_3_and_the_command_that_installs_it(network):
 @pytest.mark.parametrize("name", NPUS)
 def test_the_demo_network_is_the_npus_alone_at_the_figures_that_are_known(demo, name):
     place = device(name)
-    found = measure(place, open_session(place, demo / "mobilenet_v2_0.35_96.tflite")).resources
+    found = kind_of(place).measure(place, open_session(place, demo / "mobilenet_v2_0.35_96.tflite")).resources
     assert found.npu_coverage == 100
     for figure, known in GOLDEN[name].items():
         assert getattr(found, figure) == pytest.approx(known, rel=GOLDEN["tolerance"]), figure

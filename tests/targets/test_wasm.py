@@ -13,7 +13,7 @@ from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, MissingDependencyError, UnsupportedError
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import wasm
-from edgecnn_targets.registry import missing, open_session, setup
+from edgecnn_targets.registry import kind_of, missing, open_session
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["wasm"]
 HERE = Path(wasm.__file__).parent
@@ -48,22 +48,22 @@ def test_what_is_missing_is_said_with_the_command_that_installs_it(tools):
     web = device("wasm")
     assert missing(web, "onnx") == "apt-get install nodejs npm"
     with pytest.raises(MissingDependencyError, match="apt-get install nodejs npm"):
-        setup(web, print)
+        kind_of(web).setup(web, print)
     tools(node="", npm="echo > installed")
     assert missing(web, "onnx") == "edgecnn devices setup wasm"
-    assert setup(web, lambda line: None)
+    assert kind_of(web).setup(web, lambda line: None)
     assert missing(web, "onnx") is None
     assert (wasm.folder() / "installed").exists()
-    assert not setup(web, print)
+    assert not kind_of(web).setup(web, print)
 
 
 def test_an_npm_that_fails_leaves_nothing_half_set_up(tools):
     tools(node="", npm="echo > half; echo no such package >&2; exit 1")
     with pytest.raises(DeviceFault, match="npm ended with status 1; its last output: no such package"):
-        setup(device("wasm"), lambda line: None)
+        kind_of(device("wasm")).setup(device("wasm"), lambda line: None)
     assert missing(device("wasm"), "onnx") == "edgecnn devices setup wasm"
     tools(npm="echo > installed")
-    assert setup(device("wasm"), lambda line: None)
+    assert kind_of(device("wasm")).setup(device("wasm"), lambda line: None)
     assert not (wasm.folder() / "half").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_node_that_breaks_is_a_fault_of_the_device(tools, tmp_path, script, me
 def web():
     """The device, set up."""
     try:
-        setup(device("wasm"), lambda line: None)
+        kind_of(device("wasm")).setup(device("wasm"), lambda line: None)
     except (MissingDependencyError, DeviceFault) as error:
         pytest.skip(str(error))
     return device("wasm")

@@ -15,9 +15,9 @@ class Architecture:
         name: Debian's.
         emulator: the program of ``qemu-user``.
         sched_yield: number of that system call (Linux's ``unistd.h`` of the architecture).
-        machine: as wheels name it.
         classes: the instruction classes that ``counter.c`` tells apart: ``a64``, or ``none``.
         packages: Debian packages whose closure is the system.
+        machine: as wheels name it.
         targets: formats whose runtime is served as a wheel for it.
         paths: whether QEMU looks for every path of the guest in its tree first. It does not for statx(2), which
             32-bit C libraries use.
@@ -26,9 +26,9 @@ class Architecture:
     name: str
     emulator: str
     sched_yield: int
-    machine: str
     classes: str = "none"
     packages: tuple[str, ...] = PYTHON
+    machine: str
     targets: tuple[str, ...] = ("tflite", "onnx")
     paths: bool = True
 
