@@ -18,8 +18,8 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import say, track
-from edgecnn.quant.mixed import Names, fewest, ranked
-from edgecnn.quant.simulate import SimulatedGraph
+from edgecnn.quant.executor import FakeQuantizedGraph
+from edgecnn.quant.promotion_search import Names, fewest, ranked
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import latency
 from edgecnn_targets.metrics import AccuracyMeter
@@ -50,7 +50,7 @@ class DropMeter:
     def __call__(self, graph: Graph) -> float:
         """fp32 top-1 minus the graph's, in points."""
         meter = AccuracyMeter(self._offset)
-        made, _ = self._logits(SimulatedGraph(graph), "mixed")
+        made, _ = self._logits(FakeQuantizedGraph(graph), "mixed")
         meter.update(made, self._labels, self._exact)
         drop = meter.result().drop
         assert drop is not None

@@ -159,14 +159,14 @@ def export(
         if images is not None:
             fed = prepared(network, how) if ranging is not None else network
             match_labels(images, fed.labels, fed.outputs, fed.graph.metadata.label_offset)
-        from edgecnn.quant.resume import Unfinished
+        from edgecnn.quant.step_checkpoint import StepCheckpoint
 
-        unfinished = Unfinished(folder / f"{network.name}.unfinished", say)
-        made = _quantized(network, how, watch, unfinished)
+        checkpoint = StepCheckpoint(folder / f"{network.name}.unfinished", say)
+        made = _quantized(network, how, watch, checkpoint)
         with watch.step("convert") as notes:
             artifacts = _written(made, targets, precision, io, places, folder)
             notes += [f"{a.path} {_megabytes(a.size_bytes)}" for a in artifacts]
-        unfinished.finish()
+        checkpoint.finish()
         costs = _mixed_costs(made, artifacts, io, places, threads)
         if runs:
             with watch.step("validate") as notes:
@@ -209,17 +209,17 @@ def _require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, 
         raise InputError("--mixed keeps layers in 16 bits until a limit holds: pass --max-drop POINTS and --data DIR")
     if calibration is None:
         raise InputError("--mixed ranks the layers and quantizes again: pass --calibration DIR")
-    if recipe.keep:
+    if recipe.setting("int16_promotion", "keep"):
         raise InputError(f"--mixed finds what to keep, and recipe {recipe.name} says it; give one of them")
 
 
-def _quantized(network: Network, how: Quantization, watch: Stopwatch, unfinished: Any) -> Network:
+def _quantized(network: Network, how: Quantization, watch: Stopwatch, checkpoint: Any) -> Network:
     """The network in the precision asked for."""
     if how.precision in INTEGER_PRECISIONS and how.images is None:
         if network.precision != how.precision:
             raise InputError(f"{network.name} is {network.precision}, not {how.precision} yet; pass --calibration DIR")
         return network
-    return quantized(network, how, watch, unfinished) if how.precision in QUANTIZED else network.as_float()
+    return quantized(network, how, watch, checkpoint) if how.precision in QUANTIZED else network.as_float()
 
 
 def _written(

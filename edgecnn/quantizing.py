@@ -25,8 +25,8 @@ from edgecnn.quant.recipe import recipe as named_recipe
 from edgecnn.report.record import Finding
 
 if TYPE_CHECKING:
-    from edgecnn.quant.calibrate import Calibration
-    from edgecnn.quant.resume import Unfinished
+    from edgecnn.quant.observers.histogram import Calibration
+    from edgecnn.quant.step_checkpoint import StepCheckpoint
 
 QUANTIZED = ("w8", *INTEGER_PRECISIONS)
 RANKING_IMAGES = 16  # calibration images on which the layers are ranked for mixed precision
@@ -131,11 +131,11 @@ def quantize(
             max_drop=max_drop,
             seed=seed,
         )
-        from edgecnn.quant.resume import Unfinished
+        from edgecnn.quant.step_checkpoint import StepCheckpoint
 
-        unfinished = Unfinished(None if checkpoint is None else Path(checkpoint), say)
-        made = quantized(network, how, Stopwatch(), unfinished)
-        unfinished.finish()
+        kept = StepCheckpoint(None if checkpoint is None else Path(checkpoint), say)
+        made = quantized(network, how, Stopwatch(), kept)
+        kept.finish()
         return made
 
 
@@ -146,8 +146,8 @@ def recipe_of(name: str | Path | Recipe, *, reduce_range: bool = False, per_tens
         InputError: no such recipe.
     """
     found = name if isinstance(name, Recipe) else named_recipe(str(name))
-    found = replace(found, weight_bits=7) if reduce_range else found
-    return replace(found, per_tensor=True) if per_tensor else found
+    found = found.with_settings("weights", bits=7) if reduce_range else found
+    return found.with_settings("weights", per_tensor=True) if per_tensor else found
 
 
 def open_calibration(given: Any, recipe: Recipe, count: int | None, seed: int, skip_bad: bool) -> Images:
@@ -164,29 +164,31 @@ def open_calibration(given: Any, recipe: Recipe, count: int | None, seed: int, s
 
 def prepared(network: Network, how: Quantization) -> Network:
     """Return the float network, fed so that pixels are integers already where the recipe asks for it."""
-    from edgecnn.quant import ptq
+    from edgecnn.quant import pipeline
 
-    return replace(network, graph=ptq.aligned(network.graph.as_float(), how.recipe, how.precision))
+    return replace(network, graph=pipeline.aligned(network.graph.as_float(), how.recipe, how.precision))
 
 
-def quantized(network: Network, how: Quantization, watch: Stopwatch, unfinished: Unfinished | None) -> QuantizedNetwork:
+def quantized(
+    network: Network, how: Quantization, watch: Stopwatch, checkpoint: StepCheckpoint | None
+) -> QuantizedNetwork:
     """Quantize a network and record how: the one place where images become integers.
 
     Args:
         network: float, or quantized before: its float values are taken.
         how: with images, but for w8.
         watch: takes the seconds of ``calibrate`` and ``quantize``.
-        unfinished: of the step that takes minutes, what an earlier run has done.
+        checkpoint: of the step that takes minutes, what an earlier run has done.
 
     Raises:
         InputError: as ``quantize``.
     """
-    from edgecnn.quant import ptq
+    from edgecnn.quant import pipeline
 
     record: dict[str, Any] = {"recipe": how.recipe.to_json()}
     if how.precision == "w8":
         with watch.step("quantize"):
-            graph = ptq.quantize_weights(network.graph.as_float(), how.recipe)
+            graph = pipeline.quantize_weights(network.graph.as_float(), how.recipe)
         return _recorded(network, graph, record)
     assert how.images is not None
     fed, images = prepared(network, how).graph, how.images
@@ -194,15 +196,15 @@ def quantized(network: Network, how: Quantization, watch: Stopwatch, unfinished:
     lint = CalibrationLint()
     with watch.step("calibrate") as notes:
         keep = RANKING_IMAGES if how.labelled is not None else 0
-        exact, seen = ptq.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
+        exact, seen = pipeline.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
         if how.data_free:
-            from edgecnn.quant.calibrate import beyond
+            from edgecnn.quant.observers.histogram import extend
 
-            seen = beyond(seen, exact.outputs, UNSEEN)
+            seen = extend(seen, exact.outputs, UNSEEN)
         used = images.count if isinstance(images, SyntheticImages) else len(images) - len(images.bad)
         notes.append(f"{used} images")
     with watch.step("quantize") as notes:
-        graph = ptq.quantize(exact, seen, how.recipe, how.precision, unfinished)
+        graph = pipeline.quantize(exact, seen, how.recipe, how.precision, checkpoint)
         notes.append(f"recipe {how.recipe.name}")
     findings = [DATA_FREE_LOSS] if how.data_free else []
     if images.bad:
@@ -215,7 +217,7 @@ def quantized(network: Network, how: Quantization, watch: Stopwatch, unfinished:
     alone = None
     if how.labelled is not None:
         alone = graph
-        graph, recipe, note = _mixed(how, exact, graph, seen, unfinished)
+        graph, recipe, note = _mixed(how, exact, graph, seen, checkpoint)
         record["recipe"] = recipe.to_json()
         findings.append(Finding(code="mixed_precision", text=note, severity="info"))
     if graph.kept:
@@ -243,21 +245,21 @@ def _stream(images: Images, graph: Graph, lint: CalibrationLint) -> Iterator[NDA
 
 
 def _mixed(
-    how: Quantization, exact: Graph, plain: Graph, seen: Calibration, unfinished: Unfinished | None
+    how: Quantization, exact: Graph, plain: Graph, seen: Calibration, checkpoint: StepCheckpoint | None
 ) -> tuple[Graph, Recipe, str]:
     """The graph that keeps the fewest activations in 16 bits such that the drop holds, its recipe, and a note."""
     from edgecnn.mixed import DropMeter, choose
-    from edgecnn.quant import ptq
+    from edgecnn.quant import pipeline
 
     assert how.labelled is not None
     assert how.max_drop is not None
     kept, note = choose(
         plain,
-        lambda keep: ptq.quantize(exact, seen, replace(how.recipe.quick, keep=keep)),
+        lambda keep: pipeline.quantize(exact, seen, how.recipe.quick.with_settings("int16_promotion", keep=keep)),
         seen.images[:RANKING_IMAGES],
         DropMeter(exact, how.labelled, require_preprocess(exact.metadata)),
         how.max_drop,
     )
     say(f"mixed: {note}")
-    recipe = replace(how.recipe, keep=kept)
-    return ptq.quantize(exact, seen, recipe, unfinished=unfinished) if kept else plain, recipe, note
+    recipe = how.recipe.with_settings("int16_promotion", keep=kept)
+    return pipeline.quantize(exact, seen, recipe, checkpoint=checkpoint) if kept else plain, recipe, note

@@ -12,7 +12,8 @@ from PIL import Image
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
 from edgecnn.graph.serialize import load
-from edgecnn.quant.mixed import fewest
+from edgecnn.quant.promotion_search import fewest
+from edgecnn.quant.recipe import recipe as named
 from edgecnn_converters.tflite.reader import read
 from edgecnn_targets.runtimes.litert import open_session
 
@@ -75,6 +76,13 @@ def mixed(folder, tmp_path_factory):
     return json.loads((out / "report.json").read_text())["entries"], out
 
 
+def kept(graph):
+    """What the recorded recipe keeps in 16 bits."""
+    rows = graph.metadata.quantization["recipe"]["steps"]
+    (keep,) = (row["keep"] for row in rows if row["name"] == "int16_promotion")
+    return keep
+
+
 def words(folder, out):
     given = ["export", "test_precisions:hurt", "--preprocess", PREPROCESS, "--recipe", "minmax", "-o", str(out)]
     return [*given, "--calibration", str(folder), "--data", str(folder)]
@@ -97,10 +105,10 @@ def test_mixed_holds_it_with_one_activation_kept_in_every_format(mixed):
         assert any("ms beside" in finding["text"] for finding in entry["findings"])
         assert bool(entry["float_ops"]) == (entry["target"] != "tflite")
     graph = load(out / "hurt.edgecnn")
-    assert 1 <= len(graph.metadata.quantization["recipe"]["keep"]) <= 2
+    assert 1 <= len(kept(graph)) <= 2
     assert graph.precision == "int8"
     manifest = read_manifest(out / "hurt.onnx", "onnx")
-    assert manifest.metadata.quantization["recipe"]["keep"] == graph.metadata.quantization["recipe"]["keep"]
+    assert manifest.metadata.quantization["recipe"] == graph.metadata.quantization["recipe"]
     assert set(graph.kept) <= set(manifest.metadata.quantization["kept"])
 
 
@@ -163,7 +171,7 @@ def test_the_fewest_are_kept(bad, wanted):
 
 def test_a_recipe_can_say_what_to_keep(folder, tmp_path):
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('activation_range = "minmax"\nbias_correction = false\nkeep = ["nothing"]\n')
+    recipe.write_text(named("minmax").with_settings("int16_promotion", keep="nothing").to_toml())
     given = [*words(folder, tmp_path), "--target", "tflite", "--recipe", str(recipe)]
     assert main(given) == 2
     assert main([*given, "--mixed", "--max-drop", "1"]) == 2

@@ -19,15 +19,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """``edgecnn recipes`` and ``edgecnn recipes show NAME``."""
+    """Run ``edgecnn recipes`` or ``edgecnn recipes show NAME``."""
     from edgecnn.errors import InputError
-    from edgecnn.quant.recipe import RECIPES, recipe
+    from edgecnn.quant.recipe import recipe, recipes
 
     if options.action is None:
-        rows = [r.to_json() for r in RECIPES.values()]
-        return listed(rows, [{k: str(v) for k, v in row.items()} for row in rows], options)
+        made = recipes().values()
+        rows = [{"recipe": r.name, "steps": ", ".join(s.name for s in r.steps), "about": r.about} for r in made]
+        return listed([r.to_json() for r in made], rows, options)
     if options.recipe is None:
-        raise InputError(f"recipes show needs a name ({', '.join(RECIPES)}) or a .toml file")
+        raise InputError(f"recipes show needs a name ({', '.join(recipes())}) or a .toml file")
     found = recipe(options.recipe)
     if options.json:
         print_json(found.to_json())

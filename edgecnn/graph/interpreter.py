@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from edgecnn.graph.execution import execute, released
 from edgecnn.graph.ir import Graph, Node
 
 Observer = Callable[[str, torch.Tensor], torch.Tensor | None]
@@ -30,17 +31,10 @@ class TorchGraph:
         self.graph = graph
         self.constants: dict[str, torch.Tensor] = {}
         for t in graph.tensors.values():
-            if t.value is None:
-                continue
-            real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
-            tensor = torch.from_numpy(real).to(device)
-            if len(t.shape) == 4:  # OHWI is OIHW with channels last: a view, no copy
-                tensor = tensor.permute(0, 3, 1, 2)
-            self.constants[t.name] = tensor
-        last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-        self._expired = [
-            [n for n, i in last.items() if i == k and n not in graph.outputs] for k in range(len(graph.nodes))
-        ]
+            if t.value is not None:
+                real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
+                self.constants[t.name] = laid_out(real).to(device)
+        self._expired = released(graph)
 
     @torch.inference_mode()
     def __call__(self, x: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
@@ -54,15 +48,12 @@ class TorchGraph:
             The output: (N, classes), or (N, H, W, C).
         """
         (input_name,), (output_name,) = self.graph.inputs, self.graph.outputs
-        values = {
-            input_name: self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)
-        }
-        for node, expired in zip(self.graph.nodes, self._expired, strict=True):
-            arguments = [values[i] if i in values else self.constants[i] for i in node.inputs]
-            values[node.output] = self._observed(observe, node.output, run_node(node, arguments))
-            for name in expired:
-                values.pop(name, None)
-        out = values[output_name]
+        x = self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)
+
+        def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return self._observed(observe, node.output, run_node(node, [values[i] for i in node.inputs]))
+
+        out = execute(self.graph, {**self.constants, input_name: x}, compute, self._expired)[output_name]
         return out.permute(0, 2, 3, 1) if out.ndim == 4 else out
 
     @staticmethod

@@ -1,12 +1,13 @@
 """Quantization-aware training: a quantized graph whose weights, biases and, by option, scales learn.
 
 What is trained is what is exported: the module computes with real values on exactly the grids of the graph's tensors,
-batch norm is folded already, and ``quantized`` rounds what was learned by the functions of ``scheme.py`` that PTQ uses.
-It starts from a graph that PTQ made, at that graph's integers.
+batch norm is folded already, and ``quantized`` rounds what was learned by the functions of ``scales/qparams.py``,
+as PTQ does. It starts from a graph that PTQ made, at that graph's integers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.execution import execute, released
 from edgecnn.graph.interpreter import laid_out, run_node
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.ops import OPS
-from edgecnn.quant import scheme
+from edgecnn.quant.scales import qparams
+from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
 FLOAT64 = 2**53  # largest integer up to which float64 holds every one
@@ -69,7 +72,7 @@ class QatGraph(nn.Module):
     batch norm leaves channels of any size, and one learning rate must suit them all.
 
     Args:
-        graph: quantized by ``ptq.quantize``.
+        graph: quantized by ``pipeline.quantize``.
         weight_limit: the largest weight integer; ``recipe.weight_limit``.
         learn_steps: whether scales of activations and weights learn.
 
@@ -85,57 +88,55 @@ class QatGraph(nn.Module):
         self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.op in WEIGHTED)}
         if not self._layers:
             raise InputError("the graph has no convolution and no linear layer: nothing in it could learn")
-        self._groups = {name: k for k, group in enumerate(scheme.scale_groups(graph)) for name in group}
+        self._groups = {name: k for k, group in enumerate(qparams.scale_groups(graph)) for name in group}
         fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for node in graph:
             if node.op in WEIGHTED:
                 weight, bias = (graph.tensors[i] for i in node.inputs[1:])
-                made = _quant(graph.tensors[node.output])
+                made = quant_of(graph.tensors[node.output])
                 reach = (made.limits[1] - made.limits[0]) * float(made.scale[0])
                 ranges = _steps(weight) * weight_limit
                 self.weights.append(nn.Parameter(torch.from_numpy(_start(weight) / ranges)))
                 self.biases.append(nn.Parameter(torch.from_numpy(_real(bias) / reach)))
                 k = self._layers[node.output]
-                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(_quant(weight).scale), persistent=False)
+                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(quant_of(weight).scale), persistent=False)
                 self.register_buffer(f"weight_ranges_{k}", torch.from_numpy(ranges), persistent=False)
                 self.register_buffer(f"bias_range_{k}", torch.tensor(reach, dtype=torch.float64), persistent=False)
                 self.weight_steps.append(
-                    nn.Parameter(torch.zeros(len(_quant(weight).scale)), requires_grad=learn_steps)
+                    nn.Parameter(torch.zeros(len(quant_of(weight).scale)), requires_grad=learn_steps)
                 )
         self.activation_steps = nn.Parameter(torch.zeros(len(set(self._groups.values()))), requires_grad=learn_steps)
         scales = torch.zeros(len(self.activation_steps))
         for name, k in self._groups.items():
-            scales[k] = float(_quant(graph.tensors[name]).scale[0])
+            scales[k] = float(quant_of(graph.tensors[name]).scale[0])
         self.activation_scales: torch.Tensor
         self.register_buffer("activation_scales", scales, persistent=False)
         learned = torch.tensor([float(k not in fixed) for k in range(len(scales))])
         self.learned: torch.Tensor
         self.register_buffer("learned", learned, persistent=False)
-        for k, node in enumerate(graph):
-            for i, name in enumerate(node.inputs):
-                tensor = graph.tensors[name]
-                if tensor.is_constant and node.op not in WEIGHTED:
-                    value = laid_out(_quant(tensor).dequantize(_integers(tensor)))
-                    self.register_buffer(f"constant_{k}_{i}", value, persistent=False)
-        self._last = {name: k for k, node in enumerate(graph) for name in node.inputs}
+        self._constants: dict[str, str] = {}  # the buffer of each constant, by tensor
+        for name in dict.fromkeys(i for node in graph if node.op not in WEIGHTED for i in node.inputs):
+            if not graph.tensors[name].is_constant:
+                continue
+            value = laid_out(quant_of(graph.tensors[name]).dequantize(integers_of(graph.tensors[name])))
+            self._constants[name] = f"constant_{len(self._constants)}"
+            self.register_buffer(self._constants[name], value, persistent=False)
+        self._expired = released(graph)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) network inputs to (N, classes)."""
         scales = self._activation_scales()
         (name,) = self.graph.inputs
-        values = {name: self._on_grid(name, x, scales)}
-        for k, node in enumerate(self.graph):
+
+        def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
             if node.op in WEIGHTED:
                 arguments = [values[node.inputs[0]], *self._layer(node, scales)]
             else:
-                arguments = [
-                    values[i] if i in values else getattr(self, f"constant_{k}_{j}") for j, i in enumerate(node.inputs)
-                ]
-            values[node.output] = self._on_grid(node.output, run_node(node, arguments), scales)
-            for i in node.inputs:
-                if self._last[i] == k:
-                    values.pop(i, None)
+                arguments = [values[i] if i in values else getattr(self, self._constants[i]) for i in node.inputs]
+            return self._on_grid(node.output, run_node(node, arguments), scales)
+
+        values = execute(self.graph, {name: self._on_grid(name, x, scales)}, compute, self._expired)
         return values[self.graph.outputs[0]].flatten(1)
 
     def _activation_scales(self) -> torch.Tensor:
@@ -152,12 +153,12 @@ class QatGraph(nn.Module):
         return weight, bias
 
     def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        quant = _quant(self.graph.tensors[name])
+        quant = quant_of(self.graph.tensors[name])
         (low, high), zero = quant.limits, int(quant.zero_point[0])
         return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
     def _layer(self, node: Node, activation_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as ``scheme.py`` does."""
+        """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as PTQ does."""
         k = self._layers[node.output]
         scales, (weight, learned) = self._weight_scales(k), self._learned(k)
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
@@ -175,7 +176,8 @@ class QatGraph(nn.Module):
         scales = self._activation_scales().cpu().numpy()
         changed = []
         for tensor in self.graph.activations():
-            changed.append(replace(tensor, quant=scaled(_quant(tensor), scales[self._groups[tensor.name]])))
+            scale = scales[[self._groups[tensor.name]]]
+            changed.append(replace(tensor, quant=replace(quant_of(tensor), scale=scale)))
         for node in self.graph:
             if node.op in WEIGHTED:
                 changed += self._trained(node, scales[[self._groups[node.inputs[0]]]])
@@ -186,25 +188,15 @@ class QatGraph(nn.Module):
         weight, bias = (self.graph.tensors[i] for i in node.inputs[1:])
         found = self._weight_scales(k).cpu().numpy()
         value, learned = (t.cpu().numpy() for t in self._learned(k))
-        made = scheme.quantize_weight(replace(weight, value=value), found, self.weight_limit)
-        products = scheme.bias_scales(input_scale, found)
+        made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
+        products = qparams.bias_scales(input_scale, found)
         limit = _bias_limit(bias) * products.astype(np.float64)
         learned = np.clip(learned, -limit, limit)
-        return replace(made, value=weight.value), scheme.quantize_bias(bias, products, learned, _quant(bias).dtype)
-
-
-def _quant(tensor: Tensor) -> QParams:
-    assert tensor.quant is not None
-    return tensor.quant
+        return replace(made, value=weight.value), qparams.quantize_bias(bias, products, learned, quant_of(bias).dtype)
 
 
 def _bias_limit(bias: Tensor) -> int:
-    return min(_quant(bias).limits[1], FLOAT64)
-
-
-def _integers(tensor: Tensor) -> NDArray[Any]:
-    assert tensor.integers is not None
-    return tensor.integers
+    return min(quant_of(bias).limits[1], FLOAT64)
 
 
 def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -212,24 +204,21 @@ def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     return (start.float() * torch.exp(steps.float())).to(start.dtype)
 
 
-def scaled(quant: QParams, scale: np.float32) -> QParams:
-    return replace(quant, scale=np.array([scale], np.float32))
-
-
 def _steps(tensor: Tensor) -> NDArray[np.float64]:
     """The scales of a weight or bias, shaped to broadcast against it."""
-    return _quant(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return quant_of(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
 
 
 def _real(tensor: Tensor) -> NDArray[np.float64]:
     """Real values of the integers in float64: an int32 does not fit into float32."""
-    real: NDArray[np.float64] = _integers(tensor) * _steps(tensor)
+    real: NDArray[np.float64] = integers_of(tensor) * _steps(tensor)
     return real
 
 
 def _start(weight: Tensor) -> NDArray[np.float64]:
     """The float weights, moved no further than so that each rounds to its integer, whichever way that was chosen."""
-    assert weight.value is not None
     reach = CELL * _steps(weight)
-    start: NDArray[np.float64] = np.clip(weight.value.astype(np.float64), _real(weight) - reach, _real(weight) + reach)
+    start: NDArray[np.float64] = np.clip(
+        value_of(weight).astype(np.float64), _real(weight) - reach, _real(weight) + reach
+    )
     return start

@@ -1,173 +1,127 @@
-"""Recipes: the whole list of quantization steps and their settings."""
+"""Recipes: ordered lists of quantization steps, as TOML files that users print, edit and keep."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.quant.step import Step, check_order, steps
 
-ACTIVATION_RANGES = ("mse", "minmax", "percentile", "felt", "learned")
-LOGIT_RANGES = ("minmax", "mse")
-WEIGHT_RANGES = ("minmax", "mse")
-RECONSTRUCTIONS = ("none", "layer", "block")
-SMALLEST_PERCENTILE = 90.0
-
-
-def _setting(default: Any, says: str) -> Any:
-    """A field with its explanation, which ``edgecnn recipes show`` prints beside it."""
-    return field(default=default, metadata={"says": says})
+SHIPPED = Path(__file__).parent / "recipes"
+DEFAULT = "fast"
+ENOUGH = 300  # calibration images that ranges are worth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a float graph becomes a quantized one; each field carries what it means.
+    """How a float graph becomes a quantized one.
+
+    Attributes:
+        name: for reports.
+        about: one line.
+        steps: in the order in which they run.
 
     Raises:
-        InputError: a value that is not allowed.
+        InputError: a step stands where it finds not what it needs.
     """
 
     name: str
-    pixel_grid: bool = _setting(
-        True,
-        "feed pixels that are the input's integers already; a mean of 127.5 becomes 127 (preprocessing, first bias)",
-    )
-    equalization: bool = _setting(True, "scale channels so that integers cost them less (cross-layer equalization)")
-    bias_absorption: bool = _setting(False, "move biases that keep a ReLU's channels high into the next layer")
-    statistics_images: int = _setting(48, "calibration images that equalization and absorption look at")
-    activation_range: str = _setting(
-        "mse",
-        "minmax (all that calibration saw), percentile, mse (clipped where that lowers the squared error; around a "
-        "swish, whose channels nothing equalizes, each counts as much as the logits feel it), felt (so everywhere), or "
-        "learned (from mse on, for what the network answers)",
-    )
-    shared_scales: bool = _setting(False, "one scale for what additions join, where rounding once makes less noise")
-    logit_range: str = _setting(
-        "minmax", "minmax, or mse: clipped where that lowers the squared error, but above any image's second largest"
-    )
-    percentile: float = _setting(99.99, "leaves out the values beyond it at either end, where the range is percentile")
-    weight_range: str = _setting("minmax", "minmax or mse, for each output channel of the weights, or all of them")
-    per_tensor: bool = _setting(False, "one scale for all of a layer's weights, for hardware that has no more")
-    weight_bits: int = _setting(8, "8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits")
-    keep: tuple[str, ...] = _setting(
-        (), "activations in 16 bits in an int8 network, or float where the target has none; --mixed finds them"
-    )
-    spare_channels: bool = _setting(
-        False, "channels that are always zero carry copies of others, which a grid then rounds finer than it is"
-    )
-    bias_correction: bool = _setting(True, "move each layer's mean, after its activation, to the float network's")
-    correction_images: int = _setting(
-        32, "calibration images that bias correction looks at; fewer where their activations would not fit in 2.5 GiB"
-    )
-    reconstruction: str = _setting(
-        "none",
-        "none; layer: choose each layer's integers and bias for what they make of the images; block: then "
-        "improve those of several layers together",
-    )
-    reconstruction_images: int = _setting(
-        300, "calibration images that reconstruction looks at; fewer where their activations would not fit in 1.75 GiB"
-    )
-    block_layers: int = _setting(3, "layers of a block, at least; it ends where one activation is alive")
-    block_iterations: int = _setting(100, "steps of each block")
-    step_images: int = _setting(300, "calibration images that learned ranges look at")
-    step_epochs: int = _setting(3, "how often they look at each")
+    steps: tuple[Step, ...]
+    about: str = ""
 
     def __post_init__(self) -> None:
-        for key, allowed in (
-            ("activation_range", ACTIVATION_RANGES),
-            ("logit_range", LOGIT_RANGES),
-            ("weight_range", WEIGHT_RANGES),
-            ("reconstruction", RECONSTRUCTIONS),
-        ):
-            if getattr(self, key) not in allowed:
-                raise InputError(unknown(key, str(getattr(self, key)), allowed))
-        if not SMALLEST_PERCENTILE <= self.percentile <= 100:
-            raise InputError(f"percentile {self.percentile}; allowed: {SMALLEST_PERCENTILE} to 100")
-        if self.weight_bits not in (7, 8):
-            raise InputError(f"weight_bits {self.weight_bits}; allowed: 7, 8")
-        for key in (
-            "statistics_images",
-            "correction_images",
-            "reconstruction_images",
-            "block_layers",
-            "block_iterations",
-            "step_images",
-            "step_epochs",
-        ):
-            if getattr(self, key) < 1:
-                raise InputError(f"{key} {getattr(self, key)}: at least 1")
+        check_order(self.steps)
+
+    def step(self, name: str) -> Step | None:
+        """Return the first step of that name, or ``None``."""
+        return next((step for step in self.steps if step.name == name), None)
+
+    def setting(self, name: str, key: str) -> Any:
+        """Return a setting of a step; the default where the recipe has no such step."""
+        return getattr(self.step(name) or steps()[name](), key)
+
+    def with_settings(self, name: str, /, **settings: Any) -> Recipe:
+        """Return the recipe with other settings of all steps of that name; one is put in where there is none.
+
+        Args:
+            name: of a step.
+            settings: as in TOML, for example ``with_settings("weights", bits=7)``.
+
+        Raises:
+            InputError: an unknown step or setting, or a value that is not allowed.
+        """
+        if name not in steps():
+            raise InputError(unknown("step", name, steps()))
+        if self.step(name) is None:
+            made = steps()[name]().with_settings(**settings)
+            at = next((i for i, step in enumerate(self.steps) if step.before >= made.after), len(self.steps))
+            return replace(self, steps=(*self.steps[:at], made, *self.steps[at:]))
+        changed = (step.with_settings(**settings) if step.name == name else step for step in self.steps)
+        return replace(self, steps=tuple(changed))
+
+    def without(self, *names: str) -> Recipe:
+        """Return the recipe without the steps of these names."""
+        return replace(self, steps=tuple(step for step in self.steps if step.name not in names))
 
     @property
     def calibration_images(self) -> int:
         """How many images it is worth giving."""
-        again = [self.step_images] if self.activation_range == "learned" else []
-        again += [self.reconstruction_images] if self.reconstruction != "none" else []
-        return max([300, *again])
-
-    @property
-    def prepares(self) -> bool:
-        """Whether the float network is changed before its ranges are taken."""
-        return self.equalization or self.bias_absorption
+        return max(ENOUGH, *(getattr(step, "images", 0) for step in self.steps))
 
     @property
     def quick(self) -> Recipe:
         """The same without the steps that take minutes."""
-        ranges = "mse" if self.activation_range == "learned" else self.activation_range
-        return replace(self, reconstruction="none", activation_range=ranges)
+        return replace(self, steps=tuple(step.quick() for step in self.steps))
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether a layer's weights have one scale."""
+        return bool(self.setting("weights", "per_tensor"))
 
     @property
     def weight_limit(self) -> int:
         """The largest weight integer."""
-        return (1 << (self.weight_bits - 1)) - 1
+        return (1 << (int(self.setting("weights", "bits")) - 1)) - 1
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, for manifests."""
-        return asdict(self)
+        """Return JSON values for manifests: every step with all its settings, in order."""
+        rows = [{"name": step.name, **{k: v for k, (v, _) in step.settings().items()}} for step in self.steps]
+        return {"name": self.name, "steps": rows}
 
     def to_toml(self) -> str:
-        """A file that ``recipe`` reads back, every field with what it means."""
-        lines = [f'name = "{self.name}"']
-        for setting in fields(self)[1:]:
-            value = getattr(self, setting.name)
-            lines += [f"# {setting.metadata['says']}", f"{setting.name} = {json.dumps(value)}"]
+        """Return a file that ``recipe`` reads back, every setting with what it means."""
+        lines = [f"name = {json.dumps(self.name)}", f"about = {json.dumps(self.about)}"]
+        for step in self.steps:
+            lines += ["", f"# {step.says}", "[[step]]", f"name = {json.dumps(step.name)}"]
+            lines += [f"{key} = {json.dumps(value)}  # {says}" for key, (value, says) in step.settings().items()]
         return "\n".join(lines) + "\n"
 
 
-RECIPES: Mapping[str, Recipe] = {
-    r.name: r
-    for r in (
-        Recipe(name="fast"),
-        Recipe(
-            name="best",
-            statistics_images=300,
-            activation_range="felt",
-            shared_scales=True,
-            logit_range="mse",
-            spare_channels=True,
-            reconstruction="layer",
-            reconstruction_images=500,
-        ),
-        Recipe(name="minmax", pixel_grid=False, equalization=False, activation_range="minmax", bias_correction=False),
-    )
-}
-DEFAULT = "fast"
+@cache
+def recipes() -> Mapping[str, Recipe]:
+    """Return the recipes that ship, by name."""
+    order = [DEFAULT, *sorted(path.stem for path in SHIPPED.glob("*.toml") if path.stem != DEFAULT)]
+    return {name: _read(SHIPPED / f"{name}.toml") for name in order}
 
 
 def recipe(name: str) -> Recipe:
-    """A named recipe, or one from a TOML file: the fields of ``Recipe``; what is not given is as in ``fast``.
+    """Return a recipe by its name, or from a TOML file.
 
     Raises:
-        InputError: no such recipe or file, or a field that is not known or not allowed.
+        InputError: no such recipe or file, an unknown step or setting, a value that is not allowed, or a step that
+            stands where it finds not what it needs.
     """
     if name.endswith(".toml"):
         return _read(Path(name))
-    if name not in RECIPES:
-        raise InputError(unknown("recipe", name, RECIPES) + ", or a .toml file")
-    return RECIPES[name]
+    if name not in recipes():
+        raise InputError(unknown("recipe", name, recipes()) + ", or a .toml file")
+    return recipes()[name]
 
 
 def _read(path: Path) -> Recipe:
@@ -177,13 +131,25 @@ def _read(path: Path) -> Recipe:
         raise InputError(
             f"cannot read the recipe {path} ({error}); `edgecnn recipes show {DEFAULT}` prints one"
         ) from None
-    given = {"name": path.stem, **given}
-    for key, value in given.items():
-        known = Recipe.__dataclass_fields__.get(key)
-        if known is None:
-            raise InputError(f"recipe {path}: {unknown('field', key, Recipe.__dataclass_fields__)}")
-        if known.type == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(v, str) for v in value):
-            given[key] = tuple(value)
-        elif type(value).__name__ != known.type and (type(value), known.type) != (int, "float"):
-            raise InputError(f"recipe {path}: {key} is {value!r}, a {type(value).__name__}; it must be a {known.type}")
-    return Recipe(**given)
+    for key in given:
+        if key not in ("name", "about", "step"):
+            raise InputError(f"recipe {path}: {unknown('key', key, ('name', 'about', 'step'))}")
+    name, about, rows = given.get("name", path.stem), given.get("about", ""), given.get("step", [])
+    if not isinstance(name, str) or not isinstance(about, str):
+        raise InputError(f"recipe {path}: name and about must be strings")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"recipe {path}: steps are tables; write [[step]] before each")
+    try:
+        return Recipe(name=name, about=about, steps=tuple(map(_step, rows)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _step(row: dict[str, Any]) -> Step:
+    row = dict(row)
+    name = row.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(f"a [[step]] has no name; allowed: {', '.join(steps())}")
+    if name not in steps():
+        raise InputError(unknown("step", name, steps()))
+    return steps()[name]().with_settings(**row)

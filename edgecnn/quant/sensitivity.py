@@ -1,10 +1,11 @@
-"""Where quantization hurts: every layer quantized alone, the running network layer by layer, and why, if it shows."""
+"""Layer sensitivity: every layer quantized alone, the running network layer by layer, and known reasons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import WEIGHTED
-from edgecnn.graph.interpreter import TorchGraph, run_node
+from edgecnn.graph.interpreter import run_node
 from edgecnn.graph.ir import Graph, Node, QParams
-from edgecnn.quant.simulate import on_grid
-from edgecnn.quant.statistics import Channels, channel_statistics
+from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
+from edgecnn.quant.observers.channels import Channels, channel_statistics
+from edgecnn.quant.scales.qparams import quant_of, value_of
 
-CHUNK = 4  # images whose activations are all in memory at once
 WIDE = 100.0  # a channel's range beside the median one's
 CLIPPED = 0.001  # share of an activation's values outside its grid
 
@@ -44,7 +45,7 @@ class Sensitivity:
 
 
 def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
-    """Every layer, the most harmful alone first.
+    """Return every layer, the most harmful alone first.
 
     Args:
         graph: integer, by the numerics contract.
@@ -59,7 +60,7 @@ def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
         raise InputError("there are no images to measure on; give a folder with some")
     measure = _Measure(graph)
     for start in range(0, len(images), CHUNK):
-        measure.update(torch.from_numpy(images[start : start + CHUNK]))
+        measure.update(images[start : start + CHUNK])
     seen = channel_statistics(graph, images)
     ops = {node.output: node for node in graph}
     rows = [
@@ -93,7 +94,7 @@ class _Error:
 
 
 class _Share:
-    """How much of a tensor lies outside its grid."""
+    """Count how much of a tensor lies outside its grid."""
 
     def __init__(self) -> None:
         self.outside = self.count = 0
@@ -110,87 +111,72 @@ class _Share:
 
 
 class _Measure:
-    """Runs the float network, the quantized one, and one with a single layer quantized, for every layer."""
+    """Run the float network, the quantized one, and one with a single layer quantized, for every layer."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.exact, self.coarse = (TorchGraph(graph, integers=integers) for integers in (False, True))
         names = [t.name for t in graph.activations()]
         self.alone = {name: _Error() for name in names}
         self.running = {name: _Error() for name in names}
         self.outside = {name: _Share() for name in names}
 
     @torch.inference_mode()
-    def update(self, x: torch.Tensor) -> None:
-        grids = {t.name: t.quant for t in self.graph.activations()}
-        values: dict[str, torch.Tensor] = {}
+    def update(self, images: NDArray[np.float32]) -> None:
+        """Measure on one chunk of images."""
+        grids = {t.name: quant_of(t) for t in self.graph.activations()}
+        self.both, values = SideBySide(self.graph, images), dict[str, torch.Tensor]()
 
-        def keep(name: str, value: torch.Tensor) -> None:
-            values[name] = value
-            self.outside[name].update(value, grids[name])  # type: ignore[arg-type]  # all are quantized
+        def measure(name: str) -> None:
+            values[name] = self.both.real(name, 0)
+            self.outside[name].update(values[name], grids[name])
+            self.running[name].update(values[name], self.both.coarse(name, 0))
 
-        def rounded(name: str, value: torch.Tensor) -> torch.Tensor:
-            made = on_grid(value.clone(), grids[name])
-            self.running[name].update(values[name], made)
-            return made
-
-        self.exact(x, keep)
-        self.coarse(x, rounded)
+        self.both.run(after=measure)
         (output,) = self.graph.outputs
         for position, name in enumerate((*self.graph.inputs, *(node.output for node in self.graph))):
-            changed = {name: on_grid(self._alone(position, values), grids[name])}
+            changed = {name: fake_quantize(self._alone(position, values), grids[name])}
             for node in self.graph.nodes[position:]:
                 if any(i in changed for i in node.inputs):
-                    changed[node.output] = run_node(node, [self._argument(i, changed, values) for i in node.inputs])
+                    at_hand = {**self.both.exact, **values, **changed}
+                    changed[node.output] = run_node(node, [at_hand[i] for i in node.inputs])
             self.alone[name].update(values[output], changed.get(output, values[output]))
 
     def _alone(self, position: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The layer's output with quantized constants, of the float network's inputs; its bias stays float.
+        """Return the layer's output with quantized constants, of the float network's inputs; its bias stays float.
 
         A corrected bias also makes up for the layers before, which are not quantized here.
         """
         if position == 0:
             return values[self.graph.inputs[0]].clone()
         node = self.graph.nodes[position - 1]
-        made = [values[i] if i in values else self.coarse.constants[i] for i in node.inputs]
+        made = [values[i] if i in values else self.both.coarse(i, 0) for i in node.inputs]
         if node.op in WEIGHTED:
-            made[2] = self.exact.constants[node.inputs[2]]
+            made[2] = self.both.exact[node.inputs[2]]
         return run_node(node, made).clone()
-
-    def _argument(
-        self, name: str, changed: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
-        if name in changed:
-            return changed[name]
-        return values[name] if name in values else self.exact.constants[name]
 
 
 def _reasons(graph: Graph, name: str, node: Node | None, seen: Mapping[str, Channels], outside: _Share) -> list[str]:
     found = []
     reach = np.maximum(np.abs(seen[name].low), np.abs(seen[name].high))
-    lively = reach[reach > 0]
-    if lively.size and lively.max() >= WIDE * np.median(lively):
-        channel, ratio = int(reach.argmax()), lively.max() / np.median(lively)
-        found.append(f"channel {channel} reaches {ratio:.0f} times as far as the median one, on one scale")
+    if (ratio := _unevenness(reach)) >= WIDE:
+        found.append(f"channel {int(reach.argmax())} reaches {ratio:.0f} times as far as the median one, on one scale")
     if dead := int((reach == 0).sum()):
         found.append(f"{dead} of {reach.size} channels are dead (always 0)")
     if outside.share >= CLIPPED:
         found.append(f"{100 * outside.share:.1f} % of its values are clipped by its range")
     if node is not None and node.op in WEIGHTED:
         weight = graph.tensors[node.inputs[1]]
-        assert weight.value is not None
-        assert weight.quant is not None
-        peaks = np.abs(weight.value.reshape(weight.shape[0], -1)).max(axis=1)
-        lively = peaks[peaks > 0]
-        if weight.quant.axis is None and lively.size and lively.max() >= WIDE * np.median(lively):
-            ratio = lively.max() / np.median(lively)
-            found.append(
-                f"the weights of channel {int(peaks.argmax())} are {ratio:.0f} times the median's, on one scale"
-            )
-        if node.op == "conv2d" and weight.quant.axis is not None:
-            columns = np.abs(weight.value).max(axis=(0, 1, 2))
-            columns = columns[columns > 0]
-            if columns.size > 1 and columns.max() >= WIDE * np.median(columns):
-                ratio = columns.max() / np.median(columns)
-                found.append(f"the weights of one input channel are {ratio:.0f} times the median's")
+        value, one_scale = np.abs(value_of(weight)), quant_of(weight).axis is None
+        peaks = value.reshape(weight.shape[0], -1).max(axis=1)
+        if one_scale and (ratio := _unevenness(peaks)) >= WIDE:
+            where = f"the weights of channel {int(peaks.argmax())}"
+            found.append(f"{where} are {ratio:.0f} times the median's, on one scale")
+        if not one_scale and node.op == "conv2d" and (ratio := _unevenness(value.max(axis=(0, 1, 2)))) >= WIDE:
+            found.append(f"the weights of one input channel are {ratio:.0f} times the median's")
     return found
+
+
+def _unevenness(peaks: NDArray[Any]) -> float:
+    """Return the largest over the median of those that are not 0."""
+    lively = peaks[peaks > 0]
+    return float(lively.max() / np.median(lively)) if lively.size else 0.0

@@ -23,9 +23,9 @@ from edgecnn.graph.summary import layers as graph_layers
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.calibrate import calibrate
-from edgecnn.quant.ptq import quantize
-from edgecnn.quant.recipe import RECIPES
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
 from edgecnn_converters.c import convert, describe, integers, layers, unsupported
 from edgecnn_converters.c.arena import allocate
 from edgecnn_converters.c.bounds import MAX_CLASSES
@@ -132,7 +132,7 @@ def mobilenet():
     metadata = Metadata(model="m", preprocess=source.preprocess, labels=("*/ä", "/*b"))
     graph = capture(module, (3, 96, 96), metadata)
     images = np.random.default_rng(0).normal(0, 0.5, (4, 96, 96, 3)).astype(np.float32)
-    return quantize(graph, calibrate(graph, [images]), RECIPES["minmax"])
+    return quantize(graph, calibrate(graph, [images]), recipe("minmax"))
 
 
 @pytest.fixture(scope="module")

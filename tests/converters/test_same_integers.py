@@ -16,9 +16,9 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.models import families, resolve
 from edgecnn.models.checkpoint import random_weights
-from edgecnn.quant.calibrate import calibrate
-from edgecnn.quant.ptq import quantize
-from edgecnn.quant.recipe import RECIPES
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
 from edgecnn_converters import onnx as to_onnx
 from edgecnn_converters import openvino as to_openvino
 from edgecnn_converters.openvino.reader import integers as openvino_integers
@@ -39,7 +39,7 @@ def mobilenet():
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96"))
     graph = capture(module, (3, 96, 96), Metadata(model="m"))
     images = np.random.default_rng(0).normal(0, 0.5, (4, 96, 96, 3)).astype(np.float32)
-    return quantize(graph, calibrate(graph, [images]), RECIPES["minmax"])
+    return quantize(graph, calibrate(graph, [images]), recipe("minmax"))
 
 
 def test_onnx_runtime_fuses_every_convolution_and_addition(mobilenet, tmp_path):
@@ -181,7 +181,7 @@ def test_every_family_holds_the_same_integers(name):
     side = source.spec.resolution
     graph = capture(module, (3, side, side), Metadata(model=name))
     images = np.random.default_rng(0).normal(0, 0.5, (1, side, side, 3)).astype(np.float32)
-    int8 = quantize(graph, calibrate(graph, [images]), RECIPES["minmax"])
+    int8 = quantize(graph, calibrate(graph, [images]), recipe("minmax"))
     for target, writer in WRITERS.items():
         assert_integers_are_the_graphs(int8, target, writer.convert(int8, precision="int8"))
 

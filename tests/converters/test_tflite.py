@@ -16,9 +16,9 @@ from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.calibrate import calibrate
-from edgecnn.quant.ptq import quantize
-from edgecnn.quant.recipe import RECIPES
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
 from edgecnn_converters.registry import converter
 from edgecnn_converters.tflite import convert, describe
 from edgecnn_converters.tflite.reader import integers, layers, ports, read
@@ -39,7 +39,7 @@ def mobilenet():
     module, source = random_weights(resolve("mobilenet_v2_1.0_96"))
     graph = capture(module, (3, 96, 96), Metadata(model="m", preprocess=source.preprocess, labels=("a",) * 1000))
     images = np.random.default_rng(0).normal(0, 0.5, (8, 96, 96, 3)).astype(np.float32)
-    return quantize(graph, calibrate(graph, [images]), RECIPES["minmax"])
+    return quantize(graph, calibrate(graph, [images]), recipe("minmax"))
 
 
 def test_an_int8_mobilenet_has_no_float_no_transpose_and_no_conversion_inside(mobilenet, tmp_path):

@@ -19,11 +19,11 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHTED, check_integers
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.oracle import run
-from edgecnn.quant.calibrate import calibrate
-from edgecnn.quant.ptq import images_needed, quantize
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.qat import QatGraph, RoundToGrid
-from edgecnn.quant.recipe import Recipe, recipe
-from edgecnn.quant.scheme import scale_groups
+from edgecnn.quant.recipe import recipe
+from edgecnn.quant.scales.qparams import scale_groups
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "training.toml").read_text("utf-8"))["qat"]
 
@@ -35,7 +35,7 @@ def images(graph, count):
 
 def quantized(graph, steps=None):
     steps = steps or recipe("fast")
-    return quantize(graph, calibrate(graph, [images(graph, 8)], keep=images_needed(steps)), steps)
+    return quantize(graph, calibrate(graph, [images(graph, 8)], keep=images_needed(graph, steps)), steps)
 
 
 def assert_same(a, b):
@@ -129,7 +129,7 @@ def test_a_start_that_was_not_rounded_to_nearest_keeps_its_integers():
 
 
 def test_seven_bit_and_per_tensor_weights_stay_so():
-    graph = quantized(float_graph(random_graph(5, 3)), Recipe(name="narrow", weight_bits=7, per_tensor=True))
+    graph = quantized(float_graph(random_graph(5, 3)), recipe("fast").with_settings("weights", bits=7, per_tensor=True))
     learning = QatGraph(graph, weight_limit=63, learn_steps=True)
     some_steps(learning, images(graph, 4), lr=0.2)
     learned = learning.quantized()

@@ -17,13 +17,13 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.serialize import save
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.calibrate import calibrate
-from edgecnn.quant.ptq import quantize
-from edgecnn.quant.recipe import Recipe
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
 from edgecnn.quant.sensitivity import sensitivity
 
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))
-PLAIN = Recipe(name="x", activation_range="minmax", bias_correction=False, equalization=False)
+PLAIN = recipe("minmax")
 
 
 class Uneven(torch.nn.Module):
@@ -45,10 +45,10 @@ def images(count=8):
     return np.random.default_rng(0).normal(0, 1, (count, 6, 6, 3)).astype(np.float32)
 
 
-def quantized(recipe=PLAIN, shown=1.0):
+def quantized(steps=PLAIN, shown=1.0):
     torch.manual_seed(1)
     graph = capture(Uneven().eval(), (3, 6, 6), Metadata(preprocess=Preprocess(resize=(6, 6))))
-    return quantize(graph, calibrate(graph, [images() * np.float32(shown)]), recipe)
+    return quantize(graph, calibrate(graph, [images() * np.float32(shown)]), steps)
 
 
 def test_uneven_layers_come_first_and_the_reason_is_named():
@@ -69,7 +69,7 @@ def test_a_clipped_activation_is_named_with_its_share():
 
 
 def test_one_scale_for_all_weights_is_a_reason_where_they_are_uneven():
-    per_tensor = Recipe(name="x", bias_correction=False, equalization=False, per_tensor=True)
+    per_tensor = recipe("fast").without("bias_correction").with_settings("weights", per_tensor=True)
     (row,) = (r for r in sensitivity(quantized(per_tensor), images()) if r.name == "b")
     assert any("the weights of channel 3 are" in reason for reason in row.reasons)
 
@@ -77,10 +77,10 @@ def test_one_scale_for_all_weights_is_a_reason_where_they_are_uneven():
 def test_running_error_is_what_the_quantized_network_has():
     graph = quantized()
     from edgecnn.graph.interpreter import TorchGraph
-    from edgecnn.quant.simulate import SimulatedGraph
+    from edgecnn.quant.executor import FakeQuantizedGraph
 
     x = torch.from_numpy(images())
-    want, got = TorchGraph(graph)(x), SimulatedGraph(graph)(x)
+    want, got = TorchGraph(graph)(x), FakeQuantizedGraph(graph)(x)
     (row,) = (r for r in sensitivity(graph, images()) if r.name == graph.outputs[0])
     assert row.running_db == pytest.approx(float(10 * torch.log10(want.square().sum() / (want - got).square().sum())))
 

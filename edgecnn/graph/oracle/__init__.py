@@ -6,14 +6,15 @@ It knows no converter and no runtime; every runtime is compared with it. Sources
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.contract import check_integers
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.execution import execute, released
+from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.oracle.arithmetic import ARITHMETICS
 from edgecnn.graph.oracle.parameters import Call
 
@@ -51,10 +52,8 @@ def run(
     if strange:
         raise InputError(unknown("activation", min(strange), made))
     needed = {*graph.outputs, *keep}
-    last = {source: i for i, node in enumerate(graph.nodes) for source in node.inputs}
-    values: dict[str, NDArray[Any]] = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
-    values[name] = x
-    for i, node in enumerate(graph.nodes):
+
+    def compute(node: Node, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         call = Call(
             attrs=node.attrs,
             inputs=[graph.tensors[source] for source in node.inputs],
@@ -62,8 +61,8 @@ def run(
             values=[values[source] for source in node.inputs],
         )
         wide = call.wide or node.op == "requantize"  # no runtime has fast kernels for these: LiteRT's own run
-        values[node.output] = (ARITHMETICS["litert"] if wide else kernels)[node.op](call)
-        for source in node.inputs:
-            if last[source] == i and source not in needed:
-                values.pop(source, None)
+        return (ARITHMETICS["litert"] if wide else kernels)[node.op](call)
+
+    constants = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
+    values = execute(graph, {**constants, name: x}, compute, released(graph, keep))
     return {key: values[key] for key in made if key in needed}

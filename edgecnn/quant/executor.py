@@ -1,0 +1,192 @@
+"""The executor: runs a graph over images in float, on its quantization grids, or both networks side by side.
+
+Activations are NCHW (channels last in memory) or NC tensors inside, (N, H, W, C) arrays outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.execution import released
+from edgecnn.graph.interpreter import TorchGraph, activated, laid_out, run_node, without_activation
+from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.quant.scales.qparams import quant_of, value_of
+
+CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
+Chunks = list[torch.Tensor]
+
+
+def fake_quantize(x: torch.Tensor, quant: QParams) -> torch.Tensor:
+    """Round values to the grid of a per-tensor activation, in place: what an integer kernel would hand on."""
+    scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+    low, high = quant.limits
+    return x.div_(scale).round_().clamp_(low - zero, high - zero).mul_(scale)
+
+
+def encode(real: torch.Tensor, quant: QParams) -> torch.Tensor:
+    """Return the integers of real values on the grid of a per-tensor activation."""
+    low, high = quant.limits
+    shifted = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
+    return shifted.clamp_(low, high).to(getattr(torch, quant.dtype))
+
+
+def decode(integers: torch.Tensor, quant: QParams) -> torch.Tensor:
+    """Return the real values of such integers."""
+    return (integers.float() - float(quant.zero_point[0])) * float(quant.scale[0])
+
+
+class FakeQuantizedGraph:
+    """A quantized graph in torch: real values, rounded to their grids where an integer kernel would round them.
+
+    It is fast and near; the integer oracle and a runtime differ from it by their own roundings.
+    (N, H, W, C) float32 in, real outputs out.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._run = TorchGraph(graph, integers=True)
+        self._grids = {t.name: quant_of(t) for t in graph.activations()}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Run a batch."""
+        return self._run(x, lambda name, value: fake_quantize(value.clone(), self._grids[name]))
+
+
+class SideBySide:
+    """The float network and the quantized one, layer after layer over the same images, in chunks.
+
+    Args:
+        graph: all integers, float values beside them.
+        images: (N, H, W, C) network inputs, all in memory.
+        compact: hold the float activations in float16, where it can hold them, and the others as integers.
+
+    Attributes:
+        tensors: of the graph; ``before`` may replace those of the layer that comes.
+        exact: the float constants, laid out for torch.
+        floats, quantized: chunks of every activation that is still to be read, as they are held.
+    """
+
+    def __init__(self, graph: Graph, images: NDArray[np.float32], *, compact: bool = False) -> None:
+        self.graph, self.tensors, self._compact = graph, dict(graph.tensors), compact
+        self.exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
+        self._coarse = {name: _dequantized(graph.tensors[name]) for name in self.exact} if not compact else {}
+        (name,) = graph.inputs
+        chunks = [laid_out(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
+        self.floats: dict[str, Chunks] = {name: [self._held(c) for c in chunks]}
+        self.quantized: dict[str, Chunks] = {name: [self._held_quantized(name, c.clone()) for c in chunks]}
+
+    def real(self, name: str, chunk: int) -> torch.Tensor:
+        """Return a chunk of the float network's activation, or a float constant."""
+        return self.exact[name] if name in self.exact else self.floats[name][chunk].float()
+
+    def coarse(self, name: str, chunk: int) -> torch.Tensor:
+        """Return a chunk of the quantized network's activation as real values, or a constant's."""
+        if name in self.exact:
+            return self._coarse[name] if not self._compact else _dequantized(self.tensors[name])
+        held = self.quantized[name][chunk]
+        return decode(held, quant_of(self.tensors[name])) if self._compact else held
+
+    def run(
+        self,
+        *,
+        before: Callable[[Node], None] = lambda node: None,
+        sums: Callable[[Node, Chunks, Chunks], None] | None = None,
+        after: Callable[[str], None] = lambda name: None,
+    ) -> Graph:
+        """Run both networks and return the graph with the tensors as hooks left them.
+
+        Args:
+            before: told of each node before it runs, when its inputs are at hand.
+            sums: given the outputs of each weighted layer before its activation, of the float network and of the
+                quantized one, all chunks; it may change them in place.
+            after: told of each activation when it is made, the input first.
+        """
+        after(self.graph.inputs[0])
+        for node, expired in zip(self.graph, released(self.graph), strict=True):
+            before(node)
+            self._advance(node, sums if node.op in WEIGHTED else None)
+            after(node.output)
+            for name in expired:
+                del self.floats[name], self.quantized[name]
+        return replace(self.graph, tensors=self.tensors)
+
+    def _advance(self, node: Node, sums: Callable[[Node, Chunks, Chunks], None] | None) -> None:
+        chunks = range(len(next(iter(self.floats.values()))))
+        name, activation = node.output, node.attrs.get("activation")
+        if sums is None:
+            self.floats[name] = [self._held(_made(node, [self.real(i, j) for i in node.inputs])) for j in chunks]
+            constants = {i: self.coarse(i, 0) for i in node.inputs if i in self.exact}
+            for_chunk = ([constants[i] if i in constants else self.coarse(i, j) for i in node.inputs] for j in chunks)
+            self.quantized[name] = [self._held_quantized(name, _made(node, given)) for given in for_chunk]
+            return
+        bare = without_activation(node)
+        exact = [_made(bare, [self.real(i, j) for i in node.inputs]) for j in chunks]
+        got = [_made(bare, [self.coarse(i, j) for i in node.inputs]) for j in chunks]
+        sums(node, exact, got)
+        self.floats[name] = [self._held(activated(chunk, activation)) for chunk in exact]
+        self.quantized[name] = [self._held_quantized(name, activated(chunk, activation)) for chunk in got]
+
+    def _held(self, real: torch.Tensor) -> torch.Tensor:
+        """Half the bytes where the network is compact: float16's rounding is far below the integers'."""
+        if not self._compact:
+            return real
+        half = real.half()
+        return half if bool(torch.isfinite(half).all()) else real.clone()
+
+    def _held_quantized(self, name: str, real: torch.Tensor) -> torch.Tensor:
+        quant = quant_of(self.tensors[name])
+        return encode(real, quant) if self._compact else fake_quantize(real, quant)
+
+
+def _made(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
+    """Run a node; what it makes is not a view of what it read."""
+    out = run_node(node, arguments)
+    return out.clone() if any(out.data_ptr() == x.data_ptr() for x in arguments) else out
+
+
+def _dequantized(tensor: Tensor) -> torch.Tensor:
+    if tensor.quant is None or tensor.integers is None:
+        return laid_out(value_of(tensor))
+    return laid_out(tensor.quant.dequantize(tensor.integers))
+
+
+def affordable(graph: Graph, images: int, each: Callable[[Tensor], int], memory: int) -> int:
+    """Return how many of the images fit into some memory when every activation is held until it was read last.
+
+    Args:
+        graph: of either network.
+        images: that there are.
+        each: bytes that one value of an activation takes in both networks.
+        memory: bytes that the activations of both networks may take.
+    """
+    size: Mapping[str, int] = {t.name: math.prod(t.shape) * each(t) for t in graph.activations()}
+    live, most = {graph.inputs[0]}, 0
+    for node, expired in zip(graph, released(graph), strict=True):
+        live.add(node.output)
+        most = max(most, sum(size[name] for name in live))
+        live -= set(expired)
+    return max(1, min(images, memory // most))
+
+
+def pieces(graph: Graph, layers: int) -> list[Graph]:
+    """Cut the graph in pieces, each a graph: one ends at the first cut after so many weighted layers.
+
+    A cut is where a single activation is still to be read; a residual block has none inside.
+    """
+    alive, found, nodes, first = set(graph.inputs), list[Graph](), list[Node](), graph.inputs
+    for node, expired in zip(graph, released(graph), strict=True):
+        nodes.append(node)
+        alive = {*alive, node.output} - set(expired)
+        enough = sum(n.op in WEIGHTED for n in nodes) >= layers
+        if node is graph.nodes[-1] or (enough and len(alive) == 1):
+            names = {name for n in nodes for name in (*n.inputs, n.output)}
+            tensors = {name: tensor for name, tensor in graph.tensors.items() if name in names}
+            found.append(replace(graph, nodes=tuple(nodes), tensors=tensors, inputs=first, outputs=tuple(alive)))
+            nodes, first = [], tuple(alive)
+    return found

@@ -1,0 +1,103 @@
+"""Limits of integer kernels: scales that they cannot work with are raised to ones that they can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT, WEIGHTED
+from edgecnn.graph.ir import Graph, QParams
+from edgecnn.graph.ops import OPS
+from edgecnn.quant.scales.qparams import activation_qparams, rescaled
+
+BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
+ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
+SMALLEST_MULTIPLIER = np.float32(2**-30)  # of a convolution: below 2**-32 XNNPACK refuses it
+
+
+def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
+    """Raise scales of activations, in place, until integer kernels can work with them; only dead layers need it."""
+
+    def raise_to(name: str, scale: float) -> bool:
+        old = chosen[name]
+        if np.float32(scale) <= old.scale[0]:
+            return False
+        group = [other for other, quant in chosen.items() if quant is old]
+        chosen.update(dict.fromkeys(group, rescaled(old, scale)))
+        return True
+
+    changed = True
+    while changed:
+        changed = False
+        for node in graph:
+            if OPS[node.op].scale != "own" or node.op == "requantize":
+                continue
+            names, dtype = [i for i in node.inputs if i in chosen], chosen[node.output].dtype
+            constants = [v for i in node.inputs[1:] if (v := graph.tensors[i].value) is not None]
+            weight = max((constant_scale(node.op, v, dtype) for v in constants[:1]), default=0.0)
+            scales, output = kernel_scales(
+                node.op, [float(chosen[i].scale[0]) for i in names], float(chosen[node.output].scale[0]), weight
+            )
+            for name, scale in ((node.output, output), *zip(names, scales, strict=True)):
+                changed |= chosen[name] not in FIXED_OF.values() and raise_to(name, scale)
+            if dtype == "int16" and node.op in WEIGHTED:
+                changed |= raise_to(node.output, accumulator_scale(float(chosen[names[0]].scale[0]), *constants))
+
+
+def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float) -> tuple[list[float], float]:
+    """Return the scales of an op's inputs and output, raised where its integer kernels could not work with them.
+
+    They can with those of any lively layer; a dead one (always zero) has a scale so small that fixed-point multipliers
+    overflow: LiteRT's add stops the process, XNNPACK refuses the file.
+
+    Args:
+        op: of scale ``own``.
+        inputs: of its activations.
+        output: of its output.
+        weight: largest scale of its weight, or the scale of its constant operand; 0 where it has none.
+
+    Source: the limits in XNNPACK's ``subgraph`` definitions: convolutions and linear layers ``s_in s_w / s_out`` in
+    [2**-32, 2**8), products [2**-16, 2**8), sums ``s_in / s_out`` in [2**-10, 2**8), others [2**-8, 2**7].
+    """
+    raised = list(inputs)
+    if op in WEIGHTED:
+        return raised, max(output, raised[0] * weight / 200)
+    if op == "mul":
+        first, second = (*raised, weight)[:2]
+        output = max(output, first * second / 200)
+        least = output * 2**-15 / max(first, second)
+        return [max(s, least) for s in raised], output
+    high, low = (200.0, 1000.0) if op == "add" else (100.0, 200.0)
+    output = max(output, max(*raised, weight) / high)
+    return [max(s, output / low) for s in raised], output
+
+
+def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> float:
+    """Return the largest scale that a weight, or a constant operand, will get."""
+    if op in WEIGHTED:
+        return float(np.abs(value).max()) / WEIGHT_LIMIT
+    return float(activation_qparams(float(value.min()), float(value.max()), dtype).scale[0])
+
+
+def accumulator_scale(input_scale: float, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> float:
+    """Return the smallest output scale at which no 48-bit sum of a 16-bit layer leaves int32 on its way out."""
+    products = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1) * 2**15 * input_scale
+    return float((products + np.abs(bias)).max() / ACCUMULATOR_REACH)
+
+
+def clamp_weight_scales(
+    scales: NDArray[np.float32], source: QParams, made: QParams, bias: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Return weight scales, raised where integer kernels or the bias's type could not hold them."""
+    return raise_for_bias(np.maximum(scales, made.scale / source.scale * SMALLEST_MULTIPLIER), source, bias)
+
+
+def raise_for_bias(scales: NDArray[np.float32], source: QParams, bias: NDArray[Any]) -> NDArray[np.float32]:
+    """Return weight scales, raised where the bias would not fit in half of the sum's bits at ``s_in * s_w``."""
+    needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT[source.dtype] * float(source.scale[0]))
+    needed = needed if scales.size == bias.size else needed.max()
+    raised: NDArray[np.float32] = np.maximum(scales, needed).astype(np.float32)
+    return raised

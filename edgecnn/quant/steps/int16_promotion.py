@@ -1,0 +1,124 @@
+"""int16 promotion: some activations in 16 bits, which ops then compute in 16 bits, and what stands at the borders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgecnn.errors import InputError, unknown
+from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ops import make_node
+from edgecnn.graph.passes import drop_dead
+from edgecnn.quant.scales.qparams import groups_inside
+from edgecnn.quant.step import Stage, Step, Work, setting
+
+if TYPE_CHECKING:
+    from edgecnn.quant.observers.histogram import Range
+
+SUFFIX = ".int16"  # of the 16-bit twin of an 8-bit activation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int16Promotion(Step):
+    """Keep some activations of an int8 network in 16 bits; all of them where the network is to be int16x8.
+
+    Source: the "16x8" kernels of the LiteRT 8-bit quantization specification. Targets without them compute in float.
+    """
+
+    before, after = Stage.CALIBRATED, Stage.CALIBRATED
+
+    keep: tuple[str, ...] = setting((), "names of activations, or patterns of them")
+
+    def apply(self, work: Work) -> Work:
+        """Add requantizes where 8 and 16 bits meet.
+
+        LiteRT's kernels take all activations of an op in one type, so an op that reads or makes a wide activation
+        computes in 16 bits; a requantize goes to its other inputs and after its other output. Hard swish has no 16-bit
+        kernel: it becomes ``x * (relu6(x + 3) / 6)``. What must share its scale is kept together.
+
+        Raises:
+            InputError: a name or pattern is of no activation inside the graph.
+        """
+        graph = work.graph
+        if work.precision == "int16x8":
+            wide = {t.name for t in graph.activations()}
+        else:
+            groups, named = groups_inside(graph), set[str]()
+            inside: set[str] = set().union(*groups)
+            for pattern in self.keep:
+                found = {name for name in inside if name == pattern or fnmatchcase(name, pattern)}
+                if not found:
+                    raise InputError(unknown("activation to keep in 16 bits", pattern, sorted(inside)))
+                named |= found
+            wide = set().union(*(group for group in groups if group & named))
+        if not wide:
+            return work
+        promotion = _Promotion(graph, work.ranges, wide)
+        for node in graph:
+            promotion.add(node)
+        made = replace(graph, nodes=tuple(promotion.nodes), tensors=promotion.tensors)
+        return replace(work, graph=drop_dead(made), ranges=promotion.ranges)
+
+
+class _Promotion:
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range], wide: Set[str]) -> None:
+        self.wide = wide
+        self.nodes: list[Node] = []
+        self.tensors = dict(graph.tensors)
+        self.ranges = dict(ranges)
+        self._twins: dict[str, str] = {}
+
+    def add(self, node: Node) -> None:
+        """The node, in 16 bits where it touches a wide activation."""
+        if not self.wide & {*node.inputs, node.output}:
+            self.nodes.append(node)
+            return
+        node = replace(node, inputs=tuple(map(self._wide_twin, node.inputs)))
+        if node.output in self.wide:
+            self._compute(node)
+            return
+        twin = self._twins[node.output] = self._twin(node.output)
+        self._compute(replace(node, output=twin))
+        self.nodes.append(make_node("requantize", (twin,), node.output, node.source, to="int8"))
+
+    def _wide_twin(self, name: str) -> str:
+        """An input in 16 bits; made when it is asked for first."""
+        if name in self.wide or self.tensors[name].is_constant:
+            return name
+        if name not in self._twins:
+            self._twins[name] = self._twin(name)
+            self.nodes.append(make_node("requantize", (name,), self._twins[name], to="int16"))
+        return self._twins[name]
+
+    def _twin(self, name: str) -> str:
+        return self._activation(f"{name}{SUFFIX}", self.tensors[name].shape, self.ranges[name])
+
+    def _activation(self, name: str, shape: tuple[int, ...], seen: Range) -> str:
+        self.tensors[name] = Tensor(name=name, shape=shape)
+        self.ranges[name] = seen
+        return name
+
+    def _constant(self, name: str, value: float) -> str:
+        self.tensors[name] = Tensor(name=name, shape=(1,), value=np.array([value], np.float32))
+        return name
+
+    def _compute(self, node: Node) -> None:
+        if node.op != "hard_swish":
+            self.nodes.append(node)
+            return
+        (x,), out = node.inputs, node.output
+        shape, seen = self.tensors[x].shape, self.ranges[x]
+        shifted = replace(seen, low=0.0, high=6.0, samples=np.clip(seen.samples + np.float32(3), 0, 6))
+        sixths = replace(shifted, high=1.0, samples=shifted.samples / np.float32(6))
+        sum_ = self._activation(f"{out}.shifted", shape, shifted)
+        gate = self._activation(f"{out}.gate", shape, sixths)
+        three, sixth = self._constant(f"{out}.three", 3.0), self._constant(f"{out}.sixth", 1 / 6)
+        self.nodes += [
+            make_node("add", (x, three), sum_, node.source, activation="relu6"),
+            make_node("mul", (sum_, sixth), gate, node.source),
+            make_node("mul", (x, gate), out, node.source),
+        ]

@@ -1,0 +1,126 @@
+"""Ranges: every activation gets the quantization parameters of what calibration saw of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph.contract import FIXED_OF
+from edgecnn.graph.ir import Graph, QParams
+from edgecnn.graph.ops import OPS
+from edgecnn.quant.scales.kernel_limits import raise_for_kernels
+from edgecnn.quant.scales.qparams import (
+    activation_qparams,
+    activation_types,
+    groups_inside,
+    scale_groups,
+    with_parameters,
+)
+from edgecnn.quant.step import Needs, Stage, Step, Work, setting
+
+if TYPE_CHECKING:
+    from edgecnn.quant.observers.histogram import Range
+
+SECOND_MARGIN = 1.1  # beyond the second largest logit of any image, above which two of another image could tie
+INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranges(Step):
+    """Choose the range of every activation; those that must share a scale get the same.
+
+    Inputs are never clipped, and logits only by ``logits``. Where a swish, a sigmoid or a hard sigmoid alone reads an
+    activation, ``mse`` counts the error after that function.
+
+    Sources: Krishnamoorthi 2018 and Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1
+    (``mse``); Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (``percentile``).
+    """
+
+    before, after = Stage.CALIBRATED, Stage.SCALED
+
+    method: str = setting(
+        "mse",
+        "minmax (all that was seen), percentile, or mse (clipped where that lowers the squared error)",
+        allowed=("mse", "minmax", "percentile"),
+    )
+    percentile: float = setting(
+        99.99, "for percentile: values beyond it are left out at either end", low=90.0, high=100
+    )
+    sensitivity: str = setting(
+        "swish",
+        "for mse: channels count by their gradient sensitivity around a swish, everywhere, or none do",
+        allowed=("swish", "everywhere", "none"),
+    )
+    sensitivity_images: int = setting(16, "calibration images on which gradients are taken", low=1)
+    logits: str = setting(
+        "minmax",
+        "minmax, or mse: clipped, but above any image's second largest logit",
+        allowed=("minmax", "mse"),
+    )
+
+    def needs(self, graph: Graph) -> Needs:
+        """Return the activations whose channels are weighted by sensitivity; of a scale group all or none."""
+        from edgecnn.quant.scales.consumers import around_swishes
+
+        groups = groups_inside(graph) if self.method == "mse" and self.sensitivity != "none" else []
+        if self.sensitivity == "swish":
+            swished = around_swishes(graph)
+            groups = [group for group in groups if group & swished]
+        names = frozenset[str]().union(*groups)
+        return Needs(peek=self.sensitivity_images if names else 0, sensitivity=names)
+
+    def apply(self, work: Work) -> Work:
+        """Give every activation its parameters, with which integer kernels can work.
+
+        Raises:
+            UnsupportedError: an op's scale contract cannot be met; names the tensors.
+        """
+        graph = work.graph
+        fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
+        types = activation_types(graph, "int16" if work.precision == "int16x8" else "int8")
+        chosen: dict[str, QParams] = {}
+        for group in scale_groups(graph):
+            given = [work.parameters[name] for name in sorted(group) if name in work.parameters]
+            if group & fixed:
+                if group - fixed and any(_has_own_range(graph, name) for name in group - fixed):
+                    names = ", ".join(sorted(group))
+                    raise UnsupportedError(
+                        f"{names} must share one scale, but a sigmoid or softmax among them has a fixed scale; "
+                        "join them after a layer of their own"
+                    )
+                quant = FIXED_OF[types[min(group)]]
+            else:
+                quant = given[0] if given else self._parameters(graph, group, work.ranges, types[min(group)])
+            chosen.update(dict.fromkeys(group, quant))
+        raise_for_kernels(graph, chosen)
+        return replace(work, graph=with_parameters(graph, chosen))
+
+    def _parameters(self, graph: Graph, group: set[str], ranges: Mapping[str, Range], dtype: str) -> QParams:
+        from edgecnn.quant.observers.histogram import union
+        from edgecnn.quant.scales.clipping import mse_range, percentile_range
+        from edgecnn.quant.scales.consumers import saturating_consumer
+
+        seen = union([ranges[name] for name in sorted(group)])
+        outputs = group & set(graph.outputs)
+        if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
+            return activation_qparams(seen.low, seen.high, dtype)
+        second = ranges[min(outputs)].second if outputs else math.nan
+        if self.logits == "mse" and not math.isnan(second) and group.isdisjoint(graph.inputs):
+            low, high = mse_range(seen)  # the largest logit of an image may be clipped: it stays the largest
+            return activation_qparams(low, min(max(high, SECOND_MARGIN * second), seen.high))
+        if outputs or not group.isdisjoint(graph.inputs) or self.method == "minmax":
+            margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
+            return activation_qparams(seen.low * margin, seen.high * margin)
+        if self.method == "percentile":
+            return activation_qparams(*percentile_range(seen, self.percentile))
+        consumer = saturating_consumer(graph, min(group)) if len(group) == 1 else None
+        return activation_qparams(*mse_range(seen, consumer))
+
+
+def _has_own_range(graph: Graph, name: str) -> bool:
+    """Tell whether a tensor is an input, or made by an op that does not pass its input's scale on."""
+    node = graph.producer(name)
+    return node is None or OPS[node.op].scale == "own"

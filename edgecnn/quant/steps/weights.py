@@ -1,0 +1,83 @@
+"""Weights: int8 weights, int32 biases and the constants of elementwise ops, each rounded to the nearest integer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgecnn.errors import InputError
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.ir import Graph
+from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
+from edgecnn.quant.scales.qparams import (
+    activation_qparams,
+    bias_scales,
+    bias_type,
+    least_error,
+    quant_of,
+    quantize_bias,
+    quantize_weight,
+    value_of,
+    weight_scales,
+)
+from edgecnn.quant.scales.rounding_safe import weight_trials
+from edgecnn.quant.step import Stage, Step, Work, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Step):
+    """Round weights to symmetric int8, one scale per output channel or one in all, and biases to int32.
+
+    Between integer activations each scale is the best of those with which all runtimes round alike, and no smaller than
+    integer kernels and int32 biases can hold.
+
+    Sources: LiteRT 8-bit quantization specification; Krishnamoorthi 2018, section 2; Nagel et al. 2021, section 3.1.
+    """
+
+    before, after = Stage.FINAL, Stage.INTEGER
+
+    range: str = setting("minmax", "minmax, or mse: clipped where that lowers the error", allowed=("minmax", "mse"))
+    bits: int = setting(
+        8, "8, or 7 for x86 without VNNI, whose kernels add pairs of products in 16 bits", allowed=(7, 8)
+    )
+    per_tensor: bool = setting(False, "one scale for all of a layer's weights, for hardware that has no more")
+
+    def apply(self, work: Work) -> Work:
+        """Round constants, weights and biases."""
+        graph, changed = work.graph, []
+        for node in graph:
+            for tensor in (graph.tensors[i] for i in node.inputs if node.op not in WEIGHTED):
+                if tensor.value is not None:  # an operand of an elementwise op: per tensor, in the type of the output
+                    low, high = float(tensor.value.min()), float(tensor.value.max())
+                    quant = activation_qparams(low, high, quant_of(graph.tensors[node.output]).dtype)
+                    changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
+        graph = self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit)
+        return replace(work, graph=graph)
+
+    def quantize_weights(self, graph: Graph, limit: int) -> Graph:
+        """Return the graph with int8 weights and, between integer activations, int32 (int64) biases.
+
+        Args:
+            graph: float weights; float activations too, for weight-only quantization.
+            limit: the largest weight integer.
+
+        Raises:
+            InputError: the weights are quantized already.
+        """
+        changed = []
+        for node in graph:
+            if node.op in WEIGHTED:
+                source, weight, bias = (graph.tensors[i] for i in node.inputs)
+                if weight.quant is not None:
+                    raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
+                scales = weight_scales(value_of(weight), self.range, limit, per_tensor=self.per_tensor)
+                if source.quant is None:
+                    changed.append(quantize_weight(weight, scales, limit))
+                    continue
+                made = quant_of(graph.tensors[node.output])
+                scales = clamp_weight_scales(scales, source.quant, made, value_of(bias))
+                if source.quant.dtype == made.dtype == "int8":
+                    scales = least_error(value_of(weight), weight_trials(node, source.quant, made, scales), limit)
+                products = bias_scales(source.quant.scale, scales)
+                changed.append(quantize_weight(weight, scales, limit))
+                changed.append(quantize_bias(bias, products, value_of(bias), bias_type(source.quant)))
+        return graph.with_tensors(*changed)

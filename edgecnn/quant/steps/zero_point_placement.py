@@ -1,0 +1,144 @@
+"""Zero-point placement: all integers of a signed tensor lie on one side of its zero point.
+
+Away from zero, as kernels round halves, is one direction where all integers of a tensor lie on one side of its zero
+point, and a runtime that adds in float, OpenVINO, can then be led in it. So a signed output ``t`` becomes ``t + c``:
+its integers stay what they are, its zero point becomes the lowest or the highest of them, its layer's bias grows by
+``c``, and the layers that read it take back what that adds. Adds pass ``c`` on; which of the two ends is taken keeps
+the sum of what was passed on small, so that an add's grid still reaches what it has to.
+
+The network computes what it did, but for sums next to halves, which may go the other way now, and for adds, whose grids
+move by less than half a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.quant.scales.kernel_limits import BIAS_LIMIT
+from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
+from edgecnn.quant.step import Stage, Step, Work
+
+LOWEST, HIGHEST = -128, 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroPointPlacement(Step):
+    """Move the zero points of signed outputs of convolutions to an end, so that runtimes round their sums alike.
+
+    It moves scales of additions by less than half a step, so it comes before what corrects biases.
+    """
+
+    before, after = Stage.INTEGER, Stage.INTEGER
+    limitable = True
+
+    def apply(self, work: Work) -> Work:
+        """Move what ``layers`` and ``except`` select."""
+        return replace(work, graph=place_zero_points(work.graph, self.selects))
+
+
+def place_zero_points(graph: Graph, selects: Callable[[Node], bool] = lambda node: True) -> Graph:
+    """Return the graph with such zero points, wherever all consumers of a convolution's output can take them back.
+
+    Args:
+        graph: all integers.
+        selects: convolutions whose outputs may change.
+    """
+    fixed = {node.output for node in graph if not selects(node)}
+    while True:
+        work = _Walk(graph=graph, fixed=fixed)
+        strange = next((node for node in graph if not work.advance(node)), None)
+        if strange is None:
+            return graph.with_tensors(*work.changed.values())
+        fixed |= {i for i in strange.inputs if i in work.offsets} - fixed
+
+
+@dataclass(kw_only=True)
+class _Walk:
+    """A walk through the graph.
+
+    Attributes:
+        graph: as it was.
+        fixed: outputs that stay as they are.
+        offsets: real, of each activation that has one.
+        changed: tensors, by name.
+    """
+
+    graph: Graph
+    fixed: set[str]
+    offsets: dict[str, float] = field(default_factory=dict)
+    changed: dict[str, Tensor] = field(default_factory=dict)
+
+    def advance(self, node: Node) -> bool:
+        """One more node; false where an add's grid cannot reach what it has to."""
+        if node.op in WEIGHTED and node.inputs[0] in self.offsets:
+            self._take_back(node)
+        if node.op == "add" and (passed := sum(self.offsets.get(i, 0.0) for i in node.inputs)):
+            quant = quant_of(self.graph.tensors[node.output])
+            zero = int(quant.zero_point[0]) - round(passed / float(quant.scale[0]))
+            if not LOWEST <= zero <= HIGHEST:
+                return False
+            self._place(node.output, passed, zero)
+        if node.op == "conv2d" and node.output not in self.fixed and self._can_move(node):
+            self._move(node)
+        return True
+
+    def _can_move(self, node: Node) -> bool:
+        quant = quant_of(self.graph.tensors[node.output])
+        plain = node.attrs["activation"] == "none" and quant.dtype == "int8"
+        return plain and LOWEST < quant.zero_point[0] < HIGHEST and _bears(self.graph, node.output)
+
+    def _move(self, node: Node) -> None:
+        """The end that leaves the adds which read it the smaller offset."""
+        quant = quant_of(self.graph.tensors[node.output])
+        scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+        others = [i for n in self.graph.consumers(node.output) for i in n.inputs if n.op == "add"]
+        before = sum(self.offsets.get(i, 0.0) for i in others)
+        end = min((LOWEST, HIGHEST), key=lambda e: abs(before + (zero - e) * scale))
+        offset = (zero - end) * scale
+        bias = self._now(node.inputs[2])
+        steps = np.rint(offset / quant_of(bias).scale.astype(np.float64)).astype(np.int64)
+        grown = integers_of(bias).astype(np.int64) + steps
+        if np.abs(grown).max() < BIAS_LIMIT["int8"]:
+            self._set_bias(bias, grown, value_of(bias) + np.float32(offset))
+            self._place(node.output, offset, end)
+
+    def _take_back(self, node: Node) -> None:
+        """What the offset of its input adds to each of a layer's outputs, from its bias."""
+        source, weight, bias = (self._now(i) for i in node.inputs)
+        steps = int(quant_of(self.graph.tensors[source.name]).zero_point[0]) - int(quant_of(source).zero_point[0])
+        rows = len(integers_of(weight))
+        integers = integers_of(weight).astype(np.int64).reshape(rows, -1).sum(axis=1)
+        reals = value_of(weight).astype(np.float64).reshape(rows, -1).sum(axis=1)
+        self._set_bias(bias, integers_of(bias) - steps * integers, value_of(bias) - self.offsets[source.name] * reals)
+
+    def _set_bias(self, bias: Tensor, integers: Any, value: Any) -> None:
+        kind = quant_of(bias).dtype
+        self.changed[bias.name] = replace(bias, integers=integers.astype(kind), value=value.astype(np.float32))
+
+    def _place(self, name: str, offset: float, zero: int) -> None:
+        tensor = self._now(name)
+        self.offsets[name] = offset
+        self.changed[name] = replace(tensor, quant=replace(quant_of(tensor), zero_point=np.array([zero])))
+
+    def _now(self, name: str) -> Tensor:
+        return self.changed.get(name, self.graph.tensors[name])
+
+
+def _bears(graph: Graph, name: str) -> bool:
+    """Whether all that read an activation can take an offset back, or pass it on to what can."""
+    return name not in graph.outputs and all(_takes(graph, node, name) for node in graph.consumers(name))
+
+
+def _takes(graph: Graph, node: Node, name: str) -> bool:
+    attrs: Mapping[str, Any] = node.attrs
+    if quant_of(graph.tensors[node.output]).dtype != "int8":
+        return False
+    if node.op == "add":
+        return attrs["activation"] == "none" and _bears(graph, node.output)
+    return node.op in WEIGHTED and node.inputs[0] == name and not any(attrs.get("padding", ()))

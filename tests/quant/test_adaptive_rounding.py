@@ -1,0 +1,144 @@
+"""Adaptive rounding: neighbours of the float weights only, better than the nearest, and no single step would help."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from graphs import float_graph, random_graph
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph.capture import capture
+from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.interpreter import TorchGraph, laid_out
+from edgecnn.graph.ir import Metadata
+from edgecnn.quant import rounding_solver as module
+from edgecnn.quant.executor import affordable
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
+from edgecnn.quant.rounding_solver import round_adaptively
+
+NEAREST = recipe("fast").without("bias_correction")
+LAYERS = {
+    "convolution": nn.Conv2d(3, 8, 3, padding=1),
+    "strided pointwise": nn.Conv2d(3, 8, 1, stride=2),
+    "depthwise": nn.Conv2d(3, 6, 3, groups=3, padding=1),
+    "dilated": nn.Conv2d(3, 8, 3, dilation=2),
+    "linear": nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 10, 5)),
+}
+
+
+def images(graph, count):
+    """Smooth ones: neighbouring inputs go together, as in photographs, so errors can be traded between weights."""
+    shape = graph.tensors[graph.inputs[0]].shape[1:]
+    noise = np.random.default_rng(0).normal(0, 1, (count, *shape))
+    return (np.cumsum(noise, axis=1) / np.sqrt(shape[0])).astype(np.float32)
+
+
+def nearest(graph, x):
+    return quantize(graph, calibrate(graph, [x]), NEAREST)
+
+
+def error(graph, int8, x):
+    """Mean squared error of the output of a single layer, before the output is rounded itself."""
+    want = TorchGraph(graph)(torch.from_numpy(x))
+    grid = int8.tensors[int8.inputs[0]].quant
+    got = TorchGraph(int8, integers=True)(torch.from_numpy(grid.dequantize(grid.quantize(x))))
+    return float((got - want).square().mean())
+
+
+@settings(max_examples=25, print_blob=True)
+@given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6))
+def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
+    note(f"random_graph({seed}, {pieces})")
+    graph = float_graph(random_graph(seed, pieces))
+    x = images(graph, 4)
+    try:
+        before = nearest(graph, x)
+    except UnsupportedError:
+        return
+    after = round_adaptively(before, x, 127)
+    check_integers(after)
+    for node in after:
+        if node.op in WEIGHTED:
+            weight, old = after.tensors[node.inputs[1]], before.tensors[node.inputs[1]]
+            if weight.value[0].size > module.FEW:
+                assert weight.quant.same_as(old.quant)
+            steps = weight.value / weight.quant.scale.reshape(-1, *[1] * (weight.value.ndim - 1))
+            assert np.abs(weight.integers - steps).max() < 1 + 1e-4
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_nearer_than_with_the_nearest_integers(name):
+    torch.manual_seed(0)
+    graph = capture(LAYERS[name].eval(), (3, 12, 10), Metadata(model=name))
+    x = images(graph, 64)
+    before = nearest(graph, x)
+    assert error(graph, round_adaptively(before, x, 127), x) < error(graph, before, x)
+
+
+def test_a_channel_with_few_taps_chooses_a_scale_that_is_no_worse(monkeypatch):
+    torch.manual_seed(0)
+    graph = capture(LAYERS["depthwise"].eval(), (3, 12, 10), Metadata(model="m"))
+    x = images(graph, 64)
+    before = nearest(graph, x)
+    chosen = round_adaptively(before, x, 127)
+    check_integers(chosen)
+    monkeypatch.setattr(module, "FEW", 0)
+    assert error(graph, chosen, x) < error(graph, round_adaptively(before, x, 127), x)
+
+
+def test_no_single_weight_would_be_better_at_its_other_neighbour():
+    torch.manual_seed(0)
+    graph = capture(nn.Conv2d(3, 4, 3).eval(), (3, 12, 10), Metadata(model="m"))
+    x = images(graph, 32)
+    moments, rows, scales = solved(graph, x)
+    integers = module._round(moments, rows, scales, 127)
+    covariance, cross = module._problem(moments, rows)
+
+    def cost(candidate):
+        w = candidate * scales
+        return float((w @ covariance * w - 2 * w * cross).sum())
+
+    reached = cost(integers)
+    low, high = torch.floor(rows / scales), torch.ceil(rows / scales)
+    for index in np.ndindex(*integers.shape):
+        other = integers.clone()
+        other[index] = low[index] + high[index] - other[index]
+        assert cost(other) >= reached - 1e-9
+
+
+def solved(graph, x):
+    """The moments of the only layer, its rows and their scales."""
+    (node,) = (n for n in graph if n.op in WEIGHTED)
+    weight = nearest(graph, x).tensors[node.inputs[1]]
+    value = laid_out(weight.value)
+    moments = module._Moments(1, value[0].numel(), len(value))
+    made = TorchGraph(graph)(torch.from_numpy(x)).permute(0, 3, 1, 2)
+    moments.add(module._patches(node, torch.from_numpy(x).permute(0, 3, 1, 2), value), made)
+    scales = torch.from_numpy(weight.quant.scale).double().reshape(1, -1, 1)
+    return moments, value.reshape(1, len(value), -1).double(), scales
+
+
+def test_the_same_images_give_the_same_integers():
+    torch.manual_seed(0)
+    graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
+    x = images(graph, 16)
+    first, second = (round_adaptively(nearest(graph, x), x, 127) for _ in range(2))
+    for name, tensor in first.tensors.items():
+        if tensor.integers is not None:
+            np.testing.assert_array_equal(tensor.integers, second.tensors[name].integers)
+
+
+def test_memory_bounds_the_images():
+    graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
+    int8 = nearest(graph, images(graph, 4))
+    both = 12 * 10 * (3 + 8) * 5  # input and output, float32 and int8
+    assert affordable(int8, 300, lambda _: 5, 2 << 30) == 300
+    assert affordable(int8, 300, lambda _: 5, 7 * both) == 7
+    assert affordable(int8, 300, lambda _: 8, 7 * both) == 4
+    assert affordable(int8, 300, lambda _: 5, 1) == 1

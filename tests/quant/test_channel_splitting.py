@@ -1,0 +1,111 @@
+"""Channel splitting: the network computes the same, its noise falls, and nothing that an image may reach is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from graphs import float_graph, random_graph
+from torch import nn
+
+from edgecnn.graph.capture import capture
+from edgecnn.graph.contract import check_integers
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Metadata
+from edgecnn.quant.executor import FakeQuantizedGraph
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
+from edgecnn.quant.step import Work
+from edgecnn.quant.steps.channel_splitting import chains, split_channels
+
+PLAIN = recipe("fast").without("bias_correction")
+SPLIT = PLAIN.with_settings("channel_splitting")
+IMAGES = SPLIT.setting("channel_splitting", "images")
+DEAD = [1, 4, 6]
+
+
+def network(*, dead, depthwise=True, groups=1):
+    """Convolution, depthwise convolution, projection; the channels in ``dead`` have no weights and a bias below 0."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+    with torch.no_grad():
+        first.weight[dead], first.bias[dead] = 1e-17, -0.3
+        first.bias[[0, 2, 3, 5, 7]] += 2.0
+    layers = [first, nn.ReLU6()]
+    if depthwise:
+        second = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        with torch.no_grad():
+            second.bias[dead] = -0.1
+            second.bias[[0, 2, 3, 5, 7]] += 2.0
+        layers += [second, nn.ReLU6()]
+    module = nn.Sequential(*layers, nn.Conv2d(8, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    return capture(module.eval(), (4, 12, 10), Metadata(model="m"))
+
+
+def images(count):
+    noise = np.random.default_rng(0).normal(0, 1, (count, 12, 10, 4))
+    return (np.cumsum(noise, axis=1) / 4).astype(np.float32)
+
+
+def on_grids(graph, x):
+    work = Work(graph=graph, recipe=PLAIN, ranges=calibrate(graph, [x]).ranges)
+    for name in ("ranges", "rounding_safe_scales"):
+        work = PLAIN.step(name).apply(work)
+    return work.graph
+
+
+def sqnr(want, got):
+    return 10 * float(torch.log10(want.square().sum() / (want - got).square().sum()))
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_the_network_computes_the_same(depthwise):
+    graph, x = network(dead=DEAD, depthwise=depthwise), images(IMAGES)
+    before = on_grids(graph, x)
+    after = split_channels(before, x)
+    want, got = (TorchGraph(g)(torch.from_numpy(x)) for g in (before, after))
+    assert sqnr(want, got) > 60
+    taken = after.tensors[after.nodes[0].inputs[1]].value
+    assert all(np.abs(taken[k]).max() > 0.01 for k in DEAD)
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_its_noise_falls(depthwise):
+    graph, x = network(dead=DEAD, depthwise=depthwise), images(64)
+    want = TorchGraph(graph)(torch.from_numpy(x))
+    seen = calibrate(graph, [x], keep=IMAGES)
+    plain, split = (quantize(graph, seen, recipe) for recipe in (PLAIN, SPLIT))
+    check_integers(split)
+    assert sqnr(want, FakeQuantizedGraph(split)(torch.from_numpy(x))) > sqnr(
+        want, FakeQuantizedGraph(plain)(torch.from_numpy(x))
+    )
+
+
+def test_what_only_these_images_leave_at_zero_is_not_taken():
+    graph = network(dead=[])
+    x = images(IMAGES)
+    name = graph.nodes[0].inputs[2]
+    bias = graph.tensors[name].value.copy()
+    weight = graph.tensors[graph.nodes[0].inputs[1]].value
+    reach = np.abs(weight).reshape(8, -1).sum(axis=1) * np.abs(x).max()
+    bias[2] = -0.9 * reach[2]  # images of the largest values everywhere would open it, these do not
+    lowered = graph.with_tensors(type(graph.tensors[name])(name=name, shape=(8,), value=bias))
+    int8 = on_grids(lowered, x)
+    assert split_channels(int8, x) is int8
+
+
+def test_a_layer_in_groups_is_left_alone():
+    int8 = on_grids(network(dead=DEAD, groups=2), images(IMAGES))
+    assert not [chain for chain in chains(int8) if chain.layers[0] is int8.nodes[0]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_network_computes_the_same(seed):
+    graph = float_graph(random_graph(seed, 6))
+    shape = graph.tensors[graph.inputs[0]].shape[1:]
+    x = np.random.default_rng(0).normal(0, 1, (4, *shape)).astype(np.float32)
+    int8 = on_grids(graph, x)
+    after = split_channels(int8, x)
+    want, got = (TorchGraph(g)(torch.from_numpy(x)) for g in (int8, after))
+    assert after is int8 or sqnr(want, got) > 40

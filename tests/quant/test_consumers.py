@@ -1,0 +1,131 @@
+"""Ranges of what a swish or a sigmoid reads: chosen by what the function makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
+from edgecnn.quant.observers.histogram import calibrate, range_of
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
+from edgecnn.quant.scales.clipping import mse_range
+from edgecnn.quant.scales.consumers import activation_of, around_swishes, bias_shift, saturating_consumer
+from edgecnn.quant.scales.qparams import activation_qparams
+
+X = torch.linspace(-9, 9, 37)
+
+
+class Read(nn.Module):
+    """A convolution that one function reads, or more."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3), function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+def conv_of(function):
+    graph = capture(Read(function).eval(), (3, 8, 8), Metadata(model="read"))
+    return graph, next(node.output for node in graph if node.op == "conv2d")
+
+
+@pytest.mark.parametrize(
+    ("function", "same"),
+    [
+        (F.silu, F.silu),
+        (F.hardswish, F.hardswish),
+        (torch.sigmoid, torch.sigmoid),
+        (F.hardsigmoid, lambda x: 6 * F.hardsigmoid(x)),
+        (lambda x: F.silu(x) + x, None),
+        (lambda x: x * torch.sigmoid(x + x), None),
+        (F.relu, None),
+        (lambda x: x + x, None),
+        (lambda x: x * 2, None),
+    ],
+    ids=[
+        "silu",
+        "hard_swish",
+        "sigmoid",
+        "hard_sigmoid",
+        "silu_and_more",
+        "other_gate",
+        "relu",
+        "sum",
+        "twice",
+    ],
+)
+def test_what_reads_an_activation(function, same):
+    consumer = saturating_consumer(*conv_of(function))
+    assert (consumer is None) == (same is None)
+    if same is not None:
+        torch.testing.assert_close(consumer(X), same(X))
+
+
+def error_after(function, samples, low, high):
+    quant = activation_qparams(low, high)
+    seen = torch.from_numpy(quant.dequantize(quant.quantize(samples)))
+    return float((function(seen) - function(torch.from_numpy(samples))).square().mean())
+
+
+@pytest.mark.parametrize("function", [F.silu, F.hardswish, torch.sigmoid], ids=["silu", "hard_swish", "sigmoid"])
+def test_steps_go_where_the_function_is_steep(function):
+    samples = np.random.default_rng(0).normal(-4, 6, 20000).astype(np.float32)
+    seen = range_of(samples)
+    (low, high), plain = mse_range(seen, function), mse_range(seen)
+    assert low > plain[0] / 2
+    assert error_after(function, samples, low, high) < error_after(function, samples, *plain) / 2
+
+
+def test_it_is_a_matter_of_least_squares_alone():
+    torch.manual_seed(0)
+    graph, name = conv_of(F.silu)
+    seen = calibrate(graph, [np.random.default_rng(0).normal(0, 20, (8, 8, 8, 3)).astype(np.float32)])
+    steps = {how: recipe("minmax").with_settings("ranges", method=how) for how in ("minmax", "mse")}
+    scales = {how: float(quantize(graph, seen, made).tensors[name].quant.scale[0]) for how, made in steps.items()}
+    assert scales["mse"] < scales["minmax"] * 0.7
+
+
+@pytest.mark.parametrize("function", [F.relu, F.relu6], ids=["relu", "relu6"])
+def test_a_bias_moves_by_the_error_that_gets_through(function):
+    """Sums that are wrong by 0.1 where they pass and by 5 where nothing comes of them."""
+    graph, name = conv_of(function)
+    wanted = torch.from_numpy(np.random.default_rng(0).uniform(-30, 30, (2, 4, 9, 9)).astype(np.float32))
+    made = torch.where(wanted < -15, wanted - 5, wanted - 0.1)
+    activation = activation_of(graph.producer(name))
+    moved = bias_shift([(wanted[:1], made[:1]), (wanted[1:], made[1:])], activation)
+    assert moved.shape == (4,)
+    torch.testing.assert_close(moved, torch.full((4,), 0.1).double(), rtol=0.05, atol=0)
+    after = [activation(x).mean((0, 2, 3)) for x in (wanted, made, made + moved.reshape(1, -1, 1, 1).float())]
+    assert (after[0] - after[2]).abs().max() < 0.1 * (after[0] - after[1]).abs().min()
+
+
+@pytest.mark.parametrize("function", [lambda x: x * 2, F.silu], ids=["nothing", "silu"])
+def test_a_bias_that_no_relu_follows_moves_by_the_mean_error(function):
+    graph, name = conv_of(function)
+    activation = activation_of(graph.producer(name))
+    assert activation is None
+    wanted, made = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(bias_shift([(wanted, made)], activation).float(), (wanted - made).mean((0, 2, 3)))
+
+
+def test_a_channel_that_never_passes_keeps_its_bias():
+    graph, name = conv_of(F.relu)
+    wanted = torch.full((1, 4, 5, 5), -5.0)
+    assert bias_shift([(wanted, wanted + 3)], activation_of(graph.producer(name))).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("function", "swish"),
+    [(F.silu, True), (F.hardswish, True), (torch.sigmoid, False), (lambda x: F.silu(x) + x, False), (F.relu, False)],
+)
+def test_a_swish_stands_between_two_activations(function, swish):
+    graph, conv = conv_of(function)
+    made = [node.output for node in graph if node.op in ("mul", "hard_swish")]
+    assert around_swishes(graph) == ({conv, *made} if swish else set())

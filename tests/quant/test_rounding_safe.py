@@ -1,0 +1,171 @@
+"""Every runtime rounds alike: multipliers, networks that got them, and grids on one side of zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from graphs import random_graph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecnn.graph import rounding
+from edgecnn.graph.capture import capture
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Metadata
+from edgecnn.graph.oracle import ARITHMETICS, run
+from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
+from edgecnn.models.checkpoint import random_weights
+from edgecnn.models.spec import resolve
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import images_needed, quantize
+from edgecnn.quant.recipe import recipe
+from edgecnn.quant.scales import rounding_safe
+from edgecnn.quant.scales.qparams import parameters_of
+from edgecnn.quant.step import Work
+from edgecnn.quant.steps.zero_point_placement import place_zero_points
+
+SHARED = recipe("minmax").with_settings("shared_scales")
+ALIKE = {"conv2d", "fully_connected", "add", "max_pool2d", "concat", "pad", "reshape", "relu", "relu6"}
+"""Ops that every arithmetic computes alike with the scales that quantize() chooses."""
+
+
+def sums_around_halves(q):
+    """Every sum near a half of the 256 outputs, or all sums where they are few."""
+    if q < 64:
+        return np.arange(-256 * q, 256 * q + 1)
+    halves = np.arange(-255, 256) * q + q // 2
+    return np.unique(halves[:, None] + np.arange(-3, 4))
+
+
+@pytest.mark.parametrize("q", [int(q) for q in rounding.EVEN[::7]] + [int(rounding.EVEN[-1])])
+def test_a_sum_is_rounded_alike_once_in_float_and_twice_in_fixed_point(q):
+    rng = np.random.default_rng(q)
+    for _ in range(4):
+        s_in, s_out = rng.uniform(0.001, 0.3, 2).astype(np.float32)
+        (m,) = rounding.twice_rounded(np.array([1 / q]))[0]
+        s_w = np.float32(m * float(s_out) / float(s_in))
+        sums = sums_around_halves(q)
+        once = np.rint(sums.astype(np.float32) * (s_in * s_w / s_out)).astype(np.int64)
+        multiplier, shift = quantize_multiplier(float(s_in) * float(s_w) / float(s_out))
+        twice = multiply(sums, multiplier, shift)
+        np.testing.assert_array_equal(np.clip(once, -255, 255), np.clip(twice, -255, 255))
+        positive = sums >= 0  # a quarter of a unit, as OpenVINO gets it, decides nothing where all go one way
+        led = np.rint((sums + 0.25) * (float(s_in) * float(s_w) / float(s_out))).astype(np.int64)
+        np.testing.assert_array_equal(led[positive], once[positive])
+        assert rounding.past_halves(np.array([float(s_w) * s_in / s_out])).all()
+
+
+@settings(max_examples=200)
+@given(st.floats(1e-6, 100.0))
+def test_multipliers_are_no_smaller_than_wanted_and_near_it(wanted):
+    twice, once = rounding.twice_rounded(np.array([wanted]))[:, 0], rounding.once_rounded(np.array([wanted]))[0]
+    assert min(*twice, once) >= wanted / rounding.ROOM * (1 - 1e-9)
+    assert once <= wanted * 1.01
+    assert twice[0] <= max(wanted, 1 / 2977) * (1.67 if wanted < 1 / 6 else 3.1)  # 1/8 is none: from 1/10 to 1/6
+
+
+def test_an_odd_denominator_never_makes_a_half():
+    wanted = np.random.default_rng(0).uniform(1e-4, 3, 200)
+    for m in rounding.once_rounded(wanted):
+        values = np.arange(1, int(256 / m)) * m
+        assert np.abs(values - np.floor(values) - 0.5).min() > 1e-4 * min(1, m * 1000) / 4
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000), st.booleans())
+def test_random_networks_are_rounded_alike_by_every_arithmetic(seed, shared):
+    graph = random_graph(seed).as_float()
+    shape = graph.tensors[graph.inputs[0]].shape[1:]
+    images = np.random.default_rng(seed).normal(0, 1, (8, *shape)).astype(np.float32)
+    steps = SHARED if shared else recipe("minmax")
+    integer = quantize(graph, calibrate(graph, [images], keep=images_needed(graph, steps)), steps)
+    assert_alike(integer, images)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    module, _ = random_weights(resolve("mobilenet_v2_0.35_96"))
+    graph = capture(module, (3, 96, 96), Metadata(model="m"))
+    images = np.random.default_rng(0).normal(0, 0.5, (8, 96, 96, 3)).astype(np.float32)
+    return graph, images, quantize(graph, calibrate(graph, [images], keep=8), recipe("minmax"))
+
+
+def test_a_whole_network_is_rounded_alike_up_to_its_mean(mobilenet):
+    _, images, integer = mobilenet
+    assert assert_alike(integer, images) == 62
+
+
+def test_adds_of_one_scale_round_nothing(mobilenet):
+    graph, images, _ = mobilenet
+    shared = quantize(graph, calibrate(graph, [images], keep=8), SHARED)
+    x = shared.tensors[shared.inputs[0]].quant.quantize(images)
+    adds = [n for n in shared if n.op == "add"]
+    exact = [n for n in adds if len({float(shared.tensors[i].quant.scale[0]) for i in (*n.inputs, n.output)}) == 1]
+    assert exact
+    for node in exact:
+        made = run(shared, x, keep=[*node.inputs, node.output])
+        steps = [made[i].astype(int) - int(shared.tensors[i].quant.zero_point[0]) for i in (*node.inputs, node.output)]
+        zero = int(shared.tensors[node.output].quant.zero_point[0])
+        np.testing.assert_array_equal(np.clip(steps[0] + steps[1] + zero, -128, 127), steps[2] + zero)
+
+
+def test_adds_share_a_scale_only_where_what_it_is_worth_pays(mobilenet):
+    graph, images, _ = mobilenet
+    work = Work(graph=graph, recipe=SHARED, ranges=calibrate(graph, [images]).ranges)
+    scaled = SHARED.step("ranges").apply(work).graph
+
+    def scales(weights=None):
+        made = parameters_of(scaled)
+        if weights is not None:
+            rounding_safe.share_scales(scaled, made, weights)
+        rounding_safe.make_rounding_safe(scaled, made)
+        return {name: float(made[name].scale[0]) for name in rounding_safe.added(graph)}
+
+    alike = dict.fromkeys(rounding_safe.added(graph), 1.0)
+    plain, joined = scales(), scales(alike)
+    assert joined != plain
+    assert scales(dict.fromkeys(alike, 0.0)) == plain
+    first = {node.inputs[0] for node in graph if node.op == "add"} - {n.output for n in graph if n.op == "add"}
+    guarded = scales({**alike, **dict.fromkeys(first, 1e6)})
+    assert all(
+        guarded[name] <= plain[name] * 1.02 for name in first
+    )  # rounding-safe scales alone moves a scale by 2 % at most
+
+
+def assert_alike(integer, images):
+    """Until an op that arithmetics compute in their own ways; how many activations were alike."""
+    x = integer.tensors[integer.inputs[0]].quant.quantize(images)
+    alike = set(integer.inputs) | {t.name for t in integer.tensors.values() if t.is_constant}
+    for node in integer:
+        if node.op in ALIKE and all(i in alike for i in node.inputs) and not is_constant_add(integer, node):
+            alike.add(node.output)
+    names = [t.name for t in integer.activations() if t.name in alike]
+    found = {a: run(integer, x, keep=names, arithmetic=a) for a in ARITHMETICS}
+    for name in names:
+        for arithmetic, made in found.items():
+            apart = int((made[name] != found["litert"][name]).sum())
+            assert apart == 0, f"{arithmetic}: {apart} of {made[name].size} integers of {name} are not LiteRT's"
+    return len(names) - 1
+
+
+def is_constant_add(graph, node):
+    """An add of a constant, whose grid is the constant's own."""
+    return node.op == "add" and any(graph.tensors[i].is_constant for i in node.inputs)
+
+
+def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):
+    graph, images, sided = mobilenet
+    plain = quantize(graph, calibrate(graph, [images], keep=8), recipe("minmax").without("zero_point_placement"))
+    signed = [n.output for n in plain if n.op == "conv2d" and n.attrs["activation"] == "none"]
+    assert len(signed) == 17
+    assert all(-128 < plain.tensors[n].quant.zero_point[0] < 127 for n in signed)
+    assert {int(sided.tensors[n].quant.zero_point[0]) for n in signed} == {-128, 127}
+    x = plain.tensors[plain.inputs[0]].quant.quantize(images)
+    first = signed[0]  # no add lies before it, so only the few sums next to halves may go the other way
+    before, after = (run(g, x, keep=[first])[first].astype(int) for g in (plain, sided))
+    assert np.abs(before - after).max() <= 1
+    assert (before != after).mean() < 0.01
+    a, b = (TorchGraph(g.as_float())(torch.from_numpy(images)).numpy() for g in (plain, sided))
+    np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(a).max())
+    assert {t.name for t in place_zero_points(sided).tensors.values() if t is not sided.tensors[t.name]} == set()

@@ -1,0 +1,406 @@
+"""Post-training quantization: the contract holds for every graph, errors stay small, and bad values are named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from graphs import float_graph, random_graph
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import nn
+from zoo import GOOD
+
+from edgecnn.cli import main
+from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.graph.capture import capture
+from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.ir import Metadata, Tensor
+from edgecnn.graph.oracle import run
+from edgecnn.models import resolve
+from edgecnn.models.checkpoint import random_weights
+from edgecnn.quant.observers.histogram import BINS, calibrate, range_of
+from edgecnn.quant.pipeline import images_needed, quantize, quantize_weights
+from edgecnn.quant.recipe import recipe, recipes
+from edgecnn.quant.scales import kernel_limits, qparams
+from edgecnn.quant.scales.clipping import mse_range, percentile_range
+from edgecnn.quant.steps.ranges import Ranges
+from edgecnn_converters.tflite import convert
+
+SHAPE = (3, 12, 10)
+UNCORRECTED = recipe("fast").without("bias_correction")
+
+
+def images(graph, count, seed=0):
+    shape = graph.tensors[graph.inputs[0]].shape[1:]
+    return np.random.default_rng(seed).normal(0, 1, (count, *shape)).astype(np.float32)
+
+
+def quantized(graph, name="fast", count=16):
+    steps = recipe(name)
+    return quantize(graph, calibrate(graph, [images(graph, count)], keep=images_needed(graph, steps)), steps)
+
+
+def sqnr(graph, int8, x):
+    """Of the oracle's output beside float."""
+    want = TorchGraph(graph)(torch.from_numpy(x)).numpy()
+    into, out = (int8.tensors[n].quant for n in (int8.inputs[0], int8.outputs[0]))
+    got = out.dequantize(run(int8, into.quantize(x))[int8.outputs[0]])
+    return 10 * np.log10((want**2).mean() / max(((want - got) ** 2).mean(), 1e-30) + 1e-30)
+
+
+@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("module", GOOD)
+def test_every_module_becomes_a_close_int8_network(module, name):
+    torch.manual_seed(1)
+    graph = capture(GOOD[module]().eval(), SHAPE, Metadata(model=module))
+    try:
+        int8 = quantized(graph, name)
+    except UnsupportedError as error:
+        assert "must share one scale" in str(error)
+        return
+    check_integers(int8)
+    assert int8.precision == "int8"
+    assert sqnr(graph, int8, images(graph, 16)) > (12 if module == "softmax" else 20)
+
+
+@settings(max_examples=40, print_blob=True)
+@given(seed=st.integers(0, 2**31), pieces=st.integers(1, 6), name=st.sampled_from(sorted(recipes())))
+def test_random_networks_meet_the_contract(seed, pieces, name):
+    note(f"random_graph({seed}, {pieces})")
+    graph = float_graph(random_graph(seed, pieces))
+    try:
+        int8 = quantized(graph, name, 4)
+    except UnsupportedError as error:
+        assert "must share one scale" in str(error)
+        return
+    check_integers(int8)
+    assert len(convert(int8, precision="int8").files[".tflite"])
+
+
+@settings(max_examples=200)
+@given(low=st.floats(-1e4, 1e4), high=st.floats(-1e4, 1e4))
+def test_zero_is_exact_and_the_range_is_covered(low, high):
+    low, high = min(low, high), max(low, high)
+    quant = qparams.activation_qparams(low, high)
+    step = float(quant.scale[0])
+    assert quant.dequantize(quant.quantize(np.zeros(1)))[0] == 0
+    ends = np.array([min(low, 0), max(high, 0)])
+    assert np.abs(quant.dequantize(quant.quantize(ends)) - ends).max() <= step * 0.51 + 1e-6
+
+
+@settings(max_examples=100)
+@given(arrays.arrays(np.float32, (4, 9), elements=st.floats(-100, 100, width=32)), st.sampled_from(["minmax", "mse"]))
+def test_weights_are_nearest_symmetric_and_in_range(weight, method):
+    scales = qparams.weight_scales(weight, method)
+    tensor = qparams.quantize_weight(Tensor(name="w", shape=weight.shape, value=weight), scales)
+    assert np.isfinite(scales).all()
+    assert (scales > 0).all()
+    assert np.abs(tensor.integers.astype(int)).max() <= 127
+    if method == "minmax":
+        real = tensor.quant.dequantize(tensor.integers)
+        assert (np.abs(real - weight).max(axis=1) <= scales * 0.5001 + 1e-30).all()
+
+
+def test_mse_ranges_clip_an_outlier_and_never_do_worse():
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([rng.normal(0, 1, 500_000), [20.0]]).astype(np.float32)
+    seen = range_of(samples)
+    low, high = mse_range(seen)
+    assert high < 18
+
+    def error(a, b):
+        quant = qparams.activation_qparams(a, b)
+        return np.square(quant.dequantize(quant.quantize(samples)) - samples).mean()
+
+    assert error(low, high) < error(seen.low, seen.high)
+
+
+@pytest.mark.parametrize("second", [6.0, 25.0])
+def test_logits_are_clipped_above_any_second_largest(second):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3, 3, bias=False))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.eye(3))
+    graph = capture(module.eval(), (3, 1, 1), Metadata(model="logits"))
+    x = np.random.default_rng(0).normal(0, 1, (20_000, 1, 1, 3)).astype(np.float32)
+    x[7, 0, 0], x[9, 0, 0] = (40.0, 1.0, 0.0), (second + 2, second, 0.0)
+    seen = calibrate(graph, [x])
+    lists = (UNCORRECTED.with_settings("ranges", logits=name) for name in ("minmax", "mse"))
+    whole, clipped = (quantize(graph, seen, steps).tensors[graph.outputs[0]].quant for steps in lists)
+    end, clipped_end = (float(q.dequantize(np.array([127], np.int8))[0]) for q in (whole, clipped))
+    assert end == pytest.approx(40, abs=0.2)
+    assert clipped_end == pytest.approx(1.1 * second, abs=0.2) if second > 20 else 6.6 <= clipped_end < 30
+
+
+def test_an_output_that_is_no_vector_is_never_clipped():
+    graph = capture(nn.Conv2d(3, 2, 1).eval(), (3, 8, 8), Metadata(model="map"))
+    x = np.random.default_rng(0).normal(0, 1, (64, 8, 8, 3)).astype(np.float32)
+    x[0, 0, 0] = 40
+    made = [
+        quantize(graph, calibrate(graph, [x]), UNCORRECTED.with_settings("ranges", logits=name))
+        for name in ("minmax", "mse")
+    ]
+    assert made[0].tensors[graph.outputs[0]].quant.same_as(made[1].tensors[graph.outputs[0]].quant)
+
+
+def test_a_bias_too_large_for_int32_widens_its_weights():
+    narrow, source = np.array([1e-9, 1e-3], np.float32), qparams.rescaled(qparams.activation_qparams(0, 1), 1e-6)
+    scales = kernel_limits.raise_for_bias(narrow, source, np.array([5.0, 0.5]))
+    assert 5.0 / (1e-6 * float(scales[0])) <= 2**30 * 1.001
+    assert scales[1] == np.float32(1e-3)
+
+
+def test_calibration_memory_does_not_grow_with_the_images():
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    seen = calibrate(graph, (images(graph, 2, seed) for seed in range(100)))
+    for found in seen.ranges.values():
+        assert found.samples.size <= 2 * BINS + 1
+
+
+def test_calibration_counts_what_it_saw():
+    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
+    batches, outputs = [scale * images(graph, 8) for scale in (0, 0.01, 1, 300, 2)], []
+    name = graph.outputs[0]
+    for batch in batches:
+        TorchGraph(graph)(torch.from_numpy(batch), lambda k, v: outputs.append(v.numpy().copy()) if k == name else None)
+    exact, found = np.concatenate([v.ravel() for v in outputs]), calibrate(graph, batches).ranges[name]
+    assert (found.low, found.high) == (exact.min(), exact.max())
+    assert found.counts.sum() == exact.size
+    width = 2.0 ** np.ceil(np.log2(np.abs(exact).max() / BINS))
+    edges = (np.append(found.samples, np.inf) - width / 2).astype(np.float64)
+    np.testing.assert_allclose(np.cumsum(found.counts), np.searchsorted(np.sort(exact), edges[1:]), atol=2)
+
+
+def test_no_images_and_bad_activations():
+    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
+    with pytest.raises(InputError, match="no calibration images"):
+        calibrate(graph, [])
+    first, second = images(graph, 1), images(graph, 1)
+    second[0, 0, 0, 0] = np.nan
+    for batches in ([second], [first, second]):
+        with pytest.raises(InputError, match="activation 'input' is not finite"):
+            calibrate(graph, batches)
+
+
+def test_a_quantized_graph_is_not_quantized_again():
+    int8 = quantized(capture(GOOD["residual"]().eval(), SHAPE, Metadata()))
+    for again in (lambda: quantize(int8, None, recipe("fast")), lambda: quantize_weights(int8, recipe("fast"))):
+        with pytest.raises(InputError, match="int8 already"):
+            again()
+
+
+def test_weight_only_leaves_activations_and_biases_float():
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    w8 = quantize_weights(graph, recipe("fast"))
+    assert w8.precision == "w8"
+    x = torch.from_numpy(images(graph, 4))
+    exact, coarse = TorchGraph(graph)(x), TorchGraph(w8, integers=True)(x)
+    assert not torch.equal(exact, coarse)
+    torch.testing.assert_close(exact, coarse, rtol=0.1, atol=0.05)
+
+
+def test_bias_correction_moves_the_means_to_the_float_ones():
+    module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
+    graph = capture(module, (3, 96, 96), Metadata())
+    x = images(graph, 32)
+    kept = calibrate(graph, [x], keep=32)
+    widest = recipe("fast").with_settings("ranges", method="minmax")
+    plain, corrected = (quantize(graph, kept, steps) for steps in (widest.without("bias_correction"), widest))
+    assert sqnr(graph, corrected, x) > sqnr(graph, plain, x)
+
+
+def test_recipes_are_known_by_name():
+    assert recipe("fast") is recipes()["fast"]
+    with pytest.raises(InputError, match="unknown recipe 'fsat'.*did you mean 'fast'"):
+        recipe("fsat")
+    with pytest.raises(InputError, match="step 'ranges': unknown method 'kl'"):
+        recipe("fast").with_settings("ranges", method="kl")
+
+
+def test_joining_a_sigmoid_with_something_else_is_refused():
+    class Joined(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([torch.sigmoid(x), x], 1)
+
+    with pytest.raises(UnsupportedError, match="must share one scale"):
+        quantized(capture(Joined().eval(), SHAPE, Metadata()))
+
+
+def test_a_dead_layer_is_quantized_and_runs(tmp_path):
+    from edgecnn_targets.runtimes.litert import open_session
+
+    class Dead(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+            self.a.weight.data *= 0
+            self.a.bias.data.fill_(-1)
+
+        def forward(self, x):
+            dead = torch.relu(self.a(x))
+            return self.b(x) + self.b(dead) * dead + dead
+
+    graph = capture(Dead().eval(), SHAPE, Metadata())
+    int8 = quantized(graph)
+    path = tmp_path / "d.tflite"
+    path.write_bytes(convert(int8, precision="int8").files[".tflite"])
+    x = int8.tensors["input"].quant.quantize(images(graph, 3))
+    for kernels, worst in (("reference", 0), ("xnnpack", 2)):
+        got = open_session(path, kernels=kernels).run(x).astype(int)
+        assert np.abs(got - run(int8, x)[int8.outputs[0]]).max() <= worst
+
+
+@pytest.mark.parametrize("module", ["conv_bn_relu6", "residual"])
+def test_per_tensor_weights_have_one_scale(module):
+    graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
+    int8 = quantize(
+        graph, calibrate(graph, [images(graph, 8)], keep=8), recipe("fast").with_settings("weights", per_tensor=True)
+    )
+    check_integers(int8)
+    for node in (n for n in int8 if n.op in ("conv2d", "fully_connected")):
+        weight, bias = (int8.tensors[i] for i in node.inputs[1:])
+        assert weight.quant.axis is bias.quant.axis is None
+        assert weight.quant.scale.size == bias.quant.scale.size == 1
+    assert sqnr(graph, int8, images(graph, 16)) > 20
+
+
+def test_reduced_range_keeps_weights_in_seven_bits():
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    seven = recipe("fast").with_settings("weights", bits=7)
+    int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), seven)
+    weights = [int8.tensors[n.inputs[1]].integers.astype(int) for n in int8 if n.op in ("conv2d", "fully_connected")]
+    assert max(np.abs(w).max() for w in weights) == 63
+    check_integers(int8)
+    with pytest.raises(InputError, match="bits 6; allowed: 7, 8"):
+        recipe("fast").with_settings("weights", bits=6)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_is_a_file_to_print_edit_and_keep(name, tmp_path, capsys):
+    assert main(["recipes", "show", name]) == 0
+    path = tmp_path / "mine.toml"
+    path.write_text(capsys.readouterr().out)
+    assert recipe(str(path)) == recipes()[name]
+    path.write_text(path.read_text().replace("percentile =", "percentle ="))
+    assert main(["recipes", "show", str(path)]) == 2
+    assert "did you mean 'percentile'" in capsys.readouterr().err
+
+
+def test_percentile_ranges_leave_the_tails_out():
+    samples = np.linspace(-1, 3, 100_001, dtype=np.float32)
+    seen = range_of(samples)
+    assert percentile_range(seen, 99) == pytest.approx((-0.96, 2.96), abs=1e-4)
+    assert percentile_range(seen, 100) == pytest.approx((-1, 3))
+
+
+def test_recipes_come_from_files_too(tmp_path):
+    path = tmp_path / "mine.toml"
+    names = ["ranges", "rounding_safe_scales", "weights"]
+    path.write_text("".join(f"[[step]]\nname = '{name}'\n" for name in names))
+    mine = recipe(str(path))
+    assert mine.name == "mine"
+    assert [step.name for step in mine.steps] == names
+    assert mine.steps == recipe("fast").without(*{step.name for step in recipe("fast").steps} - set(names)).steps
+
+
+def row(name):
+    return f"[[step]]\nname = '{name}'\n"
+
+
+RANGES, SAFE, WEIGHTS = row("ranges"), row("rounding_safe_scales"), row("weights")
+BIAS, EQUAL = row("bias_correction"), row("equalization")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{RANGES}method = 'percentile'\npercentile = 50\n{SAFE}{WEIGHTS}", "percentile 50; allowed: 90.0 to 100"),
+        (f"{RANGES}{SAFE}{WEIGHTS}range = 'kl'", "step 'weights': unknown range 'kl'"),
+        (f"{RANGES}metod = 'mse'\n{SAFE}{WEIGHTS}", "step 'ranges': unknown setting 'metod' .did you mean 'method'"),
+        (f"{RANGES}{SAFE}{WEIGHTS}{BIAS}images = 'many'", "images is 'many', a str; it must be a int"),
+        (f"{RANGES}{SAFE}{WEIGHTS}{BIAS}images = 0", "images 0; at least 1"),
+        (f"{RANGES}{SAFE}{WEIGHTS}per_tensor = 1", "it must be a bool"),
+        ("[[step]]\nname = 'weigths'", "unknown step 'weigths' .did you mean 'weights'"),
+        ("[[step]]\nmethod = 'mse'", "a ..step.. has no name"),
+        ("step = 3", "write ..step.. before each"),
+        ("weight_range = 'mse'", "unknown key 'weight_range'"),
+        ("a = [", "cannot read the recipe"),
+        (
+            f"{RANGES}{WEIGHTS}",
+            "'weights' needs activation scales that are final: put 'rounding_safe_scales' before it",
+        ),
+        (f"{RANGES}{EQUAL}{SAFE}{WEIGHTS}", "'equalization' needs a float network, and 'ranges' before it"),
+        (f"{RANGES}{SAFE}", "the steps leave float weights"),
+        ("", "the steps leave float weights"),
+        (f"{RANGES}layers = 'a*'\n{SAFE}{WEIGHTS}", "'ranges' works on the whole network: it takes no `layers`"),
+        (f"{RANGES}{SAFE}{WEIGHTS}{BIAS}layers = 3", "layers is 3; it must be a string or a list of strings"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_that_names_what_is_wrong(text, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        recipe(str(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="cannot read the recipe"):
+        recipe(str(tmp_path / "none.toml"))
+
+
+def test_a_step_is_limited_to_layers(tmp_path):
+    module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
+    graph = capture(module, (3, 96, 96), Metadata())
+    kept = calibrate(graph, [images(graph, 4)], keep=4)
+    inside = {n.output for n in graph if n.op in WEIGHTED and n.source.startswith("features.1")}
+    outside = {n.output for n in graph if n.op in WEIGHTED} - inside
+    steps = [
+        UNCORRECTED,
+        *(recipe("fast").with_settings("bias_correction", **{k: "features.1*"}) for k in ("layers", "except")),
+    ]
+    plain, only, others = (quantize(graph, kept, each) for each in steps)
+    for made, changed, same in ((only, inside, outside), (others, outside, inside)):
+        moved = {
+            node.output
+            for node in made
+            if node.op in WEIGHTED
+            and not np.array_equal(made.tensors[node.inputs[2]].integers, plain.tensors[node.inputs[2]].integers)
+        }
+        assert moved
+        assert moved <= changed
+        assert not moved & same
+    path = tmp_path / "mine.toml"
+    path.write_text(steps[2].to_toml())
+    assert recipe(str(path)).steps == steps[2].steps
+    with pytest.raises(
+        InputError, match="step bias_correction: unknown layer 'featurs.1.'.*steps already run: int16_prom"
+    ):
+        quantize(graph, kept, recipe("fast").with_settings("bias_correction", layers="featurs.1*"))
+
+
+def test_a_setting_of_a_step_that_a_recipe_lacks_puts_the_step_in_its_place():
+    names = [
+        step.name for step in recipe("minmax").with_settings("equalization").with_settings("channel_splitting").steps
+    ]
+    assert names[:3] == ["equalization", "int16_promotion", "ranges"]
+    assert names.index("channel_splitting") == names.index("weights") - 1
+    with pytest.raises(InputError, match="unknown step 'equalisation' .did you mean 'equalization'"):
+        recipe("minmax").with_settings("equalisation")
+    with pytest.raises(InputError, match="'adaptive_rounding' needs integer weights and biases, and 'bias_correction'"):
+        recipe("fast").with_settings("adaptive_rounding")
+    assert [step.name for step in recipe("best").quick.steps][-1] == "bias_correction"
+
+
+def test_a_step_that_leaves_not_what_it_promises_is_named(monkeypatch):
+    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
+    monkeypatch.setattr(Ranges, "apply", lambda self, work: work)
+    with pytest.raises(InputError, match="step 'ranges' promises activations with scales"):
+        quantize(graph, calibrate(graph, [images(graph, 4)], keep=4), UNCORRECTED)
+
+
+def test_recipes_are_listed_without_torch():
+    code = "import sys; from edgecnn.cli import main; main(['recipes']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
