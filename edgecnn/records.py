@@ -37,7 +37,8 @@ def read_file(kind: type[T], path: Path | Traversable, *, remedy: str = "") -> T
         text = path.read_bytes().decode()
         given = tomllib.loads(text) if path.name.endswith(".toml") else json.loads(text)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}){remedy and f'; {remedy}'}") from None
+        said = getattr(error, "strerror", None) or error  # without the path a second time
+        raise InputError(f"cannot read {path} ({said}){remedy and f'; {remedy}'}") from None
     return read_record(kind, given, str(path))
 
 
