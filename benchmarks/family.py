@@ -88,7 +88,7 @@ def counted(artifact: Path, device_name: str) -> int:
 
 
 def table(places: dict[str, Path]) -> str:
-    """The README's table, of what there is so far."""
+    """Return the table of docs/results.md, of what there is so far."""
     from edgecnn.models import resolve
     from edgecnn.models.count import size_of
 

@@ -133,9 +133,9 @@ def quantize(
         )
         from edgecnn.quant.step_checkpoint import StepCheckpoint
 
-        kept = StepCheckpoint(None if checkpoint is None else Path(checkpoint), say)
-        made = quantized(network, how, Stopwatch(), kept)
-        kept.finish()
+        held = StepCheckpoint(None if checkpoint is None else Path(checkpoint), say)
+        made = quantized(network, how, Stopwatch(), held)
+        held.finish()
         return made
 
 
@@ -164,9 +164,9 @@ def open_calibration(given: Any, recipe: Recipe, count: int | None, seed: int, s
 
 def prepared(network: Network, how: Quantization) -> Network:
     """Return the float network, fed so that pixels are integers already where the recipe asks for it."""
-    from edgecnn.quant import pipeline
+    from edgecnn.quant import pipeline as post_training
 
-    return replace(network, graph=pipeline.aligned(network.graph.as_float(), how.recipe, how.precision))
+    return replace(network, graph=post_training.aligned(network.graph.as_float(), how.recipe, how.precision))
 
 
 def quantized(
@@ -183,12 +183,12 @@ def quantized(
     Raises:
         InputError: as ``quantize``.
     """
-    from edgecnn.quant import pipeline
+    from edgecnn.quant import pipeline as post_training
 
     record: dict[str, Any] = {"recipe": how.recipe.to_json()}
     if how.precision == "w8":
         with watch.step("quantize"):
-            graph = pipeline.quantize_weights(network.graph.as_float(), how.recipe)
+            graph = post_training.quantize_weights(network.graph.as_float(), how.recipe)
         return _recorded(network, graph, record)
     assert how.images is not None
     fed, images = prepared(network, how).graph, how.images
@@ -196,7 +196,7 @@ def quantized(
     lint = CalibrationLint()
     with watch.step("calibrate") as notes:
         keep = RANKING_IMAGES if how.labelled is not None else 0
-        exact, seen = pipeline.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
+        exact, seen = post_training.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
         if how.data_free:
             from edgecnn.quant.observers.histogram import extend
 
@@ -204,7 +204,7 @@ def quantized(
         used = images.count if isinstance(images, SyntheticImages) else len(images) - len(images.bad)
         notes.append(f"{used} images")
     with watch.step("quantize") as notes:
-        graph = pipeline.quantize(exact, seen, how.recipe, how.precision, checkpoint)
+        graph = post_training.quantize(exact, seen, how.recipe, how.precision, checkpoint)
         notes.append(f"recipe {how.recipe.name}")
     findings = [DATA_FREE_LOSS] if how.data_free else []
     if images.bad:
@@ -249,17 +249,17 @@ def _mixed(
 ) -> tuple[Graph, Recipe, str]:
     """The graph that keeps the fewest activations in 16 bits such that the drop holds, its recipe, and a note."""
     from edgecnn.mixed import DropMeter, choose
-    from edgecnn.quant import pipeline
+    from edgecnn.quant import pipeline as post_training
 
     assert how.labelled is not None
     assert how.max_drop is not None
     kept, note = choose(
         plain,
-        lambda keep: pipeline.quantize(exact, seen, how.recipe.quick.with_settings("int16_promotion", keep=keep)),
+        lambda keep: post_training.quantize(exact, seen, how.recipe.quick.with_settings("int16_promotion", keep=keep)),
         seen.images[:RANKING_IMAGES],
         DropMeter(exact, how.labelled, require_preprocess(exact.metadata)),
         how.max_drop,
     )
     say(f"mixed: {note}")
     recipe = how.recipe.with_settings("int16_promotion", keep=kept)
-    return pipeline.quantize(exact, seen, recipe, checkpoint=checkpoint) if kept else plain, recipe, note
+    return post_training.quantize(exact, seen, recipe, checkpoint=checkpoint) if kept else plain, recipe, note

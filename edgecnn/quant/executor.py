@@ -43,7 +43,7 @@ def decode(integers: torch.Tensor, quant: QParams) -> torch.Tensor:
 
 
 class FakeQuantizedGraph:
-    """A quantized graph in torch: real values, rounded to their grids where an integer kernel would round them.
+    """Run a quantized graph in torch: real values, rounded to their grids where an integer kernel rounds.
 
     It is fast and near; the integer oracle and a runtime differ from it by their own roundings.
     (N, H, W, C) float32 in, real outputs out.
@@ -59,7 +59,7 @@ class FakeQuantizedGraph:
 
 
 class SideBySide:
-    """The float network and the quantized one, layer after layer over the same images, in chunks.
+    """Run the float network and the quantized one, layer after layer over the same images, in chunks.
 
     Args:
         graph: all integers, float values beside them.
@@ -133,7 +133,7 @@ class SideBySide:
         self.quantized[name] = [self._held_quantized(name, activated(chunk, activation)) for chunk in got]
 
     def _held(self, real: torch.Tensor) -> torch.Tensor:
-        """Half the bytes where the network is compact: float16's rounding is far below the integers'."""
+        """Return what is held: half the bytes where it is compact, since float16 rounds far finer than the integers."""
         if not self._compact:
             return real
         half = real.half()

@@ -51,7 +51,7 @@ class RoundToGrid(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
-        """Gradients of ``x`` and of ``scale``, where it learns."""
+        """Return the gradients of ``x`` and of ``scale``, where it learns."""
         (gradient,) = gradients
         inside, slope = ctx.saved_tensors
         of_scale = None if slope is None else (gradient * slope).sum_to_size(ctx.shape)
@@ -64,7 +64,7 @@ def rounded(x: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> to
 
 
 class QatGraph(nn.Module):
-    """A full int8 graph as a module that learns: NCHW float32 in, logits on the output's grid out.
+    """Train a full int8 graph: NCHW float32 in, logits on the output's grid out.
 
     A learned scale is the graph's times ``exp(step)``, and ``step`` starts at 0: so it stays above 0, and Adam changes
     it by a share of itself (Jain et al. 2020, section 4.1, learn its logarithm too). Zero points stay. For the
@@ -140,14 +140,14 @@ class QatGraph(nn.Module):
         return values[self.graph.outputs[0]].flatten(1)
 
     def _activation_scales(self) -> torch.Tensor:
-        """One per group of activations that share it; those the contract fixes stay what they are."""
+        """Return one per group of activations that share it; those the contract fixes stay what they are."""
         return _scales(self.activation_scales, self.activation_steps * self.learned)
 
     def _weight_scales(self, layer: int) -> torch.Tensor:
         return _scales(getattr(self, f"weight_scales_{layer}"), self.weight_steps[layer])
 
     def _learned(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight (laid out as the graph's) and bias of a layer before rounding, float64."""
+        """Return weight (laid out as the graph's) and bias of a layer before rounding, float64."""
         weight: torch.Tensor = self.weights[layer] * getattr(self, f"weight_ranges_{layer}")
         bias: torch.Tensor = self.biases[layer] * getattr(self, f"bias_range_{layer}")
         return weight, bias
@@ -158,7 +158,7 @@ class QatGraph(nn.Module):
         return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
     def _layer(self, node: Node, activation_scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as PTQ does."""
+        """Return weight (OIHW, or as it is) and bias of a layer, on their grids; rounded in float64, as PTQ does."""
         k = self._layers[node.output]
         scales, (weight, learned) = self._weight_scales(k), self._learned(k)
         wide = scales.double().reshape(-1, *[1] * (weight.ndim - 1))
@@ -172,7 +172,7 @@ class QatGraph(nn.Module):
 
     @torch.no_grad()
     def quantized(self) -> Graph:
-        """The graph with the learned integers and scales; its float values are those of the graph it started from."""
+        """Return the graph with the learned integers and scales; its float values stay those that it started from."""
         scales = self._activation_scales().cpu().numpy()
         changed = []
         for tensor in self.graph.activations():
@@ -205,18 +205,18 @@ def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 
 
 def _steps(tensor: Tensor) -> NDArray[np.float64]:
-    """The scales of a weight or bias, shaped to broadcast against it."""
+    """Return the scales of a weight or bias, shaped to broadcast against it."""
     return quant_of(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
 
 
 def _real(tensor: Tensor) -> NDArray[np.float64]:
-    """Real values of the integers in float64: an int32 does not fit into float32."""
+    """Return real values of the integers in float64: an int32 does not fit into float32."""
     real: NDArray[np.float64] = integers_of(tensor) * _steps(tensor)
     return real
 
 
 def _start(weight: Tensor) -> NDArray[np.float64]:
-    """The float weights, moved no further than so that each rounds to its integer, whichever way that was chosen."""
+    """Return the float weights, moved so far that each rounds to its integer, whichever way that was chosen."""
     reach = CELL * _steps(weight)
     start: NDArray[np.float64] = np.clip(
         value_of(weight).astype(np.float64), _real(weight) - reach, _real(weight) + reach

@@ -20,7 +20,7 @@ ENOUGH = 300  # calibration images that ranges are worth
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a float graph becomes a quantized one.
+    """Say how a float graph becomes a quantized one.
 
     Attributes:
         name: for reports.
@@ -71,22 +71,22 @@ class Recipe:
 
     @property
     def calibration_images(self) -> int:
-        """How many images it is worth giving."""
+        """Return how many images it is worth giving."""
         return max(ENOUGH, *(getattr(step, "images", 0) for step in self.steps))
 
     @property
     def quick(self) -> Recipe:
-        """The same without the steps that take minutes."""
+        """Return the recipe without the steps that take minutes."""
         return replace(self, steps=tuple(step.quick() for step in self.steps))
 
     @property
     def per_tensor(self) -> bool:
-        """Whether a layer's weights have one scale."""
+        """Tell whether a layer's weights have one scale."""
         return bool(self.setting("weights", "per_tensor"))
 
     @property
     def weight_limit(self) -> int:
-        """The largest weight integer."""
+        """Return the largest weight integer."""
         return (1 << (int(self.setting("weights", "bits")) - 1)) - 1
 
     def to_json(self) -> dict[str, Any]:

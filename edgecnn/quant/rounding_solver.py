@@ -16,7 +16,6 @@ Sources: see ``steps/adaptive_rounding.py``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -74,8 +73,7 @@ def round_adaptively(
     how = repr((limit, chosen, torch.__version__, torch.get_num_threads())).encode()
     checkpoint.begin(graph, images.view(np.uint8).reshape(-1).data, how)
     both = SideBySide(graph, images, compact=True)
-    costs = [_products(node, graph, solved=node.output not in chosen or node.output in checkpoint) for node in graph]
-    progress = iter(track(graph.nodes, "adaptive rounding", costs=costs))
+    progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
 
     def solve(node: Node) -> None:
         next(progress)
@@ -86,16 +84,6 @@ def round_adaptively(
     solved = both.run(before=solve)
     next(progress, None)
     return solved
-
-
-def _products(node: Node, graph: Graph, *, solved: bool) -> float:
-    """Return the products that a node takes for each image, roughly: the time left goes by them."""
-    values = math.prod(graph.tensors[node.output].shape)
-    if node.op not in WEIGHTED:
-        return values
-    rows, *window = graph.tensors[node.inputs[1]].shape
-    taps = math.prod(window)
-    return 2 * values * taps if solved else values * taps * (4 + taps / rows)
 
 
 def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinearity | None) -> tuple[Tensor, Tensor]:
@@ -183,7 +171,7 @@ def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class _Moments:
-    """Sums over positions: of inputs, outputs and their products, group by group, float64."""
+    """Hold sums over positions: of inputs, outputs and their products, group by group, float64."""
 
     def __init__(self, groups: int, taps: int, rows: int) -> None:
         self.groups, self.rows, self.count = groups, rows, 0
@@ -193,7 +181,7 @@ class _Moments:
         self.yx = torch.zeros(groups, rows, taps, dtype=torch.float64)
 
     def add(self, patches: torch.Tensor, made: torch.Tensor) -> None:
-        """More positions: inputs ``(groups, taps, n)``, outputs NCHW or NC."""
+        """Add more positions: inputs ``(groups, taps, n)``, outputs NCHW or NC."""
         y = made.transpose(0, 1).reshape(self.groups, self.rows, -1)
         if self.groups > 1:  # few taps: exact sums cost nothing, and single channels may hardly vary
             patches, y = patches.double(), y.double()
@@ -204,11 +192,11 @@ class _Moments:
         self.yx += y @ patches.mT
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
+        """Return the means of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
         return self.x / self.count, self.y / self.count
 
     def covariances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs with inputs, outputs with inputs, and a ridge ``(groups, 1)`` that makes the first one definite."""
+        """Return those of inputs, of outputs with inputs, and a ridge ``(groups, 1)`` that makes the first definite."""
         mean_x, mean_y = self.means()
         xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
         yx = self.yx / self.count - mean_y[:, :, None] * mean_x[:, None]

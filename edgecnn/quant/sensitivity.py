@@ -25,7 +25,7 @@ CLIPPED = 0.001  # share of an activation's values outside its grid
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """One layer.
+    """Describe one layer.
 
     Attributes:
         name: of the tensor it makes; ``input`` is the network's input.
@@ -77,7 +77,7 @@ def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
 
 
 class _Error:
-    """Signal and error, summed over batches."""
+    """Sum signal and error over batches."""
 
     def __init__(self) -> None:
         self.signal = self.noise = 0.0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Stage(IntEnum):
-    """How far the quantization of a graph has come. Steps stand in a recipe in the order of their stages."""
+    """Say how far the quantization of a graph has come. Steps stand in a recipe in the order of their stages."""
 
     LOADED, FLOAT, CALIBRATED, SCALED, FINAL, INTEGER, CORRECTED = range(7)
 
@@ -57,7 +57,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a step looks at.
+    """Say what a step looks at.
 
     Attributes:
         peek: calibration images from the front of the stream, before calibration.
@@ -72,7 +72,7 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A quantization under way.
+    """Hold a quantization under way.
 
     Attributes:
         graph: as the steps so far left it.
@@ -95,7 +95,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One graph-to-graph transformation. A subclass adds its settings, by ``setting``, and ``apply``.
+    """Transform a graph. A subclass adds its settings, by ``setting``, and ``apply``.
 
     Attributes:
         name: in recipes; that of the class in small letters.

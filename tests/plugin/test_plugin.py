@@ -61,6 +61,10 @@ def test_its_converter_runtime_and_metric_are_used_by_the_command(edgecnn, tmp_p
     assert (entry["target"], entry["parity"]["max_lsb"]) == ("oracle", 0)
     assert entry["accuracy"]["margin"] >= 0.01
     assert [check["name"] for check in entry["checks"]][:1] == ["margin"]
+    path = tmp_path / "mobilenet_v2_0.35_96.oracle"
+    assert "conv2d" in edgecnn("inspect", path).stdout
+    failed = edgecnn("validate", path, "--data", "demo", "--limit", "4", "--require", "margin>=1e6")  # on the host
+    assert failed.returncode == 1, failed.stderr
 
 
 def test_its_step_runs_where_a_recipe_has_it(edgecnn, tmp_path):

@@ -18,7 +18,7 @@ EACH, MEMORY = 32, 2 << 30  # bytes: of a value with its square and copies, and 
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """One activation, channel by channel; every field is float64 of shape ``(channels,)``.
+    """Describe one activation, channel by channel; every field is float64 of shape ``(channels,)``.
 
     Attributes:
         low, high: smallest and largest value.

@@ -47,7 +47,7 @@ def gradient_sensitivity(
 
 
 class _Network:
-    """The float graph piece by piece: only what pieces read is kept, and each runs again for its gradients.
+    """Run the float graph piece by piece: only what pieces read is kept, and each runs again for its gradients.
 
     Attributes:
         total: by name, float64 ``(channels,)``: the squared gradients, added up on their way back.
@@ -59,7 +59,7 @@ class _Network:
         self._constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
 
     def back(self, image: torch.Tensor, random: torch.Generator) -> None:
-        """Gradients of ``PROBES`` sums of the logits of one NCHW image."""
+        """Add up the gradients of ``PROBES`` sums of the logits of one NCHW image."""
         given, x = list[torch.Tensor](), image
         with torch.no_grad():
             for part in self._parts:

@@ -23,7 +23,7 @@ PENDING = 8  # batches whose values are counted together: to count costs as much
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What calibration saw of one activation.
+    """Hold what calibration saw of one activation.
 
     Attributes:
         low: smallest value.
@@ -134,7 +134,7 @@ class HistogramObserver:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What calibration images showed.
+    """Hold what calibration images showed.
 
     Attributes:
         ranges: of every activation.

@@ -1,7 +1,7 @@
 """Consumers that saturate: ranges and biases are chosen by the error after them.
 
 A swish is nearly 0 far below 0, a sigmoid nearly constant at both ends. Steps of a grid spent there are lost, so where
-nothing else reads an activation, its range is chosen by the error after that function (``clipping.mse_range``). A bias
+nothing else reads an activation, its range is chosen by the error after that function (``observers.clipping``). A bias
 is corrected by the mean error after a ReLU: what a ReLU makes zero of is no error (``bias_shift``).
 """
 
@@ -53,12 +53,12 @@ def around_swishes(graph: Graph) -> set[str]:
 
 
 def _gated(graph: Graph, mul: Node, sigmoid: Node) -> bool:
-    """Whether a product is a value times its own sigmoid, which nothing else reads."""
+    """Tell whether a product is a value times its own sigmoid, which nothing else reads."""
     return set(mul.inputs) == {*sigmoid.inputs, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]
 
 
 def _clipped(graph: Graph, node: Node) -> bool:
-    """Whether a relu6 is all that follows a node, fused or not."""
+    """Tell whether a relu6 is all that follows a node, fused or not."""
     return node.attrs.get("activation") == "relu6" or [n.op for n in graph.consumers(node.output)] == ["relu6"]
 
 

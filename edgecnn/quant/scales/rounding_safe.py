@@ -104,7 +104,7 @@ def _product_scale(graph: Graph, node: Node, chosen: dict[str, QParams]) -> floa
 
 
 def _added(graph: Graph, chosen: dict[str, QParams]) -> list[set[str]]:
-    """The activations whose scales adds tie together, where all of them are free."""
+    """Return the activations whose scales adds tie together, where all of them are free."""
     parts = {name: {n for n in chosen if chosen[n] is quant} for name, quant in chosen.items()}
     linked = []
     for node in graph:

@@ -47,7 +47,7 @@ class ChannelSplitting(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """Layers through which channels stay apart, from the layer that makes them to those that read them all.
+    """Name layers through which channels stay apart, from the layer that makes them to those that read them all.
 
     Attributes:
         layers: a convolution without groups, and the depthwise ones behind it.
@@ -95,7 +95,7 @@ def chains(graph: Graph) -> Iterator[Chain]:
 
 
 def _is_depthwise(graph: Graph, node: Node) -> bool:
-    """Whether a convolution makes each channel of its input's alone."""
+    """Tell whether a convolution makes each channel of its input's alone."""
     return (
         node.op == "conv2d"
         and node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[-1] > 1
@@ -104,7 +104,7 @@ def _is_depthwise(graph: Graph, node: Node) -> bool:
 
 
 def _highest(graph: Graph, chain: Chain) -> Reals:
-    """The largest value that each channel's sums can have in the chain's last layer, whatever the image is."""
+    """Return the largest value that each channel's sums can have in the chain's last layer, whatever the image is."""
     quant = quant_of(graph.tensors[chain.layers[0].inputs[0]])
     low, high = (np.array([[[end]]]) for end in (np.array(quant.limits) - quant.zero_point) * float(quant.scale[0]))
     for node in chain.layers:
@@ -119,7 +119,7 @@ def _highest(graph: Graph, chain: Chain) -> Reals:
 
 
 def _places(weight: Reals, dead: NDArray[np.int64]) -> dict[int, list[int]]:
-    """Where each channel that is copied is then, itself first: each dead place goes to where it takes most noise."""
+    """Return the places of each copied channel, itself first: a dead one goes to where it takes most noise."""
     weight = weight.copy()
     weight[dead] = 0
     count, places = np.ones(len(weight)), dict[int, list[int]]()

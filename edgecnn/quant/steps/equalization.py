@@ -47,7 +47,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Activations whose channels are scaled by one vector.
+    """Name activations whose channels are scaled by one vector.
 
     Attributes:
         tensors: their names.
@@ -148,7 +148,7 @@ def _keeps_channels(graph: Graph, node: Node) -> bool:
 
 
 class _Scaling:
-    """Weights under way, float64, and the vector that each tensor is divided by so far."""
+    """Hold weights under way, float64, and the vector that each tensor is divided by so far."""
 
     def __init__(self, graph: Graph, statistics: Mapping[str, Channels], per_tensor: bool) -> None:
         self.source, self.statistics, self.per_tensor = graph, statistics, per_tensor
@@ -163,7 +163,7 @@ class _Scaling:
                 self.energy[node.output] = float(statistics[node.output].square.sum()) + TINY
 
     def improve(self, group: Group) -> None:
-        """The best of the family for this group, given the others' present scaling."""
+        """Choose the best of the family for this group, given the others' present scaling."""
         name = group.tensors[0]
         reach = np.max([np.maximum(s.high, -s.low) for s in map(self.statistics.__getitem__, group.tensors)], axis=0)
         columns = _peaks([self._columns(n) for n in group.consumers])
@@ -184,7 +184,7 @@ class _Scaling:
         self.scaling.update(dict.fromkeys(group.tensors, best))
 
     def _columns(self, node: Node) -> Vector:
-        """Largest weight that reads each input channel, beside the layer's largest output."""
+        """Return the largest weight that reads each input channel, beside the layer's largest output."""
         peaks: Vector = np.zeros(self.scaling[node.inputs[0]].size)
         np.maximum.at(peaks, _input_channels(self.source, node), self.weights[node.output])
         return peaks
@@ -195,7 +195,7 @@ class _Scaling:
         return largest
 
     def _importance(self, group: Group) -> Vector:
-        """What a squared error of each of the group's channels becomes at the layers that read it, relatively."""
+        """Return what a squared error of each channel becomes at the layers that read it, relatively."""
         importance = np.zeros(self.scaling[group.tensors[0]].size)
         for node in group.consumers:
             value = np.square(self.weights[node.output]) / self.energy[node.output]
@@ -203,7 +203,7 @@ class _Scaling:
         return importance
 
     def _noise(self, group: Group, scaling: Vector, importance: Vector) -> float:
-        """Expected relative squared error at the group's weighted layers, if it were scaled so."""
+        """Return the expected relative squared error at the group's weighted layers, if it were scaled so."""
         total = sum(self._weight_noise(node, scaling, self.scaling[node.output]) for node in group.consumers)
         if self.per_tensor:
             total += sum(self._weight_noise(n, self.scaling[n.inputs[0]], scaling) for n in group.producers)
@@ -223,7 +223,7 @@ class _Scaling:
         return float((np.square(steps * after) * power).sum()) / 12 / self.energy[node.output]
 
     def graph(self) -> Graph:
-        """The source with its weights and biases scaled."""
+        """Return the source with its weights and biases scaled."""
         changed = []
         for node in self.source:
             if node.op not in WEIGHTED:
@@ -239,13 +239,13 @@ class _Scaling:
 
 
 def _peaks(vectors: list[Vector]) -> Vector:
-    """The largest of several layers' magnitudes, each beside its own largest."""
+    """Return the largest of several layers' magnitudes, each beside its own largest."""
     peaks: Vector = np.max([v / max(float(v.max()), TINY) for v in vectors], axis=0)
     return peaks
 
 
 def _input_channels(graph: Graph, node: Node) -> NDArray[np.int64]:
-    """Which input channel each weight reads: (out, in / groups)."""
+    """Return which input channel each weight reads: (out, in / groups)."""
     shape = graph.tensors[node.inputs[1]].shape
     groups = node.attrs.get("groups", 1)
     assert isinstance(groups, int)

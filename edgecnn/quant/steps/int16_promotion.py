@@ -73,7 +73,7 @@ class _Promotion:
         self._twins: dict[str, str] = {}
 
     def add(self, node: Node) -> None:
-        """The node, in 16 bits where it touches a wide activation."""
+        """Add the node, in 16 bits where it touches a wide activation."""
         if not self.wide & {*node.inputs, node.output}:
             self.nodes.append(node)
             return
@@ -86,7 +86,7 @@ class _Promotion:
         self.nodes.append(make_node("requantize", (twin,), node.output, node.source, to="int8"))
 
     def _wide_twin(self, name: str) -> str:
-        """An input in 16 bits; made when it is asked for first."""
+        """Return an input in 16 bits; it is made when it is asked for first."""
         if name in self.wide or self.tensors[name].is_constant:
             return name
         if name not in self._twins:

@@ -99,8 +99,8 @@ class Ranges(Step):
         return replace(work, graph=with_parameters(graph, chosen))
 
     def _parameters(self, graph: Graph, group: set[str], ranges: Mapping[str, Range], dtype: str) -> QParams:
+        from edgecnn.quant.observers.clipping import mse_range, percentile_range
         from edgecnn.quant.observers.histogram import union
-        from edgecnn.quant.scales.clipping import mse_range, percentile_range
         from edgecnn.quant.scales.consumers import saturating_consumer
 
         seen = union([ranges[name] for name in sorted(group)])

@@ -60,7 +60,7 @@ def place_zero_points(graph: Graph, selects: Callable[[Node], bool] = lambda nod
 
 @dataclass(kw_only=True)
 class _Walk:
-    """A walk through the graph.
+    """Walk through the graph.
 
     Attributes:
         graph: as it was.
@@ -75,7 +75,7 @@ class _Walk:
     changed: dict[str, Tensor] = field(default_factory=dict)
 
     def advance(self, node: Node) -> bool:
-        """One more node; false where an add's grid cannot reach what it has to."""
+        """Take one more node; return false where an add's grid cannot reach what it has to."""
         if node.op in WEIGHTED and node.inputs[0] in self.offsets:
             self._take_back(node)
         if node.op == "add" and (passed := sum(self.offsets.get(i, 0.0) for i in node.inputs)):
@@ -94,7 +94,7 @@ class _Walk:
         return plain and LOWEST < quant.zero_point[0] < HIGHEST and _bears(self.graph, node.output)
 
     def _move(self, node: Node) -> None:
-        """The end that leaves the adds which read it the smaller offset."""
+        """Move a zero point to the end that leaves the adds which read it the smaller offset."""
         quant = quant_of(self.graph.tensors[node.output])
         scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
         others = [i for n in self.graph.consumers(node.output) for i in n.inputs if n.op == "add"]
@@ -109,7 +109,7 @@ class _Walk:
             self._place(node.output, offset, end)
 
     def _take_back(self, node: Node) -> None:
-        """What the offset of its input adds to each of a layer's outputs, from its bias."""
+        """Take from a layer's bias what the offset of its input adds to each of its outputs."""
         source, weight, bias = (self._now(i) for i in node.inputs)
         steps = int(quant_of(self.graph.tensors[source.name]).zero_point[0]) - int(quant_of(source).zero_point[0])
         rows = len(integers_of(weight))
@@ -131,7 +131,7 @@ class _Walk:
 
 
 def _bears(graph: Graph, name: str) -> bool:
-    """Whether all that read an activation can take an offset back, or pass it on to what can."""
+    """Tell whether all that read an activation can take an offset back, or pass it on to what can."""
     return name not in graph.outputs and all(_takes(graph, node, name) for node in graph.consumers(name))
 
 
