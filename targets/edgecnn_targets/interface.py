@@ -6,7 +6,6 @@ SSH. A device is data, one TOML file. Both open sessions: a session is one open 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import PRECISIONS, Port
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.plugins import INTERFACE
+from edgecnn.records import read_record
 from edgecnn.report.record import Latency, Resources
 
 T = TypeVar("T")
@@ -218,8 +218,6 @@ class DeviceLimits:
     npu_coverage: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "precisions", tuple(self.precisions))
-        object.__setattr__(self, "ops", tuple(self.ops))
         for name in self.precisions:
             if name not in PRECISIONS:
                 raise InputError(unknown("precision", name, PRECISIONS))
@@ -242,11 +240,6 @@ class Tolerances:
     host_lsb: Mapping[str, int] = field(default_factory=dict)
     oracle_lsb: Mapping[str, int] = field(default_factory=dict)
     host_agreement: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, bounds in vars(self).items():
-            if not isinstance(bounds, Mapping) or not all(isinstance(v, int | float) for v in bounds.values()):
-                raise InputError(f"{name} is {bounds!r}; give a number for each target: {{ tflite = 0 }}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +270,7 @@ class Device:
     option: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple(self.targets))
         object.__setattr__(self, "option", self.option or self.name)
-        if not all(isinstance(word, str) for word in (self.kind, self.description, *self.targets)):
-            raise InputError(f"device {self.name}: its kind, description and targets are not all strings")
         if self.onnx_activations not in ("uint8", "int8"):
             raise InputError(unknown("onnx_activations", self.onnx_activations, ("uint8", "int8")))
 
@@ -296,16 +286,7 @@ def settings_of(device: Device, kind: type[T]) -> T:
     Raises:
         InputError: a key is unknown or missing, or a value is not allowed.
     """
-    fields = [f for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
-    names = [f.name for f in fields]
-    for name in device.settings:
-        if name not in names:
-            raise InputError(f"device {device.name}: {unknown('setting', name, names or ['none'])}")
-    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in device.settings]
-    if missing:
-        raise InputError(f"device {device.name} lacks the settings {', '.join(missing)}")
-    return kind(**device.settings)
+    return read_record(kind, device.settings, f"device {device.name}", noun="setting")
 
 
 @dataclass(frozen=True)

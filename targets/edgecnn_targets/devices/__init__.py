@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
-from edgecnn_targets.interface import Device, DeviceLimits, Tolerances, settings_of
+from edgecnn.records import read_record
+from edgecnn_targets.interface import Device, settings_of
 from edgecnn_targets.registry import kind_of, kinds, runtimes
 
-TABLES = {"limits": DeviceLimits, "tolerances": Tolerances}
 SUFFIX = ".toml"
 EVERY = "*"
 """Among a device's targets: those of every installed runtime."""
@@ -25,11 +25,8 @@ def parse(name: str, record: Mapping[str, Any]) -> Device:
     Raises:
         InputError: a key is unknown or missing, or a value is not allowed.
     """
-    try:
-        device = Device(name=name, **{key: TABLES[key](**v) if key in TABLES else v for key, v in record.items()})
-        settings_of(device, kind_of(device).settings)
-    except TypeError as error:
-        raise InputError(f"device {name}: {error}; the keys are in edgecnn_targets/interface.py") from None
+    device = read_record(Device, {**record, "name": name}, f"device {name}")
+    settings_of(device, kind_of(device).settings)
     listed = [target for target in device.targets if target != EVERY]
     for target in set(listed) - set(runtimes()):
         raise InputError(f"device {name}: {unknown('target', target, [*runtimes(), EVERY])}")

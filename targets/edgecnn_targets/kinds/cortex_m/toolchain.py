@@ -48,7 +48,6 @@ class Settings:
     data_kib: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "flags", tuple(self.flags))
         for name in ("clock_mhz", "code_kib", "data_kib"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")

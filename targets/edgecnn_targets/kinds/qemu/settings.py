@@ -72,10 +72,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise InputError(unknown("architecture", self.architecture, ARCHITECTURES))
-        for name in ("l1d", "l2"):
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                object.__setattr__(self, name, Cache(**value))
         for name in ("clock_mhz", "instructions_per_cycle"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
