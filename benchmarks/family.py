@@ -112,7 +112,7 @@ def table(places: dict[str, Path]) -> str:
 def main() -> None:
     """Rows, then counts, as far as they are not there yet, the smallest models first."""
     from edgecnn.files import write_json
-    from edgecnn.models import FAMILIES, resolve
+    from edgecnn.models import families, resolve
     from edgecnn.models.count import size_of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing; print what the folder holds")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    names = options.models.split(",") if options.models else [n for n in FAMILIES if not n.startswith("plain")]
+    names = options.models.split(",") if options.models else [n for n in families() if not n.startswith("plain")]
     places = {name: options.out / f"{name}.json" for name in names}
     if not options.table:
         smallest_first = sorted(places, key=lambda name: size_of(resolve(name)).macs)

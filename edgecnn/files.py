@@ -13,7 +13,7 @@ from edgecnn.errors import InputError
 
 
 def sha256(data: bytes | memoryview) -> str:
-    """Hexadecimal SHA-256."""
+    """Return the hexadecimal SHA-256."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -41,12 +41,12 @@ def write_atomic(path: Path, data: bytes, *, remedy: str = "choose another place
 
 
 def write_json(path: Path, content: Any) -> None:
-    """``write_atomic`` of indented JSON; key order is kept, so equal content gives equal bytes."""
+    """Write indented JSON by ``write_atomic``; key order is kept, so equal content gives equal bytes."""
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def require_writable(directory: Path) -> None:
-    """Nothing, where files can be written in a directory (which may not be there yet).
+    """Check that files can be written in a directory (which may not be there yet).
 
     Raises:
         InputError: they cannot; names what is in the way.

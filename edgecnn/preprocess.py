@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.records import read_record
 
 KEYS = ("resize", "crop", "interpolation", "mean", "std")  # of --preprocess
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
@@ -35,7 +36,7 @@ class Preprocess:
         InputError: a value is outside what is allowed.
     """
 
-    resize: tuple[int, int] | tuple[int] | None = None
+    resize: tuple[int, ...] | None = None
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -67,7 +68,7 @@ class Preprocess:
         return cls(mean=(0.0,) * 3, std=(1.0,) * 3, as_given=True)
 
     def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Levels 0..255, NHWC or HWC, RGB, to the float32 network input of the same layout."""
+        """Turn levels 0..255, NHWC or HWC, RGB, into the float32 network input of the same layout."""
         scale = (1.0 / np.asarray(self.std, np.float64)).astype(np.float32)
         shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
         if len(set(scale)) == len(set(shift)) == 1:  # numpy is three times as fast with single numbers
@@ -80,28 +81,27 @@ class Preprocess:
         return made
 
     def renormalised(self, inputs: NDArray[np.float32], other: Preprocess | None) -> NDArray[np.float32]:
-        """What ``other`` makes of the pixels that became these inputs here; its size and crop are not looked at."""
+        """Return what ``other`` makes of the pixels that became these inputs here; it ignores size and crop."""
         if other is None or other.as_given or self.as_given or (other.mean, other.std) == (self.mean, self.std):
             return inputs
         return other.normalise(inputs * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; ``from_json`` reads it back."""
+        """Return a JSON-ready dictionary; ``from_json`` reads it back."""
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return fields if self.as_given else {k: v for k, v in fields.items() if k != "as_given"}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
-        """The inverse of ``to_json``."""
-        unexpected = set(fields) - set(cls.__dataclass_fields__)
-        if unexpected or "resize" not in fields:
-            allowed = sorted(cls.__dataclass_fields__)
-            raise InputError(f"preprocess record has keys {sorted(fields)}; allowed: {allowed}, and resize is needed")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**values)
+        """Read what ``to_json`` made.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value is not allowed.
+        """
+        return read_record(cls, fields, "preprocess record")
 
     def override(self, text: str) -> Preprocess:
-        """A copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
+        """Return a copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
         changes: dict[str, Any] = {}
         for item in filter(None, text.split(",")):
             key, found, value = item.partition("=")

@@ -29,3 +29,8 @@ def error_of(capfd, *words, status=2):
     assert "Traceback" not in captured.err
     assert captured.out == ""
     return lines[0]
+
+
+def texts(entry):
+    """Return the findings of an entry of a report as a user reads them."""
+    return [finding["text"] for finding in entry["findings"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from edgecnn.artifact import Port
@@ -30,6 +29,16 @@ def is_depthwise(graph: Graph, node: Node) -> bool:
     return bool(node.attrs["groups"] == graph.tensors[node.inputs[0]].shape[3] > 1)
 
 
+def kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
+    """Return the height and width of its window."""
+    a: Mapping[str, Any] = node.attrs
+    if node.op == "conv2d":
+        _, height, width, _ = graph.tensors[node.inputs[1]].shape
+        return height, width
+    kernel: tuple[int, int] = a.get("kernel", (1, 1))
+    return kernel
+
+
 def needed_activation(graph: Graph, node: Node) -> str:
     """Return ``none`` where the output's integers already end where its activation does; else the activation."""
     wanted: Any = node.attrs.get("activation", "none")
@@ -49,21 +58,15 @@ def grid_ends(quant: QParams) -> tuple[float, float]:
     return (low - zero) * scale, (high - zero) * scale
 
 
-def integer_port(tensor: Tensor, layout: str, dtype: str) -> Port:
-    """Return how a file takes or gives a quantized tensor as its integers, in ``NHWC`` or ``NCHW``."""
-    quant, offset = tensor.qparams, UINT8_OFFSET if dtype == "uint8" else 0
-    return replace(
-        float_port(tensor, layout),
-        dtype=dtype,
-        scale=float(quant.scale[0]),
-        zero_point=int(quant.zero_point[0]) + offset,
-    )
-
-
-def float_port(tensor: Tensor, layout: str) -> Port:
-    """Return how a file takes or gives a tensor as float32, in ``NHWC`` or ``NCHW``."""
+def port(tensor: Tensor, layout: str, dtype: str, name: str = "") -> Port:
+    """Return how a file takes or gives a tensor: in ``NHWC`` or ``NCHW``, as float32 or as its integers."""
     shape = nchw(tensor.shape) if layout == "NCHW" else tensor.shape
-    return Port(name=tensor.name, shape=shape, layout=layout if len(shape) == 4 else "NC", dtype="float32")
+    scale = zero = None
+    if dtype != "float32":
+        offset = UINT8_OFFSET if dtype == "uint8" else 0
+        scale, zero = float(tensor.qparams.scale[0]), int(tensor.qparams.zero_point[0]) + offset
+    layout = layout if len(shape) == 4 else "NC"
+    return Port(name=name or tensor.name, shape=shape, layout=layout, dtype=dtype, scale=scale, zero_point=zero)
 
 
 def pads(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:

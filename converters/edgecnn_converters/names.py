@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SEPARATOR = "/"
+SEPARATOR = "/"  # no name of a graph tensor has one, so it marks what a writer added
 
 
 def part(name: str, what: str) -> str:
@@ -14,8 +14,3 @@ def part_of(name: str) -> tuple[str, str]:
     """Return the graph tensor and the part that a name in a file stands for; no part (empty) for the tensor itself."""
     owner, found, what = name.rpartition(SEPARATOR)
     return (owner, what) if found else (name, "")
-
-
-def is_part(name: str) -> bool:
-    """Whether a name in a file stands for a part of a graph tensor, or for what the writer added beside it."""
-    return SEPARATOR in name

@@ -14,7 +14,7 @@ HELP = "list the devices and what is ready, or set some up"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("action", nargs="?", choices=["setup"], help="install what the devices named need")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="devices to set up")
+    parser.add_argument("names", nargs="*", metavar="NAME|FILE.toml", help="devices to set up")
     add_json(parser)
 
 

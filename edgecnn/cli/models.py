@@ -12,18 +12,18 @@ HELP = "list the models: parameters, MACs, resolution"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Add the options."""
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """``edgecnn models``."""
-    from edgecnn.models import FAMILIES, resolve
-    from edgecnn.models.checkpoint import demo_names
+    """Print the table of models."""
+    from edgecnn.models import families, resolve
     from edgecnn.models.count import size_of
+    from edgecnn.models.shipped import shipped_names
 
-    shipped = demo_names()
-    names = dict.fromkeys(name for family in FAMILIES.values() for name in (family.name, *family.listed))
+    shipped = shipped_names()
+    names = dict.fromkeys(name for family in families().values() for name in (family.name, *family.listed))
     rows: list[dict[str, Any]] = []
     for name in names:
         spec = resolve(name)

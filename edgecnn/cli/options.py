@@ -61,7 +61,10 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     )
     data.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
     data.add_argument(
-        "--device", default="host", metavar="NAME[,NAME]", help="names from `edgecnn devices` (default host)"
+        "--device",
+        default="host",
+        metavar="NAME[,NAME]",
+        help="names from `edgecnn devices`, or FILE.toml (default host)",
     )
     add_exact_kernels(data)
     data.add_argument("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")

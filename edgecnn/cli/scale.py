@@ -28,7 +28,7 @@ MILLIONS = ("predicted_macs", "macs", "parameters")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions."""
+    """Add the actions."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     said = "what the rule makes of a family, beside the published members"
     show = actions.add_parser("show", help=said, description=said)
@@ -80,7 +80,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_trainings(parser: argparse.ArgumentParser, *, folder: str) -> None:
-    """What short trainings need; the figures that are not given are as ``accuracy.Plan`` says."""
+    """Add what short trainings need; the figures that are not given are as ``accuracy.Plan`` says."""
     parser.add_argument("--base", default=BASE, metavar="MODEL", help=f"what is made larger (default {BASE})")
     parser.add_argument(
         "--data", default="demo", metavar="DIR|FILE.npz|demo", help="as of `edgecnn train` (default demo)"
@@ -115,7 +115,7 @@ def _add_rule(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """One action."""
+    """Run one action."""
     return {"show": _show, "law": _law, "fit": _fit, "search": _search, "study": _study}[options.action](options)
 
 

@@ -14,7 +14,7 @@ HELP = "see what makes the networks work: each idea measured"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The studies."""
+    """Add the studies."""
     studies = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
     said = "standard, depthwise separable, bottleneck and inverted residual at equal input and output"
     blocks = studies.add_parser("blocks", help=said, description=said)
@@ -59,12 +59,12 @@ def _depths(text: str) -> tuple[int, ...]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """One study."""
+    """Run one study."""
     return {"blocks": _blocks, "residual": _residual}[options.study](options)
 
 
 def _blocks(options: argparse.Namespace) -> int:
-    from edgecnn.lab.blocks import Setting, costs
+    from edgecnn.lab.building_blocks import Setting, costs
 
     setting = Setting(channels=options.channels, side=options.side, kernel=options.kernel, expand=options.expand)
     rows = [asdict(cost) for cost in costs(setting, options.device)]

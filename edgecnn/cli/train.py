@@ -13,7 +13,7 @@ HELP = "train a model on an image folder or on the demo data, in float or (--qat
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options; what is not given is as ``TrainConfig`` or ``QatConfig`` says."""
+    """Add the options; what is not given is as ``TrainConfig`` or ``QatConfig`` says."""
     parser.add_argument("model", metavar="MODEL", help="a name from `edgecnn models`; with --qat, whatever exports")
     parser.add_argument(
         "--data",
@@ -83,7 +83,7 @@ def _numbers(group: argparse._ArgumentGroup, *rows: tuple[str, type | object, st
 
 
 def run(options: argparse.Namespace) -> int:
-    """``edgecnn train``."""
+    """Train, and say what to do next."""
     from dataclasses import fields
 
     from edgecnn.data.training import training_parts

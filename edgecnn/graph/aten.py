@@ -69,7 +69,7 @@ def _batch_norm(b: Builder, call: Call) -> Value:
     shift = beta - mu * scale
     value = b.value(x)
     last = b.nodes[-1] if b.nodes else None
-    if last and last.weighted and last.output == value.name and b.readers[x] == 1:
+    if last and last.weighted and last.output == value.name and b.consumers[x] == 1:
         w, c = (b.tensors[last.inputs[i]] for i in (1, 2))
         folded = w.constant.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
         b.tensors[w.name] = replace(w, value=folded.astype(np.float32))

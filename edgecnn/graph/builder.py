@@ -39,8 +39,8 @@ class Builder:
         self.tensors = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
         self.values: dict[Traced, Value] = {traced.image: Value("input")}
         self.computed: set[Traced] = set()  # without the image
-        self.readers = Counter(i for reader in traced.calls for i in reader.inputs)
-        self.readers.update(r for r in traced.results if r is not None)
+        self.consumers = Counter(i for call in traced.calls for i in call.inputs)
+        self.consumers.update(r for r in traced.results if r is not None)
         self.current: Call  # the call being handled; who walks the trace sets it
 
     def shape(self, value: Value) -> tuple[int, ...]:

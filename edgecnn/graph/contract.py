@@ -81,29 +81,20 @@ def _per_tensor(tensor: Tensor, what: str) -> None:
 
 
 def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    if (
-        weight.integers is None
-        or weight.quant is None
-        or weight.quant.dtype != "int8"
-        or weight.quant.axis not in (0, None)
-    ):
+    quant = weight.quant
+    if weight.integers is None or quant is None or quant.dtype != "int8" or quant.axis not in (0, None):
         raise InputError(
             f"{where}: weight {weight.name!r} must be a constant in int8, one scale per output channel or one"
         )
-    if np.any(weight.quant.zero_point) or weight.integers.min() < -WEIGHT_LIMIT:
+    if np.any(quant.zero_point) or weight.integers.min() < -WEIGHT_LIMIT:
         raise InputError(f"{where}: weight {weight.name!r} must be symmetric: zero point 0, integers in [-127, 127]")
     if x.quant is None:
         raise InputError(f"{where}: input {x.name!r} stays float")
-    wanted = BIAS_OF[x.quant.dtype]
-    if (
-        bias.integers is None
-        or bias.quant is None
-        or bias.quant.dtype != wanted
-        or bias.quant.axis != weight.quant.axis
-    ):
+    wanted, own = BIAS_OF[x.quant.dtype], bias.quant
+    if bias.integers is None or own is None or own.dtype != wanted or own.axis != quant.axis:
         raise InputError(
             f"{where}: bias {bias.name!r} must be a constant in {wanted} with as many scales as the weight"
         )
-    product = x.quant.scale.astype(np.float64) * weight.quant.scale
-    if np.any(bias.quant.zero_point) or not np.allclose(bias.quant.scale, product, rtol=BIAS_TOLERANCE, atol=0):
+    product = x.quant.scale.astype(np.float64) * quant.scale
+    if np.any(own.zero_point) or not np.allclose(own.scale, product, rtol=BIAS_TOLERANCE, atol=0):
         raise InputError(f"{where}: bias {bias.name!r} must have zero point 0 and scale s_in * s_w")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.ops import ACTIVATIONS, Attr, Node, output_shape
+from edgecnn.graph.ops import ACTIVATIONS, Attr, Node, need, output_shape
 from edgecnn.preprocess import Preprocess
 
 __all__ = ["INTEGER_TYPES", "Attr", "Graph", "Metadata", "Node", "QParams", "Tensor", "is_wide"]
@@ -85,10 +85,8 @@ class QParams:
     def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
         """Return the real values of integers, float32."""
         centred = integers.astype(np.int64) - self._along(self.zero_point, integers.ndim)
-        real: NDArray[np.float32] = (centred * self._along(self.scale.astype(np.float64), integers.ndim)).astype(
-            np.float32
-        )
-        return real
+        real = centred * self._along(self.scale.astype(np.float64), integers.ndim)
+        return np.asarray(real, np.float32)
 
     def same_as(self, other: QParams | None) -> bool:
         """Whether both are exactly the same parameters."""
@@ -228,10 +226,6 @@ class Graph:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
-    def tensor(self, name: str) -> Tensor:
-        """Return the tensor of that name."""
-        return self.tensors[name]
-
     def consumers(self, name: str) -> list[Node]:
         """Return the nodes that read the tensor, in order."""
         return [n for n in self.nodes if name in n.inputs]
@@ -301,22 +295,17 @@ def _check(graph: Graph) -> None:
         InputError: the first thing that does not hold; the message names the node.
     """
     missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
-    _need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
+    need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
     known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
     for node in graph.nodes:
-        _need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
+        need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
         activation = node.attrs.get("activation", "none")
-        _need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
+        need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
         late = [i for i in node.inputs if i not in known]
-        _need(not late, f"{node} reads {late} before anything makes it")
-        _need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
+        need(not late, f"{node} reads {late} before anything makes it")
+        need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
         shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
         got = graph.tensors[node.output].shape
-        _need(shape == got, f"{node} makes {shape} but its tensor is {got}")
+        need(shape == got, f"{node} makes {shape} but its tensor is {got}")
         known.add(node.output)
-    _need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")
-
-
-def _need(ok: bool, message: str) -> None:
-    if not ok:
-        raise InputError(message)
+    need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")

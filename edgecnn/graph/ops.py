@@ -108,7 +108,8 @@ def _ints(value: Attr) -> tuple[int, ...]:
     return value
 
 
-def _need(ok: bool, message: str) -> None:
+def need(ok: bool, message: str) -> None:
+    """Raise ``InputError`` with a message unless something holds."""
     if not ok:
         raise InputError(message)
 
@@ -117,16 +118,16 @@ def _conv_shape(s: list[Shape], a: Attrs) -> Shape:
     x, w = s[0], s[1]
     groups = a["groups"]
     assert isinstance(groups, int)
-    _need(len(x) == 4 and len(w) == 4, f"input must be NHWC and weight OHWI, got {x} and {w}")
-    _need(x[3] == w[3] * groups and w[0] % groups == 0, f"{groups} groups, weight {w} and {x[3]} channels do not fit")
-    _need(s[2:] == [(w[0],)], f"there must be a bias, of shape ({w[0]},)")
+    need(len(x) == 4 and len(w) == 4, f"input must be NHWC and weight OHWI, got {x} and {w}")
+    need(x[3] == w[3] * groups and w[0] % groups == 0, f"{groups} groups, weight {w} and {x[3]} channels do not fit")
+    need(s[2:] == [(w[0],)], f"there must be a bias, of shape ({w[0]},)")
     return (x[0], *_spatial(x, (w[1], w[2]), a), w[0])
 
 
 def _linear_shape(s: list[Shape], a: Attrs) -> Shape:
     x, w = s[0], s[1]
-    _need(len(x) == 2 and len(w) == 2 and x[1] == w[1], f"input {x} and weight {w} do not fit")
-    _need(s[2:] == [(w[0],)], f"there must be a bias, of shape ({w[0]},)")
+    need(len(x) == 2 and len(w) == 2 and x[1] == w[1], f"input {x} and weight {w} do not fit")
+    need(s[2:] == [(w[0],)], f"there must be a bias, of shape ({w[0]},)")
     return (x[0], w[0])
 
 
@@ -134,29 +135,29 @@ def _broadcast_shape(s: list[Shape], a: Attrs) -> Shape:
     rank = max(len(x) for x in s)
     padded = [(1,) * (rank - len(x)) + x for x in s]
     for dims in zip(*padded, strict=True):
-        _need(len({d for d in dims if d != 1}) <= 1, f"shapes {s[0]} and {s[1]} do not broadcast")
+        need(len({d for d in dims if d != 1}) <= 1, f"shapes {s[0]} and {s[1]} do not broadcast")
     return tuple(max(dims) for dims in zip(*padded, strict=True))
 
 
 def _pool_shape(s: list[Shape], a: Attrs) -> Shape:
     x = s[0]
-    _need(len(x) == 4, f"input must be NHWC, got {x}")
+    need(len(x) == 4, f"input must be NHWC, got {x}")
     kernel = _ints(a["kernel"])
     return (x[0], *_spatial(x, (kernel[0], kernel[1]), a), x[3])
 
 
 def _mean_shape(s: list[Shape], a: Attrs) -> Shape:
     x = s[0]
-    _need(len(x) == 4, f"input must be NHWC, got {x}")
+    need(len(x) == 4, f"input must be NHWC, got {x}")
     return (x[0], 1, 1, x[3]) if a["keepdims"] else (x[0], x[3])
 
 
 def _concat_shape(s: list[Shape], a: Attrs) -> Shape:
     axis = a["axis"]
     assert isinstance(axis, int)
-    _need(1 <= axis < len(s[0]), f"axis {axis} of {s[0]}; the batch cannot be concatenated")
+    need(1 <= axis < len(s[0]), f"axis {axis} of {s[0]}; the batch cannot be concatenated")
     rest = {(*x[:axis], *x[axis + 1 :]) for x in s}
-    _need(len(rest) == 1, f"shapes {s} differ outside axis {axis}")
+    need(len(rest) == 1, f"shapes {s} differ outside axis {axis}")
     return (*s[0][:axis], sum(x[axis] for x in s), *s[0][axis + 1 :])
 
 
@@ -168,7 +169,7 @@ def _pad_shape(s: list[Shape], a: Attrs) -> Shape:
 
 def _reshape_shape(s: list[Shape], a: Attrs) -> Shape:
     shape = _ints(a["shape"])
-    _need(shape[0] == s[0][0] and math.prod(shape) == math.prod(s[0]), f"cannot reshape {s[0]} to {shape}")
+    need(shape[0] == s[0][0] and math.prod(shape) == math.prod(s[0]), f"cannot reshape {s[0]} to {shape}")
     return shape
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from edgecnn.graph.ir import Attr, Graph, Node, Tensor
-from edgecnn.graph.ops import ACTIVATIONS
+from edgecnn.graph.ops import ACTIVATIONS, make_node
 
 
 def simplify(graph: Graph) -> Graph:
@@ -23,8 +24,8 @@ def simplify(graph: Graph) -> Graph:
 
 def _only_consumer(graph: Graph, name: str) -> Node | None:
     """Return the one node that reads a tensor, or ``None`` if there are others or it is an output."""
-    readers = graph.consumers(name)
-    return readers[0] if len(readers) == 1 and name not in graph.outputs else None
+    consumers = graph.consumers(name)
+    return consumers[0] if len(consumers) == 1 and name not in graph.outputs else None
 
 
 def _merge(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:
@@ -34,8 +35,8 @@ def _merge(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:
     return replace(graph, nodes=nodes, tensors=tensors)
 
 
-def _attrs(node: Node, **changed: Attr) -> dict[str, Attr]:
-    return {**node.attrs, **changed}
+def _with(node: Node, **attrs: Attr) -> Node:
+    return replace(node, attrs={**node.attrs, **attrs})
 
 
 def _each_pair(graph: Graph, rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Graph:
@@ -59,7 +60,7 @@ def fuse_activations(graph: Graph) -> Graph:
         if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
             return None
         # The fused tensor keeps the producer's name: it is the layer that people know.
-        fused = replace(first, attrs=_attrs(first, activation=second.op))
+        fused = _with(first, activation=second.op)
         nodes = tuple(
             fused if n is first else _renamed(n, second.output, first.output) for n in g.nodes if n is not second
         )
@@ -83,11 +84,10 @@ def fuse_padding(graph: Graph) -> Graph:
             return None
         if first.attrs["channels"] != (0, 0):
             return None
-        outer, inner = first.attrs["padding"], second.attrs["padding"]
-        assert isinstance(outer, tuple)
-        assert isinstance(inner, tuple)
+        outer: Any = first.attrs["padding"]
+        inner: Any = second.attrs["padding"]
         total = tuple(a + b for a, b in zip(outer, inner, strict=True))
-        merged = replace(second, inputs=(first.inputs[0], *second.inputs[1:]), attrs=_attrs(second, padding=total))
+        merged = replace(_with(second, padding=total), inputs=(first.inputs[0], *second.inputs[1:]))
         return _merge(g, first, second, merged)
 
     return _each_pair(graph, rewrite)
@@ -101,7 +101,7 @@ def flatten_mean(graph: Graph) -> Graph:
             return None
         if len(g.tensors[second.output].shape) != 2:
             return None
-        return _merge(g, first, second, replace(first, output=second.output, attrs=_attrs(first, keepdims=False)))
+        return _merge(g, first, second, replace(_with(first, keepdims=False), output=second.output))
 
     return _each_pair(graph, rewrite)
 
@@ -114,18 +114,13 @@ def pointwise_to_linear(graph: Graph) -> Graph:
         if first.op != "mean" or second.op != "conv2d" or last is None or last.op != "reshape":
             return None
         weight = g.tensors[second.inputs[1]]
+        activation = second.attrs["activation"]
         plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and not any(second.attrs["padding"])  # type: ignore[arg-type]
         if not plain or weight.value is None or len(g.tensors[last.output].shape) != 2:
             return None
         flat = weight.value.reshape(weight.shape[0], weight.shape[3])
-        mean = replace(first, attrs=_attrs(first, keepdims=False))
-        linear = Node(
-            op="fully_connected",
-            inputs=second.inputs,
-            output=last.output,
-            attrs={"activation": second.attrs["activation"]},
-            source=second.source,
-        )
+        mean = _with(first, keepdims=False)
+        linear = make_node("fully_connected", second.inputs, last.output, second.source, activation=activation)
         tensors = {k: t for k, t in g.tensors.items() if k != second.output}
         tensors[weight.name] = Tensor(name=weight.name, shape=flat.shape, value=np.ascontiguousarray(flat))
         shape = g.tensors[first.output].shape

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ir import Graph, Node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +59,16 @@ def _layer(graph: Graph, node: Node) -> Layer:
         scale=float(made.quant.scale[0]) if made.quant else None,
         zero_point=int(made.quant.zero_point[0]) if made.quant else None,
         weight=f"{weight.quant.dtype if weight.quant else 'float32'} {_x(weight.shape)}" if weight else "",
-        weight_scales=scale_span(weight.quant) if weight and weight.quant else None,
+        weight_scales=scale_span(weight.quant.scale if weight and weight.quant else None),
         weight_bytes=sum(a.nbytes for a in stored if a is not None),
         macs=graph.macs(node),
         details=_details(node),
     )
 
 
-def scale_span(quant: QParams) -> tuple[float, float, int]:
+def scale_span(scales: NDArray[Any] | None) -> tuple[float, float, int] | None:
     """Return (smallest scale, largest scale, how many)."""
-    return float(np.min(quant.scale)), float(np.max(quant.scale)), int(quant.scale.size)
+    return None if scales is None else (float(scales.min()), float(scales.max()), scales.size)
 
 
 def _details(node: Node) -> str:

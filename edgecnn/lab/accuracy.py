@@ -58,7 +58,7 @@ class Plan:
             raise InputError(f"--seeds {self.seeds}: at least 1; two or more tell chance from difference")
 
     def trial(self, spec: ModelSpec, seed: int) -> Training:
-        """One training."""
+        """Return one training."""
         return Training(
             config=TrainConfig(
                 model=spec.name,
@@ -78,7 +78,7 @@ class Plan:
         )
 
     def base(self, name: str) -> ModelSpec:
-        """The model that a study makes larger, with a logit for each class of the data.
+        """Return the model that a study makes larger, with a logit for each class of the data.
 
         Raises:
             InputError: no such model, or the data are not as ``edgecnn.data`` says.
@@ -89,7 +89,7 @@ class Plan:
         return replace(spec, num_classes=len(training.classes))
 
     def to_json(self) -> dict[str, Any]:
-        """What decides the results."""
+        """Return what decides the results."""
         return {k: v for k, v in asdict(self).items() if k not in ("folder", "workers")}
 
 
@@ -111,12 +111,12 @@ class Scored:
 
     @property
     def top1(self) -> float:
-        """The mean, in percent."""
+        """Return the mean, in percent."""
         return statistics.fmean(self.runs)
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over the seeds, in points; ``None`` for one seed."""
+        """Return the standard deviation over the seeds, in points; ``None`` for one seed."""
         return statistics.stdev(self.runs) if len(self.runs) > 1 else None
 
 
@@ -148,7 +148,7 @@ def score(specs: Sequence[ModelSpec], plan: Plan, say: Callable[[str], None]) ->
 
 
 def margin(scored: Iterable[Scored]) -> float | None:
-    """The difference of two means, in points, that chance alone rarely exceeds; ``None`` where no model has two runs.
+    """Return the difference of two means, in points, that chance alone rarely exceeds; ``None`` if no model ran twice.
 
     ``SURE * s * sqrt(2 / n)``: s is the standard deviation of one run, pooled over all models, n the runs of each.
     """

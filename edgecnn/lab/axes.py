@@ -38,7 +38,7 @@ class Curve:
     points: tuple[Scored, ...]
 
     def rises_to(self, least: float) -> int:
-        """The last place at which more MACs brought more accuracy: that much above the place before that did."""
+        """Return the last place at which more MACs brought more accuracy: that much above the place before that did."""
         place = 0
         for k, point in enumerate(self.points):
             if point.top1 - self.points[place].top1 > least:
@@ -60,12 +60,12 @@ class Study:
 
 
 def ways(rule: Compound) -> dict[str, Compound]:
-    """How each curve grows when its phi grows by 1."""
+    """Return how each curve grows when its phi grows by 1."""
     return {**ALONE, TOGETHER: rule}
 
 
 def models(base: ModelSpec, rule: Compound, doublings: int) -> dict[str, list[ModelSpec]]:
-    """The models of each curve, the base first: so many times about twice the MACs.
+    """Return the models of each curve, the base first: so many times about twice the MACs.
 
     Raises:
         InputError: the rule grows nothing, fewer than two doublings, or a model that is impossible.
@@ -93,7 +93,7 @@ def study(curves: dict[str, list[ModelSpec]], plan: Plan, say: Callable[[str], N
 
 
 def verdict(found: Study) -> list[str]:
-    """Whether single axes flatten early and the compound rule goes on, here: one line each, the last the answer."""
+    """Tell whether single axes flatten early and the compound rule goes on: one line each, the last the answer."""
     if found.margin is None:
         return ["one seed says nothing of chance: no verdict; give --seeds 2 or more"]
     lines = [f"differences up to {found.margin:.2f} points may be chance"]
@@ -130,6 +130,6 @@ def _answer(curves: Sequence[Curve], goes_on: dict[str, bool], least: float) -> 
 
 
 def chart(base: str, found: Study) -> str:
-    """The plot, SVG: a line per way to grow."""
+    """Draw the plot, SVG: a line per way to grow."""
     series = tuple(Series(name=c.axis, points=tuple((p.macs / 1e6, p.top1) for p in c.points)) for c in found.curves)
     return line_chart(Panel(title=base, x="million MACs", y="top-1, percent", series=series, log_x=True))

@@ -15,7 +15,7 @@ SIGMAS = 2.0  # standard errors that a difference must exceed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class DepthResult:
     """One network.
 
     Attributes:
@@ -37,7 +37,7 @@ class Network:
     curve: tuple[float, ...]
 
     def later(self) -> tuple[float, ...]:
-        """The gradients' norms while it trains, stem first: medians over the moments after the first; empty without."""
+        """Return the gradients' norms while it trains, stem first: medians over the later moments."""
         return tuple(median(column) for column in zip(*(r.norms for r in self.gradients[1:]), strict=True))
 
 
@@ -48,7 +48,7 @@ class Deepened:
     Attributes:
         added: ``identity``, ``plain`` or ``residual``; ``nothing`` is the network before.
         layers: with weights, or that are the identity.
-        training_error, test_error, curve: as of ``Network``; but for ``nothing``, of training on.
+        training_error, test_error, curve: as of ``DepthResult``; but for ``nothing``, of training on.
     """
 
     added: str
@@ -75,12 +75,12 @@ class Claim:
 
 
 def exceeds(more: float, less: float, images: int) -> bool:
-    """Whether one error is above another, both in percent, by more than chance in so many images makes of it."""
+    """Tell whether one error is above another, both in percent, by more than chance in so many images makes of it."""
     return more - less > SIGMAS * math.sqrt(sum(e * (100 - e) for e in (more, less)) / images)
 
 
-def claims_of_depth(networks: Sequence[Network], images: int, guessing: float) -> list[Claim]:
-    """He et al. 2016, section 4.2, and what Yang et al. 2019 say of the gradient.
+def claims_of_depth(networks: Sequence[DepthResult], images: int, guessing: float) -> list[Claim]:
+    """Judge He et al. 2016, section 4.2, and what Yang et al. 2019 say of the gradient.
 
     Args:
         networks: of both kinds, each by depth.
@@ -120,7 +120,7 @@ def claims_of_depth(networks: Sequence[Network], images: int, guessing: float) -
 
 
 def claims_of_identity(rows: Sequence[Deepened], images: int, guessing: float) -> list[Claim]:
-    """He et al. 2016, sections 1 and 3.1.
+    """Judge He et al. 2016, sections 1 and 3.1.
 
     Args:
         rows: before, and with each kind of layers.
@@ -157,7 +157,7 @@ def claims_of_identity(rows: Sequence[Deepened], images: int, guessing: float) -
     ]
 
 
-def _by_depth(row: Sequence[Network]) -> str:
+def _by_depth(row: Sequence[DepthResult]) -> str:
     layers = ", ".join(str(n.layers) for n in row)
     trained, tested = _percents(n.training_error for n in row), _percents(n.test_error for n in row)
     return f"training error {trained} % at {layers} layers, test error {tested} %"
@@ -167,23 +167,23 @@ def _percents(values: Iterable[float]) -> str:
     return ", ".join(f"{v:.1f}" for v in values)
 
 
-def _change(network: Network) -> str:
-    """In words: how the gradient's norm changes on its way from the last stage's output to the stem's."""
+def _change(network: DepthResult) -> str:
+    """Say how the gradient's norm changes on its way from the last stage's output to the stem's."""
     change, layers = network.gradients[0].change, network.layers - 2  # all but the stem and the classifier
     how = "grows" if change > 1 else "fades"
     by = max(change, 1 / change)
     return f"in {network.model} it {how} {by:,.3g} times on its way back ({by ** (1 / layers):.2f} a layer)"
 
 
-def _in_training(plain: Network, residual: Network) -> str:
+def _in_training(plain: DepthResult, residual: DepthResult) -> str:
     if not (plain.later() and residual.later()):
         return ""
     shares = [f"{norms[0] / norms[-1]:.2g}" for norms in (plain.later(), residual.later())]
     return f". While they train the stem gets {' and '.join(shares)} times what the last stage gets"
 
 
-def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
-    """The plot, SVG: errors by depth, the gradient by stage, training error by epoch, and the networks made deeper."""
+def chart(networks: Sequence[DepthResult], deepened: Sequence[Deepened]) -> str:
+    """Draw the plot, SVG: errors by depth, the gradient by stage, training error by epoch, the networks made deeper."""
     kinds = {kind: [n for n in networks if n.kind == kind] for kind in NETWORKS}
     ends = [n for row in kinds.values() for n in (row[0], row[-1])]
     trained = [
@@ -221,8 +221,8 @@ def chart(networks: Sequence[Network], deepened: Sequence[Deepened]) -> str:
     )
 
 
-def _on_its_way(network: Network, norms: Sequence[float]) -> Series:
-    """From the last stage to the stem; where nothing arrives there is no point on a logarithmic axis."""
+def _on_its_way(network: DepthResult, norms: Sequence[float]) -> Series:
+    """Order them from the last stage to the stem; where nothing arrives there is no point on a logarithmic axis."""
     points = tuple((float(k), v) for k, v in enumerate(reversed(norms)) if v > 0)
     return Series(name=f"{network.kind} {network.layers}", points=points)
 

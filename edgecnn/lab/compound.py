@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecnn.allocator import require_memory
 from edgecnn.errors import InputError, unknown
-from edgecnn.models import FAMILIES
+from edgecnn.models import families
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import EFFICIENTNET, EFFICIENTNET_LITE, Compound
 from edgecnn.models.spec import RESOLUTIONS, ModelSpec, named
@@ -73,7 +73,7 @@ class Beside:
 
     @property
     def off(self) -> float:
-        """See above."""
+        """Return the largest distance of a multiplier from the rule's."""
         ours = (self.rule_depth, self.rule_width, self.rule_resolution)
         theirs = (self.depth, self.width, self.resolution)
         return max(abs(b / a - 1) for a, b in zip(ours, theirs, strict=True))
@@ -97,30 +97,30 @@ class Growth:
 
 
 def scalable(family: str) -> None:
-    """Nothing, where a family has a compound rule.
+    """Check that a family has a compound rule.
 
     Raises:
         InputError: there is no such family, or it has no rule.
     """
-    able = [f.name for f in FAMILIES.values() if f.scaling is not None]
-    if family not in FAMILIES:
+    able = [f.name for f in families().values() if f.scaling is not None]
+    if family not in families():
         raise InputError(unknown("family", family, able))
-    if FAMILIES[family].scaling is None:
+    if families()[family].scaling is None:
         raise InputError(f"{family} has no scaling rules; families that have: {', '.join(able)}")
 
 
 def model_at(family: str, rule: Compound, phi: float, classes: int | None = None) -> ModelSpec:
-    """The model of a family at ``phi``, of so many classes or as many as the family has.
+    """Return the model of a family at ``phi``, of so many classes or as many as the family has.
 
     Raises:
         InputError: the family has no rule, or a multiplier or the resolution is impossible.
     """
     scalable(family)
-    return grown(named(family, 1.0, 1.0, FAMILIES[family].resolution, classes), rule, phi)
+    return grown(named(family, 1.0, 1.0, families()[family].resolution, classes), rule, phi)
 
 
 def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
-    """A model of a scalable family, made larger (below 0: smaller) by the rule at ``phi``.
+    """Return a model of a scalable family, made larger (below 0: smaller) by the rule at ``phi``.
 
     Raises:
         InputError: phi is no number, or a multiplier or the resolution becomes impossible.
@@ -136,7 +136,7 @@ def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
 
 
 def require_room(spec: ModelSpec) -> None:
-    """Nothing, where this machine could export a model.
+    """Check that this machine could export a model.
 
     Raises:
         UnsupportedError: its memory does not hold the weights as often as an export does.
@@ -145,14 +145,14 @@ def require_room(spec: ModelSpec) -> None:
 
 
 def scaled(family: str, rule: Compound, phi: float) -> Scaled:
-    """The model of a family at ``phi``, its MACs predicted and counted.
+    """Return the model of a family at ``phi``, its MACs predicted and counted.
 
     Raises:
         InputError: as ``model_at`` and ``require_room``.
     """
     spec = model_at(family, rule, phi)
     require_room(spec)
-    size, base = size_of(spec), size_of(named(family, 1.0, 1.0, FAMILIES[family].resolution))
+    size, base = size_of(spec), size_of(named(family, 1.0, 1.0, families()[family].resolution))
     return Scaled(
         model=spec.name,
         phi=phi,
@@ -166,7 +166,7 @@ def scaled(family: str, rule: Compound, phi: float) -> Scaled:
 
 
 def published(family: str, rule: Compound) -> list[Beside]:
-    """The published members beside the rule on the smallest; none for a family that has no published ones."""
+    """Return the published members beside the rule on the smallest; none for a family that has no published ones."""
     members = next((line for line in PUBLISHED if family.removeprefix(MEMBER) in line), {})
     base = next(iter(members.values())).resolution if members else 0
     found, base_macs = [], 0
@@ -194,13 +194,13 @@ def published(family: str, rule: Compound) -> list[Beside]:
 
 
 def law(family: str) -> list[Growth]:
-    """MACs while depth, width or resolution alone grows by ``FACTORS``, and the fitted exponents.
+    """Count MACs while depth, width or resolution alone grows by ``FACTORS``, and the fitted exponents.
 
     Raises:
         InputError: the family has no scaling rules, or it cannot grow so far.
     """
     scalable(family)
-    resolution = FAMILIES[family].resolution
+    resolution = families()[family].resolution
     base = size_of(named(family, 1.0, 1.0, resolution)).macs
     found = []
     for axis, theory in THEORY.items():
@@ -219,7 +219,7 @@ def law(family: str) -> list[Growth]:
 
 
 def law_chart(family: str, growths: list[Growth]) -> str:
-    """The plot, SVG: a line per axis, dashed what theory says."""
+    """Draw the plot, SVG: a line per axis, dashed what theory says."""
     counted = [
         Series(name=f"{g.axis}: {g.exponent:.2f}", points=tuple((f, m / 1e6) for f, m in g.points)) for g in growths
     ]

@@ -15,7 +15,7 @@ from typing import Any
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.lab.compound import model_at, require_room, scalable
-from edgecnn.models import FAMILIES
+from edgecnn.models import families
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import Compound
 from edgecnn.models.spec import MULTIPLIERS, RESOLUTIONS, ModelSpec
@@ -64,7 +64,7 @@ class Budget:
 
     @property
     def limits(self) -> Limits | None:
-        """The budget as limits of a check, none for MACs; ``None`` where the device does not find it out."""
+        """Return the budget as limits of a check, none for MACs; ``None`` where the device does not find it out."""
         if self.figure == "macs":
             return Limits()
         known = figures(device(self.device or ""))
@@ -113,19 +113,19 @@ class Fit:
 
 
 def along(rule: Compound, axis: str) -> Compound:
-    """The rule along one axis alone; ``compound`` is the whole rule."""
+    """Return the rule along one axis alone; ``compound`` is the whole rule."""
     kept = AXES[axis].split()
     return replace(rule, **{name: 1.0 for name in AXES["compound"].split() if name not in kept})
 
 
 def candidates(family: str, rule: Compound, classes: int | None = None) -> list[tuple[float, ModelSpec]]:
-    """The members that can be built, ``STEP`` of phi apart, from the smallest; each but once.
+    """Return the members that can be built, ``STEP`` of phi apart, from the smallest; each but once.
 
     Raises:
         InputError: the family has no rule, or the rule grows nothing.
     """
     scalable(family)
-    resolution = FAMILIES[family].resolution
+    resolution = families()[family].resolution
     ranges = (
         (rule.alpha, *MULTIPLIERS),
         (rule.beta, *MULTIPLIERS),
@@ -154,8 +154,9 @@ def fit(
     say: Callable[[str], None],
     classes: int | None = None,
 ) -> Fit:
-    """Bisect phi: the figure grows with it, but for rounding; the first guess is where the rule says it should lie,
-    the next ones where what was measured says so.
+    """Bisect phi, with which the figure grows but for rounding.
+
+    The first guess is where the rule says it should lie, the next ones where what was measured says so.
 
     Args:
         family: what is scaled.
@@ -205,8 +206,10 @@ def fit(
 
 
 def _ahead(seen: Mapping[int, Candidate], low: int, most: float, rule: Compound) -> float:
-    """How many candidates further the budget should end: by the growth between the two that were measured last, but at
-    most twice as far as by the growth of MACs, as larger models take longer to measure."""
+    """Guess how many candidates further the budget ends, by the growth between the two that were measured last.
+
+    At most twice as far as by the growth of MACs, as larger models take longer to measure.
+    """
     best, before = seen[low].value, max((place for place in seen if place < low), default=None)
     if not best:
         return 1
@@ -217,25 +220,27 @@ def _ahead(seen: Mapping[int, Candidate], low: int, most: float, rule: Compound)
 
 
 def written(value: float) -> str:
-    """A figure for a person: whole where it is large."""
+    """Return a figure for a person: whole where it is large."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def measure_of(budget: Budget, target: str) -> Measure:
-    """How the budget's figure is found out: MACs are counted; on a device the int8 model runs, with random weights,
-    on which neither counts nor memory depend."""
+    """Return what measures the budget's figure.
+
+    MACs are counted; on a device the int8 model runs, with random weights, on which neither counts nor memory depend.
+    """
     if budget.figure == "macs":
         return lambda spec: size_of(spec).macs
     return lambda spec: _on_device(spec, budget, target)
 
 
 def target_on(budget: Budget) -> str:
-    """The format that the device takes first; tflite without a device."""
+    """Return the format that the device takes first; tflite without a device."""
     return "tflite" if budget.device is None else device(budget.device).targets[0]
 
 
 def export_command(model: str, target: str, budget: Budget) -> str:
-    """The command that exports a model and holds it to the budget; ``FILE`` and ``DIR`` are for the user to fill in."""
+    """Return the command that exports a model and holds it to the budget; ``FILE`` and ``DIR`` are the user's."""
     words = ["edgecnn", "export", model, "--target", target, "--quantize", "int8", "--weights", "FILE"]
     words += ["--calibration", "DIR"]
     if budget.device is not None and budget.limits is not None:
@@ -266,7 +271,7 @@ def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
 
 
 def figure_of(entry: ReportEntry, budget: Budget) -> float:
-    """The budget's figure in a report.
+    """Return the budget's figure in a report.
 
     Raises:
         DeviceFault: the device broke.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edgecnn.models.blocks import Classifier
+from edgecnn.models.classifier import Classifier
 from edgecnn.models.rows import BasicRow
 
 BATCH_NORM_GROWTH = math.sqrt(math.pi / (math.pi - 1))  # of the norm, a layer with ReLU; its square is the paper's
@@ -35,12 +35,12 @@ class Reach:
 
     @property
     def change(self) -> float:
-        """The stem's norm over the last stage's: above 1 it grows on its way back, below 1 it fades."""
+        """Return the stem's norm over the last stage's: above 1 it grows on its way back, below 1 it fades."""
         return self.norms[0] / self.norms[-1]
 
 
 def stages(network: Classifier) -> list[nn.Sequential]:
-    """The modules of each row, shared with the network, which is of convolutions and basic blocks."""
+    """Return the modules of each row, shared with the network, which is of convolutions and basic blocks."""
     blocks = list(network.features)
     counts = [row.repeats if isinstance(row, BasicRow) else 1 for row in network.spec.rows]
     ends = [sum(counts[: k + 1]) for k in range(len(counts))]
@@ -48,7 +48,7 @@ def stages(network: Classifier) -> list[nn.Sequential]:
 
 
 def reach(network: Classifier, x: torch.Tensor, targets: torch.Tensor, step: int) -> Reach:
-    """The gradient of the cross entropy, in training mode; the network stays as it is.
+    """Return the gradient of the cross entropy, in training mode; the network stays as it is.
 
     Args:
         network: as of ``stages``.

@@ -18,11 +18,11 @@ from torch import nn
 
 from edgecnn.lab.gradients import stages
 from edgecnn.lab.trials import OUTPUT, Result, epochs_of
-from edgecnn.models.blocks import Classifier, initialise
-from edgecnn.models.layers import Residual
+from edgecnn.models.classifier import Classifier, initialise
+from edgecnn.models.modules import Residual
 from edgecnn.models.rows import BasicRow
 from edgecnn.train import TrainConfig, train
-from edgecnn.train.network import FloatNetwork, Opened, channels_last, open_network
+from edgecnn.train.trainable import FloatTrainable, Opened, channels_last, open_trainable
 
 KINDS = ("identity", "plain", "residual")
 
@@ -43,11 +43,11 @@ class Deepening:
 
     @property
     def name(self) -> str:
-        """The network that is made deeper."""
+        """Return the network that is made deeper."""
         return f"{self.config.model} and {self.blocks} more blocks in each stage"
 
     def settings(self) -> dict[str, Any]:
-        """Of the runs and of what happens between them."""
+        """Return those of the runs and of what happens between them."""
         return {**self.config.identity(), "blocks": self.blocks, "epochs_on": self.epochs}
 
     def run(self, scratch: Path) -> Result:
@@ -69,7 +69,7 @@ class Deepening:
 
 
 def deepened(network: Classifier, kind: str, blocks: int) -> Classifier:
-    """A copy with more blocks at the end of each stage of basic blocks, of weights from torch's present random state.
+    """Return a copy with more basic blocks at the end of each stage, of weights from torch's present random state.
 
     Args:
         network: as of ``stages``.
@@ -99,17 +99,17 @@ def _added(kind: str, network: Classifier, channels: int, size: int) -> nn.Modul
     return block.train(network.training)
 
 
-class _Deeper(FloatNetwork):
+class _Deeper(FloatTrainable):
     """Figures are wanted of it, not weights."""
 
     def write(self, average: nn.Module) -> None:
-        """Nothing."""
+        """Write nothing."""
 
 
 def _open_deeper(kind: str, blocks: int, config: TrainConfig, device: torch.device) -> Opened:
-    opened = open_network(config, device)
-    network = opened.network
-    assert isinstance(network, FloatNetwork)
-    assert isinstance(network.module, Classifier)
-    module = channels_last(deepened(network.module, kind, blocks))
-    return replace(opened, network=_Deeper(**{**vars(network), "module": module}))
+    opened = open_trainable(config, device)
+    trainable = opened.trainable
+    assert isinstance(trainable, FloatTrainable)
+    assert isinstance(trainable.module, Classifier)
+    module = channels_last(deepened(trainable.module, kind, blocks))
+    return replace(opened, trainable=_Deeper(**{**vars(trainable), "module": module}))

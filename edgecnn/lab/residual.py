@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from edgecnn.data import demo
 from edgecnn.errors import InputError, unknown
-from edgecnn.lab.claims import NETWORKS, Claim, Deepened, Network, claims_of_depth, claims_of_identity
+from edgecnn.lab.claims import NETWORKS, Claim, Deepened, DepthResult, claims_of_depth, claims_of_identity
 from edgecnn.lab.gradients import Reach, reach
 from edgecnn.lab.identity import KINDS, Deepening
 from edgecnn.lab.trials import OUTPUT, Result, Training, run_trials
-from edgecnn.models.blocks import Classifier
 from edgecnn.models.checkpoint import default_preprocess
+from edgecnn.models.classifier import Classifier
 from edgecnn.models.resnet import PLAIN
 from edgecnn.models.rows import BasicRow
 from edgecnn.models.spec import ModelSpec, named, resolve
 from edgecnn.train import TrainConfig
-from edgecnn.train.images import fits, open_both, order
+from edgecnn.train.batches import fits, open_both, order
 from edgecnn.train.loop import Watch
 
 PROBED = 64  # images whose gradients are looked at
@@ -79,15 +79,15 @@ class Setup:
         self.model("plain", self.depths[0])
 
     def model(self, kind: str, layers: int) -> ModelSpec:
-        """The spec of a network."""
+        """Return the spec of a network."""
         return named(f"{NETWORKS[kind]}{layers}", self.width, 1.0, self.resolution)
 
     def shallow(self) -> ModelSpec:
-        """The spec of the plain network that is made deeper."""
+        """Return the spec of the plain network that is made deeper."""
         return named(f"{NETWORKS['plain']}{PLAIN[0]}", self.width, SHALLOW, self.resolution)
 
     def config(self, kind: str, layers: int, epochs: int) -> TrainConfig:
-        """Its training."""
+        """Return its training."""
         return TrainConfig(
             model=self.model(kind, layers).name,
             data=self.data,
@@ -103,7 +103,7 @@ class Setup:
         )
 
     def shallow_config(self, epochs: int) -> TrainConfig:
-        """The training of the network that is made deeper."""
+        """Return the training of the network that is made deeper."""
         config = self.config("plain", PLAIN[0], epochs)
         more = WIDER * self.images if self.data == "demo" else self.images
         return replace(config, model=self.shallow().name, lr=FASTER * self.lr, images=more)
@@ -120,11 +120,11 @@ class Depth(Training):
     """A training whose gradients are looked at on the same images, ``MOMENTS`` times."""
 
     def watch(self) -> Watch:
-        """Looks at the gradients."""
+        """Return what looks at the gradients."""
         return _Probe(self.config)
 
     def result(self, watch: Watch | None, epochs: list[Result]) -> Result:
-        """Errors in percent, and the gradients' norms."""
+        """Return errors in percent, and the gradients' norms."""
         assert isinstance(watch, _Probe)
         return {"epochs": epochs, "gradients": [{"step": r.step, "norms": list(r.norms)} for r in watch.found]}
 
@@ -143,7 +143,7 @@ class _Probe:
         self.found: list[Reach] = []
 
     def __call__(self, module: torch.nn.Module, step: int) -> None:
-        """As ``Watch`` says."""
+        """Look on, as ``Watch`` says."""
         assert isinstance(module, Classifier)
         if (step - 1) % self.every == 0:
             place = module.classifier.weight.device
@@ -173,7 +173,7 @@ class Findings:
     test_images: int
     guessing: float
     epochs: int
-    networks: tuple[Network, ...]
+    networks: tuple[DepthResult, ...]
     deepened_images: int
     deepened_epochs: tuple[int, int]
     deepened: tuple[Deepened, ...]
@@ -181,7 +181,7 @@ class Findings:
 
 
 def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable[[str], None]) -> Findings:
-    """Train what is not trained yet, and see.
+    """Train what is not trained yet, and judge the claims.
 
     Args:
         setup: what to train.
@@ -241,7 +241,7 @@ class _Drawn:
     batch: int
 
     def epochs(self, steps: int) -> int:
-        """The whole epochs that are nearest to so many steps, at least one."""
+        """Return the whole epochs that are nearest to so many steps, at least one."""
         return max(1, round(steps * self.batch / self.seen))
 
 
@@ -256,7 +256,7 @@ def _drawn(config: TrainConfig) -> _Drawn:
 
 
 def _labels(config: TrainConfig) -> tuple[NDArray[np.int64], int]:
-    """The classes of the training images, and how many are held out."""
+    """Return the classes of the training images, and how many are held out."""
     if config.data == "demo":
         fits(config, config.images)
         return demo.labels("train", range(config.images)), config.val_images
@@ -264,8 +264,8 @@ def _labels(config: TrainConfig) -> tuple[NDArray[np.int64], int]:
     return training.labels, len(held_out.labels)
 
 
-def _network(setup: Setup, kind: str, layers: int, result: Result) -> Network:
-    return Network(
+def _network(setup: Setup, kind: str, layers: int, result: Result) -> DepthResult:
+    return DepthResult(
         model=setup.model(kind, layers).name,
         kind=kind,
         layers=layers,

@@ -70,7 +70,7 @@ class Search:
 
 
 def grid(base: ModelSpec, step: float, tolerance: float = TOLERANCE) -> Grid:
-    """The points of a grid in steps from 1, and the published coefficients, that cost about twice the base.
+    """Return the points of a grid in steps from 1, and the published coefficients, that cost about twice the base.
 
     Args:
         base: a model of a family that has a compound rule.
@@ -122,7 +122,7 @@ def search(base: ModelSpec, points: Sequence[Point], plan: Plan, say: Callable[[
 
 
 def verdict(found: Search) -> list[str]:
-    """What the search says, and whether it can say it: one line each."""
+    """Say what the search found, and whether it can say it: one line each."""
     (best, reached), *others = found.ranked
     rule = best.rule
     lines = [
@@ -139,7 +139,7 @@ def verdict(found: Search) -> list[str]:
 
 
 def chart(base: str, found: Search) -> str:
-    """The plot, SVG: top-1 over alpha and over gamma, a line for each value of the other."""
+    """Draw the plot, SVG: top-1 over alpha and over gamma, a line for each value of the other."""
     return line_chart(
         _panel(f"{base}, cost 2: depth", "alpha", "gamma", found), _panel("resolution", "gamma", "alpha", found)
     )

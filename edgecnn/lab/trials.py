@@ -17,8 +17,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,6 +28,7 @@ from edgecnn import __version__
 from edgecnn.errors import EdgecnnError, InputError
 from edgecnn.files import require_writable, sha256, write_json
 from edgecnn.progress import Progress, use
+from edgecnn.records import read_file
 
 if TYPE_CHECKING:
     from edgecnn.train.config import TrainConfig
@@ -42,10 +43,10 @@ class Trial(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Return what a person calls it."""
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, as JSON values."""
+        """Return what decides the result, as JSON values."""
 
     def run(self, scratch: Path) -> Result:
         """Do it, in a process with one thread.
@@ -75,19 +76,19 @@ class Training:
 
     @property
     def name(self) -> str:
-        """The model and the seed."""
+        """Return the model and the seed."""
         return f"{self.config.model}, seed {self.config.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """Those of the run."""
+        """Return those of the run."""
         return self.config.identity()
 
     def watch(self) -> Watch | None:
-        """Called in every step, when the gradients are there; a new one for each run."""
+        """Return what is called in every step, when the gradients are there; a new one for each run."""
         return None
 
     def result(self, watch: Watch | None, epochs: list[Result]) -> Result:
-        """What is kept of a run.
+        """Return what is kept of a run.
 
         Args:
             watch: what ``watch()`` returned.
@@ -100,7 +101,7 @@ class Training:
         from dataclasses import replace
 
         from edgecnn.train import train
-        from edgecnn.train.checkpoint import SUFFIX
+        from edgecnn.train.state import SUFFIX
 
         config, watch = replace(self.config, output=scratch / OUTPUT), self.watch()
         if watch is not None:  # it has to see every step
@@ -110,15 +111,15 @@ class Training:
 
 
 def epochs_of(config: TrainConfig) -> list[Result]:
-    """What a run measured, a row for each epoch, without its seconds, which are others every time."""
+    """Return what a run measured, a row for each epoch, without its seconds, which are others every time."""
+    from edgecnn.train.history import read
     from edgecnn.train.loop import METRICS
-    from edgecnn.train.metrics import read
 
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read(config.beside(METRICS))]
 
 
 def digest(trial: Trial) -> str:
-    """Names a trial's result: of its class, its settings and the version of edgecnn."""
+    """Return the name of a trial's result: a digest of its class, its settings and the version of edgecnn."""
     return sha256(json.dumps(_record(trial), sort_keys=True).encode())[:24]
 
 
@@ -130,7 +131,7 @@ def _record(trial: Trial) -> dict[str, Any]:
 def run_trials(
     trials: Sequence[Trial], *, folder: Path, workers: int | None, progress: Callable[[str], None]
 ) -> list[Result]:
-    """The results of the trials, in their order; those that the folder holds already are not run again.
+    """Return the results of the trials, in their order; those that the folder holds already are not run again.
 
     Args:
         trials: what to try; of equal ones, one is run.
@@ -159,23 +160,25 @@ def run_trials(
     return [done[digest(trial)] for trial in trials]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """The file of a result."""
+
+    trial: str
+    edgecnn: str
+    settings: Result
+    result: Result
+
+
 def _kept(path: Path, trial: Trial) -> Result | None:
-    """The result in a file, ``None`` where there is no file."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    """Return the result in a file, ``None`` where there is no file."""
+    if not path.exists():
         return None
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    record = json.loads(json.dumps(_record(trial)))
-    if not isinstance(content, dict) or content != {**record, "result": content.get("result")}:
-        raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
-    result: Result = content["result"]
-    return result
+    with suppress(InputError):
+        kept = read_file(_Kept, path)
+        if asdict(kept) == {**json.loads(json.dumps(_record(trial))), "result": kept.result}:
+            return kept.result
+    raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
 
 
 def _duration(seconds: float) -> str:
@@ -200,7 +203,7 @@ class _Worker:
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Worker]]:
-    """Processes that run a job for each that they are sent; whatever happens, none is left behind."""
+    """Start processes that run a job for each that they are sent; whatever happens, none is left behind."""
     workers: list[_Worker] = []
     try:
         with _interrupts_ignored():  # children inherit this: Ctrl-C is for the parent, which ends them
@@ -237,7 +240,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _finished(workers: Sequence[_Worker], jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Result]]:
-    """Each job with its result, as they come."""
+    """Yield each job with its result, as they come."""
     waiting, busy = list(reversed(jobs)), {}
     for worker in workers:
         busy[worker.pipe] = _sent(worker, waiting.pop())
@@ -280,7 +283,7 @@ def _death(worker: _Worker, job: _Job) -> InputError:
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
+    """Work: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,19 +1,10 @@
-"""Models: typed rows, their blocks, and the weights people have. What lists them needs no torch; building does."""
+"""Models: typed rows, their blocks, and the weights people have. What lists them needs no torch; building does.
+
+Each entry point of ``edgecnn.models`` names a ``Table`` of families; what ships with edgecnn is found the same way.
+"""
 
 from __future__ import annotations
 
-from edgecnn.models import (  # each registers its family
-    alexnet,
-    efficientnet,
-    googlenet,
-    mobilenet_v1,
-    mobilenet_v2,
-    mobilenet_v3,
-    resnet,
-    vgg,
-)
-from edgecnn.models.spec import FAMILIES, ModelSpec, resolve
+from edgecnn.models.spec import Family, ModelSpec, Table, families, resolve
 
-TABLES = (alexnet, vgg, googlenet, resnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, efficientnet)
-
-__all__ = ["FAMILIES", "ModelSpec", "resolve"]
+__all__ = ["Family", "ModelSpec", "Table", "families", "resolve"]

@@ -6,7 +6,7 @@ It is the one-column form of Krizhevsky et al. 2012, which torchvision has too.
 from __future__ import annotations
 
 from edgecnn.models.rows import SYMMETRIC, ConvRow, LinearRow, PoolRow, Row, make_divisible
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 # kernel, stride, padding, channels, max pooling after
 CONVOLUTIONS = (
@@ -20,7 +20,7 @@ HIDDEN = 4096
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """Five convolutions, overlapping pooling, two hidden layers behind dropout."""
+    """Return five convolutions, overlapping pooling, two hidden layers behind dropout."""
     stages: list[Row] = []
     for k, s, p, c, pooled in CONVOLUTIONS:
         channels = make_divisible(c * width)
@@ -30,15 +30,17 @@ def rows(width: float, depth: float) -> tuple[Row, ...]:
     return (*stages, hidden, hidden)
 
 
-register(
-    Family(
-        name="alexnet",
-        rows=rows,
-        resolution=224,
-        dropout=0.0,
-        listed=("alexnet",),
-        paper="arXiv:1404.5997",
-        padding=SYMMETRIC,
-        grid=6,
-    )
+TABLE = Table(
+    paper="arXiv:1404.5997",
+    families=(
+        Family(
+            name="alexnet",
+            rows=rows,
+            resolution=224,
+            dropout=0.0,
+            listed=("alexnet",),
+            padding=SYMMETRIC,
+            grid=6,
+        ),
+    ),
 )

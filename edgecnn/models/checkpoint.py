@@ -1,4 +1,4 @@
-"""Weights from files: formats, and the naming schemes people bring. Nothing here executes what a file holds."""
+"""Weights from files: formats, and the key maps people bring. Nothing here executes what a file holds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module, resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
@@ -17,14 +16,14 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
-from edgecnn.models.blocks import AUXILIARY, Classifier, build
-from edgecnn.models.schemes import Scheme, scheme_of
-from edgecnn.models.schemes.mapping import Origin
+from edgecnn.models.classifier import AUXILIARY, Classifier, build
+from edgecnn.models.key_maps import KeyMap, key_map_of
+from edgecnn.models.key_maps.sources import TensorSource
+from edgecnn.models.shipped import shipped_names, shipped_weights
 from edgecnn.models.spec import ModelSpec
 from edgecnn.models.weightfile import Tensors, read_tensors
 from edgecnn.preprocess import Preprocess
-
-DEMO = "_demo.safetensors"  # after the model's name, in assets/
+from edgecnn.records import read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,15 @@ class WeightSource:
     digest: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The record that ``save_weights`` leaves in a file."""
+
+    spec: ModelSpec
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
+
+
 def default_preprocess(resolution: int) -> Preprocess:
     """Resize to the model's side, pixels to -1..1: how the MobileNets were trained."""
     return Preprocess(resize=(resolution, resolution))
@@ -54,13 +62,13 @@ def default_preprocess(resolution: int) -> Preprocess:
 def load_weights(
     spec: ModelSpec, path: Path, padding: str | None = None, convention: str | None = None
 ) -> tuple[Classifier, WeightSource]:
-    """The model of ``spec`` with the weights of a file; the head's size comes from the file.
+    """Return the model of ``spec`` with the weights of a file; the head's size comes from the file.
 
-    Attributes of the file (its naming scheme, or what ``save_weights`` noted) set padding, folding, preprocessing and
+    Attributes of the file (its key map, or what ``save_weights`` noted) set padding, folding, preprocessing and
     label offset; ``padding`` overrides.
 
     Args:
-        convention: whose names the file has, one of ``schemes.CONVENTIONS``; needed where the names fit several.
+        convention: whose names the file has, one of ``key_maps.CONVENTIONS``; needed where the names fit several.
 
     Raises:
         InputError: not a checkpoint; a pickle with code; tensors missing, extra, of a wrong shape or not finite;
@@ -71,9 +79,9 @@ def load_weights(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if "edgecnn" in header:
         return _own(spec, path, tensors, header["edgecnn"], padding, digest)
-    scheme = scheme_of(spec.family, spec.name, tensors, convention, str(path))
-    if scheme is not None:
-        return _foreign(spec, path, tensors, scheme, padding, digest)
+    key_map = key_map_of(spec.family, spec.name, tensors, convention, str(path))
+    if key_map is not None:
+        return _foreign(spec, path, tensors, key_map, padding, digest)
     plain = replace(spec, padding=padding or spec.padding, num_classes=_classes(tensors, spec))
     return _filled(plain, tensors, path), WeightSource(
         spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest
@@ -89,63 +97,61 @@ def _own(
     spec: ModelSpec, path: Path, tensors: Tensors, record: str, padding: str | None, digest: str
 ) -> tuple[Classifier, WeightSource]:
     try:
-        facts = json.loads(record)
-        saved = ModelSpec.from_json(facts["spec"])
-        preprocess = Preprocess.from_json(facts["preprocess"])
-        labels = tuple(facts["labels"]) if facts["labels"] is not None else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} has a damaged edgecnn header ({error!r}); train or save it again") from None
+        facts = read_record(_Header, json.loads(record), "its edgecnn header")
+    except (ValueError, InputError) as error:
+        raise InputError(f"{path} is damaged ({error}); train or save it again") from None
+    saved, preprocess = facts.spec, facts.preprocess
     if (saved.family, saved.width, saved.depth) != (spec.family, spec.width, spec.depth):
         raise InputError(f"{path} holds weights of {saved.name}, not of {spec.name}")
     wanted = replace(saved, name=spec.name, resolution=spec.resolution, padding=padding or saved.padding)
     if spec.resolution != saved.resolution:
         preprocess = default_preprocess(spec.resolution)
     return _filled(wanted, tensors, path), WeightSource(
-        spec=wanted, preprocess=preprocess, labels=labels, digest=digest
+        spec=wanted, preprocess=preprocess, labels=facts.labels, digest=digest
     )
 
 
 def _foreign(
-    spec: ModelSpec, path: Path, tensors: Tensors, scheme: Scheme, padding: str | None, digest: str
+    spec: ModelSpec, path: Path, tensors: Tensors, key_map: KeyMap, padding: str | None, digest: str
 ) -> tuple[Classifier, WeightSource]:
-    classes = scheme.classes(tensors)
+    classes = key_map.classes(tensors)
     wanted = replace(
         spec,
         num_classes=classes,
-        padding=padding or scheme.padding,
-        folded=scheme.folded,
-        bn_eps=scheme.bn_eps,
-        stride_in=scheme.stride_in,
+        padding=padding or key_map.padding,
+        folded=key_map.folded,
+        bn_eps=key_map.bn_eps,
+        stride_in=key_map.stride_in,
     )
     shapes = {k: v.shape for k, v in _skeleton(wanted).state_dict().items()}
-    origins = scheme.origins(wanted, shapes)
-    used = list(dict.fromkeys(name for origin in origins.values() for name in origin.names))
-    spare = (*scheme.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
+    sources = key_map.sources(wanted, shapes)
+    used = list(dict.fromkeys(name for source in sources.values() for name in source.names))
+    spare = (*key_map.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
     _require_all(path, used, [k for k in tensors if not k.startswith(spare)])
-    renamed = {ours: _made(origin, tensors, shapes[ours], path) for ours, origin in origins.items()}
+    renamed = {ours: _made(source, tensors, shapes[ours], path) for ours, source in sources.items()}
     return _filled(wanted, renamed, path), WeightSource(
         spec=wanted,
-        preprocess=scheme.preprocess(spec.resolution, tensors),
-        label_offset=scheme.label_offset(classes),
+        preprocess=key_map.preprocess(spec.resolution, tensors),
+        label_offset=key_map.label_offset(classes),
         digest=digest,
     )
 
 
-def _made(origin: Origin, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:
-    given = [tensors[name] for name in origin.names]
+def _made(source: TensorSource, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:
+    given = [tensors[name] for name in source.names]
     try:
-        out: torch.Tensor = origin.make(*given)
+        out: torch.Tensor = source.make(*given)
     except (RuntimeError, IndexError):
         out = given[0]
     if out.shape != shape:
         raise InputError(
-            f"{path}: tensor {origin.names[0]!r} has shape {tuple(given[0].shape)}, which does not fit {tuple(shape)}"
+            f"{path}: tensor {source.names[0]!r} has shape {tuple(given[0].shape)}, which does not fit {tuple(shape)}"
         )
     return out
 
 
 def _skeleton(spec: ModelSpec) -> Classifier:
-    """The module without memory for its weights, which need no initial values."""
+    """Return the module without memory for its weights, which need no initial values."""
     with torch.device("meta"):
         return Classifier(spec).eval()
 
@@ -182,7 +188,7 @@ def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -
 
 
 def _require_all(path: Path, wanted: Sequence[str], given: Sequence[str]) -> None:
-    """Nothing, where the names are the same.
+    """Check that the names are the same.
 
     Raises:
         InputError: one is missing or extra; with the nearest name of the other side.
@@ -211,7 +217,7 @@ def save_weights(
     """
     from safetensors.torch import save
 
-    facts = {"spec": spec.to_json(), "preprocess": preprocess.to_json(), "labels": labels}
+    facts = asdict(_Header(spec=spec, preprocess=preprocess, labels=labels))
     tensors = {
         k: v.detach().cpu().contiguous()
         for k, v in module.state_dict().items()
@@ -221,7 +227,7 @@ def save_weights(
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> tuple[Classifier, WeightSource]:
-    """A seeded initialisation: only for someone who asked for random weights."""
+    """Return a seeded initialisation: only for someone who asked for random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(spec)
@@ -229,29 +235,20 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> tuple[Classifier, WeightSo
 
 
 def demo_weights(spec: ModelSpec) -> tuple[Classifier, WeightSource]:
-    """The weights that ship with the package, trained on the demo data.
+    """Return the weights that ship with the package, trained on the demo data.
 
     Raises:
         InputError: this model has none; names those that do.
     """
-    shipped = demo_names()
+    shipped = shipped_names()
     if spec.name not in shipped:
         raise InputError(f"{spec.name} needs --weights FILE (or random); demo weights exist for: {', '.join(shipped)}")
-    with resources.as_file(_assets() / f"{spec.name}{DEMO}") as path:
+    with resources.as_file(shipped_weights(spec.name)) as path:
         return load_weights(spec, path)
 
 
-def demo_names() -> list[str]:
-    """Models that demo weights ship for."""
-    return sorted(p.name.removesuffix(DEMO) for p in _assets().iterdir() if p.name.endswith(DEMO))
-
-
-def _assets() -> Traversable:
-    return resources.files("edgecnn") / "assets"
-
-
 def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module, str | None]:
-    """The module that ``package.module:factory`` returns, in evaluation mode, and its weight file's digest.
+    """Return the module that ``package.module:factory`` returns, in evaluation mode, and its weight file's digest.
 
     The current directory is searched first, as ``python -m`` does.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgecnn.models.rows import ConvRow, InvertedRow, Row, Squeeze, make_divisible
 from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, EFFICIENTNET_LITE, Member, deepened
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STEM, HEAD = 32, 1280
 # kernel, expand, channels, repeats, stride
@@ -25,7 +25,7 @@ SQUEEZE = Squeeze(channels=lambda inputs, hidden: max(1, inputs // 4), activatio
 
 
 def rows(width: float, depth: float, *, lite: bool = False) -> tuple[Row, ...]:
-    """The stages at a width and a depth."""
+    """Return the stages at a width and a depth."""
     act, fixed = ("relu6", min(1.0, width)) if lite else ("silu", width)
     squeeze = None if lite else SQUEEZE
     stages = [
@@ -49,13 +49,15 @@ def _family(name: str, member: Member, *, lite: bool) -> Family:
         resolution=member.resolution,
         dropout=member.dropout,
         listed=(name,),
-        paper="arXiv:1905.11946",
         drop_connect=0.2,
         scaling=COMPOUND,
     )
 
 
-register(
-    *(_family(f"efficientnet_{name}", member, lite=False) for name, member in EFFICIENTNET.items()),
-    *(_family(f"efficientnet_{name}", member, lite=True) for name, member in EFFICIENTNET_LITE.items()),
+TABLE = Table(
+    paper="arXiv:1905.11946",
+    families=(
+        *(_family(f"efficientnet_{name}", member, lite=False) for name, member in EFFICIENTNET.items()),
+        *(_family(f"efficientnet_{name}", member, lite=True) for name, member in EFFICIENTNET_LITE.items()),
+    ),
 )

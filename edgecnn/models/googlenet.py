@@ -6,7 +6,7 @@ With batch norm, and 3x3 for 5x5, as the weights that people have (torchvision's
 from __future__ import annotations
 
 from edgecnn.models.rows import SYMMETRIC, ConvRow, InceptionRow, PoolRow, Row, make_divisible
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 # 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection; an auxiliary classifier on the input; or max pooling
 INCEPTIONS = (
@@ -25,7 +25,7 @@ INCEPTIONS = (
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """Three convolutions, nine inception modules, pooling between."""
+    """Return three convolutions, nine inception modules, pooling between."""
 
     def scaled(channels: int) -> int:
         return make_divisible(channels * width)
@@ -49,14 +49,16 @@ def rows(width: float, depth: float) -> tuple[Row, ...]:
     return (conv(7, 64, stride=2), pool, conv(1, 64), conv(3, 192), pool, *stages)
 
 
-register(
-    Family(
-        name="googlenet",
-        rows=rows,
-        resolution=224,
-        dropout=0.2,
-        listed=("googlenet",),
-        paper="arXiv:1409.4842",
-        padding=SYMMETRIC,
-    )
+TABLE = Table(
+    paper="arXiv:1409.4842",
+    families=(
+        Family(
+            name="googlenet",
+            rows=rows,
+            resolution=224,
+            dropout=0.2,
+            listed=("googlenet",),
+            padding=SYMMETRIC,
+        ),
+    ),
 )

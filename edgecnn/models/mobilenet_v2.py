@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgecnn.models.rows import ConvRow, InvertedRow, Row, make_divisible
 from edgecnn.models.scaling import COMPOUND, deepened
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STEM, HEAD = 32, 1280
 # expand, channels, repeats, stride: t, c, n, s of table 2
@@ -20,7 +20,7 @@ BLOCKS = (
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
-    """The stages at a width and a depth; the last convolution grows with the width, but does not shrink (sec. 6.1)."""
+    """Return the stages at a width and a depth; the last convolution never shrinks (sec. 6.1)."""
     return (
         ConvRow(kernel=3, stride=2, channels=make_divisible(STEM * width)),
         *(
@@ -31,14 +31,16 @@ def rows(width: float, depth: float) -> tuple[Row, ...]:
     )
 
 
-register(
-    Family(
-        name="mobilenet_v2",
-        rows=rows,
-        resolution=224,
-        dropout=0.2,
-        listed=(*(f"mobilenet_v2_{w}_224" for w in ("1.4", "1.0", "0.75", "0.5", "0.35")), "mobilenet_v2_0.35_96"),
-        paper="arXiv:1801.04381",
-        scaling=COMPOUND,
-    )
+TABLE = Table(
+    paper="arXiv:1801.04381",
+    families=(
+        Family(
+            name="mobilenet_v2",
+            rows=rows,
+            resolution=224,
+            dropout=0.2,
+            listed=(*(f"mobilenet_v2_{w}_224" for w in ("1.4", "1.0", "0.75", "0.5", "0.35")), "mobilenet_v2_0.35_96"),
+            scaling=COMPOUND,
+        ),
+    ),
 )

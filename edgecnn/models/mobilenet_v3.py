@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from edgecnn.models.rows import ConvRow, InvertedRow, LinearRow, Row, Squeeze, make_divisible
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STEM = 16
 SQUEEZE = Squeeze(channels=lambda inputs, hidden: make_divisible(hidden / 4), activation="relu", gate="hard_sigmoid")
@@ -45,7 +45,7 @@ Blocks = tuple[tuple[int, int, int, bool, str, int], ...]
 
 
 def rows(blocks: Blocks, hidden: int, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages at a width; the hidden layer grows with it but does not shrink (reference implementation)."""
+    """Return the stages at a width; the hidden layer grows with it but does not shrink (reference implementation)."""
     stages: list[InvertedRow] = []
     before = STEM
     for k, expanded, c, squeeze, act, s in blocks:
@@ -65,16 +65,18 @@ def rows(blocks: Blocks, hidden: int, width: float, depth: float) -> tuple[Row, 
     )
 
 
-register(
-    *(
-        Family(
-            name=f"mobilenet_v3_{size}",
-            rows=partial(rows, blocks, hidden),
-            resolution=224,
-            dropout=0.2,
-            listed=(f"mobilenet_v3_{size}",),
-            paper="arXiv:1905.02244",
-        )
-        for size, blocks, hidden in (("small", SMALL, 1024), ("large", LARGE, 1280))
-    )
+TABLE = Table(
+    paper="arXiv:1905.02244",
+    families=(
+        *(
+            Family(
+                name=f"mobilenet_v3_{size}",
+                rows=partial(rows, blocks, hidden),
+                resolution=224,
+                dropout=0.2,
+                listed=(f"mobilenet_v3_{size}",),
+            )
+            for size, blocks, hidden in (("small", SMALL, 1024), ("large", LARGE, 1280))
+        ),
+    ),
 )

@@ -6,7 +6,7 @@ from functools import partial
 
 from edgecnn.models.rows import SYMMETRIC, BasicRow, BottleneckRow, ConvRow, PoolRow, Row, make_divisible
 from edgecnn.models.scaling import COMPOUND, deepened
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STAGES = (64, 128, 256, 512)  # channels of the 3x3 convolutions
 EXPANSION = 4  # a bottleneck's output channels, as a multiple
@@ -24,7 +24,7 @@ PLAIN = (20, 32, 44, 56)  # the paper's plain networks: the same layers without 
 
 
 def imagenet_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages: 7x7 stem and max pooling, then four that halve the map and double the channels."""
+    """Return the stages: 7x7 stem and max pooling, then four that halve the map and double the channels."""
     repeats, bottleneck = IMAGENET[layers]
     stages: list[Row] = []
     for place, (base, n) in enumerate(zip(STAGES, repeats, strict=True)):
@@ -38,7 +38,7 @@ def imagenet_rows(layers: int, width: float, depth: float) -> tuple[Row, ...]:
 
 
 def cifar_rows(layers: int, shortcut: str, width: float, depth: float) -> tuple[Row, ...]:
-    """The stages: 3x3 stem, then three of n blocks; with shortcuts that have no weights (option A), or with none."""
+    """Return the stages: 3x3 stem, then three of n blocks; with shortcuts without weights (option A), or with none."""
     blocks = deepened((layers - 2) // 6, depth)
     channels = [make_divisible(c * width) for c in CIFAR_STAGES]
     return (
@@ -50,35 +50,36 @@ def cifar_rows(layers: int, shortcut: str, width: float, depth: float) -> tuple[
     )
 
 
-register(
-    *(
-        Family(
-            name=f"resnet{layers}",
-            rows=partial(imagenet_rows, layers),
-            resolution=224,
-            dropout=0.0,
-            listed=(f"resnet{layers}",),
-            paper="arXiv:1512.03385",
-            padding=SYMMETRIC,
-            bn_eps=1e-5,
-            scaling=COMPOUND,
-        )
-        for layers in IMAGENET
-    ),
-    *(
-        Family(
-            name=f"{kind}{layers}",
-            rows=partial(cifar_rows, layers, shortcut),
-            resolution=32,
-            num_classes=10,
-            dropout=0.0,
-            listed=(f"{kind}{layers}",),
-            paper="arXiv:1512.03385",
-            padding=SYMMETRIC,
-            bn_eps=1e-5,
-            scaling=COMPOUND,
-        )
-        for kind, shortcut, depths in (("resnet", "pad", CIFAR), ("plain", "none", PLAIN))
-        for layers in depths
+TABLE = Table(
+    paper="arXiv:1512.03385",
+    families=(
+        *(
+            Family(
+                name=f"resnet{layers}",
+                rows=partial(imagenet_rows, layers),
+                resolution=224,
+                dropout=0.0,
+                listed=(f"resnet{layers}",),
+                padding=SYMMETRIC,
+                bn_eps=1e-5,
+                scaling=COMPOUND,
+            )
+            for layers in IMAGENET
+        ),
+        *(
+            Family(
+                name=f"{kind}{layers}",
+                rows=partial(cifar_rows, layers, shortcut),
+                resolution=32,
+                num_classes=10,
+                dropout=0.0,
+                listed=(f"{kind}{layers}",),
+                padding=SYMMETRIC,
+                bn_eps=1e-5,
+                scaling=COMPOUND,
+            )
+            for kind, shortcut, depths in (("resnet", "pad", CIFAR), ("plain", "none", PLAIN))
+            for layers in depths
+        ),
     ),
 )

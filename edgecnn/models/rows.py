@@ -15,7 +15,7 @@ SAME, SYMMETRIC = "same", "symmetric"
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Nearest multiple of ``divisor``, at least one, and never more than 10 % below.
+    """Return the nearest multiple of ``divisor``, at least one, and never more than 10 % below.
 
     Source: the channel rounding of the MobileNetV2 reference implementation (TensorFlow models, slim); EfficientNet's
     ``round_filters`` is the same.
@@ -25,11 +25,27 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def _strided(side: int, kernel: int, stride: int, padding: int | str) -> int:
-    """Side of the map that a window leaves: ``SAME`` by TensorFlow's rule, else ``padding`` pixels on each side."""
+    """Return the side of the map that a window leaves: ``SAME`` by TensorFlow's rule, or ``padding`` pixels a side."""
     if padding == SAME:
         return math.ceil(side / stride)
     pixels = kernel // 2 if isinstance(padding, str) else padding
     return (side + 2 * pixels - kernel) // stride + 1
+
+
+class _Windowed:
+    """A row whose first convolution alone has a stride.
+
+    Attributes:
+        kernel: side of its window, in pixels.
+        stride: of its window.
+    """
+
+    kernel: int = 3
+    stride: int
+
+    def side_after(self, side: int, padding: str) -> int:
+        """Return the side of the output of a square image, in pixels."""
+        return _strided(side, self.kernel, self.stride, padding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +67,7 @@ class ConvRow:
     padding: int | None = None
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return _strided(side, self.kernel, self.stride, padding if self.padding is None else self.padding)
 
 
@@ -70,7 +86,7 @@ class PoolRow:
     ceil: bool = False
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         reach = side + 2 * self.padding - self.kernel
         if not self.ceil:
             return reach // self.stride + 1
@@ -79,15 +95,11 @@ class PoolRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeparableRow:
+class SeparableRow(_Windowed):
     """A depthwise 3x3 convolution and a pointwise one, each with batch norm and ReLU6 (MobileNetV1, fig. 3)."""
 
     stride: int
     channels: int
-
-    def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
-        return _strided(side, 3, self.stride, padding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +118,7 @@ class Squeeze:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertedRow:
+class InvertedRow(_Windowed):
     """``repeats`` inverted residuals; the first has ``stride``, the others 1 (MobileNetV2, table 1).
 
     Attributes:
@@ -127,13 +139,9 @@ class InvertedRow:
     activation: str = "relu6"
     squeeze: Squeeze | None = None
 
-    def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
-        return _strided(side, self.kernel, self.stride, padding)
-
 
 @dataclass(frozen=True, kw_only=True)
-class BasicRow:
+class BasicRow(_Windowed):
     """``repeats`` residual blocks of two 3x3 convolutions; the first has ``stride`` (He et al. 2016, fig. 5 left).
 
     Attributes:
@@ -146,13 +154,9 @@ class BasicRow:
     stride: int
     shortcut: str = "conv"
 
-    def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
-        return _strided(side, 3, self.stride, padding)
-
 
 @dataclass(frozen=True, kw_only=True)
-class BottleneckRow:
+class BottleneckRow(_Windowed):
     """``repeats`` residual blocks 1x1, 3x3, 1x1; the first has ``stride`` (He et al. 2016, fig. 5 right).
 
     Attributes:
@@ -164,10 +168,6 @@ class BottleneckRow:
     channels: int
     repeats: int
     stride: int
-
-    def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
-        return _strided(side, 3, self.stride, padding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +188,11 @@ class InceptionRow:
 
     @property
     def channels(self) -> int:
-        """Of the branches together."""
+        """Return those of the branches together."""
         return self.one + self.three + self.five + self.pool
 
     def side_after(self, side: int, padding: str) -> int:
-        """Side of the output of a square image, in pixels."""
+        """Return the side of the output of a square image, in pixels."""
         return side
 
 

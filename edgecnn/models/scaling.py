@@ -44,16 +44,16 @@ class Compound:
 
     @property
     def cost(self) -> float:
-        """Factor by which MACs grow when phi grows by 1: ``alpha * beta**2 * gamma**2``, about 2."""
+        """Return the factor by which MACs grow when phi grows by 1: ``alpha * beta**2 * gamma**2``, about 2."""
         return self.alpha * self.beta**2 * self.gamma**2
 
     def at(self, phi: float, resolution: int) -> Multipliers:
-        """The multipliers at ``phi`` for a base model of that resolution (pixels; a multiple of ``STEP`` comes out)."""
+        """Return the multipliers at ``phi`` for a base of that resolution (pixels, made a multiple of ``STEP``)."""
         side = STEP * round(resolution * self.gamma**phi / STEP)
         return Multipliers(width=self.beta**phi, depth=self.alpha**phi, resolution=side)
 
     def phi_of(self, made: Multipliers, resolution: int) -> float:
-        """The phi at which the rule is nearest to given multipliers: least squares of their logarithms."""
+        """Return the phi at which the rule is nearest to given multipliers: least squares of their logarithms."""
         rule = [math.log(c) for c in (self.alpha, self.beta, self.gamma)]
         seen = [math.log(m) for m in (made.depth, made.width, made.resolution / resolution)]
         return sum(a * b for a, b in zip(rule, seen, strict=True)) / sum(a * a for a in rule)
@@ -99,5 +99,5 @@ EFFICIENTNET_LITE: Mapping[str, Member] = {
 
 
 def deepened(repeats: int, depth: float) -> int:
-    """Blocks of a stage at a depth multiplier, rounded up (reference implementation, ``round_repeats``)."""
+    """Return the blocks of a stage at a depth multiplier, rounded up (reference implementation, ``round_repeats``)."""
     return math.ceil(depth * repeats)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.models.rows import SAME, SYMMETRIC, InceptionRow, LinearRow, Row
 from edgecnn.models.scaling import Compound
+from edgecnn.plugins import registry
 
 PADDINGS = (SAME, SYMMETRIC)
 STRIDE_PLACES = ("3x3", "1x1")
@@ -31,7 +33,6 @@ class Family:
         resolution: default input side in pixels.
         dropout: before the classifier, in training.
         listed: names that ``edgecnn models`` shows; any other width and resolution works too.
-        paper: the source of the rows.
         padding: of strided convolutions, unless the weights say otherwise.
         bn_eps: batch norm's epsilon, unless the weights say otherwise.
         grid: side of the pooled map that the head reads; a smaller map is read as it is.
@@ -46,7 +47,6 @@ class Family:
     resolution: int
     dropout: float
     listed: tuple[str, ...]
-    paper: str
     padding: str = SAME
     bn_eps: float = 1e-3
     grid: int = 1
@@ -55,12 +55,33 @@ class Family:
     num_classes: int = 1000
 
 
-FAMILIES: dict[str, Family] = {}
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The families of one paper: what an entry point of ``edgecnn.models`` names.
+
+    Attributes:
+        paper: the source of the rows, as ``arXiv:NUMBER`` or a citation.
+        families: one or more, whose names no other table has.
+    """
+
+    paper: str
+    families: tuple[Family, ...]
 
 
-def register(*families: Family) -> None:
-    """Make families known by their names."""
-    FAMILIES.update({f.name: f for f in families})
+@cache
+def families() -> Mapping[str, Family]:
+    """Return the families of all installed tables by their names, those that ship with edgecnn first.
+
+    Raises:
+        InputError: two tables have a family of one name, or a table cannot be used (see ``plugins.registry``).
+    """
+    found: dict[str, Family] = {}
+    for table, models in registry("models", Table).items():
+        for family in models.families:
+            if family.name in found:
+                raise InputError(f"models {table!r}: {family.name!r} is a family of another table; rename one of them")
+            found[family.name] = family
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +90,7 @@ class ModelSpec:
 
     Attributes:
         name: ``FAMILY_WIDTH_RESOLUTION``, or ``FAMILY_WIDTHxDEPTH_RESOLUTION``.
-        family: a key of ``FAMILIES``.
+        family: a key of ``families()``.
         width: multiplier of the channels.
         resolution: input side in pixels.
         num_classes: logits.
@@ -79,8 +100,6 @@ class ModelSpec:
         depth: multiplier of the blocks in a stage.
         stride_in: which convolution of a bottleneck has the stride: ``3x3`` (torchvision), or the first ``1x1`` as in
             the paper (Keras).
-        rows: the stages, filled in from the family.
-        sides: side of the map that each row but the head's reads, and of the last one's output, in pixels.
 
     Raises:
         InputError: a value that is not allowed, or a resolution that the strides leave nothing of.
@@ -96,10 +115,9 @@ class ModelSpec:
     bn_eps: float = 1e-3
     depth: float = 1.0
     stride_in: str = "3x3"
-    rows: tuple[Row, ...] = field(init=False)
-    sides: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        family = family_of(self.family)
         if self.padding not in PADDINGS:
             raise InputError(unknown("padding", self.padding, PADDINGS))
         if self.stride_in not in STRIDE_PLACES:
@@ -110,14 +128,12 @@ class ModelSpec:
         for what in ("width", "depth"):
             if not low <= getattr(self, what) <= high:
                 raise InputError(f"{self.name}: {what} {getattr(self, what)}; allowed: {low} to {high}")
-        family = FAMILIES[self.family]
         if self.depth != 1 and family.scaling is None:
-            able = ", ".join(f.name for f in FAMILIES.values() if f.scaling)
+            able = ", ".join(f.name for f in families().values() if f.scaling)
             raise InputError(f"{self.name}: {self.family} has no depth to scale; families that have: {able}")
         smallest, largest = RESOLUTIONS
         if not smallest <= self.resolution <= largest:
             raise InputError(f"{self.name}: resolution {self.resolution}; allowed: {smallest} to {largest} pixels")
-        object.__setattr__(self, "rows", family.rows(self.width, self.depth))
         fault = self._misfit(self.resolution)
         if fault:
             fitting = [r for r in range(smallest, largest + 1) if not self._misfit(r)]
@@ -126,7 +142,16 @@ class ModelSpec:
                 f"{self.name}: resolution {self.resolution} is impossible: {fault}; the nearest that are possible: "
                 + ", ".join(map(str, near))
             )
-        object.__setattr__(self, "sides", self._sides(self.resolution))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Return the stages, of the family."""
+        return families()[self.family].rows(self.width, self.depth)
+
+    @cached_property
+    def sides(self) -> tuple[int, ...]:
+        """Return the side of the map that each row but the head's reads, and of the last one's output, in pixels."""
+        return self._sides(self.resolution)
 
     def _sides(self, resolution: int) -> tuple[int, ...]:
         sides = [resolution]
@@ -136,8 +161,8 @@ class ModelSpec:
         return tuple(sides)
 
     def _misfit(self, resolution: int) -> str | None:
-        """Why the rows cannot work at a resolution."""
-        sides, grid = self._sides(resolution), FAMILIES[self.family].grid
+        """Say why the rows cannot work at a resolution."""
+        sides, grid = self._sides(resolution), families()[self.family].grid
         for number, (row, before, after) in enumerate(zip(self.rows, sides[:-1], sides[1:], strict=False), start=1):
             stride = 1 if isinstance(row, InceptionRow | LinearRow) else row.stride
             if before < stride or after < 1:
@@ -148,38 +173,33 @@ class ModelSpec:
 
     @property
     def grid(self) -> int:
-        """Side of the pooled map that the head reads."""
-        return min(FAMILIES[self.family].grid, self.sides[-1])
+        """Return the side of the pooled map that the head reads."""
+        return min(families()[self.family].grid, self.sides[-1])
 
-    def to_json(self) -> dict[str, object]:
-        """What ``from_json`` needs to make the same spec."""
-        return {k: getattr(self, k) for k, f in self.__dataclass_fields__.items() if f.init}
 
-    @classmethod
-    def from_json(cls, fields: Mapping[str, object]) -> ModelSpec:
-        """The inverse of ``to_json``.
+def family_of(name: str) -> Family:
+    """Return the family of that name.
 
-        Raises:
-            InputError: a key is missing or not known.
-        """
-        try:
-            return cls(**fields)  # type: ignore[arg-type]  # checked by the constructor
-        except (TypeError, KeyError) as error:
-            raise InputError(f"model record does not describe a model ({error})") from None
+    Raises:
+        InputError: there is none.
+    """
+    if name not in families():
+        raise InputError(unknown("family", name, families()))
+    return families()[name]
 
 
 def resolve(name: str, num_classes: int | None = None) -> ModelSpec:
-    """The spec of a name.
+    """Return the spec of a name.
 
     Raises:
         InputError: no such family, or an impossible width, depth or resolution.
     """
-    for family in FAMILIES.values():
+    for family in families().values():
         match = re.fullmatch(rf"{family.name}(?:_(\d+\.\d+)(?:x(\d+\.\d+))?)?(?:_(\d+))?", name)
         if match:
             width, depth = float(match[1] or 1), float(match[2] or 1)
             return named(family.name, width, depth, int(match[3] or family.resolution), num_classes)
-    listed = [n for f in FAMILIES.values() for n in (f.name, *f.listed)]
+    listed = [n for f in families().values() for n in (f.name, *f.listed)]
     raise InputError(
         unknown("model", name, listed)
         + "; any FAMILY_WIDTH_RESOLUTION or FAMILY_WIDTHxDEPTH_RESOLUTION, or package.module:factory for your own"
@@ -187,13 +207,12 @@ def resolve(name: str, num_classes: int | None = None) -> ModelSpec:
 
 
 def named(family: str, width: float, depth: float, resolution: int, num_classes: int | None = None) -> ModelSpec:
-    """The spec of a family at a width, depth and resolution; its name is one that ``resolve`` reads.
+    """Return the spec of a family at a width, depth and resolution; its name is one that ``resolve`` reads.
 
     Raises:
         InputError: no such family, or an impossible width, depth or resolution.
     """
-    if family not in FAMILIES:
-        raise InputError(unknown("family", family, FAMILIES))
+    line = family_of(family)
     multipliers = f"{float(width)}" if depth == 1 else f"{float(width)}x{float(depth)}"
     return ModelSpec(
         name=f"{family}_{multipliers}_{resolution}",
@@ -201,7 +220,7 @@ def named(family: str, width: float, depth: float, resolution: int, num_classes:
         width=width,
         depth=depth,
         resolution=resolution,
-        num_classes=FAMILIES[family].num_classes if num_classes is None else num_classes,
-        padding=FAMILIES[family].padding,
-        bn_eps=FAMILIES[family].bn_eps,
+        num_classes=line.num_classes if num_classes is None else num_classes,
+        padding=line.padding,
+        bn_eps=line.bn_eps,
     )

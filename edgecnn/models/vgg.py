@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from edgecnn.models.rows import SYMMETRIC, ConvRow, LinearRow, PoolRow, Row, make_divisible
-from edgecnn.models.spec import Family, register
+from edgecnn.models.spec import Family, Table
 
 STAGES = (64, 128, 256, 512, 512)  # channels; max pooling after each
 # layers: 3x3 convolutions in each stage (columns A, B, D, E)
@@ -14,7 +14,7 @@ HIDDEN = 4096
 
 
 def rows(layers: int, norm: bool, width: float, depth: float) -> tuple[Row, ...]:
-    """3x3 convolutions (with a bias, also under batch norm) and pooling, two hidden layers, each with dropout."""
+    """Return 3x3 convolutions (with a bias, also under batch norm) and pooling, two hidden layers with dropout."""
     stages: list[Row] = []
     for c, repeats in zip(STAGES, CONVOLUTIONS[layers], strict=True):
         channels = make_divisible(c * width)
@@ -24,20 +24,22 @@ def rows(layers: int, norm: bool, width: float, depth: float) -> tuple[Row, ...]
     return (*stages, hidden, hidden)
 
 
-register(
-    *(
-        Family(
-            name=f"vgg{layers}{'_bn' if norm else ''}",
-            rows=partial(rows, layers, norm),
-            resolution=224,
-            dropout=0.0,
-            listed=(f"vgg{layers}{'_bn' if norm else ''}",),
-            paper="arXiv:1409.1556",
-            padding=SYMMETRIC,
-            bn_eps=1e-5,
-            grid=7,
-        )
-        for layers in CONVOLUTIONS
-        for norm in (False, True)
-    )
+TABLE = Table(
+    paper="arXiv:1409.1556",
+    families=(
+        *(
+            Family(
+                name=f"vgg{layers}{'_bn' if norm else ''}",
+                rows=partial(rows, layers, norm),
+                resolution=224,
+                dropout=0.0,
+                listed=(f"vgg{layers}{'_bn' if norm else ''}",),
+                padding=SYMMETRIC,
+                bn_eps=1e-5,
+                grid=7,
+            )
+            for layers in CONVOLUTIONS
+            for norm in (False, True)
+        ),
+    ),
 )

@@ -35,7 +35,7 @@ _STATELESS = ("seed_generator", "optimizer")  # parts of a file that no network 
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and header (of a safetensors file) of a weight file.
+    """Read tensors and header (of a safetensors file) of a weight file.
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, or a pickle that holds more than tensors.
@@ -58,7 +58,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def _canonical(name: str) -> str:
-    """Without what depends on how a network was wrapped or which Keras wrote it."""
+    """Remove what depends on how a network was wrapped or which Keras wrote it."""
     return re.sub("/depthwise_kernel$", "/kernel", name.removeprefix("module."))
 
 
@@ -126,13 +126,13 @@ def _hdf5(path: Path, opened: Callable[[Any], Any]) -> Tensors:
 
 
 def _old_name(name: str) -> str:
-    """``LAYER/…/VARIABLE:0`` of Keras' first format."""
+    """Return ``LAYER/…/VARIABLE:0`` of Keras' first format."""
     parts = name.split("/")
     return f"{parts[0]}/{parts[-1].partition(':')[0]}"
 
 
 def _new_name(name: str, item: Any, path: Path) -> str:
-    """``layers/KIND_7/vars/0`` of Keras 3, whose ``vars`` says the layer's name."""
+    """Name ``layers/KIND_7/vars/0`` of Keras 3, whose ``vars`` says the layer's name."""
     layer = item.parent.attrs.get("name")
     if layer is None:
         raise InputError(

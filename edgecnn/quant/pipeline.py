@@ -61,6 +61,8 @@ def calibrated(
             looked = max(need.peek for need in needs if need.sensitivity) if names else 0
             weights = channel_weights(graph, names, first[:looked]) if names else {}
         del first  # they come again in the stream
+    else:
+        graph = _run(Work(graph=graph, recipe=recipe), early).graph
     kept = max(keep, images_needed(graph, recipe))
     return graph, calibrate(graph, batches, keep=kept, weights=weights)
 

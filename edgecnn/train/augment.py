@@ -17,7 +17,7 @@ FILL = (128, 128, 128)  # where a moved image leaves nothing
 def prepare(
     config: TrainConfig, epoch: int, indices: NDArray[np.int64], pixels: NDArray[np.uint8], targets: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Augmented levels 0..255 (N, H, W, 3), float32, and the targets that belong to them (N, classes).
+    """Return augmented levels 0..255 (N, H, W, 3), float32, and the targets that belong to them (N, classes).
 
     Args:
         config: what to do.
@@ -52,7 +52,7 @@ def _one(image: NDArray[np.uint8], rng: np.random.Generator, config: TrainConfig
 
 
 def _mixed(values: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row with its neighbour's: row ``2k`` with row ``2k + 1`` and the other way round.
+    """Mix each row with its neighbour's: row ``2k`` with row ``2k + 1`` and the other way round.
 
     Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2. The partner is the neighbour
     in an order that is random already, so that a part of the batch can be prepared without the rest.
@@ -64,7 +64,7 @@ def _mixed(values: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[n
 
 
 def rand_augment(image: NDArray[np.uint8], rng: np.random.Generator, count: int, magnitude: float) -> NDArray[np.uint8]:
-    """``count`` random operations, one after the other, each as strong as ``magnitude`` of 10 says; uint8 HWC.
+    """Apply ``count`` random operations, one after the other, each as strong as ``magnitude`` of 10 says; uint8 HWC.
 
     Source: Cubuk et al. 2020, "RandAugment: Practical automated data augmentation with a reduced search space", the 14
     operations of section 3.1; their strengths at magnitude 10 are those of AutoAugment (Cubuk et al. 2019, table 6).

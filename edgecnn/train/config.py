@@ -104,11 +104,11 @@ class TrainConfig:
     product = "what was trained"
 
     def beside(self, suffix: str) -> Path:
-        """A file beside the output, of the same stem."""
+        """Return a file beside the output, of the same stem."""
         return self.output.with_suffix(suffix)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the result, as JSON values; a checkpoint goes on only where they are the same."""
+        """Return the settings that decide the result, as JSON values; a checkpoint goes on only with the same ones."""
         return {k: v for k, v in asdict(self).items() if k not in ("output", "checkpoint_steps", "accelerator")}
 
 

@@ -1,7 +1,8 @@
 """Several processes that train one network, started by ``torchrun``; a run without it is a group of one.
 
-Each process prepares its share of every batch. Gradients are averaged over the processes, batch norm looks at the whole
-batch, and noise is drawn for the whole batch: a group computes what one process computes, up to the order of sums.
+Each process prepares its share of every batch. torch's ``DistributedDataParallel`` averages the gradients; batch norm
+looks at the whole batch, and noise is drawn for the whole batch: a group computes what one process computes, up to the
+order of sums.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import distributed, nn
 
 from edgecnn.errors import InputError
-from edgecnn.models.layers import DropConnect
+from edgecnn.models.modules import DropConnect
 from edgecnn.train.config import TrainConfig
 
 
@@ -35,32 +36,24 @@ class Group:
     device: torch.device
 
     def share(self, rows: Any) -> Any:
-        """This process' part of one row per image: equal, contiguous parts in the order of ranks."""
+        """Return this process' part of one row per image: equal, contiguous parts in the order of ranks."""
         part = len(rows) // self.size
         return rows[self.rank * part : (self.rank + 1) * part]
 
     def total(self, values: list[float]) -> list[float]:
-        """The sums over all processes, float64."""
+        """Return the sums over all processes, float64."""
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.all_reduce(tensor)
         return [float(v) for v in tensor]
 
-    def average_gradients(self, module: nn.Module) -> None:
-        """Each parameter's gradient becomes the mean over the processes; one message for each type."""
-        gradients = [p.grad for p in module.parameters() if p.grad is not None] if self.size > 1 else []
-        for dtype in dict.fromkeys(g.dtype for g in gradients):
-            same = [g for g in gradients if g.dtype == dtype]
-            flat = torch.cat([g.flatten() for g in same])
-            distributed.all_reduce(flat)
-            start = 0
-            for gradient in same:
-                gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient) / self.size)
-                start += gradient.numel()
-
     def whole_batch(self, module: nn.Module) -> nn.Module:
-        """The module with batch norm over the whole batch, and dropout drawn for it; changes the module."""
+        """Return the module as one of the group's: gradients are averaged, batch norm and dropout see the whole batch.
+
+        Changes the module, and gives it the weights of the first process. Buffers are not sent round: batch norm makes
+        the same ones everywhere.
+        """
         if self.size == 1:
             return module
         if self.device.type == "cuda":
@@ -72,12 +65,12 @@ class Group:
                 child.__class__ = GroupDropout
             if type(child) is DropConnect:
                 child.__class__ = GroupDropConnect
-        return module
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
 
 @contextmanager
 def group(config: TrainConfig) -> Iterator[Group]:
-    """The processes that torchrun started (gloo on the CPU, NCCL on CUDA), or this one alone.
+    """Return the processes that torchrun started (gloo on the CPU, NCCL on CUDA), or this one alone.
 
     Raises:
         InputError: no CUDA where it was asked for, fp16 without it, or a batch that cannot be shared equally.
@@ -134,7 +127,7 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the same shape."""
+        """Map (N, C, H, W) to the same shape."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
@@ -157,7 +150,7 @@ class GroupDropout(nn.Dropout):
     """Dropout whose mask is drawn for all processes' images, of which this one uses its own rows."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape, images first."""
+        """Take any shape, images first."""
         return x * _own_rows(super().forward(_ones(x, x.shape[1:]))) if self.training else x
 
 
@@ -165,7 +158,7 @@ class GroupDropConnect(DropConnect):
     """The same for dropped branches."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape, images first."""
+        """Take any shape, images first."""
         return x * _own_rows(super().forward(_ones(x, [1] * (x.ndim - 1)))) if self.training else x
 
 

@@ -19,13 +19,13 @@ from torch import nn
 from edgecnn.errors import InputError
 from edgecnn.files import require_writable
 from edgecnn.progress import track
-from edgecnn.train import checkpoint, metrics, schedule
+from edgecnn.train import history, schedule
 from edgecnn.train.augment import prepare
-from edgecnn.train.checkpoint import Progress, State
+from edgecnn.train.batches import order
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distributed import Group, group
-from edgecnn.train.images import order
-from edgecnn.train.network import Opened, logits_of, open_network
+from edgecnn.train.state import SUFFIX, Progress, State, resume, save
+from edgecnn.train.trainable import Opened, logits_of, open_trainable
 
 METRICS, PLOT = ".metrics.jsonl", ".svg"
 SCORE_BATCH = 100
@@ -53,7 +53,7 @@ class TrainResult:
     leader: bool = True
 
 
-def train(config: TrainConfig, watch: Watch | None = None, opener: Opener = open_network) -> TrainResult:
+def train(config: TrainConfig, watch: Watch | None = None, opener: Opener = open_trainable) -> TrainResult:
     """Train, or go on from the checkpoint beside the output.
 
     Started by ``torchrun``, the processes train one network together.
@@ -73,8 +73,8 @@ def train(config: TrainConfig, watch: Watch | None = None, opener: Opener = open
         run = _Run(config, processes, opened, start, watch)
         run.all_epochs()
         if processes.rank == 0:
-            opened.network.write(run.state.average)
-            metrics.draw(config.beside(PLOT), config.model, metrics.read(config.beside(METRICS)))
+            opened.trainable.write(run.state.average)
+            history.draw(config.beside(PLOT), config.model, history.read(config.beside(METRICS)))
         return TrainResult(
             weights=config.output, val_top1=run.val_top1, seconds=time.perf_counter() - start,
             leader=processes.rank == 0,
@@ -88,8 +88,8 @@ class _Run:
         self, config: TrainConfig, processes: Group, opened: Opened, start: float, watch: Watch | None
     ) -> None:
         self.config, self.group, self.start, self.watch = config, processes, start, watch
-        self.network, self.training, self.held_out = opened.network, opened.training, opened.held_out
-        module = self.network.module.to(processes.device)
+        self.trainable, self.training, self.held_out = opened.trainable, opened.training, opened.held_out
+        module = self.trainable.module.to(processes.device)
         self.state = State(
             module=module,
             average=copy.deepcopy(module),
@@ -97,7 +97,7 @@ class _Run:
             scaler=torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16"),
             progress=Progress(),
         )
-        checkpoint.resume(config, self.state)
+        resume(config, self.state)
         self.module = processes.whole_batch(module)
         self.val_top1 = math.nan
 
@@ -109,7 +109,7 @@ class _Run:
             self.epoch()
 
     def epoch(self) -> None:
-        """The rest of one epoch, its score, its line in the metrics, its checkpoint."""
+        """Do the rest of one epoch, its score, its line in the metrics, its checkpoint."""
         config, progress = self.config, self.state.progress
         chosen = order(config, progress.epoch, len(self.training.labels))
         steps = len(chosen)
@@ -134,11 +134,11 @@ class _Run:
         }
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, [0.0, 0.0]
         if self.group.rank == 0:
-            metrics.log(config.beside(METRICS), row)
+            history.log(config.beside(METRICS), row)
         self.keep()
 
     def require_finite(self) -> None:
-        """Nothing, where every weight is a number; before anything is kept.
+        """Check that every weight is a number; before anything is kept.
 
         Raises:
             InputError: one is not; the checkpoint before it stays.
@@ -152,30 +152,30 @@ class _Run:
 
     def stop(self, what: str) -> NoReturn:
         """Say what went wrong, and what is left."""
-        kept = self.config.beside(checkpoint.SUFFIX)
+        kept = self.config.beside(SUFFIX)
         said = f"{kept} holds the run before it" if kept.exists() else "no checkpoint was written yet"
         raise InputError(f"{what}; lower --lr (now {self.config.lr}); {said}")
 
     def keep(self) -> None:
         """Write the checkpoint, in the one process that writes."""
         if self.group.rank == 0:
-            checkpoint.save(self.config, self.state)
+            save(self.config, self.state)
 
     def batch(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
-        """This process' share of a batch, augmented."""
+        """Return this process' share of a batch, augmented."""
         mine = self.group.share(indices)
-        targets = np.zeros((len(mine), self.network.outputs), np.float32)
-        targets[np.arange(len(mine)), self.network.classes[self.training.labels[mine]]] = 1
+        targets = np.zeros((len(mine), self.trainable.outputs), np.float32)
+        targets[np.arange(len(mine)), self.trainable.classes[self.training.labels[mine]]] = 1
         levels, targets = prepare(self.config, epoch, mine, self.training.pixels(mine), targets)
         return self.fed(levels), torch.from_numpy(targets).to(self.group.device)
 
     def fed(self, levels: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
-        """Levels 0..255, NHWC, as network inputs, NCHW."""
-        x = torch.from_numpy(self.network.preprocess.normalise(levels))
+        """Turn levels 0..255, NHWC, into network inputs, NCHW."""
+        x = torch.from_numpy(self.trainable.preprocess.normalise(levels))
         return x.permute(0, 3, 1, 2).to(self.group.device)
 
     def step(self, batch: Batch, step: int, steps: int) -> None:
-        """One step, counted from 1, of so many in the run.
+        """Take one step, counted from 1, of so many in the run.
 
         Raises:
             InputError: the loss is not finite; the checkpoint before it stays.
@@ -189,10 +189,9 @@ class _Run:
         low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
         with torch.autocast(self.group.device.type, dtype=low, enabled=low is not None):
             outputs = self.module(x)
-        loss = self.network.loss(outputs, targets, x)
+        loss = self.trainable.loss(outputs, targets, x)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stub
-        self.group.average_gradients(state.module)
         if self.watch is not None:
             self.watch(state.module, step)
         state.scaler.step(state.optimizer)
@@ -206,18 +205,18 @@ class _Run:
 
     @torch.inference_mode()
     def score(self) -> float:
-        """Top-1 of the averaged weights on the held-out images, in percent; each process looks at its part."""
+        """Return the top-1 of the averaged weights on the held-out images, in percent; each process scores its part."""
         self.state.average.eval()
         images, right = self.held_out, 0
         for i in range(self.group.rank * SCORE_BATCH, len(images.labels), self.group.size * SCORE_BATCH):
             chosen = np.arange(i, min(i + SCORE_BATCH, len(images.labels)))
             answers = self.state.average(self.fed(images.pixels(chosen))).argmax(1).cpu().numpy()
-            right += int((answers == self.network.classes[images.labels[chosen]]).sum())
+            right += int((answers == self.trainable.classes[images.labels[chosen]]).sum())
         return 100 * self.group.total([float(right)])[0] / len(images.labels)
 
 
 def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made by a thread while the one before it is used."""
+    """Yield the items, each made by a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(next, items, None)
         while (item := ahead.result()) is not None:

@@ -15,7 +15,7 @@ MOMENTUM = 0.9
 
 
 def optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD over the module's parameters; decay on those of two dimensions or more."""
+    """Return AdamW or SGD over the module's parameters; decay on those of two dimensions or more."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -27,7 +27,7 @@ def optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
-    """The rate after a share ``progress`` of all steps: a linear rise, then the schedule.
+    """Return the rate after a share ``progress`` of all steps: a linear rise, then the schedule.
 
     Source: ``cosine`` is Loshchilov & Hutter 2017, eq. 5, without restarts; ``step`` is He et al. 2016, section 4.2
     (32k and 48k of 64k iterations).

@@ -1,1 +1,1 @@
-"""Targets: runtimes that execute artifacts, the devices they run on, and the checks made of them."""
+"""Targets: runtimes that execute artifacts, and the devices they run on."""

@@ -1,4 +1,4 @@
-"""What devices need is built once and kept in a folder of the user's: whole, or not at all."""
+"""Build what devices need once, and keep it in a folder of the user's: whole, or not at all."""
 
 from __future__ import annotations
 

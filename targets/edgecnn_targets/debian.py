@@ -1,4 +1,4 @@
-"""Debian packages, unpacked into a folder and not installed: nobody needs to be root.
+"""Unpack Debian packages into a folder without installing them: nobody needs to be root.
 
 They come from the sources that this machine is set up with, by ``apt-get`` under a configuration of its own: other
 lists and another cache. apt verifies them against the signed index. What a killed run has downloaded is used by the
@@ -24,7 +24,7 @@ PACKAGES = "packages.txt"
 
 
 def require() -> None:
-    """Nothing, on a Debian machine.
+    """Check that this is a Debian machine.
 
     Raises:
         MissingDependencyError: it is none.
@@ -93,12 +93,12 @@ def unpack(
 
 
 def library_path(place: Path) -> str:
-    """Where unpacked programs find the libraries unpacked beside them, for ``LD_LIBRARY_PATH``."""
+    """Return ``LD_LIBRARY_PATH`` for unpacked programs: the libraries unpacked beside them."""
     return ":".join(map(str, sorted(place.glob("usr/lib/*-linux-gnu")) + sorted(place.glob("lib/*-linux-gnu"))))
 
 
 def tool(words: Sequence[str | Path], **environment: str | Path) -> str:
-    """What a tool of a set-up prints; with further variables in its environment.
+    """Run a tool of a set-up, with further variables in its environment; return what it prints.
 
     Raises:
         InputError: the disk is full.

@@ -16,7 +16,7 @@ from edgecnn_targets.metrics import AccuracyMeter
 
 
 class Batch(NamedTuple):
-    """Some images.
+    """Images and what they are compared with.
 
     Attributes:
         inputs: preprocessed, float32, NHWC.
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 def logits(session: Session, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The artifact's outputs as real values, ``(n, classes)``, for preprocessed images, float32 NHWC.
+    """Return the artifact's outputs as real values, ``(n, classes)``, for preprocessed images, float32 NHWC.
 
     Raises:
         InputError: the images are not what the artifact takes.
@@ -44,7 +44,7 @@ def logits(session: Session, inputs: NDArray[np.float32]) -> NDArray[np.float32]
 
 
 def evaluate(session: Session, batches: Iterable[Batch], *, label_offset: int = 0) -> Accuracy:
-    """Accuracy over a stream of images, one batch in memory at a time.
+    """Return the accuracy over a stream of images, one batch in memory at a time.
 
     Args:
         session: the open artifact, of any input and output type.
@@ -81,14 +81,14 @@ def latency(session: Session, *, runs: int = 100, warmup: int = 10) -> Latency:
 
 
 def timing(nanoseconds: Sequence[int], *, threads: int) -> Latency:
-    """What the times of single inferences say."""
+    """Summarize the times of single inferences."""
     ms = np.asarray(nanoseconds) / 1e6
     median, p90 = (float(np.percentile(ms, q)) for q in (50, 90))
     return Latency(median_ms=median, p90_ms=p90, threads=threads, runs=len(ms))
 
 
 def fixed_input(session: Session) -> NDArray[Any]:
-    """One image of noise, always the same, in the artifact's layout and type."""
+    """Return one image of noise, always the same, in the artifact's layout and type."""
     port = session.input
     noise = np.random.default_rng(0).standard_normal(port.shape)
     if port.scale is None:

@@ -1,4 +1,4 @@
-"""What runtimes, kinds of device and devices are: the types that a plugin uses.
+"""The types of runtimes, kinds of device and devices: what a plugin imports.
 
 A runtime executes the artifacts of one format. A kind is how devices run artifacts: in this process, in an emulator, by
 SSH. A device is data, one TOML file. Both open sessions: a session is one open artifact.
@@ -257,7 +257,7 @@ class Device:
         name: of its file without ``.toml``, or its address.
         kind: how it runs artifacts, an entry point of ``edgecnn.device_kinds``.
         description: one line for ``edgecnn devices``.
-        targets: formats it takes.
+        targets: formats it takes; ``*`` in a file is every runtime's.
         onnx_activations: ``uint8`` or ``int8``: how ONNX Runtime there wants an int8 file's activations. x86 multiplies
             unsigned by signed bytes; Arm signed by signed.
         limits: what it has and takes.
@@ -286,7 +286,7 @@ class Device:
 
     @property
     def setup_command(self) -> str:
-        """The command that sets it up."""
+        """Return the command that sets it up."""
         return f"edgecnn devices setup {self.option}"
 
 

@@ -1,4 +1,4 @@
-"""Figures of an artifact beside fp32, image by image, in bounded memory."""
+"""Compare an artifact with fp32, image by image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Z_95 = 1.959963984540054
 
 
 class AccuracyMeter:
-    """Counts over batches of logits; ``result`` is the figures so far.
+    """Count over batches of logits; ``result`` returns the metrics so far.
 
     Every ``update`` gives labels or none does, and likewise the reference. Equal logits rank in class order, the
     lowest index first, as ``argmax`` has it: integer logits do tie.
@@ -72,7 +72,7 @@ class AccuracyMeter:
             self._won += int(np.count_nonzero(hits[0] & ~fp32_hits[0]))
 
     def result(self) -> Accuracy:
-        """The figures of all batches so far; what was not given is ``None``."""
+        """Return the metrics of all batches so far; what was not given is ``None``."""
         if self._labelled not in (0, self._n) or self._compared not in (0, self._n):
             raise ValueError("labels, or the reference, were given for some of the batches only")
         labelled, compared = self._labelled > 0, self._compared > 0
@@ -93,7 +93,7 @@ class AccuracyMeter:
         return 100 * int(count) / self._n
 
     def _hits(self, logits: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """``(2, n)``: whether the label is first, and whether it is among the first five."""
+        """Return ``(2, n)``: whether the label is first, and whether it is among the first five."""
         classes, index = logits.shape[1], labels + self._offset
         outside = labels[(index < 0) | (index >= classes)]
         if outside.size:
@@ -108,7 +108,7 @@ class AccuracyMeter:
 
 
 def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
-    """95 % confidence interval on the drop in top-1, in points, from the pairing of the images.
+    """Return the 95 % confidence interval on the drop in top-1, in points, from the pairing of the images.
 
     The adjusted Wald interval of Bonett and Price 2012, "Adjusted Wald Confidence Interval for a Difference of Binomial
     Proportions Based on Paired Data" (Journal of Educational and Behavioral Statistics 37(4), 479-488), which
@@ -127,7 +127,7 @@ def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
 
 
 def sqnr_db(signal: float, noise: float) -> float:
-    """Signal to quantization noise, ``10 log10(sum ref^2 / sum (ref - got)^2)`` in dB, at most ``SQNR_CEILING_DB``."""
+    """Return the SQNR, ``10 log10(sum ref^2 / sum (ref - got)^2)``, in dB, at most ``SQNR_CEILING_DB``."""
     if noise == 0:
         return SQNR_CEILING_DB
     floor = 10 ** (-SQNR_CEILING_DB / 10)
@@ -135,7 +135,7 @@ def sqnr_db(signal: float, noise: float) -> float:
 
 
 def parity(got: NDArray[Any], oracle: NDArray[Any]) -> Parity:
-    """How far two integer arrays of one grid are apart, in LSB.
+    """Return how far two integer arrays of one scale and zero point are apart, in LSB.
 
     Raises:
         InputError: they differ in shape or type, or are not integers.

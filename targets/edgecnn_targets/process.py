@@ -1,4 +1,4 @@
-"""Tools that run as another process: what they say when they fail, hang, or are not there."""
+"""Run tools as other processes, and report how they fail, hang, or cannot start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """What a tool prints on stdout.
+    """Run a tool; return what it prints on stdout.
 
     Args:
         words: the command.
@@ -54,7 +54,7 @@ def run(
 
 
 def start(words: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
-    """A process in a group of its own, with pipes, for ``kill`` to end with all that it started.
+    """Start a process in a group of its own, with pipes, for ``kill`` to end with all that it started.
 
     Raises:
         DeviceFault: it cannot be started.
@@ -74,13 +74,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def last_output(said: bytes) -> str:
-    """The end of what a tool said, on one line."""
+    """Return the end of what a tool said, on one line."""
     line = " | ".join(filter(None, map(str.strip, said.decode(errors="replace").splitlines())))
     return f"…{line[-LAST:]}" if len(line) > LAST else line or "(it said nothing)"
 
 
 def how_it_ended(status: int) -> str:
-    """Words for an exit status; a negative one is a signal's number."""
+    """Describe an exit status; a negative one is a signal's number."""
     if status >= 0:
         return f"ended with status {status}"
     known = {s.value: s.name for s in signal.Signals}

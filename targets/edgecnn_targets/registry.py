@@ -26,7 +26,7 @@ from edgecnn_targets.interface import (
 
 @runtime_checkable
 class Format(Protocol):
-    """What a converter, an entry point of ``edgecnn.converters``, says of files; its name is the target.
+    """The part of a converter that names files; the converter is an entry point of ``edgecnn.converters``.
 
     Attributes:
         suffixes: of an artifact's files, the main one first.
@@ -41,7 +41,11 @@ def runtimes() -> Mapping[str, Runtime]:
     Raises:
         InputError: a plugin is broken.
     """
-    return registry("runtimes", Runtime)
+    rows = registry("runtimes", Runtime)
+    for name, row in rows.items():
+        if name != row.target:
+            raise InputError(f"plugin {name!r} of edgecnn.runtimes executes {row.target!r}; name it after its target")
+    return rows
 
 
 def kinds() -> Mapping[str, Kind]:
@@ -68,13 +72,16 @@ def runtime_of(artifact: Path) -> Runtime:
     """Return the runtime that takes a file, by the suffix that the format's converter gives its main file.
 
     Raises:
-        InputError: the suffix is no target's.
+        InputError: the suffix is no target's, or that of two.
     """
     formats = registry("converters", Format)  # type: ignore[type-abstract]  # structural: targets import no converter
-    suffixes = {row.suffixes[0]: target for target, row in formats.items() if target in runtimes()}
-    if artifact.suffix not in suffixes:
-        raise InputError(f"{artifact} is no artifact, by its suffix; allowed: {', '.join(suffixes)}")
-    return runtimes()[suffixes[artifact.suffix]]
+    suffixes = {target: row.suffixes[0] for target, row in formats.items() if target in runtimes()}
+    found = [target for target, suffix in suffixes.items() if suffix == artifact.suffix]
+    if not found:
+        raise InputError(f"{artifact} is no artifact, by its suffix; allowed: {', '.join(suffixes.values())}")
+    if len(found) > 1:
+        raise InputError(f"{artifact} may be {' or '.join(found)}, by its suffix; uninstall the plugin of one of them")
+    return runtimes()[found[0]]
 
 
 def kind_of(device: Device) -> Kind:

@@ -1,4 +1,4 @@
-"""Results of devices, kept: the same artifact and input give the same bytes."""
+"""Keep results of devices: the same artifact and input give the same bytes."""
 
 from __future__ import annotations
 

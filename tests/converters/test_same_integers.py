@@ -14,7 +14,7 @@ from edgecnn.artifact import PRECISIONS, write_artifact
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata, Tensor
-from edgecnn.models import FAMILIES, resolve
+from edgecnn.models import families, resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
@@ -148,7 +148,7 @@ def test_onnx_carries_signed_activations_for_devices_that_want_them(mobilenet, t
 
 def names():
     """Every family, narrow, shallow and on a small image: each kind of block, few weights."""
-    return [f"{f.name}_{'0.25x0.25' if f.scaling else '0.25'}_64" for f in FAMILIES.values()]
+    return [f"{f.name}_{'0.25x0.25' if f.scaling else '0.25'}_64" for f in families().values()]
 
 
 QUICK = ("resnet18", "resnet50", "googlenet", "efficientnet_b0", "efficientnet_lite0", "mobilenet_v3_small")

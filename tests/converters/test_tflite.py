@@ -21,7 +21,7 @@ from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn_converters.registry import converter
 from edgecnn_converters.tflite import convert, describe
-from edgecnn_converters.tflite.reader import integers, layers, ports, read
+from edgecnn_converters.tflite.reader import integers, layers, read
 from edgecnn_targets.runtimes.litert import open_session
 
 FORMS = {"int8": lambda g: g, "fp32": float_graph, "fp16": float_graph, "w8": weight_only_graph}
@@ -150,7 +150,7 @@ def test_the_precision_of_a_file_that_does_not_say_is_seen(precision):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_one_line(mobilenet, share):
     data = convert(mobilenet, precision="int8").files[".tflite"]
-    for reader in (read, ports, integers, layers, describe):
+    for reader in (read, integers, layers, describe):
         with pytest.raises(InputError, match="TFLite file") as error:
             reader(data[: int(len(data) * share)])
         assert "\n" not in str(error.value)

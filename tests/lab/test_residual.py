@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from edgecnn.cli import main
-from edgecnn.lab.claims import Deepened, Network, claims_of_depth, claims_of_identity, exceeds
+from edgecnn.lab.claims import Deepened, DepthResult, claims_of_depth, claims_of_identity, exceeds
 from edgecnn.lab.gradients import Reach, reach, stages
 from edgecnn.lab.identity import KINDS, Deepening, deepened
 from edgecnn.lab.residual import Depth, Setup
-from edgecnn.models.blocks import build
+from edgecnn.models.classifier import build
 from edgecnn.models.spec import resolve
 
 PIXELS = 32
@@ -157,7 +157,7 @@ def test_the_command(setup, tmp_path, capfd):
 
 
 def row(kind, layers, error, change):
-    return Network(
+    return DepthResult(
         model=f"{kind}{layers}",
         kind=kind,
         layers=layers,

@@ -1,4 +1,4 @@
-"""Weights: every naming scheme loads to the same network; what does not fit is one line that names it."""
+"""Weights: every key map loads to the same network; what does not fit is one line that names it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 
 from edgecnn.errors import InputError
 from edgecnn.models import resolve
-from edgecnn.models.blocks import build
 from edgecnn.models.checkpoint import (
     default_preprocess,
     demo_weights,
@@ -27,7 +26,8 @@ from edgecnn.models.checkpoint import (
     read_tensors,
     save_weights,
 )
-from edgecnn.models.schemes import SCHEMES
+from edgecnn.models.classifier import build
+from edgecnn.models.key_maps import KEY_MAPS
 
 KEYS = tomllib.loads((Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8"))["names"]
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -85,58 +85,58 @@ def undo(arrange, tensor):
     raise AssertionError("no layout gives the tensor back")
 
 
-def small(scheme):
-    """A name of the scheme's first family: narrow, and few pixels."""
-    return resolve(f"{scheme.families[0]}_0.25_64", 5)
+def small(key_map):
+    """A name of the key map's first family: narrow, and few pixels."""
+    return resolve(f"{key_map.families[0]}_0.25_64", 5)
 
 
 @pytest.mark.parametrize(
-    "scheme",
-    [s for s in SCHEMES if not s.biased and not s.bgr],  # those two change numbers: test_keras.py has them
+    "key_map",
+    [s for s in KEY_MAPS if not s.biased and not s.bgr],  # those two change numbers: test_keras.py has them
     ids=lambda s: f"{s.name}-{s.families[0]}",
 )
-def test_every_scheme_maps_onto_the_whole_model(scheme, tmp_path):
-    base = small(scheme)
-    spec = replace(base, folded=scheme.folded, padding=scheme.padding, bn_eps=scheme.bn_eps)
+def test_every_key_map_maps_onto_the_whole_model(key_map, tmp_path):
+    base = small(key_map)
+    spec = replace(base, folded=key_map.folded, padding=key_map.padding, bn_eps=key_map.bn_eps)
     module, _ = random_weights(spec, seed=3)
     state = module.state_dict()
-    origins = scheme.origins(spec, state)
-    foreign = {origin.names[0]: undo(origin.make, state[ours]) for ours, origin in origins.items()}
-    if "normalization/" in scheme.unused:
+    sources = key_map.sources(spec, state)
+    foreign = {source.names[0]: undo(source.make, state[ours]) for ours, source in sources.items()}
+    if "normalization/" in key_map.unused:
         foreign |= {"normalization/mean": torch.full((3,), 0.4), "normalization/variance": torch.full((3,), 0.25)}
     save_file(foreign, tmp_path / "w.safetensors")
-    loaded, source = load_weights(base, tmp_path / "w.safetensors", convention=scheme.name)
+    loaded, source = load_weights(base, tmp_path / "w.safetensors", convention=key_map.name)
     assert same_network(module, loaded, spec.resolution)
-    assert source.spec.padding == scheme.padding
-    gone = max(name for name in foreign if name not in scheme.signature and not name.startswith(scheme.unused or "-"))
+    assert source.spec.padding == key_map.padding
+    gone = max(name for name in foreign if name not in key_map.signature and not name.startswith(key_map.unused or "-"))
     save_file({k: v for k, v in foreign.items() if k != gone}, tmp_path / "m.safetensors")
     with pytest.raises(InputError, match=f"lack.* tensor '{gone}'"):
-        load_weights(base, tmp_path / "m.safetensors", convention=scheme.name)
+        load_weights(base, tmp_path / "m.safetensors", convention=key_map.name)
     save_file({**foreign, "stray": torch.zeros(1)}, tmp_path / "e.safetensors")
     with pytest.raises(InputError, match="unexpected tensor 'stray'"):
-        load_weights(base, tmp_path / "e.safetensors", convention=scheme.name)
+        load_weights(base, tmp_path / "e.safetensors", convention=key_map.name)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_names_are_those_of_the_libraries(key):
     library, _, name = key.partition("/")
     spec = resolve(name)
-    scheme = next(s for s in SCHEMES if s.name == library and spec.family in s.families)
+    key_map = next(s for s in KEY_MAPS if s.name == library and spec.family in s.families)
     with torch.device("meta"):
         ours = build(spec).state_dict()
-    theirs = sorted({name for origin in scheme.origins(spec, ours).values() for name in origin.names})
+    theirs = sorted({name for source in key_map.sources(spec, ours).values() for name in source.names})
     digest = hashlib.sha256("".join(f"{name}\n" for name in theirs).encode()).hexdigest()
     assert (len(theirs), digest) == (KEYS[key]["tensors"], KEYS[key]["sha256"])
-    assert scheme.matches(theirs)
+    assert key_map.matches(theirs)
 
 
 def test_names_that_several_networks_have_must_be_told_apart(tmp_path):
     spec = resolve("efficientnet_lite0_0.25_64", 5)
     module, _ = random_weights(spec)
-    (scheme,) = (s for s in SCHEMES if s.name == "timm-tf" and spec.family in s.families)
+    (key_map,) = (s for s in KEY_MAPS if s.name == "timm-tf" and spec.family in s.families)
     state = module.state_dict()
     path = tmp_path / "w.pt"
-    torch.save({o.names[0]: state[ours] for ours, o in scheme.origins(spec, state).items()}, path)
+    torch.save({o.names[0]: state[ours] for ours, o in key_map.sources(spec, state).items()}, path)
     with pytest.raises(InputError, match="--convention timm: padding symmetric.*--convention timm-tf: padding same"):
         load_weights(spec, path)
     with pytest.raises(InputError, match="not named as keras names efficientnet_lite0"):

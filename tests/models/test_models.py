@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.models import FAMILIES, resolve
-from edgecnn.models.blocks import AUXILIARY, build
+from edgecnn.models import families, resolve
 from edgecnn.models.checkpoint import random_weights
-from edgecnn.models.count import size_of
-from edgecnn.models.layers import DropConnect, PadShortcut
+from edgecnn.models.classifier import AUXILIARY, build
+from edgecnn.models.count import Size, size_of
+from edgecnn.models.modules import DropConnect, PadShortcut
 from edgecnn.models.rows import make_divisible
 from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, Multipliers
 
@@ -34,8 +40,80 @@ def test_parameters_and_macs_are_the_golden_and_the_published_ones(name):
         assert size.macs / 1e6 == pytest.approx(golden["published_macs"], rel=within, abs=1)
 
 
+def size_of_module(module, shape):
+    """What torch runs on its meta device: no memory, no arithmetic."""
+    made = []
+
+    def count(layer, inputs, output):
+        made.append((output.numel(), math.prod(layer.weight.shape[1:])))
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        module(torch.empty(1, *shape, device="meta"))
+    macs, activations = sum(a * b for a, b in made), sum(a for a, _ in made)
+    return Size(parameters=sum(p.numel() for p in module.parameters()), macs=macs, activations=activations)
+
+
+@pytest.mark.parametrize("name", families())
+def test_rows_are_counted_as_their_torch_modules_are(name):
+    spec = resolve(f"{name}_{'0.35x0.5' if families()[name].scaling else '0.35'}_96", 7)
+    kinds = [spec] if families()[name].num_classes == 10 else [spec, replace(spec, folded=True, stride_in="1x1")]
+    for kind in kinds:
+        with torch.device("meta"):
+            module = build(kind)
+        assert size_of(kind) == size_of_module(module, (3, 96, 96))
+
+
+def test_models_are_listed_without_torch():
+    script = "import sys; from edgecnn.cli import main; main(['models', '--json']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+TABLE = """
+from edgecnn.models import Family, Table
+from edgecnn.models.rows import ConvRow
+
+def rows(width, depth):
+    return tuple(ConvRow(kernel=3, stride=2, channels=max(1, int(c * width))) for c in (8, 16))
+
+TABLE = Table(
+    paper="none", families=(Family(name="NAME", rows=rows, resolution=32, dropout=0.0, listed=("NAME_0.5",)),)
+)
+"""
+
+
+def installed(folder, family, *arguments):
+    """Run the command where a package with one table is installed."""
+    (folder / "own.py").write_text(TABLE.replace("NAME", family))
+    record = folder / "own-1.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1\n")
+    (record / "entry_points.txt").write_text("[edgecnn.models]\nown = own:TABLE\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "edgecnn", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def test_a_model_is_one_table_and_one_entry_point(tmp_path):
+    listed = installed(tmp_path, "stairs", "models", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert rows["stairs"]["parameters"] == (27 + 2) * 8 + (72 + 2) * 16 + 17 * 1000
+    assert rows["stairs"]["macs"] == 27 * 8 * 16**2 + 72 * 16 * 8**2 + 16 * 1000
+    assert "stairs_0.5" in rows
+    assert {resolve(name).name for name in rows if "stairs" not in name} == set(GOLDEN)
+
+
+def test_a_family_of_two_tables_is_one_line(tmp_path):
+    done = installed(tmp_path, "alexnet", "models")
+    assert done.returncode == 2
+    assert "'alexnet' is a family of another table" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_every_listed_model_has_a_golden_entry():
-    listed = {resolve(name).name for family in FAMILIES.values() for name in (family.name, *family.listed)}
+    listed = {resolve(name).name for family in families().values() for name in (family.name, *family.listed)}
     assert listed == set(GOLDEN)
 
 

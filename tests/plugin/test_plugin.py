@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import random_graph
 
 from edgecnn.artifact import write_artifact
+from edgecnn.graph.serialize import load
 from edgecnn_converters.registry import converter
 
 PACKAGE = Path(__file__).parent
@@ -59,6 +61,44 @@ def test_its_converter_runtime_and_metric_are_used_by_the_command(edgecnn, tmp_p
     assert (entry["target"], entry["parity"]["max_lsb"]) == ("oracle", 0)
     assert entry["accuracy"]["margin"] >= 0.01
     assert [check["name"] for check in entry["checks"]][:1] == ["margin"]
+    path = tmp_path / "mobilenet_v2_0.35_96.oracle"
+    assert "conv2d" in edgecnn("inspect", path).stdout
+    failed = edgecnn("validate", path, "--data", "demo", "--limit", "4", "--require", "margin>=1e6")  # on the host
+    assert failed.returncode == 1, failed.stderr
+
+
+def test_its_step_runs_where_a_recipe_has_it(edgecnn, tmp_path):
+    shown = edgecnn("recipes", "show", "fast").stdout
+    clipping = '[[step]]\nname = "weight_clipping"\ndeviations = 2.0\nlayers = "features.1.*"\n\n'
+    at = shown.index("[[step]]", shown.index('name = "input_quantization"'))  # before the next step, with its comment
+    start = shown.rindex("\n\n", 0, at) + 2
+    (tmp_path / "clipped.toml").write_text(shown[:start] + clipping + shown[start:])
+    words = ["--weights", "demo", "--calibration", "demo", "--calibration-images", "40"]
+    integers = {}
+    for recipe in ("fast", tmp_path / "clipped.toml"):
+        out = tmp_path / Path(recipe).stem
+        done = edgecnn("export", "mobilenet_v2_0.35_96", "--target", "tflite", *words, "--recipe", recipe, "-o", out)
+        assert done.returncode == 0, done.stderr
+        integers[Path(recipe).stem] = load(out / "mobilenet_v2_0.35_96.edgecnn")
+    plain, clipped = integers.values()
+    named = [row["name"] for row in clipped.metadata.quantization["recipe"]["steps"]]
+    assert named[:2] == ["input_quantization", "weight_clipping"]
+    changed = {
+        node.source
+        for node in plain
+        if node.spec.weighted
+        and not np.array_equal(plain.tensors[node.inputs[1]].value, clipped.tensors[node.inputs[1]].value)
+    }
+    assert changed
+    without = edgecnn_alone("recipes", "show", tmp_path / "clipped.toml")
+    assert without.returncode == 2
+    assert "unknown step 'weight_clipping'" in without.stderr
+
+
+def edgecnn_alone(*words):
+    """A command as a user runs it who has not installed the package."""
+    command = [sys.executable, "-m", "edgecnn", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_its_settings_are_validated_as_those_of_a_kind_that_ships(edgecnn, tflite, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from commands import error_of
 
 from edgecnn import plugins
 from edgecnn.errors import InputError
 from edgecnn_targets.interface import Kind
+from edgecnn_targets.registry import runtime_of, runtimes
 
 HEAD = "from edgecnn_targets.interface import Kind\nfrom edgecnn_targets.kinds import host\n"
 ROW = "KIND = Kind(figures=(), open_session=host.open_session, missing=host.missing, measure=host.measure{})\n"
@@ -25,13 +28,13 @@ def _fresh():
 def install(tmp_path, monkeypatch):
     """Puts a package with one entry point where Python finds it: a module and its ``dist-info``."""
 
-    def install(package: str, name: str, code: str) -> None:
+    def install(package: str, name: str, code: str, group: str = "device_kinds") -> None:
         place = tmp_path / package
         info = place / f"{package}-1.0.dist-info"
         info.mkdir(parents=True)
         (place / f"{package}.py").write_text(code)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[edgecnn.device_kinds]\n{name} = {package}:KIND\n")
+        (info / "entry_points.txt").write_text(f"[edgecnn.{group}]\n{name} = {package}:KIND\n")
         monkeypatch.syspath_prepend(str(place))
 
     return install
@@ -80,3 +83,22 @@ def test_two_plugins_of_one_name_name_both_packages(install, capfd):
 def test_a_plugin_takes_no_name_of_what_ships(install, capfd):
     install("usurper", "host", HEAD + ROW.format(""))
     assert "plugin 'host' of package usurper: edgecnn has device_kinds 'host' too" in error_of(capfd, "devices")
+
+
+RUNTIME = (
+    "from edgecnn_targets.interface import Runtime\nKIND = Runtime(target='mine', description='', open_session=print)\n"
+)
+
+
+def test_a_runtime_is_named_as_its_target(install):
+    install("misnamed", "yours", RUNTIME, "runtimes")
+    with pytest.raises(InputError, match="plugin 'yours' of edgecnn.runtimes executes 'mine'; name it after"):
+        runtimes()
+
+
+def test_a_suffix_belongs_to_one_format(install):
+    install("named", "mine", RUNTIME, "runtimes")
+    head = "from dataclasses import replace\nfrom edgecnn_converters.tflite import CONVERTER\n"
+    install("same_suffix", "mine", f"{head}KIND = replace(CONVERTER, target='mine')\n", "converters")
+    with pytest.raises(InputError, match=r"m.tflite may be tflite or mine, by its suffix; uninstall the plugin of one"):
+        runtime_of(Path("m.tflite"))

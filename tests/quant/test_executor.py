@@ -24,6 +24,8 @@ from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 
+DEMO = "mobilenet_v2_0.35_96"
+
 
 def images(graph, count):
     shape = graph.tensors[graph.inputs[0]].shape[1:]

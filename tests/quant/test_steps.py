@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.clipping import mse_range, percentile_range
 from edgecnn.quant.observers.histogram import BINS, calibrate, range_of
-from edgecnn.quant.pipeline import images_needed, quantize, quantize_weights
+from edgecnn.quant.pipeline import calibrated, images_needed, quantize, quantize_weights
 from edgecnn.quant.recipe import recipe, recipes
 from edgecnn.quant.scales import kernel_limits, qparams
+from edgecnn.quant.step import Stage, Step, setting, steps
 from edgecnn.quant.steps.ranges import Ranges
 from edgecnn_converters.tflite import convert
 
@@ -404,3 +406,69 @@ def test_a_step_that_leaves_not_what_it_promises_is_named(monkeypatch):
 def test_recipes_are_listed_without_torch():
     code = "import sys; from edgecnn.cli import main; main(['recipes']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBiases(Step):
+    """Clip float biases."""
+
+    before, after = Stage.FLOAT, Stage.FLOAT
+
+    limit: float = setting(0.25, "the largest magnitude", low=0.0)
+    images: int = setting(2, "to look at", low=1)
+
+    def apply(self, work):
+        assert len(work.images) == self.images
+        biases = [work.graph.tensors[n.inputs[2]] for n in work.graph if n.op in WEIGHTED]
+        clipped = [replace(b, value=b.value.clip(-self.limit, self.limit)) for b in biases]
+        return replace(work, graph=work.graph.with_tensors(*clipped))
+
+
+class Raises(ClipBiases):
+    """Raise what a user's own code may raise."""
+
+    def apply(self, work):
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def with_plugins(monkeypatch):
+    shipped = dict(steps())
+    monkeypatch.setattr("edgecnn.quant.step.registry", lambda group, kind: {**shipped, "clip_biases": ClipBiases})
+
+
+def test_a_step_of_another_package_is_a_step(with_plugins, tmp_path):
+    mine = recipe("minmax").with_settings("clip_biases", limit=0.125)
+    assert mine.steps[0] == ClipBiases(limit=0.125)
+    path = tmp_path / "mine.toml"
+    path.write_text(mine.to_toml())
+    assert "# Clip float biases\n[[step]]" in path.read_text()
+    assert recipe(str(path)) == mine
+    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
+    prepared, seen = calibrated(graph, iter([images(graph, 4)]), mine)
+    int8 = quantize(prepared, seen, mine)
+    biases = [int8.tensors[n.inputs[2]].value for n in int8 if n.op in WEIGHTED]
+    assert max(np.abs(b).max() for b in biases) == 0.125
+    assert mine.to_json()["steps"][0] == {"name": "clip_biases", "limit": 0.125, "images": 2}
+
+
+def test_what_a_plugin_raises_names_the_step():
+    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
+    mine = replace(recipe("minmax"), steps=(ClipBiases(), Raises(), *recipe("minmax").steps))
+    with pytest.raises(ZeroDivisionError) as caught:
+        calibrated(graph, iter([images(graph, 2)]), mine)
+    assert caught.value.__notes__ == ["in quantization step raises (steps already run: clip_biases)"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (int, "'clip' is int; it must be a subclass of edgecnn.quant.step.Step"),
+        (ClipBiases, "is 'clip_biases' by its class"),
+        (type("Clip", (Step,), {}), "lacks before, after"),
+    ],
+)
+def test_a_plugin_that_is_no_step_is_named(kind, message, monkeypatch):
+    monkeypatch.setattr("edgecnn.quant.step.registry", lambda group, wanted: {"clip": kind})
+    with pytest.raises(InputError, match=message):
+        steps()

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from edgecnn.errors import InputError
-from edgecnn.report.plot import HEIGHT, LEGEND, WIDTH, Panel, Series, line_chart
+from edgecnn.report.plot import HEIGHT, LETTER, WIDTH, Panel, Series, line_chart
 
+EACH = WIDTH + 34 + LETTER * len("limit")  # a panel with its legend
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -22,7 +23,7 @@ def panel(*points, **fields):
 def test_points_are_inside_and_in_order(axes):
     points = [(1.0, 2.0), (10.0, 30.0), (1000.0, 4.0)]
     root = ElementTree.fromstring(line_chart(panel(*points, **axes), panel(*points)))
-    assert root.get("width") == str(2 * (WIDTH + LEGEND))
+    assert root.get("width") == str(2 * EACH)
     first = next(iter(root.iter(f"{SVG}polyline")))
     drawn = [tuple(map(float, p.split(","))) for p in first.get("points").split()]
     assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
@@ -37,7 +38,7 @@ def test_points_are_inside_and_in_order(axes):
 def test_names_stand_beside_the_lines_and_panels_in_rows():
     many = [panel((1.0, 2.0), (2.0, 3.0))] * 4
     root = ElementTree.fromstring(line_chart(*many))
-    assert (root.get("width"), root.get("height")) == (str(3 * (WIDTH + LEGEND)), str(2 * HEIGHT))
+    assert (root.get("width"), root.get("height")) == (str(3 * EACH), str(2 * HEIGHT))
     drawn = [p.split(",") for line in root.iter(f"{SVG}polyline") for p in line.get("points").split()]
     names = [t for t in root.iter(f"{SVG}text") if t.text == "limit"]
     assert max(float(x) for x, _ in drawn) < min(float(t.get("x")) for t in names)
@@ -46,6 +47,17 @@ def test_names_stand_beside_the_lines_and_panels_in_rows():
     )  # one dashed line in each
     ticks = [t.text for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "middle"]
     assert "1.5" not in ticks  # between two epochs there is nothing
+
+
+def test_a_legend_has_room_and_a_single_line_needs_none():
+    points = ((1.0, 2.0), (2.0, 3.0))
+    name = "training (augmented), of 12 runs"
+    two = Panel(title="t", x="x", y="y", series=(Series(name=name, points=points), Series(name="s", points=points)))
+    one = Panel(title="t", x="x", y="y", series=two.series[:1])
+    root = ElementTree.fromstring(line_chart(one, two))
+    (label,) = [t for t in root.iter(f"{SVG}text") if t.text == name]
+    assert 2 * WIDTH < WIDTH + float(label.get("x")) + 6.5 * len(name) < float(root.get("width"))
+    assert ElementTree.fromstring(line_chart(one)).get("width") == str(WIDTH)
 
 
 @pytest.mark.parametrize("points", [[(1.0, 5.0)], [(0.0, 0.0), (0.0, 0.0)], [(1.0, 3.0), (2.0, 3.0)], [(1e-9, 1e12)]])

@@ -202,10 +202,10 @@ def test_tflm_says_what_it_takes_and_too_much_fails_a_check(tmp_path):
     graph = classifier(side=320)
     path = written(graph, "tflite", tmp_path)
     subject = Subject(path=path, target="tflite", precision="int8", size_bytes=1, metadata=graph.metadata)
-    (entry,) = check([subject], Checking(data=None, devices=("mcu-tflm",), limits=Limits(max_flash_kib=1e6)), None,
+    (entry,) = check([subject], Checking(devices=("mcu-tflm",), limits=Limits(max_flash_kib=1e6)), None,
                      reference=None, oracle=None)  # fmt: skip
     assert entry.resources.arena_bytes > 320 * 320 * 3
-    assert "needs 3 ops registered: CONV_2D, FULLY_CONNECTED, MEAN" in entry.findings[0]
+    assert "needs 3 ops registered: CONV_2D, FULLY_CONNECTED, MEAN" in entry.findings[0].text
     assert {row.name: row.passed for row in entry.checks} == {"sram_kib": False, "flash_kib": True, "float_ops": True}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import texts
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
@@ -208,7 +209,7 @@ def test_an_emulated_device_has_accuracy_and_counts_and_no_time(emulators, artif
     assert there["beside_host"] == {"n": 16, "max_lsb": 0, "agreement": 100.0}
     assert {c["name"] for c in there["checks"]} == {"instructions", "float_ops", "host_lsb", "host_agreement"}
     assert here["latency"]["median_ms"] > 0
-    assert "--max-instructions is not checked here: this device has no figure for it" in here["findings"]
+    assert "--max-instructions is not checked here: this device has no figure for it" in texts(here)
     (over,) = report(capfd, 1, artifact, "--device", "cortex-a53", "--max-instructions", "999")
     assert [c["name"] for c in over["checks"] if not c["passed"]] == ["instructions"]
 
@@ -238,7 +239,7 @@ def test_a_device_that_breaks_is_a_failed_check_and_the_others_are_reported(emul
         "drop": False,
         "float_ops": True,
     }
-    (finding,) = [f for f in second["findings"] if f.startswith("the device broke")]
+    (finding,) = [f for f in texts(second) if f.startswith("the device broke")]
     assert message in finding
     assert how.startswith("time") or finding.endswith("working")
 
@@ -246,7 +247,7 @@ def test_a_device_that_breaks_is_a_failed_check_and_the_others_are_reported(emul
 def test_counts_that_differ_are_a_fault(emulators, artifact, capfd):
     emulators(second_count=1001)
     (entry,) = report(capfd, 1, artifact, "--device", "cortex-a53")
-    assert any("2 equal inferences took [1000, 1001] instructions" in f for f in entry["findings"])
+    assert any("2 equal inferences took [1000, 1001] instructions" in f for f in texts(entry))
 
 
 def test_a_second_run_needs_no_emulator(emulators, artifact, capfd):
@@ -255,14 +256,14 @@ def test_a_second_run_needs_no_emulator(emulators, artifact, capfd):
     emulators(cortex_a53="import sys; sys.exit('started')")
     (second,) = report(capfd, 0, artifact, "--device", "cortex-a53")
     assert {**second, "seconds": None, "findings": None} == {**first, "seconds": None, "findings": None}
-    assert any(f.startswith("36 of 36 outputs are of an earlier run") for f in second["findings"])
+    assert any(f.startswith("36 of 36 outputs are of an earlier run") for f in texts(second))
 
 
 def test_a_device_stops_once_a_limit_cannot_hold(emulators, artifact, capfd):
     emulators()
     here, there = report(capfd, 1, artifact, "--min-agreement", "100.1", "--device", "host,cortex-a53")
     assert (here["accuracy"]["n"], there["accuracy"]["n"]) == (20, 10)
-    assert "stopped after 10 of 20 images: --min-agreement 100.1 cannot hold any more" in there["findings"]
+    assert "stopped after 10 of 20 images: --min-agreement 100.1 cannot hold any more" in texts(there)
 
 
 @pytest.mark.parametrize(

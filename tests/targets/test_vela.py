@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from commands import texts
 
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
@@ -39,7 +40,7 @@ def test_an_integer_network_is_the_npus_alone_and_what_was_compiled_is_kept(netw
     assert found["estimated_ms"] == pytest.approx(found["cycles"] / 500e3)
     assert min(found["cycles"], found["sram_kib"], found["flash_kib"]) > 0
     assert all(value is None for value in (entry["accuracy"]["top1"], entry["latency"]["median_ms"]))
-    assert "accuracy is not measured there" in entry["findings"][0]
+    assert "accuracy is not measured there" in texts(entry)[0]
     kept = network.with_name(f"{network.stem}.ethos-u55-128.tflite")
     manifest = read_manifest(kept, "tflite")
     assert manifest.versions["ethos-u-vela"] == "5.2.0"
@@ -55,7 +56,7 @@ def test_a_float_network_fails_loudly_though_vela_takes_it(tflite, capfd):
     (check,) = [c for c in entry["checks"] if not c["passed"]]
     assert (check["name"], check["value"], check["limit"]) == ("npu_coverage", 0, 100)
     assert entry["resources"]["cycles"] is None
-    assert any("the CPU runs 2 of 2 ops" in f and "unsupported DataType Float32" in f for f in entry["findings"])
+    assert any("the CPU runs 2 of 2 ops" in f and "unsupported DataType Float32" in f for f in texts(entry))
 
 
 def test_an_op_on_the_cpu_fails_unless_it_is_allowed(tflite, capfd):
@@ -63,7 +64,7 @@ def test_an_op_on_the_cpu_fails_unless_it_is_allowed(tflite, capfd):
     status, entry = validated(capfd, path)
     assert status == 1
     assert entry["resources"]["npu_coverage"] == pytest.approx(200 / 3)
-    assert any("the CPU runs 1 of 3 ops" in f and "QUANTIZE quantized" in f for f in entry["findings"])
+    assert any("the CPU runs 1 of 3 ops" in f and "QUANTIZE quantized" in f for f in texts(entry))
     assert validated(capfd, path, "--npu-coverage", "60")[0] == 0
     places = [(layer.op, layer.place, layer.cycles is None) for layer in layers(device("ethos-u55-128"), path)]
     assert places[0] == ("QUANTIZE", "CPU", True)

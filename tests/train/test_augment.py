@@ -11,7 +11,7 @@ from PIL import Image
 from edgecnn.data import demo
 from edgecnn.train import TrainConfig
 from edgecnn.train.augment import OPERATIONS, prepare, rand_augment
-from edgecnn.train.images import order
+from edgecnn.train.batches import order
 
 
 def config(**fields):

@@ -18,9 +18,10 @@ from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights, save_weights
+from edgecnn.preprocess import Preprocess
 from edgecnn.train import QatConfig, train
 from edgecnn.train.loop import _Run
-from edgecnn.train.network import QatNetwork
+from edgecnn.train.trainable import QatTrainable
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "training.toml").read_text("utf-8"))["qat"]["demo"]
 DEMO = "mobilenet_v2_0.35_96"
@@ -67,6 +68,15 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(weights, tmp_path, monkeypatch)
     assert record["recipe"]["name"] == "minmax"
 
 
+def test_the_record_says_what_was_applied(weights, tmp_path):
+    run_of = config(tmp_path / "a.edgecnn", weights, recipe="fast")
+    train(run_of)
+    metadata = load(run_of.output).metadata
+    assert metadata.quantization["recipe"]["name"] == "fast"
+    assert metadata.quantization["calibration"]["images"] == 8
+    assert metadata.preprocess == Preprocess(resize=(32, 32), mean=127.0)  # pixels are the input's integers
+
+
 def test_what_was_trained_goes_on_and_is_refused_where_it_does_not_fit(weights, tmp_path, capfd):
     first = config(tmp_path / "a.edgecnn", weights)
     train(first)
@@ -96,8 +106,8 @@ def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monke
     """The module in float64 on its grids, the integer oracle, and LiteRT on the exported file."""
     from edgecnn_targets.runtimes.litert import open_session
 
-    kept, write = [], QatNetwork.write
-    monkeypatch.setattr(QatNetwork, "write", lambda self, average: (kept.append(average), write(self, average)))
+    kept, write = [], QatTrainable.write
+    monkeypatch.setattr(QatTrainable, "write", lambda self, average: (kept.append(average), write(self, average)))
     fields = {"images": 128, "batch": 32, "calibration_images": 64, "recipe": "fast"}
     run_of = config(tmp_path / "q.edgecnn", "demo", model=DEMO, learn_steps=learn_steps, **fields)
     train(run_of)
@@ -116,5 +126,5 @@ def test_the_logits_trained_are_the_logits_exported(learn_steps, tmp_path, monke
         lsb = np.abs(got - trained)
         assert lsb.max() <= GOLDEN["max_lsb"], name
         assert lsb.mean() <= GOLDEN["mean_lsb"], name
-    entries = json.loads((tmp_path / "out" / "report.json").read_text())
+    entries = json.loads((tmp_path / "out" / "report.json").read_text())["entries"]
     assert [e["target"] for e in entries] == ["tflite", "onnx", "openvino"]

@@ -17,13 +17,14 @@ from edgecnn.cli import main
 from edgecnn.data import demo
 from edgecnn.errors import InputError
 from edgecnn.models import resolve
-from edgecnn.models.blocks import AUXILIARY
 from edgecnn.models.checkpoint import load_weights
-from edgecnn.models.layers import DropConnect
-from edgecnn.train import QatConfig, TrainConfig, checkpoint, train
+from edgecnn.models.classifier import AUXILIARY
+from edgecnn.models.modules import DropConnect
+from edgecnn.train import QatConfig, TrainConfig, train
 from edgecnn.train.loop import _Run
-from edgecnn.train.network import open_network
 from edgecnn.train.schedule import learning_rate
+from edgecnn.train.state import SUFFIX
+from edgecnn.train.trainable import open_trainable
 
 TINY = {"model": "mobilenet_v2_0.35_32", "data": "demo", "images": 48, "val_images": 16, "batch": 16, "lr": 1e-3}
 
@@ -64,7 +65,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(stopped, every, tmp_path, monke
         with pytest.raises(StopError):
             train(halved)
     assert not halved.output.exists()
-    assert torch.load(halved.beside(checkpoint.SUFFIX), weights_only=True)["progress"]["step"] == (2 if every else 0)
+    assert torch.load(halved.beside(SUFFIX), weights_only=True)["progress"]["step"] == (2 if every else 0)
     train(halved)
     assert whole.output.read_bytes() == halved.output.read_bytes()
     assert rows(whole) == rows(halved)
@@ -79,7 +80,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(replace(mine, lr=0.002))
     with pytest.raises(InputError, match="is a checkpoint of mobilenet_v2_0.35_32, not of mobilenet_v1_0.25_32"):
         train(replace(mine, model="mobilenet_v1_0.25_32"))
-    mine.beside(checkpoint.SUFFIX).write_bytes(b"x" * 100)
+    mine.beside(SUFFIX).write_bytes(b"x" * 100)
     with pytest.raises(InputError, match="is no checkpoint of `edgecnn train`"):
         train(mine)
 
@@ -99,7 +100,7 @@ def test_the_loss_falls(tmp_path):
 def test_what_only_training_has_is_not_in_the_weights(name, heads, drop, tmp_path):
     """Auxiliary classifiers, whose losses count, and dropped branches."""
     settings = config(tmp_path, model=name, images=16, batch=8, epochs=1, drop_connect=drop)
-    network = open_network(settings, torch.device("cpu")).network
+    network = open_trainable(settings, torch.device("cpu")).trainable
     places = [m.p for m in network.module.modules() if isinstance(m, DropConnect)]
     assert max(places, default=0) == pytest.approx(drop, abs=0.1)
     outputs, targets = network.module.train()(torch.randn(2, 3, 64, 64)), torch.tensor([0, 1])
@@ -208,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monk
         stop_after(patch, 3)
         with pytest.raises(StopError):
             train(run)
-    before = run.beside(checkpoint.SUFFIX).read_bytes()
+    before = run.beside(SUFFIX).read_bytes()
     for rate, message in (
         (math.inf, r"features.* holds NaN or infinity after 3 steps of epoch 1; lower --lr .* holds the run before it"),
         (1e9, r"the loss became (nan|inf) in step [456] of 6; lower --lr"),
@@ -217,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monk
         with pytest.raises(InputError, match=message):
             train(run)
         if rate == math.inf:
-            assert run.beside(checkpoint.SUFFIX).read_bytes() == before
+            assert run.beside(SUFFIX).read_bytes() == before
 
 
 def test_bf16_trains(tmp_path):

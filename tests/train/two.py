@@ -9,7 +9,7 @@ import torch
 from torch import distributed, nn
 
 from edgecnn.models import resolve
-from edgecnn.models.blocks import build
+from edgecnn.models.classifier import build
 from edgecnn.train.distributed import Group
 
 
@@ -21,10 +21,9 @@ def main(path: str) -> None:
     torch.manual_seed(0)
     module = build(resolve("efficientnet_b0_0.35x0.5_64", num_classes=10)).double()
     x, y = torch.randn(16, 3, 64, 64, dtype=torch.float64), torch.randint(10, (16,))
-    module = group.whole_batch(module).train()
+    together = group.whole_batch(module).train()
     torch.manual_seed(1)  # dropout
-    nn.functional.cross_entropy(module(group.share(x)), group.share(y)).backward()
-    group.average_gradients(module)
+    nn.functional.cross_entropy(together(group.share(x)), group.share(y)).backward()
     if rank == 0:
         moved = {name: value for name, value in module.named_buffers() if value.is_floating_point()}
         torch.save({**{name: p.grad for name, p in module.named_parameters()}, **moved}, path)

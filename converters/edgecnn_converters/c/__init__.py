@@ -16,7 +16,7 @@ from edgecnn.graph.ir import Graph, Tensor
 from edgecnn.graph.summary import layers as layers_of
 from edgecnn_converters.c.format import identifier, real, record
 from edgecnn_converters.c.reader import describe, integers, layers
-from edgecnn_converters.layout import integer_port
+from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import fields_of
 from edgecnn_converters.preconditions import check, refuse
 from edgecnn_converters.registry import Converter
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edgecnn_converters.c.arena import Arena
     from edgecnn_converters.c.lowering import Emitter
 
-__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 HEADER = """\
 /* {title}: an int8 network, {input_shape} in, {output_shape} out. Written by edgecnn. */
 #ifndef {macro}_H
@@ -96,8 +95,8 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
         precision=precision,
         files={suffix: text.encode() for suffix, text in files.items()},
         folder="_c",
-        input=integer_port(source, "NHWC", "int8"),
-        output=integer_port(result, "NHWC", "int8"),
+        input=port(source, "NHWC", "int8"),
+        output=port(result, "NHWC", "int8"),
     )
 
 

@@ -79,7 +79,7 @@ def _scratch(node: str) -> str:
 
 
 def _homes(graph: Graph) -> dict[str, str]:
-    """Activation to the first of those that share its place. The input's and the output's are never one."""
+    """Map each activation to the first of those that share its place. The input's and the output's are never one."""
     source = graph.inputs[0]
     homes = {source: source}
     for node in graph:

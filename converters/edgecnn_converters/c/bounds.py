@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.oracle import parameters
-from edgecnn.graph.oracle.parameters import Multiplier
-from edgecnn_converters.c.nodes import called, start
+from edgecnn.graph.oracle.parameters import Call, Multiplier, called
 from edgecnn_converters.layout import is_depthwise
 
 MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19
 INT32 = 2**31 - 1
+
+
+def start(c: Call, *, folded: bool) -> NDArray[np.int64]:
+    """Return the bias, less what the input's zero point adds to the sums."""
+    bias = c.values[2].astype(np.int64)
+    return bias - c.zero(0) * c.values[1].reshape(len(bias), -1).sum(axis=1, dtype=np.int64) if folded else bias
 
 
 def sums_fit(graph: Graph, node: Node) -> str | None:

@@ -14,18 +14,18 @@ PER_LINE = {"int8_t": 24, "int32_t": 10}  # values, so that lines stay within 12
 
 
 def identifier(name: str) -> str:
-    """A name as C allows it."""
+    """Return a name as C allows it."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     return plain if plain and not plain[0].isdigit() else f"net_{plain}"
 
 
 def record(fields: Mapping[str, Any]) -> str:
-    """JSON in a comment, on one line, that neither ends the comment early nor begins another."""
+    """Return JSON in a comment, on one line, that neither ends the comment early nor begins another."""
     return "/* " + json.dumps(fields, allow_nan=False).replace("/", "\\/") + " */"
 
 
 def records(source: str) -> list[tuple[int, dict[str, Any]]]:
-    """What ``record`` wrote: where each ends in the source, and its fields.
+    """Find what ``record`` wrote: where each ends in the source, and its fields.
 
     Raises:
         ValueError: one of them is damaged.
@@ -34,7 +34,7 @@ def records(source: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def braces(value: Any) -> str:
-    """An initialiser: a mapping is a struct, a sequence an array; what is a string already is C."""
+    """Return an initialiser: a mapping is a struct, a sequence an array; what is a string already is C."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f".{name} = {braces(v)}" for name, v in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -43,7 +43,7 @@ def braces(value: Any) -> str:
 
 
 def array(name: str, ctype: str, values: NDArray[Any]) -> str:
-    """The definition of a constant array, flat."""
+    """Return the definition of a constant array, flat."""
     step = PER_LINE[ctype]
     # INT32_MIN has no literal: -2147483648 is minus 2147483648, which is not an int
     words = [str(v) if v != -(2**31) else "INT32_MIN" for v in values.ravel().tolist()]
@@ -52,7 +52,7 @@ def array(name: str, ctype: str, values: NDArray[Any]) -> str:
 
 
 def parsed(source: str, name: str) -> NDArray[np.int64]:
-    """The values of an array that ``array`` wrote.
+    """Return the values of an array that ``array`` wrote.
 
     Raises:
         ValueError: the array is not there, or is damaged.
@@ -67,6 +67,6 @@ def parsed(source: str, name: str) -> NDArray[np.int64]:
 
 
 def real(value: float) -> str:
-    """A float32 literal from which the same float32 comes back."""
+    """Return a float32 literal from which the same float32 comes back."""
     text = f"{np.float32(value):.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
-from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, called
 from edgecnn_converters.c import bounds
 from edgecnn_converters.c.format import array, braces, record
-from edgecnn_converters.c.nodes import called, kernel_of, start
 from edgecnn_converters.c.planner import window_lead
-from edgecnn_converters.layout import is_depthwise
+from edgecnn_converters.layout import is_depthwise, kernel_of
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "rescale": ("fixed_point",),
@@ -61,12 +60,12 @@ class Emitter:
         self._operands: dict[str, str] = {}
 
     def begin(self, layer: Mapping[str, Any]) -> None:
-        """The next node, with what is noted of it."""
+        """Begin the next node, with what is noted of it."""
         self._index += 1
         self.calls.append(record(layer))
 
     def call(self, kernel: str, *arguments: str | int) -> None:
-        """One call of a kernel."""
+        """Add a call of a kernel."""
         self._use(kernel)
         self.calls.append(f"{kernel}({', '.join(map(str, arguments))});")
 
@@ -77,20 +76,20 @@ class Emitter:
             self.kernels.append(part)
 
     def struct(self, kind: str, fields: Mapping[str, Any]) -> str:
-        """A constant struct of the node; its address."""
+        """Add a constant struct of the node; return its address."""
         name = f"{kind}_{self._index}"
         self.structs.append(f"static const struct {kind} {name} = {braces(fields)};")
         return f"&{name}"
 
     def constant(self, kind: str, ctype: str, values: NDArray[Any], note: str = "") -> str:
-        """A constant array of the node; its name."""
+        """Add a constant array of the node; return its name."""
         name = f"{kind}_{self._index}"
         self.constants.append((f"{note}\n" if note else "") + array(name, ctype, values))
         self.constant_bytes += values.size * (1 if ctype == "int8_t" else 4)
         return name
 
     def operand(self, name: str) -> str:
-        """An activation, or a constant that an op takes as it is."""
+        """Return an activation, or a constant that an op takes as it is."""
         tensor = self.graph.tensors[name]
         if tensor.integers is None:
             return self.places[name]
@@ -115,12 +114,12 @@ def _window(graph: Graph, node: Node) -> dict[str, int]:
 
 
 def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) -> dict[str, Any]:
-    """Weights and outputs of a conv2d or fully_connected. ``folded``: the bias takes the input's zero point in."""
+    """Return weights and outputs of a weighted node. ``folded``: the bias takes the input's zero point in."""
     c = called(e.graph, node)
     weight, bias = (e.graph.tensors[name] for name in node.inputs[1:3])
     noted = record({**_about(weight), "stored": axes})
     weights = e.constant("weights", "int8_t", c.values[1].transpose(axes), noted)
-    sums, multiplier = start(c, folded=folded), parameters.weighted(c)
+    sums, multiplier = bounds.start(c, folded=folded), parameters.weighted(c)
     about = _about(bias)
     if folded:
         about["folded"] = [node.inputs[1], c.zero(0)]
@@ -167,7 +166,7 @@ def _ends(c: Call) -> dict[str, int]:
 
 
 def _pairs(graph: Graph, node: Node) -> dict[str, list[int]]:
-    """Sizes and steps of a broadcast, over as few dimensions as there are, in front of which stand ones."""
+    """Return sizes and steps of a broadcast, over as few dimensions as there are, in front of which stand ones."""
     y = graph.tensors[node.output].shape
     shapes = [(1,) * (len(y) - len(s)) + s for s in (graph.tensors[name].shape for name in node.inputs)]
     rows: list[list[int]] = []  # size, step of a, step of b
@@ -229,7 +228,7 @@ def _concat(e: Emitter, node: Node) -> None:
 
 
 def _reshape(e: Emitter, node: Node) -> None:
-    """Nothing where both lie in one place."""
+    """Copy, unless both lie in one place."""
     x, y = e.operand(node.inputs[0]), e.places[node.output]
     if x != y:
         size = math.prod(e.graph.tensors[node.output].shape)
@@ -276,7 +275,7 @@ def _apart(graph: Graph, node: Node, tensor: Tensor) -> None:
 
 
 def _patch(graph: Graph, node: Node) -> int:
-    """Bytes of the patch that ``conv2d`` copies: none where it can never need one."""
+    """Return the bytes of the patch that ``conv2d`` copies: none where it can never need one."""
     kernel, depth = kernel_of(graph, node), graph.tensors[node.inputs[1]].shape[3]
     if is_depthwise(graph, node) or (kernel == (1, 1) and node.attrs["padding"] == (0, 0, 0, 0)):
         return 0

@@ -1,4 +1,4 @@
-"""Where each activation lies in one static arena: planned by liveness, and by how far an output may overlap an input.
+"""Plan one static arena by liveness, and by how far an output may overlap an input.
 
 Buffers are placed one by one where the arena grows least, largest first (the greedy-by-size strategy of Pisarchyk and
 Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"). An op that writes its output in order behind
@@ -74,7 +74,7 @@ def _placed(order: Sequence[Buffer], leads: Mapping[tuple[str, str], int]) -> Pl
 
 
 def _barred(buffer: Buffer, other: Buffer, start: int, leads: Mapping[tuple[str, str], int]) -> tuple[int, int]:
-    """The starts, between these two, that ``buffer`` may not have beside one that lies at ``start``."""
+    """Return the two starts between which ``buffer`` may not start beside one that lies at ``start``."""
     before, after = buffer.size, other.size
     if (lead := leads.get((buffer.name, other.name))) is not None:
         before = min(before, lead)
@@ -91,7 +91,7 @@ def window_lead(
     stride: tuple[int, int],
     padding: tuple[int, int, int, int],
 ) -> int:
-    """How far an op that moves a window over an NHWC image, pixel by pixel, must keep its output before its input.
+    """Return how many bytes an op that moves a window over an NHWC image must keep its output before its input.
 
     At each output pixel the bytes written so far, its own included, must end before the first byte that this pixel or
     a later one reads.

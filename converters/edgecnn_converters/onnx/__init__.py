@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from edgecnn.artifact import ConvertedModel, Port
+from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph
-from edgecnn_converters.layout import float_port, integer_port
+from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.onnx.reader import describe, integers, layers
 from edgecnn_converters.preconditions import beyond_float16, check, refuse
 from edgecnn_converters.registry import IN_8_BITS, Converter
 
-__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 IO = ("float32", "uint8", "int8")
 
 
@@ -39,30 +38,16 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
     from edgecnn_converters.onnx.lowering import Emitter
 
     check(graph, precision, io, IO)
-    refuse("ONNX", unsupported(graph, precision))
+    refuse("ONNX", beyond_float16(graph, precision))
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
     model = emitter.model()
     onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io)})
     onnx.checker.check_model(model, full_check=True)
-    return ConvertedModel(
-        target="onnx",
-        precision=precision,
-        files={".onnx": model.SerializeToString(deterministic=True)},
-        input=_port(graph, graph.inputs[0], emitter.io),
-        output=_port(graph, graph.outputs[0], emitter.io),
-    )
-
-
-def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
-    """List what of the graph ONNX cannot express, as (node, reason), in order."""
-    return beyond_float16(graph, precision)
-
-
-def _port(graph: Graph, name: str, io: str) -> Port:
-    tensor = graph.tensors[name]
-    return float_port(tensor, "NCHW") if io == "float32" else integer_port(tensor, "NCHW", io)
+    data = model.SerializeToString(deterministic=True)
+    source, result = (port(graph.tensors[name], "NCHW", emitter.io) for name in (*graph.inputs, *graph.outputs))
+    return ConvertedModel(target="onnx", precision=precision, files={".onnx": data}, input=source, output=result)
 
 
 CONVERTER = Converter(
@@ -70,7 +55,7 @@ CONVERTER = Converter(
     precisions=IN_8_BITS,
     suffixes=(".onnx",),
     convert=convert,
-    unsupported=unsupported,
+    unsupported=beyond_float16,
     describe=describe,
     integers=integers,
     layers=layers,

@@ -14,16 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecnn.graph.ir import Graph, Node, QParams, is_wide
-from edgecnn_converters.layout import (
-    AXES,
-    OHWI_TO_OIHW,
-    UINT8_OFFSET,
-    nchw,
-    needed_activation,
-    order_matters,
-    pads,
-)
+from edgecnn.graph.ir import Graph, Node, is_wide
+from edgecnn_converters import layout
+from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
@@ -55,11 +48,11 @@ class Emitter:
 
     @property
     def real(self) -> str:
-        """The float type that ops compute in."""
+        """Return the float type that ops compute in."""
         return "float16" if self.precision == "fp16" else "float32"
 
     def model(self) -> onnx.ModelProto:
-        """The whole file."""
+        """Return the whole file."""
         (source,), (result,) = self.graph.inputs, self.graph.outputs
         self._enter(source)
         for node in self.graph:
@@ -76,14 +69,11 @@ class Emitter:
         )
         opset = helper.make_opsetid("", self._opset())
         return helper.make_model(
-            graph,
-            producer_name="edgecnn",
-            ir_version=helper.find_min_ir_version_for([opset]),
-            opset_imports=[opset],
+            graph, producer_name="edgecnn", ir_version=helper.find_min_ir_version_for([opset]), opset_imports=[opset]
         )
 
     def _opset(self) -> int:
-        """The oldest that carries what is used: 13 brought scales per channel, and softmax over one dimension."""
+        """Return the oldest that has what is used: 13 brought scales per channel, and softmax over one dimension."""
         per_channel = any(a.name == "axis" for n in self.nodes if n.op_type == TO_REAL for a in n.attribute)
         wide = any(n.op == "softmax" and len(self.graph.tensors[n.output].shape) == 4 for n in self.graph)
         return max([OLDEST, 13 * (per_channel or wide), *(SINCE.get(n.op_type, OLDEST) for n in self.nodes)])
@@ -92,7 +82,7 @@ class Emitter:
         return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[name].shape)))
 
     def value(self, name: str) -> str:
-        """The ONNX tensor of a graph tensor's real values: of its name, but for the file's input and a 16-bit twin."""
+        """Name the tensor of a graph tensor's real values: as itself, but for the file's input and a 16-bit twin."""
         name = self.twins.get(name, name)
         return part(name, "real") if name == self.graph.inputs[0] and self._converts else name
 
@@ -102,70 +92,60 @@ class Emitter:
         return self.integer or self.real == "float16"
 
     def _enter(self, source: str) -> None:
-        """From the file's input to its real values."""
+        """Convert the file's input to real values."""
         if not self.integer:
             if self._converts:
                 self.node("Cast", [source], self.value(source), to=TYPES[self.real])
             return
-        grid, read, real = self._grid(source, self._quant(source)), source, source
-        if self.io not in (
-            "float32",
-            self.activations,
-        ):  # the other integers: a convolution of both kinds would be float
+        grid, read, real = self._grid(source), source, source
+        if self.io not in ("float32", self.activations):  # a convolution of both kinds of integers would be float
             real = part(source, "fed")
-            self.node(TO_REAL, [source, *self._grid(source, self._quant(source), self.io)], real)
+            self.node(TO_REAL, [source, *self._grid(source, self.io)], real)
         if self.io != self.activations:
             read = part(source, INTEGERS)
             self.node(TO_INTEGERS, [real, *grid], read)
         self.node(TO_REAL, [read, *grid], self.value(source))
 
     def _leave(self, result: str) -> None:
-        """From the output's real values, or its integers, to the file's output, which has the graph tensor's name."""
+        """Convert the output's real values, or integers, to the file's output, which has the graph tensor's name."""
         last = self.nodes[-1]
         if self.integer and self.io == self.activations:
             self.nodes.pop()
             self.nodes[-1].output[0] = result
         elif self.integer and self.io != "float32":
             last.output[0] = part(result, "real")
-            self.node(TO_INTEGERS, [part(result, "real"), *self._grid(result, self._quant(result), self.io)], result)
+            self.node(TO_INTEGERS, [part(result, "real"), *self._grid(result, self.io)], result)
         elif self.real == "float16":
             last.output[0] = part(result, "half")
             self.node("Cast", [part(result, "half")], result, to=TYPES["float32"])
 
-    def _quant(self, name: str) -> QParams:
-        return self.graph.tensors[name].qparams
-
     # --- tensors ---
 
     def initializer(self, name: str, array: NDArray[Any]) -> str:
-        """A constant; one of the same name is kept."""
+        """Add a constant; one of the same name is kept."""
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(np.array(array, order="C"), name)
         return name
 
-    def _grid(self, name: str, quant: QParams, dtype: str | None = None) -> list[str]:
-        """Scale and zero point, of uint8 or int8; what the file's activations are unless told."""
-        dtype = dtype or self.activations
-        zero = int(quant.zero_point[0]) + (UINT8_OFFSET if dtype == "uint8" else 0)
+    def _grid(self, name: str, dtype: str | None = None) -> list[str]:
+        """Return scale and zero point, of uint8 or int8; what the file's activations are unless told."""
+        dtype, quant = dtype or self.activations, self.graph.tensors[name].qparams
+        zero = int(quant.zero_point[0]) + (layout.UINT8_OFFSET if dtype == "uint8" else 0)
         return [
             self.initializer(part(name, "scale"), quant.scale[0]),
             self.initializer(part(name, f"zero_point_{dtype}"), np.array(zero, dtype)),
         ]
 
     def quantize(self, name: str, source: str) -> None:
-        """``source`` to the grid of the graph tensor ``name``, and back to real values under that name."""
-        grid = self._grid(name, self._quant(name))
+        """Quantize ``source`` as the graph tensor ``name``, and back to real values under that name."""
+        grid = self._grid(name)
         self.node(TO_INTEGERS, [source, *grid], part(name, INTEGERS))
         self.node(TO_REAL, [part(name, INTEGERS), *grid], name)
 
     def constant(
-        self,
-        name: str,
-        axes: tuple[int, ...] | None = None,
-        shape: tuple[int, ...] | None = None,
-        affine: bool = False,
+        self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None, affine: bool = False
     ) -> str:
-        """A constant in the file's precision, permuted or reshaped; ``affine`` ones are stored as activations are."""
+        """Add a constant in the file's precision, permuted or reshaped; store ``affine`` ones as activations are."""
         tensor = self.graph.tensors[name]
 
         def placed(array: NDArray[Any]) -> NDArray[Any]:
@@ -179,9 +159,9 @@ class Emitter:
             return self.initializer(name, placed(quant.dequantize(tensor.integers)))
         if name not in (n.output[0] for n in self.nodes):
             if affine:
-                shift = UINT8_OFFSET if self.activations == "uint8" else 0
+                shift = layout.UINT8_OFFSET if self.activations == "uint8" else 0
                 stored = (tensor.integers.astype(np.int16) + shift).astype(self.activations)
-                grid, extra = self._grid(name, quant), {}
+                grid, extra = self._grid(name), {}
             else:
                 stored = tensor.integers
                 scales = quant.scale[0] if quant.axis is None else quant.scale
@@ -195,7 +175,7 @@ class Emitter:
         return name
 
     def operand(self, name: str, rank: int) -> str:
-        """An activation, or a constant that broadcasts over it."""
+        """Return an activation, or a constant that broadcasts over it."""
         if not self.graph.tensors[name].is_constant:
             return self.value(name)
         shape = self.graph.tensors[name].shape
@@ -204,12 +184,12 @@ class Emitter:
     # --- nodes ---
 
     def node(self, kind: str, inputs: list[str], output: str, **attrs: Any) -> None:
-        """One ONNX node, named after its output."""
+        """Add an ONNX node, named after its output."""
         self.nodes.append(helper.make_node(kind, inputs, [output], name=part(output, kind), **attrs))
 
     def finish(self, node: Node, kind: str, inputs: list[str], **attrs: Any) -> None:
-        """The node's op, the activation its integers do not imply, and its way to the grid."""
-        activation = needed_activation(self.graph, node)
+        """Add the node's op, the activation that its integers do not imply, and the quantization of its output."""
+        activation = layout.needed_activation(self.graph, node)
         raw = part(node.output, "raw")
         self.node(kind, inputs, raw, **attrs)
         if activation != "none":
@@ -221,22 +201,22 @@ class Emitter:
             self.nodes[-1].output[0] = node.output
 
     def moved(self, kind: str, inputs: list[str], output: str, grid: str, **attrs: Any) -> str:
-        """A step of a node that takes several, on the grid of the graph tensor ``grid``; returns its value."""
+        """Add a step of a node that takes several, quantized as the graph tensor ``grid``; return its value."""
         self.node(kind, inputs, output, **attrs)
         if not self.on_grid(grid):
             return output
-        own = self._grid(grid, self._quant(grid))
+        own = self._grid(grid)
         self.node(TO_INTEGERS, [output, *own], part(output, INTEGERS))
         self.node(TO_REAL, [part(output, INTEGERS), *own], part(output, "real"))
         return part(output, "real")
 
     def on_grid(self, name: str) -> bool:
-        """Whether an activation's values go through its integers; in 16 bits they stay float."""
+        """Whether an activation is quantized in the file; in 16 bits it stays float."""
         return self.integer and not is_wide(self.graph.tensors[name])
 
     def between_integers(self, node: Node, kind: str, inputs: list[str]) -> None:
-        """An op that moves integers and fills with the zero point, on integers: ONNX Runtime takes it to float else."""
-        grid = self._grid(node.output, self._quant(node.output))
+        """Add an op that moves integers, between integers: ONNX Runtime would compute it in float otherwise."""
+        grid = self._grid(node.output)
         self.node(kind, [*inputs, grid[1]], part(node.output, INTEGERS))
         self.node(TO_REAL, [part(node.output, INTEGERS), *grid], node.output)
 
@@ -247,20 +227,22 @@ class Emitter:
             self.node("Clip", [source, *self.six()], output)
 
     def six(self) -> list[str]:
-        """Lower and upper end of ReLU6."""
+        """Return the lower and upper end of ReLU6."""
         ends = (("zero", 0), ("six", 6))
         return [self.initializer(part("constant", name), np.array(value, self.real)) for name, value in ends]
 
 
-def _conv2d(e: Emitter, node: Node) -> None:
+def _window(node: Node, kernel: tuple[int, ...]) -> dict[str, Any]:
     a: Mapping[str, Any] = node.attrs
     before, after = pads(a)
-    kernel = list(e.graph.tensors[node.inputs[1]].shape[1:3])
+    return {"kernel_shape": list(kernel), "strides": list(a["stride"]), "pads": before + after}
+
+
+def _conv2d(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
     inputs = [e.value(node.inputs[0]), e.constant(node.inputs[1], OHWI_TO_OIHW), e.constant(node.inputs[2])]
-    e.finish(
-        node, "Conv", inputs, kernel_shape=kernel, strides=list(a["stride"]), pads=before + after,
-        dilations=list(a["dilation"]), group=a["groups"],
-    )  # fmt: skip
+    window = _window(node, e.graph.tensors[node.inputs[1]].shape[1:3])
+    e.finish(node, "Conv", inputs, **window, dilations=list(a["dilation"]), group=a["groups"])
 
 
 def _fully_connected(e: Emitter, node: Node) -> None:
@@ -277,16 +259,8 @@ def _binary(kind: str) -> Row:
 
 def _pool(kind: str) -> Row:
     def row(e: Emitter, node: Node) -> None:
-        a: Mapping[str, Any] = node.attrs
-        before, after = pads(a)
-        e.finish(
-            node,
-            kind,
-            [e.value(node.inputs[0])],
-            kernel_shape=list(a["kernel"]),
-            strides=list(a["stride"]),
-            pads=before + after,
-        )
+        kernel: Any = node.attrs["kernel"]
+        e.finish(node, kind, [e.value(node.inputs[0])], **_window(node, kernel))
 
     return row
 
@@ -302,9 +276,8 @@ def _mean(e: Emitter, node: Node) -> None:
 def _concat(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     rank = len(e.graph.tensors[node.output].shape)
-    e.finish(
-        node, "Concat", [e.operand(i, rank) for i in node.inputs], axis=AXES[a["axis"]] if rank == 4 else a["axis"]
-    )
+    axis = AXES[a["axis"]] if rank == 4 else a["axis"]
+    e.finish(node, "Concat", [e.operand(i, rank) for i in node.inputs], axis=axis)
 
 
 def _pad(e: Emitter, node: Node) -> None:
@@ -333,7 +306,7 @@ def _reshape(e: Emitter, node: Node) -> None:
 
 
 def _requantize(e: Emitter, node: Node) -> None:
-    """To 16 bits: the 8-bit values as they are, which float holds exactly. To 8 bits: onto the grid."""
+    """Convert to 16 bits: the 8-bit values as they are, which float holds exactly. To 8 bits: onto the grid."""
     if node.attrs["to"] == "int16":
         e.twins[node.output] = node.inputs[0]
     else:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.ir import Metadata, QParams
-from edgecnn.graph.summary import Layer
+from edgecnn.graph.summary import Layer, scale_span
 from edgecnn_converters.layout import OIHW_TO_OHWI, UINT8_OFFSET
 from edgecnn_converters.metadata import KEY, described
-from edgecnn_converters.names import is_part, part
+from edgecnn_converters.names import SEPARATOR, part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL, WEIGHTED
 
 SUFFIX = part("", INTEGERS)
@@ -85,7 +85,7 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
         if node.op_type == TO_INTEGERS:  # of integers that nothing may take back to real values
             source = node.output[0]
         name = source.removesuffix(SUFFIX)
-        if is_part(name):
+        if SEPARATOR in name:
             continue
         values, zeros = stored.get(source), stored[zero]
         scales = np.atleast_1d(stored[scale]).astype(np.float32)
@@ -130,7 +130,6 @@ def layers(data: bytes) -> list[Layer]:
         grid = onto.get(node.output[0])
         scale, zero = (stored[i] for i in grid.input[1:3]) if grid is not None else (None, None)
         shape = shapes.get(node.output[0], ())
-        spread = None if weight is None else scales.get(weight[0])
         found.append(
             Layer(
                 op=node.op_type,
@@ -140,7 +139,7 @@ def layers(data: bytes) -> list[Layer]:
                 scale=None if scale is None else float(scale),
                 zero_point=None if zero is None else int(zero),
                 weight="" if weight is None else f"{weight[1].dtype} {'x'.join(map(str, weight[1].shape))}",
-                weight_scales=None if spread is None else (float(spread.min()), float(spread.max()), int(spread.size)),
+                weight_scales=scale_span(None if weight is None else scales.get(weight[0])),
                 weight_bytes=sum(values.nbytes for _, values in constants),
                 macs=0 if weight is None else int(np.prod(shape) * np.prod(weight[1].shape[1:])),
                 details=" ".join(f"{a.name}={_text(a)}" for a in node.attribute if a.name in SHOWN),

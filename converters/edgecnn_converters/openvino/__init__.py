@@ -10,13 +10,11 @@ from pathlib import Path
 from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import MissingDependencyError
 from edgecnn.graph.ir import Graph
-from edgecnn_converters.layout import float_port
+from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.openvino.reader import describe, integers, layers
 from edgecnn_converters.preconditions import beyond_float16, check, refuse
 from edgecnn_converters.registry import IN_8_BITS, Converter
-
-__all__ = ["convert", "describe", "integers", "layers", "unsupported"]
 
 
 def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedModel:
@@ -47,13 +45,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
         openvino.serialize(model, str(xml), str(data))
         text = re.sub(rb">\s+<", b"><", xml.read_bytes())  # a third of it is indentation
         files = {".xml": text, ".bin": data.read_bytes()}
-    return ConvertedModel(
-        target="openvino",
-        precision=precision,
-        files=files,
-        input=float_port(graph.tensors[graph.inputs[0]], "NCHW"),
-        output=float_port(graph.tensors[graph.outputs[0]], "NCHW"),
-    )
+    source, result = (port(graph.tensors[name], "NCHW", "float32") for name in (*graph.inputs, *graph.outputs))
+    return ConvertedModel(target="openvino", precision=precision, files=files, input=source, output=result)
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:

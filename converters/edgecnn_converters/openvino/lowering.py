@@ -12,23 +12,14 @@ from typing import Any
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+from openvino import opset1
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.rounding import past_halves
 from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, nchw, needed_activation, order_matters, pads
 from edgecnn_converters.names import part
-from edgecnn_converters.openvino.format import (
-    HIGH,
-    INPUT_SCALE,
-    INTEGERS,
-    LEVELS,
-    LOW,
-    QUANTIZED,
-    SCALE,
-    WEIGHT_SCALE,
-    ZERO_POINT,
-)
+from edgecnn_converters.openvino import format as facts
 
 SIDES = {-128: 1, 127: -1}  # of grids on one side of zero: which way is away from it
 QUARTER = 0.25  # of a bias's step
@@ -45,7 +36,7 @@ class Emitter:
         self.slope: Any = None
 
     def model(self) -> Any:
-        """The whole network."""
+        """Return the whole network."""
         (source,), (result,) = self.graph.inputs, self.graph.outputs
         fed = ops.parameter(list(nchw(self.graph.tensors[source].shape)), np.float32, name=part(source, "fed"))
         fed.output(0).get_tensor().set_names({source})
@@ -80,12 +71,13 @@ class Emitter:
         if quant is None or quant.dtype == "int16":  # kept in 16 bits: float here
             return value
         ends = [
-            self.plain(np.float32(end), part(name, k)) for end, k in zip(grid_ends(quant), (LOW, HIGH), strict=True)
+            self.plain(np.float32(end), part(name, k))
+            for end, k in zip(grid_ends(quant), (facts.LOW, facts.HIGH), strict=True)
         ]
-        return ops.fake_quantize(value, *ends, *ends, LEVELS, name=part(name, QUANTIZED))
+        return ops.fake_quantize(value, *ends, *ends, facts.LEVELS, name=part(name, facts.QUANTIZED))
 
     def activated(self, node: Node, value: Any) -> Any:
-        """With the activation that the output's integers do not imply."""
+        """Add the activation that the output's integers do not imply."""
         match needed_activation(self.graph, node):
             case "relu":
                 return ops.relu(value, name=part(node.output, "relu"))
@@ -94,13 +86,13 @@ class Emitter:
         return value
 
     def plain(self, array: Any, name: str) -> Any:
-        """A constant as it is."""
+        """Return a constant as it is."""
         return ops.constant(np.array(array, order="C"), name=name)
 
     def constant(
         self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None, affine: bool = False
     ) -> Any:
-        """A constant of the graph in the file's precision, permuted, then reshaped; channels come first.
+        """Return a constant of the graph in the file's precision, permuted, then reshaped; channels come first.
 
         ``affine`` ones have a zero point, as activations do.
         """
@@ -115,16 +107,16 @@ class Emitter:
                 half = self.plain(placed(tensor.constant).astype(np.float16), part(name, "half"))
                 return ops.convert(half, "f32", name=name)
             return self.plain(placed(tensor.constant), name)
-        real = ops.convert(self.plain(placed(integers), part(name, INTEGERS)), "f32", name=part(name, "float"))
+        real = ops.convert(self.plain(placed(integers), part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
         if affine:
-            zero = self.plain(np.float32(quant.zero_point[0]), part(name, ZERO_POINT))
+            zero = self.plain(np.float32(quant.zero_point[0]), part(name, facts.ZERO_POINT))
             real = ops.subtract(real, zero, name=part(name, "centred"))
-            return ops.multiply(real, self.plain(quant.scale[0], part(name, SCALE)), name=name)
+            return ops.multiply(real, self.plain(quant.scale[0], part(name, facts.SCALE)), name=name)
         scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
-        return ops.multiply(real, self.plain(scale, part(name, SCALE)), name=name)
+        return ops.multiply(real, self.plain(scale, part(name, facts.SCALE)), name=name)
 
     def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
-        """The bias of a conv2d or fully_connected.
+        """Return the bias of a conv2d or fully_connected.
 
         Its scale is the input's times the weight's, written as these two: the file then stores the latter once, for the
         writer keeps equal data once.
@@ -134,17 +126,19 @@ class Emitter:
             return self.constant(bias.name, shape)
         real = self._led(node, bias.integers.reshape(shape), bias.name)
         factors = weight.quant.scale[0] if weight.quant.axis is None else weight.quant.scale.reshape(shape)
-        scales = self.plain(factors, part(bias.name, WEIGHT_SCALE))
+        scales = self.plain(factors, part(bias.name, facts.WEIGHT_SCALE))
         scaled = ops.multiply(real, scales, name=part(bias.name, "scaled"))
-        return ops.multiply(scaled, self.plain(source.quant.scale[0], part(bias.name, INPUT_SCALE)), name=bias.name)
+        return ops.multiply(
+            scaled, self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE)), name=bias.name
+        )
 
     def _led(self, node: Node, integers: NDArray[Any], name: str) -> Any:
-        """A bias in steps of its scale, and a quarter of one more for channels whose sums come to lie next to halves.
+        """Return a bias in steps of its scale, and a quarter of one more for channels with sums next to halves.
 
         OpenVINO adds and scales a bias in float32, which may leave such a sum on the wrong side of the half. See
         ``edgecnn.graph.rounding``; the grid of the output says which side is the right one.
         """
-        real = ops.convert(self.plain(integers, part(name, INTEGERS)), "f32", name=part(name, "float"))
+        real = ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
         source, weight, _ = (self.graph.tensors[i] for i in node.inputs)
         made = self.graph.tensors[node.output].quant
         if node.op != "conv2d" or made is None or made.dtype != "int8" or made.zero_point[0] not in SIDES:
@@ -162,7 +156,7 @@ class Emitter:
         return ops.add(real, self.plain(quarters, part(name, "part")), name=part(name, "led"))
 
     def operand(self, name: str, rank: int) -> Any:
-        """An activation, or a constant that broadcasts over it."""
+        """Return an activation, or a constant that broadcasts over it."""
         if name in self.values:
             return self.values[name]
         shape = self.graph.tensors[name].shape
@@ -171,7 +165,7 @@ class Emitter:
 
 
 def _channels_first(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The shape of per-channel scales that broadcast over a weight (O, ...), (G, O/G, ...) or a bias (1, O, ...)."""
+    """Return the shape of scales that broadcast over a weight (O, ...), (G, O/G, ...) or a bias (1, O, ...)."""
     kept: list[int] = []
     left = count
     for size in shape:
@@ -211,34 +205,13 @@ def _binary(kind: Callable[..., Any]) -> Row:
     return row
 
 
-def _max_pool(e: Emitter, node: Node) -> Any:
-    from openvino import opset1
+def _pool(kind: Callable[..., Any], last: Any) -> Row:
+    def row(e: Emitter, node: Node) -> Any:
+        a: Mapping[str, Any] = node.attrs
+        source, where = e.values[node.inputs[0]], (list(a["stride"]), *pads(a), list(a["kernel"]))
+        return kind(source, *where, last, name=part(node.output, "op"))
 
-    a: Mapping[str, Any] = node.attrs
-    before, after = pads(a)
-    return opset1.max_pool(
-        e.values[node.inputs[0]],
-        list(a["stride"]),
-        before,
-        after,
-        list(a["kernel"]),
-        "floor",
-        name=part(node.output, "op"),
-    )
-
-
-def _avg_pool(e: Emitter, node: Node) -> Any:
-    a: Mapping[str, Any] = node.attrs
-    before, after = pads(a)
-    return ops.avg_pool(
-        e.values[node.inputs[0]],
-        list(a["stride"]),
-        before,
-        after,
-        list(a["kernel"]),
-        True,
-        name=part(node.output, "op"),
-    )
+    return row
 
 
 def _mean(e: Emitter, node: Node) -> Any:
@@ -254,7 +227,7 @@ def _concat(e: Emitter, node: Node) -> Any:
 
 
 def _repeated(e: Emitter, node: Node, times: int) -> Any:
-    """The input with every channel repeated, so that a depthwise convolution with a multiplier is a plain one.
+    """Return the input with every channel repeated, so that a depthwise convolution with a multiplier is a plain one.
 
     On one thread OpenVINO 2026.4 runs the former with oneDNN's jit_gemm_I8, which takes the zero point for padding on
     the right: outputs were off by up to 29 LSB where the input's zero point is not its lowest integer.
@@ -299,8 +272,8 @@ LOWERINGS: Mapping[str, Row] = {
     "fully_connected": _fully_connected,
     "add": _binary(ops.add),
     "mul": _binary(ops.multiply),
-    "max_pool2d": _max_pool,
-    "avg_pool2d": _avg_pool,
+    "max_pool2d": _pool(opset1.max_pool, "floor"),
+    "avg_pool2d": _pool(ops.avg_pool, True),
     "mean": _mean,
     "concat": _concat,
     "pad": _pad,

@@ -15,21 +15,10 @@ from edgecnn.graph.summary import Layer
 from edgecnn_converters.layout import OIHW_TO_OHWI
 from edgecnn_converters.metadata import KEY, described
 from edgecnn_converters.names import part, part_of
-from edgecnn_converters.openvino.format import (
-    HIGH,
-    INPUT_SCALE,
-    INTEGERS,
-    LOW,
-    QUANTIZED,
-    SCALE,
-    WEIGHT_SCALE,
-    WEIGHTED,
-    ZERO_POINT,
-    parameters,
-)
+from edgecnn_converters.openvino import format as facts
 
 SHOWN = ("strides", "pads_begin", "pads_end", "dilations", "axis")
-SCALES = (SCALE, ZERO_POINT, WEIGHT_SCALE, INPUT_SCALE)
+SCALES = (facts.SCALE, facts.ZERO_POINT, facts.WEIGHT_SCALE, facts.INPUT_SCALE)
 DTYPES = {"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f16": "float16"}
 
 
@@ -103,16 +92,16 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for key, values in stored.items():
         name, what = part_of(key)
-        if what == LOW:
-            found[name] = (parameters(float(values), float(stored[part(name, HIGH)])), None)
-        elif what == INTEGERS:
-            if part(name, WEIGHT_SCALE) in stored:  # a bias
-                factor = float(stored[part(name, INPUT_SCALE)])
-                product = stored[part(name, WEIGHT_SCALE)].astype(np.float64) * factor
+        if what == facts.LOW:
+            found[name] = (facts.parameters(float(values), float(stored[part(name, facts.HIGH)])), None)
+        elif what == facts.INTEGERS:
+            if part(name, facts.WEIGHT_SCALE) in stored:  # a bias
+                factor = float(stored[part(name, facts.INPUT_SCALE)])
+                product = stored[part(name, facts.WEIGHT_SCALE)].astype(np.float64) * factor
                 scales = product.reshape(-1).astype(np.float32)
             else:
-                scales = stored[part(name, SCALE)].reshape(-1)
-            zeros = stored.get(part(name, ZERO_POINT))
+                scales = stored[part(name, facts.SCALE)].reshape(-1)
+            zeros = stored.get(part(name, facts.ZERO_POINT))
             points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
             quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=0)
             found[name] = (quant, _as_graph(values) if zeros is None else values)
@@ -155,13 +144,13 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
             continue
         own = [by_id[i] for i in _constants_behind(key, by_id, feeds, constant)]
         held = [stored[c.get("name")] for c in own if part_of(c.get("name"))[1] not in SCALES]
-        weight = next((a for a in held if kind in WEIGHTED), None)
+        weight = next((a for a in held if kind in facts.WEIGHTED), None)
         near = readers.get(key, [])
         beyond = [r for identity in near if identity in identities for r in readers.get(identity, ())]
         grid = next((by_id[r] for r in (*near, *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
-        name = (grid if grid is not None else layer).get("name").removesuffix(part("", QUANTIZED))
-        low, high = (stored.get(part(name, end)) for end in (LOW, HIGH))
-        quant = None if grid is None or low is None or high is None else parameters(float(low), float(high))
+        name = (grid if grid is not None else layer).get("name").removesuffix(part("", facts.QUANTIZED))
+        low, high = (stored.get(part(name, end)) for end in (facts.LOW, facts.HIGH))
+        quant = None if grid is None or low is None or high is None else facts.parameters(float(low), float(high))
         shape = tuple(int(d.text) for d in layer.find("output/port").iter("dim"))
         kernel = () if weight is None else weight.shape[2:] if kind == "GroupConvolution" else weight.shape[1:]
         found.append(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from edgecnn.artifact import PRECISIONS, ConvertedModel
-from edgecnn.graph.ir import Graph, Metadata, Node, is_wide
+from edgecnn.graph.ir import Graph, Metadata, Node, Tensor, is_wide
+from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, described, to_text
 from edgecnn_converters.preconditions import beyond_float16, check, refuse
 from edgecnn_converters.registry import Converter
 from edgecnn_converters.tflite.format import MIN_RUNTIME, MIN_RUNTIME_BYTES
 from edgecnn_converters.tflite.lowering import LOWERINGS, Emitter, placement, scale_ratio
-from edgecnn_converters.tflite.reader import guess_precision, integers, layers, ports, read
+from edgecnn_converters.tflite.reader import guess_precision, integers, layers, read
 
 IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # the first is the default
 FLOAT_IO = ("float32",)
@@ -35,20 +36,18 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Converted
     check(graph, precision, io, types)
     refuse("TFLite", unsupported(graph, precision))
     emitter = Emitter(graph, precision)
-    (input_name,), (output_name,) = graph.inputs, graph.outputs
+    source, result = (graph.tensors[name] for name in (*graph.inputs, *graph.outputs))
     outer = emitter.integer and io != types[0]
-    source = _outer_input(emitter, io) if outer else emitter.activation(input_name)
+    fed = _outer_input(emitter, source, io) if outer else emitter.activation(source.name)
     for node in graph:
         LOWERINGS[node.op](emitter, node)
-    result = _outer_output(emitter, io) if outer else emitter.activation(output_name)
+    made = _outer_output(emitter, result, io) if outer else emitter.activation(result.name)
     emitter.model.metadata(KEY, to_text(graph, precision).encode())
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
-    data = emitter.model.finish({"input": source}, {"logits": result}, f"edgecnn {graph.metadata.model}".strip())
-    source_port, result_port = ports(data)
-    return ConvertedModel(
-        target="tflite", precision=precision, files={".tflite": data}, input=source_port, output=result_port
-    )
+    data = emitter.model.finish({"input": fed}, {"logits": made}, f"edgecnn {graph.metadata.model}".strip())
+    into, out = (port(tensor, "NHWC", io, _outer_name(tensor, io) if outer else "") for tensor in (source, result))
+    return ConvertedModel(target="tflite", precision=precision, files={".tflite": data}, input=into, output=out)
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
@@ -84,16 +83,22 @@ def _fault(graph: Graph, node: Node, precision: str) -> str | None:
     return None
 
 
-def _outer_input(e: Emitter, io: str) -> int:
-    tensor = e.graph.tensors[e.graph.inputs[0]]
-    source = e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, tensor.quant if io == "uint8" else None)
+def _outer_name(tensor: Tensor, io: str) -> str:
+    return f"{tensor.name}_{io}"
+
+
+def _outer(e: Emitter, tensor: Tensor, io: str) -> int:
+    return e.model.tensor(_outer_name(tensor, io), tensor.shape, io, tensor.quant if io == "uint8" else None)
+
+
+def _outer_input(e: Emitter, tensor: Tensor, io: str) -> int:
+    source = _outer(e, tensor, io)
     e.operator("QUANTIZE", None, [source], e.activation(tensor.name), e.schema.QuantizeOptionsT())
     return source
 
 
-def _outer_output(e: Emitter, io: str) -> int:
-    tensor = e.graph.tensors[e.graph.outputs[0]]
-    result = e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, tensor.quant if io == "uint8" else None)
+def _outer_output(e: Emitter, tensor: Tensor, io: str) -> int:
+    result = _outer(e, tensor, io)
     options = e.schema.QuantizeOptionsT() if io == "uint8" else e.schema.DequantizeOptionsT()
     e.operator("QUANTIZE" if io == "uint8" else "DEQUANTIZE", None, [e.activation(tensor.name)], result, options)
     return result

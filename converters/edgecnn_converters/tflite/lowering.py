@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from edgecnn_converters.layout import is_depthwise
 from edgecnn_converters.names import part
 from edgecnn_converters.tflite.format import OHWI_TO_1HWO, VERSIONS
 from edgecnn_converters.tflite.writer import ModelWriter
-
-FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
 
 
 class Emitter:
@@ -37,7 +36,7 @@ class Emitter:
         return self.precision in INTEGER_PRECISIONS
 
     def activation(self, name: str) -> int:
-        """The activation's TFLite tensor, made when asked for first."""
+        """Return the activation's TFLite tensor, made when asked for first."""
         if name not in self._made:
             tensor = self.graph.tensors[name]
             dtype = tensor.quant.dtype if tensor.quant is not None else "float32"
@@ -45,11 +44,11 @@ class Emitter:
         return self._made[name]
 
     def operand(self, name: str) -> int:
-        """An activation or a constant that an op takes as it is."""
+        """Return an activation or a constant that an op takes as it is."""
         return self.constant(name) if self.graph.tensors[name].is_constant else self.activation(name)
 
     def constant(self, name: str, axes: tuple[int, ...] | None = None) -> int:
-        """A constant in the file's precision, transposed by ``axes``.
+        """Return a constant in the file's precision, transposed by ``axes``.
 
         fp16 and w8 store what is more than a vector as float16 or int8 behind a DEQUANTIZE: the operator that reads
         it is then a float one. (An int8 weight straight into a float operator would be LiteRT's hybrid kernel, which
@@ -76,14 +75,14 @@ class Emitter:
         return index
 
     def parameters(self, name: str, values: Any) -> int:
-        """A small int32 constant: axes, paddings, a shape."""
+        """Add a small int32 constant: axes, paddings, a shape."""
         data: NDArray[np.int32] = np.array(values, np.int32)
         return self.model.tensor(name, data.shape, "int32", data=data)
 
     def operator(
         self, builtin: str, variant: str | None, inputs: list[int], output: int, options: Any | None = None
     ) -> None:
-        """One operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the type it reads or makes."""
+        """Add an operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the type it reads or makes."""
         types = (self.model.dtype(inputs[0]), self.model.dtype(output))
         plain = next((t for t in ("int16", "int8") if t in types), "float")
         version, runtime = VERSIONS[builtin][variant or plain]
@@ -91,12 +90,12 @@ class Emitter:
         self.model.operator(builtin, version, inputs, output, options)
 
     def fused(self, node: Node) -> int:
-        """The schema's code of the node's activation."""
-        code: int = getattr(self.schema.ActivationFunctionType, FUSED[str(node.attrs["activation"])])
+        """Return the schema's code of the node's activation."""
+        code: int = getattr(self.schema.ActivationFunctionType, str(node.attrs["activation"]).upper())
         return code
 
     def placed(self, node: Node, kernel: tuple[int, int], lowest: bool = False) -> tuple[int, int]:
-        """The node's first input and the schema's padding code; a PAD goes between where TensorFlow has no word for it.
+        """Return the node's first input and the schema's padding code, after a PAD where the schema has no code.
 
         Args:
             lowest: what lies outside is below every pixel (max pooling), not zero.
@@ -121,13 +120,11 @@ class Emitter:
 
 
 def _transposed(quant: QParams, axes: tuple[int, ...] | None) -> QParams:
-    if axes is None or quant.axis is None:
-        return quant
-    return QParams(scale=quant.scale, zero_point=quant.zero_point, dtype=quant.dtype, axis=axes.index(quant.axis))
+    return quant if axes is None or quant.axis is None else replace(quant, axis=axes.index(quant.axis))
 
 
 def placement(graph: Graph, node: Node, kernel: tuple[int, int]) -> str | tuple[int, int, int, int]:
-    """``SAME`` or ``VALID`` where that is the node's padding; otherwise the padding that its windows really read."""
+    """Return ``SAME`` or ``VALID`` where that is the node's padding, else the padding that its windows really read."""
     a: Mapping[str, Any] = node.attrs
     x, output = graph.tensors[node.inputs[0]], graph.tensors[node.output]
     same: list[int] = []
@@ -183,7 +180,7 @@ def _mul(e: Emitter, node: Node) -> None:
 
 
 def scale_ratio(graph: Graph, node: Node) -> float:
-    """The product of the inputs' scales over the output's."""
+    """Return the product of the inputs' scales over the output's."""
     scales = [float(graph.tensors[n].qparams.scale[0]) for n in (*node.inputs, node.output)]
     return float(np.prod(scales[:-1]) / scales[-1])
 

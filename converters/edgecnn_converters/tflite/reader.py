@@ -12,20 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import INTEGER_TYPES, QParams
-from edgecnn.graph.summary import Layer
+from edgecnn.graph.summary import Layer, scale_span
 from edgecnn_converters.metadata import KEY
-from edgecnn_converters.names import is_part
-from edgecnn_converters.tflite.format import (
-    CONVERSIONS,
-    IDENTIFIER,
-    MIN_RUNTIME,
-    OHWI_TO_1HWO,
-    WEIGHTED,
-    load_schema,
-)
+from edgecnn_converters.names import SEPARATOR
+from edgecnn_converters.tflite.format import CONVERSIONS, IDENTIFIER, OHWI_TO_1HWO, WEIGHTED, load_schema
 
 # What flatbuffers' accessors raise where an offset leads out of the file or to something else; none of it is ours.
 MALFORMED = (struct.error, ValueError, TypeError, LookupError, AttributeError, OverflowError)
@@ -77,8 +69,6 @@ class TfliteModel:
     Attributes:
         inputs, outputs: tensor indices.
         metadata: the JSON that edgecnn wrote (``precision`` beside the fields of ``graph.ir.Metadata``), or ``None``.
-        min_runtime: the oldest runtime that can run it, such as ``2.17.0``, or ``None``.
-        signature: names of inputs and outputs to tensor indices; empty without a signature.
     """
 
     tensors: tuple[TfliteTensor, ...]
@@ -86,8 +76,6 @@ class TfliteModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     metadata: Mapping[str, Any] | None
-    min_runtime: str | None
-    signature: Mapping[str, int]
 
 
 def read(data: bytes) -> TfliteModel:
@@ -113,17 +101,12 @@ def _model(schema: Any, model: Any) -> TfliteModel:
         for m in model.metadata or []
         if model.buffers[m.buffer].data is not None
     }
-    own = json.loads(blobs[KEY]) if KEY in blobs else None
-    runtime = blobs.get(MIN_RUNTIME, b"").rstrip(b"\0").decode()
-    maps = [t for s in (model.signatureDefs or [])[:1] for t in (*(s.inputs or ()), *(s.outputs or ()))]
     read_model = TfliteModel(
         tensors=tuple(_tensor(schema, model, t) for t in graph.tensors),
         ops=tuple(_op(schema, model, o) for o in graph.operators),
         inputs=_indices(graph.inputs),
         outputs=_indices(graph.outputs),
-        metadata=own,
-        min_runtime=runtime or None,
-        signature={_text(t.name): int(t.tensorIndex) for t in maps},
+        metadata=json.loads(blobs[KEY]) if KEY in blobs else None,
     )
     used = [*read_model.inputs, *read_model.outputs, *(i for o in read_model.ops for i in (*o.inputs, *o.outputs))]
     if any(not -1 <= i < len(read_model.tensors) for i in used):
@@ -198,7 +181,7 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
             tensor.scale is None
             or tensor.zero_point is None
             or tensor.dtype not in INTEGER_TYPES
-            or is_part(tensor.name)
+            or SEPARATOR in tensor.name
         ):
             continue
         values, axis = tensor.data, 0 if index in per_channel else tensor.axis
@@ -228,7 +211,6 @@ def _layer(model: TfliteModel, op: TfliteOp) -> Layer:
     if op.name in WEIGHTED:
         kernel = model.tensors[op.inputs[1]].shape
         macs = math.prod(made.shape) * math.prod(kernel[1:3] if op.name == "DEPTHWISE_CONV_2D" else kernel[1:])
-    scales = None if weight is None else weight.scale
     return Layer(
         op=op.name,
         name=made.name,
@@ -237,7 +219,7 @@ def _layer(model: TfliteModel, op: TfliteOp) -> Layer:
         scale=None if made.scale is None else float(made.scale[0]),
         zero_point=None if made.zero_point is None else int(made.zero_point[0]),
         weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",
-        weight_scales=None if scales is None else (float(scales.min()), float(scales.max()), int(scales.size)),
+        weight_scales=scale_span(None if weight is None else weight.scale),
         weight_bytes=sum(t.data.nbytes for t in constants if t.data is not None),
         macs=macs,
         details=" ".join(_details(op)),
@@ -265,28 +247,3 @@ def guess_precision(model: TfliteModel) -> str:
     if "int16" in made:
         return "int16x8"
     return "w8" if stored & {"int8", "uint8"} else "fp16" if "float16" in stored else "fp32"
-
-
-def ports(data: bytes) -> tuple[Port, Port]:
-    """Return how to feed the file and how to read its output.
-
-    Raises:
-        InputError: as ``read``; or the file has not one image in and one tensor out.
-    """
-    model = read(data)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        got = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
-        raise InputError(f"the TFLite file has {got}; edgecnn runs files with one of each")
-    source, result = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
-    return _port(source), _port(result)
-
-
-def _port(tensor: TfliteTensor) -> Port:
-    return Port(
-        name=tensor.name,
-        shape=tensor.shape,
-        layout="NHWC" if len(tensor.shape) == 4 else "NC",
-        dtype=tensor.dtype,
-        scale=None if tensor.scale is None else float(tensor.scale[0]),
-        zero_point=None if tensor.zero_point is None else int(tensor.zero_point[0]),
-    )

@@ -1,4 +1,4 @@
-"""A TFLite flatbuffer in the making: one subgraph's tensors, operators and buffers, and the bytes in the end.
+"""Write a TFLite flatbuffer: one subgraph's tensors, operators and buffers.
 
 Written with the object API of the schema that ships in ai-edge-litert; no TensorFlow.
 """
@@ -35,7 +35,7 @@ class ModelWriter:
         quant: QParams | None = None,
         data: NDArray[Any] | None = None,
     ) -> int:
-        """A new tensor; with ``data``, a constant.
+        """Add a tensor; with ``data``, a constant.
 
         Args:
             dtype: as it is stored; ``uint8`` is the int8 grid of ``quant``, 128 higher.
@@ -54,13 +54,13 @@ class ModelWriter:
         return len(self._subgraph.tensors) - 1
 
     def dtype(self, index: int) -> str:
-        """How a tensor is stored."""
+        """Return the type in which a tensor is stored."""
         return self._types[index]
 
     def operator(
         self, builtin: str, version: int, inputs: Sequence[int], output: int, options: Any | None = None
     ) -> None:
-        """A new operator. ``builtin``: ``CONV_2D`` and so on; ``options``: the schema's object, or ``None``."""
+        """Add an operator. ``builtin``: ``CONV_2D`` and so on; ``options``: the schema's object, or ``None``."""
         code = getattr(self.schema.BuiltinOperator, builtin)
         kind = 0 if options is None else getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self._subgraph.operators.append(
@@ -74,11 +74,11 @@ class ModelWriter:
         )
 
     def metadata(self, name: str, data: bytes) -> None:
-        """A named blob beside the subgraph."""
+        """Add a named blob beside the subgraph."""
         self._metadata.append(self.schema.MetadataT(name=name, buffer=self._buffer(data)))
 
     def finish(self, inputs: Mapping[str, int], outputs: Mapping[str, int], description: str) -> bytes:
-        """The file. ``inputs`` and ``outputs``: names in the signature to tensors."""
+        """Return the file. ``inputs`` and ``outputs``: names in the signature to tensors."""
         import flatbuffers  # type: ignore[import-untyped]
 
         self._subgraph.inputs = np.array(list(inputs.values()), np.int32)

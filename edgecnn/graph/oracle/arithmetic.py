@@ -129,14 +129,9 @@ def _hard_swish(c: Call) -> Integers:
     return requantized(c, real * gate, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
 
 
-def _of_bytes(op: str, kernel: Kernel) -> Kernel:
-    """Return the kernel; of int16, LiteRT's: no other runtime has its own."""
-    return lambda c: KERNELS[op](c) if c.wide else kernel(c)
-
-
 def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
     once = {"conv2d": _weighted(convolved), "fully_connected": _weighted(connected), "mul": _mul, "mean": _mean}
-    return ChainMap({op: _of_bytes(op, kernel) for op, kernel in {**once, **changed}.items()}, KERNELS)
+    return ChainMap({**once, **changed}, KERNELS)
 
 
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
@@ -146,4 +141,4 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "onnxruntime": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool_mlas}),
     "openvino": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool}),
 }
-"""Name of an arithmetic to its kernels, one per op. ``litert`` is LiteRT's reference kernels bit for bit."""
+"""Name of an arithmetic to its kernels of 8-bit activations, one per op. ``litert`` is LiteRT's reference kernels."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Tensor
+from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.graph.oracle import fixed_point as fp
 
 LOW, HIGH = -128, 127
@@ -35,16 +35,16 @@ class Call:
         return self.output if k < 0 else self.inputs[k]
 
     def scale(self, k: int) -> np.float32:
-        """Scale of input ``k``; of the output for -1."""
+        """Return the scale of input ``k``; of the output for -1."""
         return np.float32(self._tensor(k).qparams.scale[0])
 
     def zero(self, k: int) -> int:
-        """Zero point of input ``k``; of the output for -1."""
+        """Return the zero point of input ``k``; of the output for -1."""
         return int(self._tensor(k).qparams.zero_point[0])
 
     @property
     def dtype(self) -> str:
-        """Of the output."""
+        """Return the type of the output."""
         return self.output.qparams.dtype
 
     @property
@@ -54,20 +54,20 @@ class Call:
 
     @property
     def add_shift(self) -> int:
-        """Bits that add.cc gives the inputs below the point."""
+        """Return the bits that add.cc gives the inputs below the point."""
         return ADD_SHIFT_INT16 if self.wide else ADD_SHIFT
 
     def every(self, k: int) -> fp.Integers:
-        """Each integer that input ``k`` can hold, in order."""
+        """Return each integer that input ``k`` can hold, in order."""
         low, high = self.inputs[k].qparams.limits
         return np.arange(low, high + 1, dtype=np.int64)
 
     def looked_up(self, table: NDArray[Any], k: int) -> NDArray[Any]:
-        """The entries of a table, made for ``every(k)``, that the integers of input ``k`` point at."""
+        """Return the entries of a table, made for ``every(k)``, that the integers of input ``k`` point at."""
         return table[self.values[k].astype(np.int32) - self.inputs[k].qparams.limits[0]]
 
     def limits(self, activation: str) -> tuple[int, int]:
-        """Output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
+        """Return the output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
         low, high = self.output.qparams.limits
         if activation in ("relu", "relu6"):
             low = max(low, self.zero(-1))
@@ -76,8 +76,15 @@ class Call:
         return low, high
 
 
+def called(graph: Graph, node: Node) -> Call:
+    """Return the node as the oracle's functions take it; constants have their integers."""
+    inputs = [graph.tensors[name] for name in node.inputs]
+    integers = [t.integers if t.integers is not None else np.empty(0, np.int8) for t in inputs]
+    return Call(attrs=node.attrs, inputs=inputs, output=graph.tensors[node.output], values=integers)
+
+
 def weighted(c: Call) -> Multiplier:
-    """Of conv2d and fully_connected, one per output channel (``PopulateConvolutionQuantizationParams``).
+    """Return those of conv2d and fully_connected, one per output channel (``PopulateConvolutionQuantizationParams``).
 
     A fully_connected whose weight has one scale goes LiteRT's per-tensor way, in float32
     (``GetQuantizedConvolutionMultipler``).
@@ -91,7 +98,7 @@ def weighted(c: Call) -> Multiplier:
 
 
 def real_weighted(c: Call) -> NDArray[np.float64]:
-    """Of conv2d and fully_connected, one per output channel, as they are before they become integers."""
+    """Return those of conv2d and fully_connected as real numbers, one per output channel."""
     weight = c.inputs[1]
     weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
     product: NDArray[np.float64] = _real(c.scale(0)) * weight_scale.astype(np.float64)
@@ -99,29 +106,29 @@ def real_weighted(c: Call) -> NDArray[np.float64]:
 
 
 def add(c: Call) -> tuple[Multiplier, Multiplier, Multiplier]:
-    """Of both inputs, shifted left by ``add_shift``, to twice the larger scale; of their sum to the output (add.cc)."""
+    """Return those of the inputs, shifted left by ``add_shift``, to twice the larger scale; of the sum (add.cc)."""
     twice = 2 * _real(max(c.scale(0), c.scale(1)))
     first, second = (fp.quantize_multiplier(_real(c.scale(k)) / twice) for k in (0, 1))
     return first, second, fp.quantize_multiplier(twice / (2.0**c.add_shift * _real(c.scale(-1))))
 
 
 def mul(c: Call) -> Multiplier:
-    """Of the product of the centred integers (mul.cc)."""
+    """Return that of the product of the centred integers (mul.cc)."""
     return fp.quantize_multiplier(np.float64(c.scale(0) * c.scale(1) / c.scale(-1)))
 
 
 def rescaling(c: Call) -> Multiplier:
-    """Of the centred integers of the one input (activations.cc, ``QuantizedReluX``)."""
+    """Return that of the centred integers of the one input (activations.cc, ``QuantizedReluX``)."""
     return fp.quantize_multiplier(np.float64(c.scale(0) / c.scale(-1)))
 
 
 def requantize(c: Call) -> Multiplier:
-    """Of the centred integers of the one input (quantize.cc)."""
+    """Return that of the centred integers of the one input (quantize.cc)."""
     return fp.quantize_multiplier(_real(c.scale(0)) / _real(c.scale(-1)))
 
 
 def mean(c: Call) -> Multiplier:
-    """Of sums: 1 / count goes into the multiplier, truncated, with as many bits as keep it in 31 (reduce.cc)."""
+    """Return that of sums: it takes 1 / count in, truncated, with as many bits as keep it in 31 (reduce.cc)."""
     _, height, width, _ = c.inputs[0].shape
     count = height * width
     multiplier, shift = requantize(c)
@@ -130,7 +137,7 @@ def mean(c: Call) -> Multiplier:
 
 
 def softmax(c: Call) -> Multiplier:
-    """Of a difference of integers, to Q5.26 (``PreprocessSoftmaxScaling``, beta 1)."""
+    """Return that of a difference of integers, to Q5.26 (``PreprocessSoftmaxScaling``, beta 1)."""
     return fp.quantize_multiplier(min(_real(c.scale(0)) * 2.0**26, 2.0**31 - 1))
 
 

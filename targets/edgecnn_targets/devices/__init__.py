@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from edgecnn_targets.registry import kind_of, kinds, runtimes
 
 TABLES = {"limits": DeviceLimits, "tolerances": Tolerances}
 SUFFIX = ".toml"
+EVERY = "*"
+"""Among a device's targets: those of every installed runtime."""
 
 
 def parse(name: str, record: Mapping[str, Any]) -> Device:
@@ -27,9 +30,11 @@ def parse(name: str, record: Mapping[str, Any]) -> Device:
         settings_of(device, kind_of(device).settings)
     except TypeError as error:
         raise InputError(f"device {name}: {error}; the keys are in edgecnn_targets/interface.py") from None
-    for target in set(device.targets) - set(runtimes()):
-        raise InputError(f"device {name}: {unknown('target', target, runtimes())}")
-    return device
+    listed = [target for target in device.targets if target != EVERY]
+    for target in set(listed) - set(runtimes()):
+        raise InputError(f"device {name}: {unknown('target', target, [*runtimes(), EVERY])}")
+    others = [target for target in runtimes() if target not in listed] if EVERY in device.targets else []
+    return replace(device, targets=(*listed, *others))
 
 
 def read(path: Path) -> Device:
@@ -50,8 +55,12 @@ def read(path: Path) -> Device:
 
 def devices() -> list[Device]:
     """Return all devices that ship, by name."""
-    names = (file.name for file in resources.files(__package__).iterdir())
-    return [_shipped(name.removesuffix(SUFFIX)) for name in sorted(names) if name.endswith(SUFFIX)]
+    return [_shipped(name) for name in _names()]
+
+
+def _names() -> list[str]:
+    files = (file.name for file in resources.files(__package__).iterdir())
+    return sorted(name.removesuffix(SUFFIX) for name in files if name.endswith(SUFFIX))
 
 
 def _shipped(name: str) -> Device:
@@ -70,10 +79,10 @@ def device(name: str) -> Device:
     scheme, separator, _ = name.partition("://")
     if separator and scheme in addressed:
         return parse(name, {"kind": scheme, **addressed[scheme]})
-    known = [device.name for device in devices()]
-    if name not in known:
-        others = (*(f"{scheme}://…" for scheme in addressed), f"FILE{SUFFIX}")
-        raise InputError(unknown("device", name, [*known, *others]))
+    if name not in _names():
+        raise InputError(
+            unknown("device", name, [*_names(), *(f"{scheme}://…" for scheme in addressed), f"FILE{SUFFIX}"])
+        )
     return _shipped(name)
 
 

@@ -1,4 +1,4 @@
-"""A session whose artifact is open in ``runner.py``, in another process: an emulator, or a shell on another machine."""
+"""Sessions whose artifact is open in ``runner.py``, in another process: an emulator, or a shell on another machine."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Runner:
                 self._ended()
 
     def answer(self) -> tuple[dict[str, Any], bytes]:
-        """The answer to ``ask``.
+        """Return the answer to ``ask``.
 
         Raises:
             DeviceFault: it ended, hung, or said something else than an answer; with its last output.
@@ -116,7 +116,7 @@ class Runner:
         return head, payload
 
     def close(self) -> None:
-        """End it; more than once is once."""
+        """End the runner; a second call does nothing."""
         if not self._said.closed:
             kill(self._process)
             self._process.communicate()
@@ -201,7 +201,7 @@ class RemoteSession(Session):
         return (*said, f"{counts} outputs are of an earlier run, in {self.results.folder}")
 
     def _opened(self) -> tuple[dict[str, Any], bytes]:
-        """Details and graph, from the cache or from the device."""
+        """Return details and graph, from the cache or from the device."""
         known = self.results.get("opened") if self.results is not None else None
         if known is not None:
             head, _, graph = known.partition(b"\n")
@@ -235,7 +235,7 @@ class RemoteSession(Session):
         return np.frombuffer(whole, self.output.dtype).reshape(-1, *self.output.shape[1:])
 
     def _executed(self, batch: NDArray[Any]) -> list[bytes]:
-        """The output of each image."""
+        """Run the images on the device; return the output of each."""
         if not self._runners:
             self._start()
         shares = np.array_split(batch, len(self._runners))
@@ -247,7 +247,7 @@ class RemoteSession(Session):
         return [made[at : at + size] for at in range(0, len(batch) * size, size)]
 
     def time(self, image: NDArray[Any], *, warmup: int, runs: int) -> Usage:
-        """So many runs there, by its clock, and what the network holds of its memory.
+        """Time so many runs there, by its clock; return what the network holds of its memory too.
 
         Raises:
             DeviceFault: the device broke.
@@ -266,12 +266,12 @@ class RemoteSession(Session):
 
 
 def kib(heap: int | None) -> float | None:
-    """What a runner says of its heap, in KiB."""
+    """Return what a runner says of its heap, in KiB."""
     return None if heap is None else heap / 1024
 
 
 def opening(path: Path, target: str, threads: int, kernels: str | None) -> Opening:
-    """How an artifact is opened.
+    """Return the request that opens an artifact.
 
     Raises:
         InputError: the file cannot be read, or the kernels are unknown.

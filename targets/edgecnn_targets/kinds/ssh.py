@@ -53,20 +53,20 @@ class Address:
 
     @property
     def words(self) -> list[str]:
-        """The client's words for it."""
+        """Return the client's words for it."""
         port = ["-p", str(self.port)] if self.port is not None else []
         user = ["-l", self.user] if self.user is not None else []
         return [*port, *user, "--", self.host]
 
     @property
     def by_hand(self) -> str:
-        """What a person types to log in."""
+        """Return what a person types to log in."""
         port = f"-p {self.port} " if self.port is not None else ""
         return f"ssh {port}{self.user + '@' if self.user else ''}{self.host}"
 
 
 def parse(name: str) -> Address:
-    """The address in a device's name.
+    """Return the address in a device's name.
 
     Raises:
         InputError: it is not ``ssh://[user@]host[:port]``, or holds a password.
@@ -143,7 +143,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 
 def words(address: Address) -> tuple[str, ...]:
-    """The command that starts the runner on a board."""
+    """Return the command that starts the runner on a board."""
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",
@@ -158,7 +158,7 @@ def words(address: Address) -> tuple[str, ...]:
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
-    """The command that installs the client; what a board lacks is found when it is opened.
+    """Return the command that installs the client; what a board lacks is found when it is opened.
 
     Raises:
         InputError: the address is wrong.
@@ -168,7 +168,7 @@ def missing(device: Device, runtime: Runtime) -> str | None:
 
 
 def measure(device: Device, session: SshSession) -> Usage:
-    """Time there, by the board's own clock, and memory.
+    """Return the time there, by the board's own clock, and the memory.
 
     Raises:
         DeviceFault: the connection broke.

@@ -36,7 +36,7 @@ CONFIGURATION = "Arm/vela.ini"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What Vela is told.
+    """The options that Vela is given.
 
     Attributes:
         accelerator: the NPU with its number of multiply-accumulate units, ``ethos-u55-128``.
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Compilation:
-    """What Vela made of an artifact.
+    """The result of Vela's compilation of an artifact.
 
     Attributes:
         data: the compiled file.
@@ -103,17 +103,17 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
-    """The command that installs Vela, or ``None`` when it is there."""
+    """Return the command that installs Vela, or ``None`` when it is there."""
     return None if find_spec("ethosu") and runtime.missing() is None else "pip install 'edgecnn[npu]'"
 
 
 def measure(device: Device, session: VelaSession) -> Usage:
-    """What Vela computed when it compiled."""
+    """Return what Vela computed when it compiled."""
     return Usage(resources=session.compilation.resources)
 
 
 def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
-    """What each op costs and what runs it.
+    """Return what each op costs and what runs it.
 
     Raises:
         InputError: the artifact is not a TFLite file.
@@ -123,7 +123,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
 
 
 def write(device: Device, artifact: Path, made: Compilation, original: litert.LiteRtSession) -> Path:
-    """Write the compiled artifact, ``NAME.DEVICE.tflite``, and its manifest beside the original; its path.
+    """Write the compiled artifact, ``NAME.DEVICE.tflite``, and its manifest beside the original; return its path.
 
     Raises:
         InputError: the place cannot be written, or the original's manifest is not its own.
@@ -206,7 +206,7 @@ def _compilation(
 
 
 def _fused(row: Mapping[str, str]) -> bool:
-    """Whether Vela made this op (``Relu6``) a part of the one before."""
+    """Return whether Vela made this op (``Relu6``) a part of the one before."""
     return row["Target"] == "NPU" and row["NNG Operator"] != row["Original Operator"] and int(row["Op Cycles"]) == 0
 
 

@@ -61,12 +61,12 @@ class LiteRtSession(Session):
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> LiteRtSession:
-    """``LiteRtSession``; XNNPACK unless other kernels are named."""
+    """Open a ``.tflite`` file; XNNPACK runs it unless other kernels are named."""
     return LiteRtSession(path, threads=threads, kernels=kernels or "xnnpack")
 
 
 def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -> Any:
-    """LiteRT's ``Interpreter``, ready to run; with ``keep``, every tensor can be read afterwards."""
+    """Return LiteRT's ``Interpreter``, ready to run; with ``keep``, every tensor can be read afterwards."""
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
@@ -109,7 +109,7 @@ def without_info() -> Iterator[None]:
 
 
 def describe(path: Path, details: Details, *, kernels: str) -> Description:
-    """What an open file says of itself.
+    """Describe an open file.
 
     Args:
         path: of the file.
@@ -131,14 +131,14 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
 
 
 def _arithmetic(kernels: str, machine: str) -> str:
-    """Whose rounding the kernels have on a machine, as ``uname`` names it."""
+    """Return whose rounding the kernels have on a machine, as ``uname`` names it."""
     if kernels != "xnnpack":
         return "litert"
     return "xnnpack_arm" if machine in ("aarch64", "arm64") else "xnnpack"
 
 
 def _port(path: Path, side: str, details: list[Details]) -> Port:
-    """The one input or output."""
+    """Return the one input or output."""
     if len(details) != 1:
         raise UnsupportedError(f"{path} has {len(details)} {side}s; one image in and one tensor out is supported")
     (detail,) = details
@@ -157,7 +157,7 @@ def _port(path: Path, side: str, details: list[Details]) -> Port:
 
 
 def _ops(details: Details, *, delegated: bool) -> tuple[Op, ...]:
-    """LiteRT lists the file's ops first and then, for each partition it handed to XNNPACK, an op named DELEGATE."""
+    """Return the file's ops. LiteRT lists them first, and then an op DELEGATE for each partition that XNNPACK runs."""
     nodes = details["ops"]
     names = dict(details["tensors"])
     maker = {out: node["index"] for node in nodes if node["op_name"] != "DELEGATE" for out in node["outputs"]}
@@ -184,14 +184,14 @@ def _ops(details: Details, *, delegated: bool) -> tuple[Op, ...]:
 
 
 def _touches_int16(details: Details) -> set[str]:
-    """Names of the tensors that ops with a 16-bit input or output make: XNNPACK has no such kernels."""
+    """Return the tensors that ops with a 16-bit input or output make: XNNPACK has no such kernels."""
     names = dict(details["tensors"])
     wide = (n for n in details["ops"] if "int16" in (*n["operand_types"], *n["result_types"]))
     return {names.get(node["outputs"][0], "") for node in wide if node["op_name"] != "DELEGATE"}
 
 
 def _findings(path: Path, ops: tuple[Op, ...], wide: set[str]) -> Iterator[str]:
-    """What XNNPACK does not run.
+    """Yield what XNNPACK does not run.
 
     Raises:
         UnsupportedError: it runs none of the ops, though it has kernels for some.
@@ -211,7 +211,7 @@ def _findings(path: Path, ops: tuple[Op, ...], wide: set[str]) -> Iterator[str]:
 
 
 def _is_float(node: Details, edges: set[int]) -> bool:
-    """Whether an op computes in float. Conversion of the network's own input or output to its type does not count."""
+    """Return whether an op computes in float. Conversion of the network's own input or output does not count."""
     if node["op_name"] in ("QUANTIZE", "DEQUANTIZE") and edges & {node["inputs"][0], node["outputs"][0]}:
         return False
     return any(name.startswith("float") for name in (*node["operand_types"], *node["result_types"]))

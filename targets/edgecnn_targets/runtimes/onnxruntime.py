@@ -54,12 +54,12 @@ class OnnxRuntimeSession(Session):
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OnnxRuntimeSession:
-    """``OnnxRuntimeSession``; the fast kernels unless others are named."""
+    """Open an ``.onnx`` file; the fast kernels run it unless others are named."""
     return OnnxRuntimeSession(path, threads=threads, kernels=kernels or "fast")
 
 
 def session_options(threads: int, kernels: str) -> Any:
-    """ONNX Runtime's ``SessionOptions``."""
+    """Return ONNX Runtime's ``SessionOptions``."""
     options = OnnxRuntime.library().SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors
@@ -68,7 +68,7 @@ def session_options(threads: int, kernels: str) -> Any:
 
 
 def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
-    """The session, the file's graph, and the graph that ONNX Runtime made of it."""
+    """Return the session, the file's graph, and the graph that ONNX Runtime made of it."""
     try:
         import onnx
 
@@ -96,7 +96,7 @@ def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
 
 
 def optimised(path: Path, kernels: str) -> Any:
-    """The graph that ONNX Runtime makes of a file on this machine, for a runtime elsewhere that does not show its own.
+    """Return the graph that ONNX Runtime makes of a file here, for a runtime elsewhere that does not show its own.
 
     Raises:
         InputError: it is not an ONNX file that ONNX Runtime can run.
@@ -106,7 +106,7 @@ def optimised(path: Path, kernels: str) -> Any:
 
 
 def describe(path: Path, details: Details, original: Any, optimised: Any, *, kernels: str, vnni: bool) -> Description:
-    """What an open file says of itself.
+    """Describe an open file.
 
     Args:
         path: of the file.
@@ -132,7 +132,7 @@ def describe(path: Path, details: Details, original: Any, optimised: Any, *, ker
 
 
 def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
-    """Scale and zero point of what a DequantizeLinear reads and a QuantizeLinear writes, in the file as it is."""
+    """Return scale and zero point of what a DequantizeLinear reads and a QuantizeLinear writes in the file."""
     from onnx import numpy_helper
 
     stored = {i.name: i for i in model.graph.initializer}
@@ -164,7 +164,7 @@ def _port(path: Path, side: str, details: list[Details], grids: Mapping[str, tup
 
 
 def _ops(model: Any) -> tuple[Op, ...]:
-    """The nodes that run, and whether each computes in float; the conversions at the file's edges do not count."""
+    """Return the nodes that run, and whether each computes in float; conversions at the file's edges do not count."""
     from onnx import TensorProto
 
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16}
@@ -189,7 +189,7 @@ def _ops(model: Any) -> tuple[Op, ...]:
 
 
 def _byte_weights(model: Any) -> list[NDArray[Any]]:
-    """8-bit weights of the ops that multiply integers, signed; the exact kernels store them unsigned, 128 higher."""
+    """Return the 8-bit weights of ops that multiply integers, signed; exact kernels store them unsigned, 128 higher."""
     from onnx import TensorProto, numpy_helper
 
     zero = {TensorProto.INT8: 0, TensorProto.UINT8: 128}

@@ -64,12 +64,12 @@ class OpenVinoSession(Session):
 
 
 def open_session(path: Path, *, threads: int = 1, kernels: str | None = None) -> OpenVinoSession:
-    """``OpenVinoSession``; the fast kernels unless others are named."""
+    """Open an ``.xml`` file; the fast kernels run it unless others are named."""
     return OpenVinoSession(path, threads=threads, kernels=kernels or "fast")
 
 
 def settings(threads: int, kernels: str) -> dict[str, str]:
-    """The plugin's properties."""
+    """Return the plugin's properties."""
     chosen = {
         "INFERENCE_PRECISION_HINT": PRECISION_HINT,
         "PERFORMANCE_HINT": "LATENCY",
@@ -81,12 +81,12 @@ def settings(threads: int, kernels: str) -> dict[str, str]:
 
 
 def in_float(kernels: str) -> bool:
-    """Whether the plugin has to compute int8 artifacts in float32, to be exact on this CPU."""
+    """Return whether the plugin has to compute int8 artifacts in float32, to be exact on this CPU."""
     return kernels == "exact" and not has_vnni()
 
 
 def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[Any]]]:
-    """The compiled network, and its int8 weights."""
+    """Return the compiled network, and its int8 weights."""
     try:
         import openvino
     except ImportError:
@@ -118,7 +118,7 @@ def _port(path: Path, side: str, found: Any) -> Port:
 
 
 def _ops(model: Any) -> tuple[Op, ...]:
-    """What the plugin made of the network. Conversions at the file's edges are no float op."""
+    """Return the ops that the plugin made. Conversions at the file's edges are no float op."""
     ops = []
     for node in model.get_ordered_ops():
         info = node.get_rt_info()

@@ -83,18 +83,18 @@ def open_session(
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
-    """The command that sets the device up, or ``None`` when it is ready."""
+    """Return the command that sets the device up, or ``None`` when it is ready."""
     return None if toolchain.ready() else device.setup_command
 
 
 def setup(device: Device, say: Callable[[str], None]) -> bool:
-    """Fetch the compiler and the emulator; whether anything was done."""
+    """Fetch the compiler and the emulator; return whether anything was done."""
     settings_of(device, Settings)
     return toolchain.setup(lambda line: say(f"{device.name}: {line}"))
 
 
 def measure(device: Device, session: CortexMSession) -> Usage:
-    """Instructions and memory of one inference: the whole image in flash; data, arena and used stack in RAM."""
+    """Return instructions and memory of one inference: the whole image in flash; data, arena and used stack in RAM."""
     _, costs, _ = emulate(session, session.image, fixed_input(session))
     cost = costs[0]
     return Usage(
@@ -108,7 +108,7 @@ def measure(device: Device, session: CortexMSession) -> Usage:
 
 
 def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
-    """Instructions of each op, from a build that notes the counter before each."""
+    """Return the instructions of each op, from a build that notes the counter before each."""
     session = open_session(device, runtime, artifact, threads=1, kernels=None)
     image = toolchain.build(session.network, session.settings, marking=True)
     _, _, marks = emulate(session, image, fixed_input(session))
@@ -120,7 +120,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
 
 
 def instructions(settings: Settings, ticks: int) -> int:
-    """What so many ticks of the counter are, to within the instructions of one tick."""
+    """Convert ticks of the counter to instructions, to within the instructions of one tick."""
     return round(ticks * 1000 / (settings.clock_mhz * (1 << SHIFT)))
 
 

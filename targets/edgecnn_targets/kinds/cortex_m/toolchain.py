@@ -1,4 +1,4 @@
-"""The cross-compiler and the emulator of bare Cortex-M boards: Debian's, in the cache, and how they are called."""
+"""Set up and call the cross-compiler and the emulator of bare Cortex-M boards: Debian's, in the cache."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class Settings:
 
 
 def tree(tool: str) -> Path:
-    """The tool's folder in the cache."""
+    """Return the tool's folder in the cache."""
     return cache_dir() / "cortex-m" / tool
 
 
 def ready() -> bool:
-    """Whether compiler and emulator are there. A tree that is there is whole."""
+    """Return whether compiler and emulator are there. A tree that is there is whole."""
     return all(tree(tool).is_dir() for tool in PACKAGES)
 
 
 def setup(say: Callable[[str], None]) -> bool:
-    """Fetch what is missing; whether anything was done. Raises as ``debian.unpack``."""
+    """Fetch what is missing; return whether anything was done. Raises as ``debian.unpack``."""
 
     def build(tool: str) -> Callable[[Path], None]:
         def fill(place: Path) -> None:
@@ -81,7 +81,7 @@ def setup(say: Callable[[str], None]) -> bool:
 
 
 def call(tool: str, *words: str | Path, timeout_s: float, cwd: Path | None = None) -> str:
-    """What a tool prints.
+    """Run a tool; return what it prints.
 
     Raises:
         MissingDependencyError: it is not set up.
@@ -146,7 +146,7 @@ def _harness(network: CNetwork) -> str:
 
 
 def marks_of(network: CNetwork) -> int:
-    """How many times the harness notes: one before each op, and the end."""
+    """Return how many times the harness notes the counter: before each op, and at the end."""
     return len(network.description.ops) + 1
 
 

@@ -33,13 +33,13 @@ library and hashes addresses, and the heap is not the same in both: measured up 
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
-    """The command that installs what the device lacks to run that target, or ``None`` when it is ready."""
+    """Return the command that installs what the device lacks to run that target, or ``None`` when it is ready."""
     ready = install.ready(device.name, settings_of(device, Settings))
     return runtime.missing() if ready else device.setup_command
 
 
 def setup(device: Device, say: Say) -> bool:
-    """See ``install.setup``."""
+    """Set a device up; see ``install.setup``."""
     return install.setup(device.name, settings_of(device, Settings), say)
 
 
@@ -68,7 +68,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 
 def measure(device: Device, session: Session) -> Usage:
-    """Instructions, by class, and simulated cache misses of one inference after a warm-up.
+    """Return instructions, by class, and simulated cache misses of one inference after a warm-up.
 
     Raises:
         DeviceFault: it broke, or two equal inferences took too different numbers of instructions.
@@ -91,7 +91,7 @@ def measure(device: Device, session: Session) -> Usage:
 
 
 def _inferences(device: Device, session: RemoteSession, settings: Settings) -> list[dict[str, Any]]:
-    """What the plugin says of equal inferences, with its caches."""
+    """Return what the plugin says of equal inferences, with its caches."""
     caches = (f"{name}={cache.sets}:{cache.ways}" for name, cache in (("l1", settings.l1d), ("l2", settings.l2)))
     target = session.opening[0]["target"]
     found = _counts(device, [session.opening], session, runs=RUNS, warmup=WARMUP[target], caches=caches)
@@ -115,8 +115,10 @@ def _usage(settings: Settings, counted: Mapping[str, Any]) -> Usage:
 
 
 def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: float) -> int:
-    """Instructions of one inference after a warm-up, and nothing else of it: for networks so large that simulated
-    caches, a warm-up that the plugin sees, and more inferences would take too long.
+    """Count the instructions of one inference after a warm-up, and nothing else.
+
+    It is for networks so large that simulated caches, a warm-up that the plugin sees, and more inferences would take
+    too long.
 
     Args:
         within_s: on average an inference takes no longer, or the device is broken.
@@ -131,8 +133,9 @@ def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: 
 
 
 def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
-    """Instructions of each op: those of the file that ends with it, less those of the file that ends before it. The
-    first op has what every inference costs as well, and all of them add up to the whole.
+    """Count the instructions of each op: those of the file that ends with it, less those of the file before.
+
+    The first op has what every inference costs as well, and all of them add up to the whole.
 
     Raises:
         UnsupportedError: the artifact is no ``.tflite`` file.
@@ -161,8 +164,10 @@ def _counts(
     caches: Iterable[str] = (),
     within_s: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Open files one after another in one emulator with the plugin; what it says of each counted inference, and how
-    many bytes of the heap the network held. So many inferences of the first file come before the plugin looks on."""
+    """Open files one after another in one emulator with the plugin.
+
+    Returns what the plugin says of each counted inference, and how many bytes of the heap the network held. ``unseen``
+    inferences of the first file run before the plugin counts."""
     image, heaps = fixed_input(session).tobytes(), []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "counts"
@@ -193,7 +198,7 @@ def _counts(
 
 
 def command(device: Device, *counting: str) -> Command:
-    """How a runner is started on the device; with arguments of the plugin, one that counts."""
+    """Return how a runner is started on the device; with arguments of the plugin, one that counts."""
     settings = settings_of(device, Settings)
     plugin = None
     if counting:

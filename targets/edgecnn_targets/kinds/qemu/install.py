@@ -1,4 +1,4 @@
-"""Sets up what the emulated devices need, in the cache, without being root.
+"""Set up what the emulated devices need, in the cache, without being root.
 
 - The emulator: Debian's dynamic ``qemu-user`` and the libraries of it that this machine lacks (the static build takes
   no plugins).
@@ -36,42 +36,42 @@ SITE, RUNNER, PYTHON, PLUGIN = "site", "edgecnn/runner.py", "python3.11", "count
 
 
 def emulator_tree() -> str:
-    """The emulator's folder in the cache."""
+    """Return the emulator's folder in the cache."""
     return "qemu/emulator"
 
 
 def plugin_tree() -> str:
-    """The plugin's, named by its source."""
+    """Return the plugin's folder, named by its source."""
     return f"qemu/counter-{sha256(_text('counter.c').encode())[:12]}"
 
 
 def system_tree(architecture: Architecture) -> str:
-    """An instruction set's, named by what goes into it."""
+    """Return an instruction set's folder, named by what goes into it."""
     recipe = f"{architecture} {_text(f'locks/{architecture.name}.txt')}"
     return f"qemu/system-{architecture.name}-{sha256(recipe.encode())[:12]}"
 
 
 def device_tree(name: str, settings: Settings) -> str:
-    """A device's, named by what goes into it."""
+    """Return a device's folder, named by what goes into it."""
     parts = (system_tree(settings.isa), cpuinfo(settings), _runner())
     return f"qemu/{name}-{sha256(' '.join(parts).encode())[:12]}"
 
 
 def ready(name: str, settings: Settings) -> bool:
-    """Whether the device can run. A tree that is there is whole."""
+    """Return whether the device can run. A tree that is there is whole."""
     trees = (emulator_tree(), plugin_tree(), system_tree(settings.isa), device_tree(name, settings))
     return all((cache_dir() / tree).is_dir() for tree in trees)
 
 
 def versions(name: str, settings: Settings) -> bytes:
-    """What decides the device's answers: its tree, and the Debian packages of its system and of the emulator."""
+    """Return what decides the device's results: its tree, and the Debian packages of its system and of the emulator."""
     trees = (cache_dir() / tree / PACKAGES for tree in (emulator_tree(), system_tree(settings.isa)))
     lists = [place.read_bytes() for place in trees if place.is_file()]
     return b"\n".join([device_tree(name, settings).encode(), plugin_tree().encode(), repr(settings).encode(), *lists])
 
 
 def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The command that starts ``runner.py`` on the device, and its environment.
+    """Return the command that starts ``runner.py`` on the device, and its environment.
 
     Everything that the program inside can see has the same length and content on every machine and in every run, for an
     address more or less is an instruction more or less: paths are the guest's own, which ``-L`` finds in the tree (not
@@ -85,7 +85,7 @@ def emulation(name: str, settings: Settings, plugin: str | None = None) -> tuple
 def _emulation(
     home: Path, root: Path, settings: Settings, words: Sequence[str], plugin: str | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The command that has Python in a tree run some words, or ``runner.py``."""
+    """Return the command that has Python in a tree run some words, or ``runner.py``."""
     top = "" if settings.isa.paths else root
     inside = {
         "PYTHONHOME": f"{top}/usr",
@@ -110,7 +110,7 @@ def _emulation(
 
 
 def setup(name: str, settings: Settings, say: Say) -> bool:
-    """Set a device up; whether anything was done.
+    """Set a device up; return whether anything was done.
 
     Raises:
         MissingDependencyError: apt-get, dpkg, pip or a C compiler is missing.
@@ -194,7 +194,7 @@ def _system(place: Path, isa: Architecture, say: Say) -> None:
 
 
 def _device(place: Path, settings: Settings) -> None:
-    """The tree, tried: importing the runtimes also leaves their compiled code in the system, for later starts."""
+    """Make the tree and try it: importing the runtimes leaves their compiled code in the system, for later starts."""
     system = cache_dir() / system_tree(settings.isa)
     for entry in system.iterdir():
         (place / entry.name).symlink_to(f"../{system.name}/{entry.name}")
@@ -217,8 +217,9 @@ CORES = 4
 
 
 def cpuinfo(settings: Settings) -> str:
-    """``/proc/cpuinfo`` of the device: runtimes on Arm pick their kernels by it, and crash without one. Empty on x86,
-    which has an instruction for that."""
+    """Return ``/proc/cpuinfo`` of the device: runtimes on Arm pick their kernels by it, and crash without one.
+
+    It is empty on x86, which has an instruction for that."""
     if not settings.cpuinfo:
         return ""
     lines = "".join(f"{key}\t: {value}\n" for key, value in settings.cpuinfo.items())

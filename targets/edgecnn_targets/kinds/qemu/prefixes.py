@@ -1,4 +1,4 @@
-"""A ``.tflite`` file cut after each of its ops: what an op costs is the difference between two such files."""
+"""Cut a ``.tflite`` file after each of its ops: what an op costs is the difference between two such files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def prefixes(content: bytes) -> Iterator[bytes]:
-    """The file that ends with its first op, with its second, and so on; each op's first output is the output.
+    """Yield the file that ends with its first op, with its second, and so on; each op's first output is the output.
 
     Args:
         content: of a file that LiteRT can open, with one subgraph.

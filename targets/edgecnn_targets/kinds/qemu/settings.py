@@ -1,4 +1,4 @@
-"""What the file of a device of kind ``qemu`` says under ``[settings]``."""
+"""Validate what the file of a device of kind ``qemu`` says under ``[settings]``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cache:
 
     @property
     def sets(self) -> int:
-        """Groups of lines."""
+        """Return the number of sets."""
         return self.kib * 1024 // (LINE * self.ways)
 
 
@@ -82,11 +82,12 @@ class Settings:
 
     @property
     def isa(self) -> Architecture:
-        """The instruction set."""
+        """Return the instruction set."""
         return ARCHITECTURES[self.architecture]
 
     def estimated_ms(self, instructions: int, misses: Mapping[str, int]) -> float:
-        """Milliseconds of so many instructions with so many misses of ``l1d`` and ``l2``: an estimate, by a model as
-        simple as ``instructions / IPC + misses * cost``. No branch, no prefetch, no memory bandwidth is in it."""
+        """Estimate the milliseconds of so many instructions with so many misses of ``l1d`` and ``l2``.
+
+        The model is ``instructions / IPC + misses * cost``, without branches, prefetch and memory bandwidth."""
         waited = misses["l1d"] * self.l1d.miss_cycles + misses["l2"] * self.l2.miss_cycles
         return (instructions / self.instructions_per_cycle + waited) / (1000 * self.clock_mhz)

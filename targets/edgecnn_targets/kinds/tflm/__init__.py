@@ -55,7 +55,7 @@ class TflmSession(Session):
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> TflmSession:
-    """Try one inference.
+    """Open an artifact, and try one inference.
 
     Raises:
         InputError: more than one thread was asked for, or the file is not a TFLite file.
@@ -79,12 +79,12 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
-    """The command that installs the interpreter, or ``None`` when it is there."""
+    """Return the command that installs the interpreter, or ``None`` when it is there."""
     return None if find_spec("tflite_micro") and runtime.missing() is None else "pip install 'edgecnn[mcu]'"
 
 
 def measure(device: Device, session: TflmSession) -> Usage:
-    """Memory: the arena, and the file, without the interpreter's code."""
+    """Return the memory: the arena, and the file, without the interpreter's code."""
     return Usage(
         resources=Resources(
             sram_kib=session.arena_bytes / 1024,
@@ -95,7 +95,7 @@ def measure(device: Device, session: TflmSession) -> Usage:
 
 
 def _interpret(path: Path, batch: NDArray[Any]) -> tuple[NDArray[Any], str]:
-    """Outputs, and what the interpreter said."""
+    """Run images; return outputs, and what the interpreter said."""
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(inputs, batch)

@@ -1,4 +1,4 @@
-"""Runs a ``.tflite`` file in TensorFlow Lite Micro, in a process of its own: MODEL INPUTS.npy OUTPUTS.npy ARENA_BYTES.
+"""Run a ``.tflite`` file in TensorFlow Lite Micro, in a process of its own: MODEL INPUTS.npy OUTPUTS.npy ARENA_BYTES.
 
 What the interpreter says of its memory goes to stdout. Needs numpy and tflite_micro, and nothing of edgecnn.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main(model: str, inputs: str, outputs: str, arena_bytes: str) -> None:
-    """One inference per image."""
+    """Run one inference per image."""
     import numpy as np
     from tflite_micro.python.tflite_micro import runtime  # type: ignore[import-untyped]
 

@@ -38,13 +38,13 @@ def open_session(
 
 
 def folder() -> Path:
-    """Where it is installed, or will be; another content is another folder."""
+    """Return where it is installed, or will be; another content is another folder."""
     here = Path(__file__).parent
     return cache_dir() / f"wasm-{sha256(b''.join((here / name).read_bytes() for name in FILES))[:16]}"
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
-    """The command that installs Node or prepares the device, or ``None`` when it is ready."""
+    """Return the command that installs Node or prepares the device, or ``None`` when it is ready."""
     if shutil.which("node") is None:
         return INSTALL_NODE
     return runtime.missing() or (None if folder().is_dir() else device.setup_command)
@@ -72,7 +72,7 @@ def setup(device: Device, say: Say) -> bool:
 
 
 def measure(device: Device, session: RemoteSession) -> Usage:
-    """Wall-clock time under Node, and WebAssembly's memory.
+    """Return wall-clock time under Node, and WebAssembly's memory.
 
     Raises:
         DeviceFault: Node broke.

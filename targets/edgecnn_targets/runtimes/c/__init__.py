@@ -1,1 +1,1 @@
-"""C networks: what the folder says of itself, and running it on this machine."""
+"""C networks: reading the folder, and running it on this machine."""

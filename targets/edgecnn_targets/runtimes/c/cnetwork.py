@@ -39,7 +39,7 @@ class CNetwork:
 
     @property
     def header(self) -> Path:
-        """``NAME.h``."""
+        """Return the path of ``NAME.h``."""
         return self.source.with_suffix(".h")
 
 

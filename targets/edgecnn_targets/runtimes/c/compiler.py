@@ -1,4 +1,4 @@
-"""The C compiler of this machine, or the one that ziglang brings."""
+"""Find and call the C compiler of this machine, or the one that ziglang brings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INSTALL = "install a C compiler (gcc or clang), or: pip install ziglang"
 
 
 def host_compiler() -> list[str] | None:
-    """The words that call it, or ``None`` where there is none."""
+    """Return the words that call it, or ``None`` where there is none."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is not None:
         return [found]

@@ -1,4 +1,4 @@
-"""How the networks of each library are fed: preprocessing by resolution, and by what the weight file says."""
+"""Preprocessing of each library's checkpoints, by resolution and by what the weight file says."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def scaled(resolution: int, tensors: Tensors) -> Preprocess:
-    """The whole image to the model's side, pixels to -1..1."""
+    """Resize the whole image to the model's side, pixels to -1..1."""
     return Preprocess(resize=(resolution, resolution))
 
 
 def imagenet(resolution: int, tensors: Tensors) -> Preprocess:
-    """Centre of 87.5 %, ImageNet's mean and standard deviation (torchvision's and timm's evaluation)."""
+    """Take the centre 87.5 %, ImageNet's mean and standard deviation (torchvision's and timm's evaluation)."""
     return Preprocess(
         resize=(round(resolution / 0.875),),
         crop=(resolution, resolution),
@@ -28,39 +28,39 @@ def imagenet(resolution: int, tensors: Tensors) -> Preprocess:
 
 
 def efficientnet(resolution: int, tensors: Tensors) -> Preprocess:
-    """As torchvision evaluates its EfficientNets, by their resolutions; others with a border of 16 pixels, as timm."""
+    """Do as torchvision with its EfficientNets, by their resolutions; others with a border of 16 pixels, as timm."""
     sides = {224: 256, 240: 256, 288: 288, 300: 320, 380: 384, 456: 456, 528: 528, 600: 600}
     return replace(bordered(resolution, tensors), resize=(sides.get(resolution, resolution + 32),))
 
 
 def bordered(resolution: int, tensors: Tensors) -> Preprocess:
-    """All but a border of 16 pixels, bicubic, ImageNet's mean and standard deviation (timm's EfficientNets)."""
+    """Leave out a border of 16 pixels, bicubic, ImageNet's mean and standard deviation (timm's EfficientNets)."""
     plain = imagenet(resolution, tensors)
     return replace(plain, resize=(resolution + 32,), interpolation="bicubic")
 
 
 def bordered_scaled(resolution: int, tensors: Tensors) -> Preprocess:
-    """All but a border of 16 pixels, bicubic, pixels to -1..1 (timm's Lite and MobileNetV3 from TensorFlow)."""
+    """Leave out a border of 16 pixels, bicubic, pixels to -1..1 (timm's Lite and MobileNetV3 from TensorFlow)."""
     return Preprocess(resize=(resolution + 32,), crop=(resolution, resolution), interpolation="bicubic")
 
 
 def centred(resolution: int, tensors: Tensors) -> Preprocess:
-    """Centre of 87.5 %, pixels to -1..1 (torchvision's GoogLeNet, whose ``transform_input`` does the latter)."""
+    """Take the centre 87.5 %, pixels to -1..1 (torchvision's GoogLeNet, whose ``transform_input`` does the latter)."""
     return Preprocess(resize=(round(resolution / 0.875),), crop=(resolution, resolution))
 
 
 def cifar(resolution: int, tensors: Tensors) -> Preprocess:
-    """The whole image, ImageNet's mean and standard deviation (pytorch_resnet_cifar10)."""
+    """Resize the whole image; ImageNet's mean and standard deviation (pytorch_resnet_cifar10)."""
     return Preprocess(resize=(resolution, resolution), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 def caffe(resolution: int, tensors: Tensors) -> Preprocess:
-    """The whole image less ImageNet's mean (``keras.applications.imagenet_utils``, mode ``caffe``)."""
+    """Resize the whole image, less ImageNet's mean (``keras.applications.imagenet_utils``, mode ``caffe``)."""
     return Preprocess(resize=(resolution, resolution), mean=(123.68, 116.779, 103.939), std=(1.0, 1.0, 1.0))
 
 
 def inside(resolution: int, tensors: Tensors) -> Preprocess:
-    """What Keras' EfficientNets do inside: pixels over 255, less the file's mean, over the root of its variance.
+    """Do as Keras' EfficientNets inside: pixels over 255, less the file's mean, over the root of its variance.
 
     The published weights hold ImageNet's standard deviation in place of the variance, and the network divides by its
     root once more (``keras.applications.efficientnet``: ``Rescaling(1 / sqrt(IMAGENET_STDDEV_RGB))``), so the file says

@@ -8,28 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgecnn.models.layers import (
-    ACTIVATIONS,
-    Auxiliary,
-    ConvBlock,
-    Inception,
-    InvertedResidual,
-    Residual,
-    Separable,
-    set_drop_connect,
-)
-from edgecnn.models.rows import (
-    BasicRow,
-    BottleneckRow,
-    ConvRow,
-    InceptionRow,
-    InvertedRow,
-    LinearRow,
-    PoolRow,
-    SeparableRow,
-    Stage,
-)
-from edgecnn.models.spec import FAMILIES, ModelSpec
+from edgecnn.models import modules, rows
+from edgecnn.models.spec import ModelSpec, families
 
 AUXILIARY = "auxiliary."  # in the names of tensors that only training needs
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss (Szegedy et al. 2015, section 5)
@@ -38,15 +18,15 @@ AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss (Szegedy et al. 2015, section 5
 class Hidden(nn.Module):
     """A linear layer of the head, its activation, and dropout before or after. (N, inputs) to (N, row.features)."""
 
-    def __init__(self, inputs: int, row: LinearRow) -> None:
+    def __init__(self, inputs: int, row: rows.LinearRow) -> None:
         super().__init__()
         self.before = nn.Dropout(row.dropout if row.dropout_first else 0.0)
         self.linear = nn.Linear(inputs, row.features)
-        self.act = ACTIVATIONS[row.activation]()
+        self.act = modules.ACTIVATIONS[row.activation]()
         self.after = nn.Dropout(0.0 if row.dropout_first else row.dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs) to (N, row.features)."""
+        """Map (N, inputs) to (N, row.features)."""
         out: torch.Tensor = self.after(self.act(self.linear(self.before(x))))
         return out
 
@@ -65,27 +45,27 @@ class Classifier(nn.Module):
         readers: dict[str, nn.Module] = {}
         channels = 3
         for row, size in zip(spec.rows, spec.sides, strict=False):
-            if isinstance(row, LinearRow):
+            if isinstance(row, rows.LinearRow):
                 break
-            if auxiliary and isinstance(row, InceptionRow) and row.auxiliary:
-                readers[str(len(blocks))] = Auxiliary(spec, size, channels)
+            if auxiliary and isinstance(row, rows.InceptionRow) and row.auxiliary:
+                readers[str(len(blocks))] = modules.Auxiliary(spec, size, channels)
             blocks += _blocks(spec, row, size, channels)
-            channels = channels if isinstance(row, PoolRow) else row.channels
+            channels = channels if isinstance(row, rows.PoolRow) else row.channels
         self.features = nn.Sequential(*blocks)
         self.auxiliary = nn.ModuleDict(readers)  # by the place of the block whose input it reads
         features = channels * spec.grid**2
         hidden: list[nn.Module] = []
         for row in spec.rows:
-            if isinstance(row, LinearRow):
+            if isinstance(row, rows.LinearRow):
                 hidden.append(Hidden(features, row))
                 features = row.features
         self.hidden = nn.Sequential(*hidden)
-        self.dropout = nn.Dropout(FAMILIES[spec.family].dropout)
+        self.dropout = nn.Dropout(families()[spec.family].dropout)
         self.classifier = nn.Linear(features, spec.num_classes)
-        set_drop_connect(self, FAMILIES[spec.family].drop_connect)
+        modules.set_drop_connect(self, families()[spec.family].drop_connect)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """(N, 3, R, R) to logits (N, num_classes); see the class for training."""
+        """Map (N, 3, R, R) to logits (N, num_classes); see the class for training."""
         extra: list[torch.Tensor] = []
         for place, block in enumerate(self.features):
             if self.training and str(place) in self.auxiliary:
@@ -97,33 +77,33 @@ class Classifier(nn.Module):
         return (out, *extra) if extra else out
 
 
-def _blocks(spec: ModelSpec, row: Stage, size: int, channels: int) -> list[nn.Module]:
-    """The blocks of one row on a map of ``size`` pixels a side."""
+def _blocks(spec: ModelSpec, row: rows.Stage, size: int, channels: int) -> list[nn.Module]:
+    """Return the blocks of one row on a map of ``size`` pixels a side."""
     match row:
-        case ConvRow():
+        case rows.ConvRow():
             return [
-                ConvBlock(
+                modules.ConvBlock(
                     spec, size, channels, row.channels, kernel=row.kernel, stride=row.stride, norm=row.norm,
                     activation=row.activation, padding=row.padding, bias=row.bias,
                 )
             ]  # fmt: skip
-        case PoolRow():
+        case rows.PoolRow():
             return [nn.MaxPool2d(row.kernel, row.stride, row.padding, ceil_mode=row.ceil)]
-        case SeparableRow():
-            return [Separable(spec, size, channels, row.channels, row.stride)]
-        case InceptionRow():
-            return [Inception(spec, size, channels, row)]
-        case InvertedRow():
-            first = InvertedResidual(spec, size, channels, row, row.stride)
-            rest = [InvertedResidual(spec, first.size, row.channels, row, 1) for _ in range(row.repeats - 1)]
+        case rows.SeparableRow():
+            return [modules.Separable(spec, size, channels, row.channels, row.stride)]
+        case rows.InceptionRow():
+            return [modules.Inception(spec, size, channels, row)]
+        case rows.InvertedRow():
+            first = modules.InvertedResidual(spec, size, channels, row, row.stride)
+            rest = [modules.InvertedResidual(spec, first.size, row.channels, row, 1) for _ in range(row.repeats - 1)]
             return [first, *rest]
-        case BasicRow() | BottleneckRow():
-            head = Residual(spec, size, channels, row, row.stride)
-            return [head, *(Residual(spec, head.size, row.channels, row, 1) for _ in range(row.repeats - 1))]
+        case rows.BasicRow() | rows.BottleneckRow():
+            head = modules.Residual(spec, size, channels, row, row.stride)
+            return [head, *(modules.Residual(spec, head.size, row.channels, row, 1) for _ in range(row.repeats - 1))]
 
 
 def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
-    """The module of a spec, in evaluation mode, with torch's present random state.
+    """Return the module of a spec, in evaluation mode, with torch's present random state.
 
     Args:
         auxiliary: with the auxiliary classifiers that the rows ask for, for training.
@@ -134,7 +114,7 @@ def build(spec: ModelSpec, *, auxiliary: bool = False) -> Classifier:
 
 
 def initialise(model: nn.Module) -> None:
-    """He initialisation by fan out (He et al. 2015, section 2.2), with torch's present random state.
+    """Initialise by fan out (He et al. 2015, section 2.2), with torch's present random state.
 
     It is counted within a group: torch's own counts a depthwise kernel's outputs over all groups, and activations would
     vanish.

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
+from edgecnn.records import read_record
 from edgecnn.train.config import TrainConfig
 
 SUFFIX = ".checkpoint.pt"
@@ -46,7 +47,7 @@ class State:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What is saved of it by ``state_dict``."""
+        """Return what is saved of it by ``state_dict``."""
         return {name: getattr(self, name) for name in ("module", "average", "optimizer", "scaler")}
 
 
@@ -82,7 +83,7 @@ def resume(config: TrainConfig, state: State) -> None:
         raise InputError(f"{path} is of another run ({'; '.join(differs)}); delete it or choose another -o")
     for name, part in state.parts.items():
         part.load_state_dict(saved[name])
-    vars(state.progress).update(saved["progress"])
+    vars(state.progress).update(vars(read_record(Progress, saved["progress"], str(path))))
 
 
 def _read(path: Path) -> dict[str, Any]:

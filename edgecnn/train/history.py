@@ -19,12 +19,12 @@ def log(path: Path, row: Row) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a metrics file; none where there is no file."""
+    """Return the rows of a metrics file; none where there is no file."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
 def draw(path: Path, title: str, rows: list[Row]) -> None:
-    """Loss, and accuracy on training and held-out images, over the epochs, as SVG. Atomic."""
+    """Draw loss, and accuracy on training and held-out images, over the epochs, as SVG. Atomic."""
 
     def series(key: str, name: str) -> Series:
         return Series(name=name, points=tuple((float(r["epoch"]), float(r[key])) for r in rows))

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from edgecnn.converting import convert
 from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.evaluation.validate import validate
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.models.count import size_of_module
-from edgecnn.quant.recipe import DEFAULT, recipe
-from edgecnn_converters.registry import converter
+from edgecnn.network import Network
+from edgecnn.preprocess import Preprocess
+from edgecnn.progress import Progress
+from edgecnn.quantizing import quantize
 from edgecnn_targets.devices import device
-from edgecnn_targets.registry import figures, measure, missing, open_session
+from edgecnn_targets.registry import figures, missing
 
 REDUCTION = 4  # of a bottleneck's channels
 
@@ -85,7 +87,7 @@ class _Block(nn.Module):
         self.layers, self.shortcut = nn.Sequential(*layers), shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the same."""
+        """Map (N, C, H, W) to the same."""
         out: torch.Tensor = self.layers(x)
         return x + out if self.shortcut else out
 
@@ -97,7 +99,7 @@ def _conv(inputs: int, outputs: int, kernel: int, *, depthwise: bool = False, ac
 
 
 def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
-    """Name to module, the theoretical ratio of MACs to a standard convolution's, and its formula."""
+    """Map names to module, the theoretical ratio of MACs to a standard convolution's, and its formula."""
     n, k, t = setting.channels, setting.kernel, setting.expand
     inner, hidden = n // REDUCTION, n * t
     return {
@@ -124,7 +126,7 @@ def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
 
 
 def costs(setting: Setting, place: str | None = None) -> list[Cost]:
-    """Each block's cost; with the name of a device, instructions of its int8 form there too.
+    """Return each block's cost; with the name of a device, instructions of its int8 form there too.
 
     Raises:
         InputError: no such device, or it counts no instructions.
@@ -133,23 +135,20 @@ def costs(setting: Setting, place: str | None = None) -> list[Cost]:
     if place is not None:
         _require(place)
     shape = (setting.channels, setting.side, setting.side)
-    with torch.device("meta"):
-        sizes = {name: size_of_module(module, shape) for name, (module, _, _) in blocks(setting).items()}
     torch.manual_seed(0)
-    counted = {
-        name: None if place is None else _instructions(module, shape, place)
-        for name, (module, _, _) in blocks(setting).items()
-    }
-    standard, first = sizes["standard"], counted["standard"]
+    made = blocks(setting)
+    weights = {name: sum(p.numel() for p in module.parameters()) for name, (module, _, _) in made.items()}
+    counted = {name: _instructions(module, shape, place) for name, (module, _, _) in made.items()} if place else {}
+    first = counted.get("standard")
     found = []
-    for name, (_, theory, formula) in blocks(setting).items():
-        count = counted[name]
+    for name, (_, theory, formula) in made.items():
+        count = counted.get(name)
         found.append(
             Cost(
                 block=name,
-                parameters=sizes[name].parameters,
-                macs=sizes[name].macs,
-                ratio=sizes[name].macs / standard.macs,
+                parameters=weights[name],
+                macs=weights[name] * setting.side**2,  # no biases, and the map keeps its size
+                ratio=weights[name] / weights["standard"],
                 theory=theory,
                 formula=formula,
                 instructions=count,
@@ -169,21 +168,11 @@ def _require(name: str) -> None:
 
 
 def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:
-    """Instructions of one inference of the int8 form, with weights and input of noise: counts do not depend on them."""
-    from edgecnn.artifact import write_artifact
-    from edgecnn.quant.pipeline import calibrated, quantize
-
-    place, steps = device(name), recipe(DEFAULT)
-    target = place.targets[0]
-    graph = capture(module, shape, Metadata(model="block"))
+    """Count the instructions of one int8 inference, with weights and input of noise: counts do not depend on them."""
+    graph = capture(module, shape, Metadata(model="block", preprocess=Preprocess.as_is()))
     noise = np.random.default_rng(0).standard_normal((4, *shape[1:], shape[0]), np.float32)
-    graph = quantize(*calibrated(graph, iter([noise]), steps), steps)
-    emission = converter(target).convert(graph, precision="int8")
+    silent = Progress()
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(place, write_artifact(Path(folder), "block", emission, graph.metadata, {}))
-        try:
-            return measure(place, session).latency.instructions
-        finally:
-            close = getattr(session, "close", None)
-            if close is not None:
-                close()
+        made = quantize(Network(graph=graph, name="block"), noise, progress=silent)
+        file = convert(made, device(name).targets[0]).save(folder)
+        return validate(file, devices=name, reference="none", progress=silent).entries[0].latency.instructions

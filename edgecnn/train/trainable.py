@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,25 +14,23 @@ from torch import nn
 from edgecnn.data.training import TrainingImages
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import Graph
 from edgecnn.graph.serialize import save
-from edgecnn.loading import load
+from edgecnn.loading import load, require_preprocess
 from edgecnn.models import resolve
-from edgecnn.models.blocks import AUXILIARY, AUXILIARY_WEIGHT, build
 from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
-from edgecnn.models.layers import set_drop_connect
+from edgecnn.models.classifier import AUXILIARY, AUXILIARY_WEIGHT, build
+from edgecnn.models.modules import set_drop_connect
 from edgecnn.models.spec import ModelSpec
+from edgecnn.network import Network
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.pipeline import calibrated, quantize
 from edgecnn.quant.qat import QatGraph
 from edgecnn.quant.recipe import recipe
+from edgecnn.quantizing import quantize
+from edgecnn.train.batches import open_both
 from edgecnn.train.config import QatConfig, TrainConfig
-from edgecnn.train.images import open_both
-
-CALIBRATION_BATCH = 4  # images at a time: few enough to stay in the caches between layers
 
 
-class Network(Protocol):
+class Trainable(Protocol):
     """Something to train."""
 
     preprocess: Preprocess
@@ -42,14 +38,14 @@ class Network(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """What learns."""
+        """Return what learns."""
 
     @property
     def outputs(self) -> int:
-        """Logits."""
+        """Return the number of logits."""
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Mean over the images.
+        """Return the mean over the images.
 
         Args:
             outputs: what the module made of ``x``.
@@ -65,12 +61,12 @@ class Network(Protocol):
 class Opened:
     """A network and the images that it learns from and is scored on."""
 
-    network: Network
+    trainable: Trainable
     training: TrainingImages
     held_out: TrainingImages
 
 
-def open_network(config: TrainConfig, device: torch.device) -> Opened:
+def open_trainable(config: TrainConfig, device: torch.device) -> Opened:
     """Build or load what is to be trained, and open its images.
 
     Raises:
@@ -81,7 +77,7 @@ def open_network(config: TrainConfig, device: torch.device) -> Opened:
 
 
 def logits_of(outputs: Any) -> torch.Tensor:
-    """The main head's logits of what a module returned: GoogLeNet adds those of its auxiliary heads in training."""
+    """Return the main head's logits of what a module returned: GoogLeNet adds its auxiliary heads' in training."""
     main: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
     return main
 
@@ -102,7 +98,7 @@ def _cross_entropy(config: TrainConfig, outputs: Any, targets: torch.Tensor) -> 
 
 
 @dataclass(kw_only=True)
-class FloatNetwork:
+class FloatTrainable:
     """A registered model, and the safetensors file of its weights."""
 
     config: TrainConfig
@@ -114,15 +110,15 @@ class FloatNetwork:
 
     @property
     def outputs(self) -> int:
-        """Logits."""
+        """Return the number of logits."""
         return self.spec.num_classes
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Cross entropy, with the auxiliary heads' where there are some."""
+        """Return the cross entropy, with the auxiliary heads' where there are some."""
         return _cross_entropy(self.config, outputs, targets)
 
     def write(self, average: nn.Module) -> None:
-        """The weights, without those of auxiliary heads."""
+        """Write the weights, without those of auxiliary heads."""
         kept = {name: value for name, value in average.state_dict().items() if not name.startswith(AUXILIARY)}
         plain = build(self.spec)
         plain.load_state_dict(kept)
@@ -149,14 +145,14 @@ def _open_float(config: TrainConfig) -> Opened:
         classes = class_table(training, labels, spec.num_classes, config.label_offset or 0, config.data)
     if config.drop_connect is not None:
         set_drop_connect(module, config.drop_connect)
-    network = FloatNetwork(
+    trainable = FloatTrainable(
         config=config, spec=spec, module=channels_last(module), preprocess=preprocess, classes=classes, labels=labels
     )
-    return Opened(network=network, training=training, held_out=held_out)
+    return Opened(trainable=trainable, training=training, held_out=held_out)
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """As the images come: no copies, and faster convolutions."""
+    """Lay a module out as the images come: no copies, and faster convolutions."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 
 
@@ -167,7 +163,7 @@ def _overridden(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
 def class_table(
     images: TrainingImages, labels: tuple[str, ...] | None, outputs: int, offset: int, where: str
 ) -> NDArray[np.int64]:
-    """Data class to logit: by name where both have names, else class ``k`` is logit ``k + offset``.
+    """Map data class to logit: by name where both have names, else class ``k`` is logit ``k + offset``.
 
     Raises:
         InputError: the images have a class that the network has not, or another number of them.
@@ -195,7 +191,7 @@ def class_table(
 
 
 @dataclass(kw_only=True)
-class QatNetwork:
+class QatTrainable:
     """A quantized graph, and the ``.edgecnn`` file that it becomes."""
 
     config: QatConfig
@@ -206,12 +202,12 @@ class QatNetwork:
 
     @property
     def outputs(self) -> int:
-        """Logits."""
+        """Return the number of logits."""
         graph = self.module.graph
         return graph.tensors[graph.outputs[0]].shape[-1]
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Cross entropy with the labels and, for the share ``distill``, with the float network's probabilities.
+        """Return the cross entropy with the labels and, for the share ``distill``, the float network's probabilities.
 
         Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", at temperature 1.
         """
@@ -223,7 +219,7 @@ class QatNetwork:
         return (1 - share) * loss + share * nn.functional.cross_entropy(outputs, wanted)
 
     def write(self, average: nn.Module) -> None:
-        """The quantized graph."""
+        """Write the quantized graph."""
         assert isinstance(average, QatGraph)
         graph = average.quantized()
         settings = {k: v for k, v in self.config.identity().items() if k not in ("data", "weights")}
@@ -234,7 +230,6 @@ class QatNetwork:
 def _open_graph(config: QatConfig, device: torch.device) -> Opened:
     if config.precision != "fp32":
         raise InputError(f"--precision {config.precision} with --qat: the grids need fp32; leave it out")
-    steps = recipe(config.recipe)
     network = load(
         config.model,
         weights=config.weights,
@@ -242,45 +237,36 @@ def _open_graph(config: QatConfig, device: torch.device) -> Opened:
         label_offset=config.label_offset,
         seed=config.seed,
     )
-    graph = network.graph
-    metadata = graph.metadata
-    if metadata.preprocess is None:
-        raise InputError(
-            f"nothing says how images are fed to {config.model}; pass --preprocess resize=HxW,mean=…,std=…"
-        )
-    training, held_out = open_both(config, metadata.preprocess)
-    outputs = graph.tensors[graph.outputs[0]].shape[-1]
-    classes = class_table(training, metadata.labels, outputs, metadata.label_offset, config.data)
-    if graph.precision == "fp32":
-        graph = _post_training(config, graph, training, metadata.preprocess)
-    learning = QatNetwork(
+    metadata = network.graph.metadata
+    training, held_out = open_both(config, require_preprocess(metadata))
+    classes = class_table(training, metadata.labels, network.outputs, metadata.label_offset, config.data)
+    if network.precision == "fp32":
+        network = _post_training(config, network, training)
+    trainable = QatTrainable(
         config=config,
-        module=QatGraph(graph, weight_limit=steps.weight_limit, learn_steps=config.learn_steps),
-        preprocess=metadata.preprocess,
+        module=QatGraph(network.graph, weight_limit=recipe(config.recipe).weight_limit, learn_steps=config.learn_steps),
+        preprocess=require_preprocess(network.graph.metadata),
         classes=classes,
-        teacher=TorchGraph(graph.as_float(), device=device) if config.distill else None,
+        teacher=TorchGraph(network.graph.as_float(), device=device) if config.distill else None,
     )
-    return Opened(network=learning, training=training, held_out=held_out)
+    return Opened(trainable=trainable, training=training, held_out=held_out)
 
 
-def _post_training(config: QatConfig, graph: Graph, training: TrainingImages, preprocess: Preprocess) -> Graph:
-    """The int8 graph that training starts from, calibrated on training images without augmentation."""
-    steps = recipe(config.recipe)
-    count = min(config.calibration_images, len(training.labels))
-    chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[:count]
-    digest = hashlib.sha256()
+def _post_training(config: QatConfig, network: Network, training: TrainingImages) -> Network:
+    """Quantize what training starts from, on training images without augmentation."""
+    chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[: config.calibration_images]
+    given = require_preprocess(network.graph.metadata)
+    cut = _fed(network, replace(given, resize=None, crop=None))  # training images have their size already
+    made = quantize(
+        cut,
+        training.pixels(chosen),
+        recipe=config.recipe,
+        calibration_images=config.calibration_images,
+        seed=config.seed,
+    )
+    return _fed(made, replace(require_preprocess(made.graph.metadata), resize=given.resize, crop=given.crop))
 
-    def batches() -> Iterator[NDArray[np.float32]]:
-        for i in range(0, count, CALIBRATION_BATCH):
-            pixels = training.pixels(chosen[i : i + CALIBRATION_BATCH])
-            digest.update(pixels.tobytes())
-            yield preprocess.normalise(pixels)
 
-    graph, seen = calibrated(graph, batches(), steps)
-    quantized = quantize(graph, seen, steps)
-    record = {
-        "recipe": steps.to_json(),
-        "calibration": {"images": count, "sha256": digest.hexdigest()},
-        "seed": config.seed,
-    }
-    return replace(quantized, metadata=replace(quantized.metadata, quantization=record))
+def _fed(network: Network, preprocess: Preprocess) -> Network:
+    graph = network.graph
+    return replace(network, graph=replace(graph, metadata=replace(graph.metadata, preprocess=preprocess)))

@@ -1,15 +1,15 @@
-"""Role to name, for each scheme and family: data. Sources: the libraries' own files, named beside each table.
+"""Role to name, for each key map and family: data. Sources: the libraries' own files, named beside each table.
 
-A pair is a convolution and its batch norm; braces are filled in by ``mapping.places``, ``{at}`` and ``{next}`` by where
+A pair is a convolution and its batch norm; braces are filled in by ``sources.places``, ``{at}`` and ``{next}`` by where
 a step stands within its block.
 """
 
 from __future__ import annotations
 
-from edgecnn.models.schemes.mapping import Table
+from edgecnn.models.key_maps.sources import LayerNames
 
 # TensorFlow models, research/slim/nets/mobilenet; batch norm folded.
-SLIM_V2: Table = {
+SLIM_V2: LayerNames = {
     "conv.1": "Conv2d_0_0",
     "conv.2": "Conv2d_{flat}_1",
     "expand": "expanded_conv_{flat}.expand",
@@ -20,13 +20,13 @@ SLIM_V2: Table = {
 
 # --- keras.applications ---
 
-KERAS_V1: Table = {  # mobilenet.py
+KERAS_V1: LayerNames = {  # mobilenet.py
     "conv": ("conv1", "conv1_bn"),
     "depthwise": ("conv_dw_{flat}", "conv_dw_{flat}_bn"),
     "pointwise": ("conv_pw_{flat}", "conv_pw_{flat}_bn"),
     "classifier": "conv_preds",
 }
-KERAS_V2: Table = {  # mobilenet_v2.py
+KERAS_V2: LayerNames = {  # mobilenet_v2.py
     "conv.1": ("Conv1", "bn_Conv1"),
     "conv.2": ("Conv_1", "Conv_1_bn"),
     "expand": ("block_{before}_expand", "block_{before}_expand_BN"),
@@ -36,7 +36,7 @@ KERAS_V2: Table = {  # mobilenet_v2.py
     "first.project": ("expanded_conv_project", "expanded_conv_project_BN"),
     "classifier": "predictions",
 }
-KERAS_V3: Table = {  # mobilenet_v3.py; its first block has no number
+KERAS_V3: LayerNames = {  # mobilenet_v3.py; its first block has no number
     "conv.1": ("conv", "conv_bn"),
     "conv.2": ("conv_1", "conv_1_bn"),
     "expand": ("expanded_conv_{before}_expand", "expanded_conv_{before}_expand_bn"),
@@ -51,7 +51,7 @@ KERAS_V3: Table = {  # mobilenet_v3.py; its first block has no number
     "hidden.0": "conv_2",
     "classifier": "logits",
 }
-KERAS_RESNET: Table = {  # resnet.py
+KERAS_RESNET: LayerNames = {  # resnet.py
     "conv": ("conv1_conv", "conv1_bn"),
     "shortcut": ("conv{group}_block{number}_0_conv", "conv{group}_block{number}_0_bn"),
     **{
@@ -60,13 +60,13 @@ KERAS_RESNET: Table = {  # resnet.py
     },
     "classifier": "predictions",
 }
-KERAS_VGG: Table = {  # vgg16.py, vgg19.py
+KERAS_VGG: LayerNames = {  # vgg16.py, vgg19.py
     "conv": "block{pooled}_conv{since}",
     "hidden.0": "fc1",
     "hidden.1": "fc2",
     "classifier": "predictions",
 }
-KERAS_EFFICIENTNET: Table = {  # efficientnet.py
+KERAS_EFFICIENTNET: LayerNames = {  # efficientnet.py
     "conv.1": ("stem_conv", "stem_bn"),
     "conv.2": ("top_conv", "top_bn"),
     "expand": ("block{layer}{letter}_expand_conv", "block{layer}{letter}_expand_bn"),
@@ -79,19 +79,19 @@ KERAS_EFFICIENTNET: Table = {  # efficientnet.py
 
 # --- torchvision.models ---
 
-TORCH_ALEXNET: Table = {  # alexnet.py
+TORCH_ALEXNET: LayerNames = {  # alexnet.py
     "conv": "features.{slot}",
     "hidden.0": "classifier.1",
     "hidden.1": "classifier.4",
     "classifier": "classifier.6",
 }
-TORCH_VGG: Table = {  # vgg.py
+TORCH_VGG: LayerNames = {  # vgg.py
     "conv": ("features.{slot}", "features.{after}"),
     "hidden.0": "classifier.0",
     "hidden.1": "classifier.3",
     "classifier": "classifier.6",
 }
-TORCH_GOOGLENET: Table = {  # googlenet.py
+TORCH_GOOGLENET: LayerNames = {  # googlenet.py
     "conv": ("conv{nth}.conv", "conv{nth}.bn"),
     **{
         role: (f"inception{{inception}}.{branch}.conv", f"inception{{inception}}.{branch}.bn")
@@ -106,7 +106,7 @@ TORCH_GOOGLENET: Table = {  # googlenet.py
     },
     "classifier": "fc",
 }
-_RESNET: Table = {
+_RESNET: LayerNames = {
     "conv": ("conv1", "bn1"),
     "shortcut": ("layer{layer}.{block}.downsample.0", "layer{layer}.{block}.downsample.1"),
     **{
@@ -114,9 +114,9 @@ _RESNET: Table = {
         for k in range(3)
     },
 }
-TORCH_RESNET: Table = {**_RESNET, "classifier": "fc"}  # resnet.py
-TORCH_CIFAR: Table = {**_RESNET, "classifier": "linear"}  # akamaster/pytorch_resnet_cifar10, resnet.py
-TORCH_V2: Table = {  # mobilenetv2.py
+TORCH_RESNET: LayerNames = {**_RESNET, "classifier": "fc"}  # resnet.py
+TORCH_CIFAR: LayerNames = {**_RESNET, "classifier": "linear"}  # akamaster/pytorch_resnet_cifar10, resnet.py
+TORCH_V2: LayerNames = {  # mobilenetv2.py
     "conv": ("features.{flat}.0", "features.{flat}.1"),
     "expand": ("features.{flat}.conv.{at}.0", "features.{flat}.conv.{at}.1"),
     "depthwise": ("features.{flat}.conv.{at}.0", "features.{flat}.conv.{at}.1"),
@@ -125,7 +125,7 @@ TORCH_V2: Table = {  # mobilenetv2.py
 }
 
 
-def _blocks(block: str) -> Table:
+def _blocks(block: str) -> LayerNames:
     return {
         **dict.fromkeys(("expand", "depthwise", "project"), (f"{block}.{{at}}.0", f"{block}.{{at}}.1")),
         "squeeze.reduce": f"{block}.{{at}}.fc1",
@@ -133,13 +133,13 @@ def _blocks(block: str) -> Table:
     }
 
 
-TORCH_V3: Table = {  # mobilenetv3.py
+TORCH_V3: LayerNames = {  # mobilenetv3.py
     "conv": ("features.{flat}.0", "features.{flat}.1"),
     **_blocks("features.{flat}.block"),
     "hidden.0": "classifier.0",
     "classifier": "classifier.3",
 }
-TORCH_EFFICIENTNET: Table = {  # efficientnet.py
+TORCH_EFFICIENTNET: LayerNames = {  # efficientnet.py
     "conv.1": ("features.0.0", "features.0.1"),
     "conv.2": ("features.{group}.0", "features.{group}.1"),
     **_blocks("features.{layer}.{block}.block"),
@@ -148,7 +148,7 @@ TORCH_EFFICIENTNET: Table = {  # efficientnet.py
 
 # --- timm.models: efficientnet.py, mobilenetv3.py ---
 
-_TIMM: Table = {
+_TIMM: LayerNames = {
     "conv.1": ("conv_stem", "bn1"),
     "expand": ("blocks.{stage}.{block}.conv_pw", "blocks.{stage}.{block}.bn1"),
     "depthwise": ("blocks.{stage}.{block}.conv_dw", "blocks.{stage}.{block}.bn2"),
@@ -159,5 +159,5 @@ _TIMM: Table = {
     "first.project": ("blocks.{stage}.{block}.conv_pw", "blocks.{stage}.{block}.bn2"),
     "classifier": "classifier",
 }
-TIMM_EFFICIENTNET: Table = {**_TIMM, "conv.2": ("conv_head", "bn2")}
-TIMM_V3: Table = {**_TIMM, "conv.2": ("blocks.{layer}.0.conv", "blocks.{layer}.0.bn1"), "hidden.0": "conv_head"}
+TIMM_EFFICIENTNET: LayerNames = {**_TIMM, "conv.2": ("conv_head", "bn2")}
+TIMM_V3: LayerNames = {**_TIMM, "conv.2": ("blocks.{layer}.0.conv", "blocks.{layer}.0.bn1"), "hidden.0": "conv_head"}

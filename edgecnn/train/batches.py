@@ -12,7 +12,7 @@ from edgecnn.train.config import TrainConfig
 
 
 def open_both(config: TrainConfig, preprocess: Preprocess) -> tuple[TrainingImages, TrainingImages]:
-    """Training and held-out images.
+    """Open training and held-out images.
 
     Raises:
         InputError: as ``open_training``; or a batch is more than there are training images.
@@ -26,7 +26,7 @@ def open_both(config: TrainConfig, preprocess: Preprocess) -> tuple[TrainingImag
 
 
 def fits(config: TrainConfig, count: int) -> None:
-    """Nothing, where so many training images make a batch.
+    """Check that so many training images make a batch.
 
     Raises:
         InputError: they do not.
@@ -36,7 +36,7 @@ def fits(config: TrainConfig, count: int) -> None:
 
 
 def order(config: TrainConfig, epoch: int, count: int) -> NDArray[np.int64]:
-    """Image indices of an epoch, (steps, batch): every image at most once, what fills no batch left out."""
+    """Return the image indices of an epoch, (steps, batch): every image at most once, what fills no batch left out."""
     steps = count // config.batch
     shuffled = np.random.default_rng([config.seed, epoch]).permutation(count)
     return shuffled[: steps * config.batch].reshape(steps, config.batch)

@@ -1,7 +1,7 @@
 """How a weight file's names become ours: a template for each role that a layer has, a style for its tensors' layout.
 
 Our own names are ``features.N.ROLE.conv.weight``, ``features.N.ROLE.bn.running_mean`` and so on,
-``hidden.N.linear.weight`` and ``classifier.weight``. A scheme's table gives, for each role, their names of the
+``hidden.N.linear.weight`` and ``classifier.weight``. A key map's table gives, for each role, their names of the
 convolution and of its batch norm, with places in braces that ``places`` fills in.
 """
 
@@ -17,12 +17,12 @@ from edgecnn.models.rows import ConvRow, InceptionRow, InvertedRow, LinearRow, P
 from edgecnn.models.spec import ModelSpec
 
 Arrange = Callable[[torch.Tensor], torch.Tensor]
-Table = Mapping[str, tuple[str, str] | str]  # role: their convolution and batch norm, or their only layer
+LayerNames = Mapping[str, tuple[str, str] | str]  # role: their convolution and batch norm, or their only layer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where one of our tensors comes from: their tensors, and what makes ours of them."""
+class TensorSource:
+    """The source of one of our tensors: their tensors, and what makes ours of them."""
 
     names: tuple[str, ...]
     make: Callable[..., torch.Tensor]
@@ -49,7 +49,7 @@ class Style:
     image: Callable[[torch.Tensor, int], torch.Tensor]
 
     def name(self, layer: str, leaf: str) -> str:
-        """Their name of a layer's tensor."""
+        """Return their name of a layer's tensor."""
         return f"{layer}{self.between}{self.names[leaf]}"
 
 
@@ -96,7 +96,7 @@ KERAS = Style(  # HWIO, depthwise HWC1
 
 
 def places(spec: ModelSpec) -> list[dict[str, int | str]]:
-    """For each block of ``features``: where it stands, by every way of counting that a scheme uses.
+    """Return where each block of ``features`` stands, by every way of counting that a key map uses.
 
     ``flat``: in all; ``before``: one less; ``stage``, ``block``: row and block within it, from 0, among rows of blocks
     (rows of one block each and equal channels count as one row); ``layer``: stage + 1; ``group``: stage + 2;
@@ -145,22 +145,22 @@ _OURS = re.compile(
 _STEPS = ("expand", "depthwise", "squeeze", "project")  # of an inverted residual, in order
 
 
-def names(
-    spec: ModelSpec, ours: Iterable[str], table: Table, style: Style, *, biased: bool = False, bgr: bool = False
-) -> dict[str, Origin]:
-    """Our tensor names to where they come from.
+def tensor_sources(
+    spec: ModelSpec, ours: Iterable[str], table: LayerNames, style: Style, *, biased: bool = False, bgr: bool = False
+) -> dict[str, TensorSource]:
+    """Map our tensor names to their sources.
 
     Args:
         spec: the model.
         ours: its tensor names.
-        table: of the scheme.
-        style: of the scheme.
+        table: of the key map.
+        style: of the key map.
         biased: convolutions have a bias before batch norm; it goes into the mean: ``(x + b) - m = x - (m - b)``.
         bgr: the network was trained on images with blue first; the first convolution's channels are turned round.
     """
     every, context = list(ours), places(spec)
     roles = {(m["flat"], m["role"].partition(".")[0]) for m in map(_OURS.fullmatch, every) if m}
-    made: dict[str, Origin] = {}
+    made: dict[str, TensorSource] = {}
     for own in every:
         match = _OURS.fullmatch(own)
         if match is None:
@@ -184,7 +184,7 @@ def names(
             theirs = style.name(norm.format(**place), f"bn.{leaf}")
             bias = style.name(layer.format(**place), "bias")
             shifted = biased and leaf == "running_mean"
-            made[own] = Origin(
+            made[own] = TensorSource(
                 names=(theirs, bias) if shifted else (theirs,), make=_difference if shifted else _as_it_is
             )
             continue
@@ -198,7 +198,7 @@ def names(
                 arrange = style.depthwise if step == "depthwise" else style.conv
             if bgr and flat == "0":
                 arrange = _turned(arrange)
-        made[own] = Origin(names=(style.name(layer.format(**place), leaf),), make=arrange)
+        made[own] = TensorSource(names=(style.name(layer.format(**place), leaf),), make=arrange)
     return made
 
 

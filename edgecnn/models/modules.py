@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
         self.size = (size + before + after - kernel) // stride + 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
+        """Map (N, inputs, size, size) to (N, outputs, self.size, self.size)."""
         out: torch.Tensor = self.act(self.bn(self.conv(self.pad(x))))
         return out
 
@@ -53,7 +53,7 @@ class Separable(nn.Module):
         self.size = self.pointwise.size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
+        """Map (N, inputs, size, size) to (N, outputs, self.size, self.size)."""
         out: torch.Tensor = self.pointwise(self.depthwise(x))
         return out
 
@@ -70,7 +70,7 @@ class SqueezeExcite(nn.Module):
         self.gate = GATES[squeeze.gate]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, channels, H, W) to the same."""
+        """Map (N, channels, H, W) to the same."""
         gate: torch.Tensor = self.gate(self.expand(self.act(self.reduce(x.mean(dim=(2, 3), keepdim=True)))))
         return x * gate
 
@@ -83,7 +83,7 @@ class DropConnect(nn.Module):
         self.p = 0.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape whose first dimension is the batch."""
+        """Take any shape whose first dimension is the batch."""
         if not self.training or self.p == 0:
             return x
         kept = torch.rand((x.shape[0], *[1] * (x.ndim - 1)), device=x.device) >= self.p
@@ -91,7 +91,7 @@ class DropConnect(nn.Module):
 
 
 def set_drop_connect(module: nn.Module, probability: float) -> None:
-    """The last residual branch is dropped with ``probability``, the others in proportion to their place, 0 for none.
+    """Drop the last residual branch with ``probability``, the others in proportion to their place, 0 for none.
 
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth", equation 4.
     """
@@ -121,7 +121,7 @@ class InvertedResidual(nn.Module):
         self.size = self.project.size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
+        """Map (N, inputs, size, size) to (N, outputs, self.size, self.size)."""
         out: torch.Tensor = self.drop(self.project(self.squeeze(self.depthwise(self.expand(x)))))
         return x + out if self.residual else out
 
@@ -138,7 +138,7 @@ class PadShortcut(nn.Module):
         self.back = outputs - inputs - self.front
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
         return F.pad(F.max_pool2d(x, 1, self.stride), (0, 0, 0, 0, self.front, self.back))
 
 
@@ -169,7 +169,7 @@ class Residual(nn.Module):
         return [reduce, middle, ConvBlock(spec, middle.size, row.inner, row.channels, kernel=1, activation="none")]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, outputs, self.size, self.size)."""
+        """Map (N, inputs, size, size) to (N, outputs, self.size, self.size)."""
         out = x
         for block in self.branch:
             out = block(out)
@@ -192,7 +192,7 @@ class Inception(nn.Module):
         self.size = size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to (N, row.channels, size, size)."""
+        """Map (N, inputs, size, size) to (N, row.channels, size, size)."""
         return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
 
 
@@ -208,7 +208,7 @@ class Auxiliary(nn.Module):
         self.classifier = nn.Linear(1024, spec.num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, inputs, size, size) to logits (N, num_classes)."""
+        """Map (N, inputs, size, size) to logits (N, num_classes)."""
         flat = self.conv(F.adaptive_avg_pool2d(x, self.grid)).flatten(1)
         out: torch.Tensor = self.classifier(self.dropout(F.relu(self.hidden(flat))))
         return out
