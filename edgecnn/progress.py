@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,9 +23,7 @@ T = TypeVar("T")
 class Progress:
     """Receives what long work reports. This one shows nothing; override its methods to show it elsewhere."""
 
-    def track(
-        self, items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
-    ) -> Iterator[T]:
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield the items, one after another; see ``track``."""
         yield from items
 
@@ -44,11 +41,9 @@ class Terminal(Progress):
     def __init__(self, *, lines: bool = True) -> None:
         self._lines = lines
 
-    def track(
-        self, items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
-    ) -> Iterator[T]:
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield the items with a bar that shows count, rate and time left."""
-        return _bar(items, description, total, costs)
+        return _bar(items, description, total)
 
     def say(self, line: str) -> None:
         """Write one line for the person at the terminal."""
@@ -84,49 +79,18 @@ def say(line: str) -> None:
     _current.get().say(line)
 
 
-def track(
-    items: Iterable[T], description: str, total: int | None = None, costs: Sequence[float] | None = None
-) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield the items, reported to whatever shows progress.
 
     Args:
         items: what is done one after another.
         description: of the work.
         total: how many items, where it is known.
-        costs: of each item, in any unit, where they differ; the time left is then that of their costs.
     """
-    return _current.get().track(items, description, total, costs)
+    return _current.get().track(items, description, total)
 
 
-class TimeLeft:
-    """How long steps of known cost will take still, by what those before them took.
-
-    Args:
-        costs: of every step in turn, in any unit.
-        clock: seconds.
-    """
-
-    def __init__(self, costs: Sequence[float], clock: Callable[[], float] = time.monotonic) -> None:
-        self._costs, self._clock, self._done = costs, clock, 0
-        self._start = self._last = clock()
-
-    def step(self) -> None:
-        """One more step is done."""
-        self._done += 1
-        self._last = self._clock()
-
-    def seconds(self) -> float | None:
-        """Seconds left; ``None`` while nothing is known. A step that takes longer than its cost says is as good as
-        done, and those after it keep theirs."""
-        spent = sum(self._costs[: self._done])
-        if not spent:
-            return None
-        pace = (self._last - self._start) / spent
-        running = sum(self._costs[self._done : self._done + 1]) * pace - (self._clock() - self._last)
-        return max(0.0, running) + sum(self._costs[self._done + 1 :]) * pace
-
-
-def _bar(items: Iterable[T], description: str, total: int | None, costs: Sequence[float] | None) -> Iterator[T]:
+def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     if not sys.stderr.isatty():
         yield from items
         return
@@ -140,10 +104,6 @@ def _bar(items: Iterable[T], description: str, total: int | None, costs: Sequenc
         TimeRemainingColumn,
     )
 
-    if costs is not None:
-        yield from _track_costs(items, description, costs)
-        return
-
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -153,28 +113,6 @@ def _bar(items: Iterable[T], description: str, total: int | None, costs: Sequenc
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, description=description)
-
-
-def _track_costs(items: Iterable[T], description: str, costs: Sequence[float]) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-    from rich.text import Text
-
-    left = TimeLeft(costs)
-
-    class Left(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            seconds = left.seconds()
-            said = "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
-            return Text(f"{said} left", style="progress.remaining")
-
-    texts = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[count]}"))
-    with Progress(*texts, TimeElapsedColumn(), Left(), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=sum(costs), count=f"0/{len(costs)}")
-        for k, (item, cost) in enumerate(zip(items, costs, strict=True), 1):
-            yield item
-            left.step()
-            progress.update(task, advance=cost, count=f"{k}/{len(costs)}")
 
 
 @contextmanager

@@ -252,7 +252,7 @@ class Heard(edgecnn.Progress):
     def __init__(self):
         self.lines, self.tracked = [], []
 
-    def track(self, items, description, total=None, costs=None):
+    def track(self, items, description, total=None):
         self.tracked.append(description)
         yield from items
 

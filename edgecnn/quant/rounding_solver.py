@@ -16,7 +16,6 @@ Sources: see ``steps/adaptive_rounding.py``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -74,8 +73,7 @@ def round_adaptively(
     how = repr((limit, chosen, torch.__version__, torch.get_num_threads())).encode()
     checkpoint.begin(graph, images.view(np.uint8).reshape(-1).data, how)
     both = SideBySide(graph, images, compact=True)
-    costs = [_products(node, graph, solved=node.output not in chosen or node.output in checkpoint) for node in graph]
-    progress = iter(track(graph.nodes, "adaptive rounding", costs=costs))
+    progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
 
     def solve(node: Node) -> None:
         next(progress)
@@ -86,16 +84,6 @@ def round_adaptively(
     solved = both.run(before=solve)
     next(progress, None)
     return solved
-
-
-def _products(node: Node, graph: Graph, *, solved: bool) -> float:
-    """Return the products that a node takes for each image, roughly: the time left goes by them."""
-    values = math.prod(graph.tensors[node.output].shape)
-    if node.op not in WEIGHTED:
-        return values
-    rows, *window = graph.tensors[node.inputs[1]].shape
-    taps = math.prod(window)
-    return 2 * values * taps if solved else values * taps * (4 + taps / rows)
 
 
 def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinearity | None) -> tuple[Tensor, Tensor]:
