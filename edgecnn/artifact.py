@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError, unknown
 from edgecnn.files import sha256, write_atomic, write_json
 from edgecnn.graph.ir import Metadata
+from edgecnn.records import read_record
 
 PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
 INTEGER_PRECISIONS = ("int8", "int16x8")  # activations are integers too
@@ -140,12 +141,7 @@ class Manifest:
         Raises:
             InputError: a key is missing or not known.
         """
-        try:
-            ports = {k: Port(**{**fields[k], "shape": tuple(fields[k]["shape"])}) for k in ("input", "output")}
-            metadata = Metadata.from_json(fields["metadata"])
-            return cls(**{**fields, **ports, "metadata": metadata, "figures": tuple(fields["figures"])})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"a key is wrong or missing: {error!r}") from None
+        return read_record(cls, fields, "manifest")
 
 
 def manifest_path(artifact: Path, target: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
-from edgecnn.records import read_record
 
 KEYS = ("resize", "crop", "interpolation", "mean", "std")  # of --preprocess
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
@@ -87,18 +85,9 @@ class Preprocess:
         return other.normalise(inputs * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32))
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; ``from_json`` reads it back."""
+        """Return a JSON-ready dictionary; ``records.read_record`` reads it back."""
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return fields if self.as_given else {k: v for k, v in fields.items() if k != "as_given"}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
-        """Read what ``to_json`` made.
-
-        Raises:
-            InputError: a key is unknown or missing, or a value is not allowed.
-        """
-        return read_record(cls, fields, "preprocess record")
 
     def override(self, text: str) -> Preprocess:
         """Return a copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""

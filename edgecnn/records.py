@@ -8,6 +8,7 @@ suggestions for a misspelt key, so unknown keys are looked for here.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -36,43 +37,47 @@ def read_file(kind: type[T], path: Path | Traversable, *, remedy: str = "") -> T
         text = path.read_bytes().decode()
         given = tomllib.loads(text) if path.name.endswith(".toml") else json.loads(text)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}){remedy and f'; {remedy}'}") from None
+        said = getattr(error, "strerror", None) or error  # without the path a second time
+        raise InputError(f"cannot read {path} ({said}){remedy and f'; {remedy}'}") from None
     return read_record(kind, given, str(path))
 
 
-def read_record(kind: type[T], given: object, where: str) -> T:
+def read_record(kind: type[T], given: object, where: str, *, noun: str = "key") -> T:
     """Convert a record of TOML or JSON values to a dataclass: lists to tuples, nested tables to nested dataclasses.
 
     Args:
         kind: the dataclass, all of whose fields are given when it is made.
         given: a mapping.
         where: what the record is, for messages: a file, ``device cortex-a72``.
+        noun: what messages call a key.
 
     Raises:
         InputError: a key is unknown or missing, a value is of another type, or the dataclass refuses it.
     """
     import msgspec
 
-    _refuse_unknown(kind, given, where)
+    _refuse_unknown(kind, given, where, noun)
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         said, _, place = str(error).replace("`", "").partition(" - at $")
+        said = re.sub("^Object missing required field (.*)", rf"lacks the {noun} '\1'", said)
         key = f" {place.lstrip('.')}:" if place else ""
         raise InputError(f"{where}:{key} {said[0].lower()}{said[1:]}") from None
     except InputError as error:
         raise type(error)(f"{where}: {error}") from None
 
 
-def _refuse_unknown(kind: Any, given: object, where: str) -> None:
+def _refuse_unknown(kind: Any, given: object, where: str, noun: str) -> None:
     if is_dataclass(kind):
         hints = get_type_hints(kind)
+        names = [f.name for f in fields(kind)]
         for key in given if isinstance(given, Mapping) else ():
-            if key not in {f.name for f in fields(kind)}:
-                raise InputError(f"{where}: {unknown('key', str(key), (f.name for f in fields(kind)))}")
-            _refuse_unknown(hints[key], given[key], f"{where}: {key}")  # type: ignore[index]  # a mapping
+            if key not in names:
+                raise InputError(f"{where}: {unknown(noun, str(key), names or ['none'])}")
+            _refuse_unknown(hints[key], given[key], f"{where}: {key}", noun)  # type: ignore[index]  # a mapping
         return
     inside = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
     for inner in get_args(kind):
         for value in [given] if get_origin(kind) in (Union, UnionType) else inside:
-            _refuse_unknown(inner, value, where)
+            _refuse_unknown(inner, value, where, noun)

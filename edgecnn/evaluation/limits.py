@@ -11,25 +11,19 @@ from edgecnn.errors import InputError, unknown
 from edgecnn.report.record import Accuracy, Check, ReportEntry
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """One limit.
 
     Attributes:
-        field: of ``Limits``.
-        figure: what a device must find out for it, of ``edgecnn_targets.registry.FIGURES``.
-        name: of the check.
+        field: of ``Limits``; one that begins with ``max`` is the largest value that passes, any other the smallest.
         place: of the figure in a report entry.
-        bound: ``max`` or ``min``.
         unit: of the figure.
         help: for the option.
     """
 
     field: str
-    figure: str
-    name: str
     place: tuple[str, str]
-    bound: str
     unit: str
     help: str
 
@@ -38,112 +32,35 @@ class Row:
         """``--max-drop``."""
         return f"--{self.field.replace('_', '-')}"
 
+    @property
+    def name(self) -> str:
+        """The name of the check."""
+        return "latency" if self.place[1] == "median_ms" else self.place[1]
+
+    @property
+    def figure(self) -> str:
+        """What a device must find out for it, of ``edgecnn_targets.interface.FIGURES``."""
+        return "accuracy" if self.place[0] in ("accuracy", "parity") else self.name
+
     def check(self, entry: ReportEntry, limit: float) -> Check:
-        """The entry's figure beside a limit."""
+        """Return the entry's figure beside a limit."""
         value = getattr(getattr(entry, self.place[0]), self.place[1])
-        return Check(name=self.name, value=value, limit=limit, unit=self.unit, bound=self.bound)
+        bound = "max" if self.field.startswith("max") else "min"
+        return Check(name=self.name, value=value, limit=limit, unit=self.unit, bound=bound)
 
 
 ROWS = (
-    Row(
-        field="max_drop",
-        figure="accuracy",
-        name="drop",
-        place=("accuracy", "drop"),
-        bound="max",
-        unit="points",
-        help="fp32 top-1 minus artifact top-1",
-    ),
-    Row(
-        field="min_top1",
-        figure="accuracy",
-        name="top1",
-        place=("accuracy", "top1"),
-        bound="min",
-        unit="percent",
-        help="images whose label is the artifact's first class",
-    ),
-    Row(
-        field="min_agreement",
-        figure="accuracy",
-        name="agreement",
-        place=("accuracy", "agreement"),
-        bound="min",
-        unit="percent",
-        help="images on which artifact and fp32 agree",
-    ),
-    Row(
-        field="min_sqnr",
-        figure="accuracy",
-        name="sqnr_db",
-        place=("accuracy", "sqnr_db"),
-        bound="min",
-        unit="dB",
-        help="signal to quantization noise over the outputs, beside fp32",
-    ),
-    Row(
-        field="max_lsb",
-        figure="accuracy",
-        name="max_lsb",
-        place=("parity", "max_lsb"),
-        bound="max",
-        unit="LSB",
-        help="largest distance from the integer oracle",
-    ),
-    Row(
-        field="max_latency_ms",
-        figure="latency",
-        name="latency",
-        place=("latency", "median_ms"),
-        bound="max",
-        unit="ms",
-        help="median of one inference, measured",
-    ),
-    Row(
-        field="max_instructions",
-        figure="instructions",
-        name="instructions",
-        place=("latency", "instructions"),
-        bound="max",
-        unit="instructions",
-        help="of one inference, counted by an emulator",
-    ),
-    Row(
-        field="max_cycles",
-        figure="cycles",
-        name="cycles",
-        place=("resources", "cycles"),
-        bound="max",
-        unit="cycles",
-        help="of one inference, of a microcontroller or an NPU",
-    ),
-    Row(
-        field="max_sram_kib",
-        figure="sram_kib",
-        name="sram_kib",
-        place=("resources", "sram_kib"),
-        bound="max",
-        unit="KiB",
-        help="memory for activations",
-    ),
-    Row(
-        field="max_flash_kib",
-        figure="flash_kib",
-        name="flash_kib",
-        place=("resources", "flash_kib"),
-        bound="max",
-        unit="KiB",
-        help="memory for weights and code",
-    ),
-    Row(
-        field="npu_coverage",
-        figure="npu_coverage",
-        name="npu_coverage",
-        place=("resources", "npu_coverage"),
-        bound="min",
-        unit="percent",
-        help="ops that the NPU runs, at least",
-    ),
+    Row("max_drop", ("accuracy", "drop"), "points", "fp32 top-1 minus artifact top-1"),
+    Row("min_top1", ("accuracy", "top1"), "percent", "images whose label is the artifact's first class"),
+    Row("min_agreement", ("accuracy", "agreement"), "percent", "images on which artifact and fp32 agree"),
+    Row("min_sqnr", ("accuracy", "sqnr_db"), "dB", "signal to quantization noise over the outputs, beside fp32"),
+    Row("max_lsb", ("parity", "max_lsb"), "LSB", "largest distance from the integer oracle"),
+    Row("max_latency_ms", ("latency", "median_ms"), "ms", "median of one inference, measured"),
+    Row("max_instructions", ("latency", "instructions"), "instructions", "of one inference, counted by an emulator"),
+    Row("max_cycles", ("resources", "cycles"), "cycles", "of one inference, of a microcontroller or an NPU"),
+    Row("max_sram_kib", ("resources", "sram_kib"), "KiB", "memory for activations"),
+    Row("max_flash_kib", ("resources", "flash_kib"), "KiB", "memory for weights and code"),
+    Row("npu_coverage", ("resources", "npu_coverage"), "percent", "ops that the NPU runs, at least"),
 )
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.graph.ops import ACTIVATIONS, Attr, Node, need, output_shape
 from edgecnn.preprocess import Preprocess
+from edgecnn.records import read_record
 
 __all__ = ["INTEGER_TYPES", "Attr", "Graph", "Metadata", "Node", "QParams", "Tensor", "is_wide"]
 INTEGER_TYPES = ("int8", "int16", "int32", "int64")
@@ -194,15 +195,7 @@ class Metadata:
         Raises:
             InputError: a key is not known, or the preprocessing is not valid.
         """
-        values = dict(fields)
-        if values.get("preprocess") is not None:
-            values["preprocess"] = Preprocess.from_json(values["preprocess"])
-        if values.get("labels") is not None:
-            values["labels"] = tuple(values["labels"])
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise InputError(f"metadata record: {error}") from None
+        return read_record(cls, fields, "metadata record")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.quant import DEFAULT
 from edgecnn.quant.step import Step, check_order, steps
+from edgecnn.records import read_file
 
 SHIPPED = Path(__file__).parent / "recipes"
-DEFAULT = "fast"
 ENOUGH = 300  # calibration images that ranges are worth
 
 
@@ -124,28 +124,24 @@ def recipe(name: str) -> Recipe:
     return recipes()[name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a recipe's file holds."""
+
+    name: str = ""
+    about: str = ""
+    step: tuple[Mapping[str, Any], ...] = ()
+
+
 def _read(path: Path) -> Recipe:
+    given = read_file(_File, path, remedy=f"`edgecnn recipes show {DEFAULT}` prints one")
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            f"cannot read the recipe {path} ({error}); `edgecnn recipes show {DEFAULT}` prints one"
-        ) from None
-    for key in given:
-        if key not in ("name", "about", "step"):
-            raise InputError(f"recipe {path}: {unknown('key', key, ('name', 'about', 'step'))}")
-    name, about, rows = given.get("name", path.stem), given.get("about", ""), given.get("step", [])
-    if not isinstance(name, str) or not isinstance(about, str):
-        raise InputError(f"recipe {path}: name and about must be strings")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"recipe {path}: steps are tables; write [[step]] before each")
-    try:
-        return Recipe(name=name, about=about, steps=tuple(map(_step, rows)))
+        return Recipe(name=given.name or path.stem, about=given.about, steps=tuple(map(_step, given.step)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _step(row: dict[str, Any]) -> Step:
+def _step(row: Mapping[str, Any]) -> Step:
     row = dict(row)
     name = row.pop("name", None)
     if not isinstance(name, str):

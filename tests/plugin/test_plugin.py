@@ -106,7 +106,7 @@ def test_its_settings_are_validated_as_those_of_a_kind_that_ships(edgecnn, tflit
     done = edgecnn("validate", tflite, "--device", tmp_path / "b.toml", "--max-latency-ms", "1e9")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "settings: unknown key 'time' (did you mean 'times'?)" in line
+    assert "unknown setting 'time' (did you mean 'times'?)" in line
 
 
 def test_without_the_package_its_kind_is_unknown(tflite):

@@ -329,9 +329,9 @@ BIAS, EQUAL = row("bias_correction"), row("equalization")
         (f"{RANGES}{SAFE}{WEIGHTS}per_tensor = 1", "it must be a bool"),
         ("[[step]]\nname = 'weigths'", "unknown step 'weigths' .did you mean 'weights'"),
         ("[[step]]\nmethod = 'mse'", "a ..step.. has no name"),
-        ("step = 3", "write ..step.. before each"),
+        ("step = 3", "mine.toml: step: expected array, got int"),
         ("weight_range = 'mse'", "unknown key 'weight_range'"),
-        ("a = [", "cannot read the recipe"),
+        ("a = [", "cannot read .*mine.toml"),
         (
             f"{RANGES}{WEIGHTS}",
             "'weights' needs activation scales that are final: put 'rounding_safe_scales' before it",
@@ -349,7 +349,7 @@ def test_a_wrong_recipe_is_one_line_that_names_what_is_wrong(text, message, tmp_
     with pytest.raises(InputError, match=message) as caught:
         recipe(str(path))
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="cannot read the recipe"):
+    with pytest.raises(InputError, match="cannot read .*none.toml .*; `edgecnn recipes show fast` prints one"):
         recipe(str(tmp_path / "none.toml"))
 
 

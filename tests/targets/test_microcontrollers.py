@@ -62,7 +62,7 @@ def test_every_core_has_a_board_and_limits(name):
 def test_a_setting_that_makes_no_sense_is_refused():
     settings = vars(device("cortex-m4").settings)
     record = {"kind": "cortex-m", "description": "", "targets": ["c"]}
-    with pytest.raises(InputError, match="unknown key 'machin'"):
+    with pytest.raises(InputError, match="unknown setting 'machin'"):
         parse("d", {**record, "settings": {**settings, "machin": "x"}})
     with pytest.raises(InputError, match="code_kib is 0; it must be above 0"):
         parse("d", {**record, "settings": {**settings, "code_kib": 0}})

@@ -28,7 +28,7 @@ def parse(name: str, record: Mapping[str, Any], option: str = "") -> Device:
     for key in {"name", "option"} & set(record):
         raise InputError(f"device {name}: remove {key!r}: a device is named as its file")
     device = read_record(Device, {**record, "name": name, "option": option or name}, f"device {name}")
-    settings: Any = read_record(kind_of(device).settings, device.settings, f"device {name}: settings")
+    settings: Any = read_record(kind_of(device).settings, device.settings, f"device {name}", noun="setting")
     listed = [target for target in device.targets if target != EVERY]
     for target in set(listed) - set(runtimes()):
         raise InputError(f"device {name}: {unknown('target', target, [*runtimes(), EVERY])}")
