@@ -36,7 +36,7 @@ def run(
             output.
     """
     name = Path(words[0]).name
-    process = start(words, cwd=cwd, environment=environment)
+    process = start(words, cwd=cwd, env=environment)
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -59,10 +59,9 @@ def start(words: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes
     Raises:
         DeviceFault: it cannot be started.
     """
-    environment = options.pop("environment", None)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        return subprocess.Popen(list(map(str, words)), env=environment, start_new_session=True, **{**pipes, **options})
+        return subprocess.Popen(list(map(str, words)), start_new_session=True, **{**pipes, **options})
     except OSError as error:
         raise DeviceFault(f"cannot start {words[0]}: {error.strerror}") from None
 

@@ -33,7 +33,7 @@ from edgecnn_converters.c.format import identifier
 from edgecnn_converters.c.lowering import LOWERINGS
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
-from edgecnn_targets.runtimes.c.compiler import compile_shared, host_compiler
+from edgecnn_targets.runtimes.c import compile_shared, host_compiler
 
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "targets.toml").read_text("utf-8"))["c"]
 STRICT = ("-O0", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")

@@ -21,7 +21,7 @@ from edgecnn.graph.ops import OPS, OpSpec
 from edgecnn.graph.oracle import fixed_point, kernels, parameters
 from edgecnn_converters.registry import converter, converters
 from edgecnn_converters.tflite.format import VERSIONS
-from edgecnn_targets.runtimes.c.compiler import host_compiler
+from edgecnn_targets.runtimes.c import host_compiler
 
 LOWERINGS = [room.LOWERINGS for room in (to_tflite, to_onnx, to_openvino, to_c)]
 MADE_BY_QUANTIZATION = {"requantize"}  # joins int8 and int16: no float network has it

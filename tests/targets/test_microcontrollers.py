@@ -210,7 +210,7 @@ def test_tflm_says_what_it_takes_and_too_much_fails_a_check(tmp_path):
 
 @needs_tflm
 def test_tflm_takes_more_memory_than_our_c(tmp_path):
-    from edgecnn_targets.runtimes.c.cnetwork import read_network
+    from edgecnn_targets.runtimes.c import read_network
 
     graph = random_graph(3, 7)
     session = open_session(device("mcu-tflm"), written(graph, "tflite", tmp_path))

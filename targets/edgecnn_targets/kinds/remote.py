@@ -60,8 +60,7 @@ class Runner:
         self._command = command
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
-            environment = command.environment
-            self._process = start(command.words, environment=environment, stdin=-1, stdout=-1, stderr=self._said)
+            self._process = start(command.words, env=command.environment, stdin=-1, stderr=self._said)
         except BaseException:
             self._said.close()
             raise

@@ -78,11 +78,7 @@ class VelaSession(Session):
         self.compilation = compilation
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Refuse: nothing is executed.
-
-        Raises:
-            UnsupportedError: always.
-        """
+        """Raise ``UnsupportedError``: nothing is executed."""
         raise UnsupportedError(
             "Vela computes what an NPU takes; it does not run images: validate on another device too"
         )
@@ -113,12 +109,7 @@ def measure(device: Device, session: VelaSession) -> Usage:
 
 
 def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
-    """Return what each op costs and what runs it.
-
-    Raises:
-        InputError: the artifact is not a TFLite file.
-        DeviceFault: Vela breaks.
-    """
+    """Return what each op costs and what runs it; raises as ``open_session`` does."""
     return list(_compile(device, artifact, litert.LiteRtSession(artifact, kernels="reference").ops).layers)
 
 
@@ -141,15 +132,10 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
 def _compile(device: Device, artifact: Path, ops: Sequence[Op]) -> Compilation:
     settings: Settings = device.settings
     with tempfile.TemporaryDirectory() as folder:
-        options = {
-            "--accelerator-config": settings.accelerator,
-            "--config": CONFIGURATION,
-            "--system-config": settings.system_config,
-            "--memory-mode": settings.memory_mode,
-            "--output-dir": folder,
-        }
-        words = [word for pair in options.items() for word in pair]
-        said = run([*VELA, artifact.absolute(), *words, "--verbose-performance"], timeout_s=TIMEOUT_S, cwd=Path(folder))
+        chip = ("--accelerator-config", settings.accelerator, "--config", CONFIGURATION)
+        memory = ("--system-config", settings.system_config, "--memory-mode", settings.memory_mode)
+        words = (*VELA, artifact.absolute(), *chip, *memory, "--output-dir", folder, "--verbose-performance")
+        said = run(words, timeout_s=TIMEOUT_S, cwd=Path(folder))
         stem = Path(folder) / artifact.stem
         try:
             data = Path(f"{stem}_vela.tflite").read_bytes()
@@ -168,16 +154,14 @@ def _compilation(
     on_cpu = {row["Name"]: reasons.get(row["Name"], "Vela does not say why") for row in table if row["Target"] == "CPU"}
     outside = sum(op.name in on_cpu for op in ops)
     has_flash = "Flash" in summary["weights_storage_area"]
-    used = {
-        place: float(summary[f"{place}_memory_used"]) for place in ("sram", "dram", "on_chip_flash", "off_chip_flash")
-    }
+    holding = ("on_chip_flash", "off_chip_flash") if has_flash else ("dram",)
     coverage = 100 * (len(ops) - outside) / len(ops)
     resources = Resources(npu_coverage=coverage)
     if coverage:  # else Vela's figures are all 0
         resources = Resources(
             cycles=int(float(summary["cycles_total"])),
-            sram_kib=used["sram"],
-            flash_kib=used["on_chip_flash"] + used["off_chip_flash"] if has_flash else used["dram"],
+            sram_kib=float(summary["sram_memory_used"]),
+            flash_kib=sum(float(summary[f"{place}_memory_used"]) for place in holding),
             npu_coverage=coverage,
             estimated_ms=1000 * float(summary["inference_time"]),
         )
@@ -191,14 +175,8 @@ def _compilation(
         for row in table
         if not _fused(row)
     )
-    return Compilation(
-        data=data,
-        resources=resources,
-        layers=rows,
-        on_cpu=on_cpu,
-        clock_mhz=float(summary["core_clock"]) / 1e6,
-        has_flash=has_flash,
-    )
+    mhz = float(summary["core_clock"]) / 1e6
+    return Compilation(data=data, resources=resources, layers=rows, on_cpu=on_cpu, clock_mhz=mhz, has_flash=has_flash)
 
 
 def _fused(row: Mapping[str, str]) -> bool:

@@ -24,7 +24,7 @@ from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage
 from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.kinds.cortex_m.toolchain import Settings
-from edgecnn_targets.runtimes.c.cnetwork import CNetwork, read_network
+from edgecnn_targets.runtimes.c import CNetwork, read_network
 
 SHIFT = 4  # an instruction takes 2**SHIFT ns of emulated time: some 2 ticks of the counter make it, at 25 MHz
 START_S, IMAGE_S = 60.0, 120.0

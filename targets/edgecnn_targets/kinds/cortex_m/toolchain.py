@@ -15,7 +15,7 @@ from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, Unsu
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import library_path, unpack
 from edgecnn_targets.process import run
-from edgecnn_targets.runtimes.c.cnetwork import CNetwork
+from edgecnn_targets.runtimes.c import CNetwork
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 PACKAGES = {COMPILER: "gcc-arm-none-eabi", EMULATOR: "qemu-system-arm"}

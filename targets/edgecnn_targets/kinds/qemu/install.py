@@ -25,8 +25,7 @@ from edgecnn.progress import filling
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import PACKAGES, PATIENCE_S, library_path, require, tool, unpack
 from edgecnn_targets.interface import Say
-from edgecnn_targets.kinds.qemu.architectures import Architecture
-from edgecnn_targets.kinds.qemu.settings import Settings
+from edgecnn_targets.kinds.qemu.settings import Architecture, Settings
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import runner
 

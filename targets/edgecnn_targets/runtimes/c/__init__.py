@@ -1,1 +1,0 @@
-"""C networks: reading the folder, and running it on this machine."""
