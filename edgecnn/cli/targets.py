@@ -21,18 +21,18 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn targets``."""
     from edgecnn.artifact import PRECISIONS
     from edgecnn_converters.registry import converters
-    from edgecnn_targets.registry import runtime
+    from edgecnn_targets.registry import runtimes
 
     rows: list[dict[str, Any]] = []
     for name, row in converters().items():
-        runs = runtime(name)
+        runs = runtimes().get(name)
         rows.append(
             {
                 "name": name,
-                "description": runs.description,
+                "description": runs.description if runs else "is written; no installed package runs it",
                 "precisions": list(row.precisions),
                 "refusals": dict(row.refusals),
-                "missing": runs.missing(),
+                "missing": runs.missing() if runs else None,
             }
         )
     shown = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from commands import error_of
 
 from edgecnn import plugins
+from edgecnn.cli import main
 from edgecnn.errors import InputError
 from edgecnn_targets.interface import Kind
 from edgecnn_targets.registry import runtime_of, runtimes
@@ -96,9 +98,23 @@ def test_a_runtime_is_named_as_its_target(install):
         runtimes()
 
 
+CONVERTER = (
+    "from dataclasses import replace\nfrom edgecnn_converters.tflite import CONVERTER\n"
+    "KIND = replace(CONVERTER, target='mine')\n"
+)
+
+
+def test_a_converter_without_a_runtime_is_listed(install, capfd):
+    install("written_only", "mine", CONVERTER, "converters")
+    assert main(["targets", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
+    assert rows["mine"]["description"] == "is written; no installed package runs it"
+    assert rows["mine"]["missing"] is None
+    assert main(["targets"]) == 0
+
+
 def test_a_suffix_belongs_to_one_format(install):
     install("named", "mine", RUNTIME, "runtimes")
-    head = "from dataclasses import replace\nfrom edgecnn_converters.tflite import CONVERTER\n"
-    install("same_suffix", "mine", f"{head}KIND = replace(CONVERTER, target='mine')\n", "converters")
+    install("same_suffix", "mine", CONVERTER, "converters")
     with pytest.raises(InputError, match=r"m.tflite may be tflite or mine, by its suffix; uninstall the plugin of one"):
         runtime_of(Path("m.tflite"))

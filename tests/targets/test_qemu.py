@@ -66,7 +66,7 @@ def test_a_tree_that_is_half_set_up_is_not_ready(folder):
         assert missing(row, "tflite") is not None
         (folder / tree).mkdir()
     assert missing(row, "tflite") is None
-    assert qemu.setup(row, lambda line: pytest.fail(f"a second setup did something: {line}")) is False
+    assert qemu.KIND.setup(row, lambda line: pytest.fail(f"a second setup did something: {line}")) is False
 
 
 @pytest.mark.parametrize(("tool", "message"), [("apt-get", "needs apt-get"), ("dpkg", "needs dpkg")])
@@ -80,7 +80,7 @@ def test_a_tool_that_setting_up_needs_is_status_3(tool, message, monkeypatch, ca
 def test_without_a_compiler_the_message_installs_one(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None if name in ("cc", "gcc") else f"/usr/bin/{name}")
     with pytest.raises(MissingDependencyError, match="apt-get install gcc libc6-dev"):
-        qemu.setup(device("cortex-a53"), print)
+        qemu.KIND.setup(device("cortex-a53"), print)
 
 
 @pytest.fixture
@@ -115,14 +115,14 @@ def test_a_full_disk_while_setting_up_says_what_to_do(tools, folder, capfd):
 
 def test_sources_without_an_emulator_are_named(tools):
     with pytest.raises(DeviceFault, match=r"holds no usr/bin/qemu-aarch64"):
-        qemu.setup(device("cortex-a53"), print)
+        qemu.KIND.setup(device("cortex-a53"), print)
 
 
 def test_a_compiler_that_fails_says_its_last_words(tools, tmp_path, folder):
     (folder / "qemu/emulator").mkdir(parents=True)
     tools("cc", "echo 'counter.c: error' >&2; exit 1")
     with pytest.raises(DeviceFault, match=r"cc ended with status 1; its last output: counter.c: error"):
-        qemu.setup(device("cortex-a53"), print)
+        qemu.KIND.setup(device("cortex-a53"), print)
 
 
 def test_the_plugin_compiles_without_a_warning(tmp_path):

@@ -153,7 +153,6 @@ class RemoteSession(Session):
         command: how a runner is started.
         path: of the artifact here.
         target: ``tflite`` or ``onnx``.
-        threads: of the runtime.
         kernels: as the target's own session takes them; ``None`` is the fastest.
         vnni: whether sums of bytes are exact there, see ``saturation``.
         runners: so many run side by side, each with its share of a batch.
@@ -200,14 +199,15 @@ class RemoteSession(Session):
 
     def _opened(self) -> tuple[dict[str, Any], bytes]:
         """Return details and graph, from the cache or from the device."""
-        known = self.results.get("opened") if self.results is not None else None
-        if known is not None:
-            head, _, graph = known.partition(b"\n")
-            return json.loads(head), graph
-        details, graph = self._start()
-        if self.results is not None:
-            self.results.put("opened", json.dumps(details).encode() + b"\n" + graph)
-        return details, graph
+        if self.results is None:
+            return self._start()
+        known = self.results.get("opened")
+        if known is None:
+            details, graph = self._start()
+            known = json.dumps(details).encode() + b"\n" + graph
+            self.results.put("opened", known)
+        head, _, graph = known.partition(b"\n")
+        return json.loads(head), graph
 
     def _start(self) -> tuple[dict[str, Any], bytes]:
         for _ in range(self._count):

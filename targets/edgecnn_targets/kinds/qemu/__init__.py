@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Say, Session, Usage
+from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage
 from edgecnn_targets.kinds.qemu import install
-from edgecnn_targets.kinds.qemu.prefixes import prefixes
 from edgecnn_targets.kinds.qemu.settings import Settings
 from edgecnn_targets.kinds.remote import Command, Opening, RemoteSession, Runner, kib, opening
 from edgecnn_targets.results import ResultCache
@@ -36,11 +35,6 @@ def missing(device: Device, runtime: Runtime) -> str | None:
     """Return the command that installs what the device lacks to run that target, or ``None`` when it is ready."""
     ready = install.ready(device.name, device.settings)
     return runtime.missing() if ready else device.setup_command
-
-
-def setup(device: Device, say: Say) -> bool:
-    """Set a device up; see ``install.setup``."""
-    return install.setup(device.name, device.settings, say)
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> Session:
@@ -67,17 +61,17 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     )
 
 
-def measure(device: Device, session: Session) -> Usage:
+def measure(device: Device, session: RemoteSession) -> Usage:
     """Return instructions, by class, and simulated cache misses of one inference after a warm-up.
 
     Raises:
         DeviceFault: it broke, or two equal inferences took too different numbers of instructions.
     """
-    assert isinstance(session, RemoteSession)
     settings: Settings = device.settings
-    known = session.results.get("inferences") if session.results is not None else None
+    assert session.results is not None
+    known = session.results.get("inferences")
     found = json.loads(known) if known is not None else _inferences(device, session, settings)
-    if known is None and session.results is not None:
+    if known is None:
         session.results.put("inferences", json.dumps(found).encode())
     counts = [line["instructions"] for line in found]
     apart = (max(counts) - min(counts)) / max(counts)
@@ -87,7 +81,16 @@ def measure(device: Device, session: Session) -> Usage:
             "every run has the same two"
         )
         session.notes = (*session.notes, said)
-    return _usage(settings, min(found, key=lambda line: line["instructions"]))
+    least = min(found, key=lambda line: line["instructions"])
+    return Usage(
+        latency=Latency(threads=1, instructions=least["instructions"], runs=RUNS),
+        resources=Resources(
+            instruction_mix={name: n for name, n in least["mix"].items() if n} or None,
+            cache_misses=least["misses"],
+            heap_kib=kib(least["heap"]),
+            estimated_ms=settings.estimated_ms(least["instructions"], least["misses"]),
+        ),
+    )
 
 
 def _inferences(device: Device, session: RemoteSession, settings: Settings) -> list[dict[str, Any]]:
@@ -99,19 +102,6 @@ def _inferences(device: Device, session: RemoteSession, settings: Settings) -> l
     if max(counts) - min(counts) > APART[target] * max(counts):
         raise DeviceFault(f"{device.name}: {RUNS} equal inferences took {counts} instructions")
     return found
-
-
-def _usage(settings: Settings, counted: Mapping[str, Any]) -> Usage:
-    instructions, misses = counted["instructions"], counted["misses"]
-    return Usage(
-        latency=Latency(threads=1, instructions=instructions, runs=RUNS),
-        resources=Resources(
-            instruction_mix={name: n for name, n in counted["mix"].items() if n} or None,
-            cache_misses=misses,
-            heap_kib=kib(counted["heap"]),
-            estimated_ms=settings.estimated_ms(instructions, misses),
-        ),
-    )
 
 
 def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: float) -> int:
@@ -197,6 +187,23 @@ def _counts(
     return [{**line, "heap": heap} for line, heap in zip(found, heaps, strict=True)]
 
 
+def prefixes(content: bytes) -> Iterator[bytes]:
+    """Yield a ``.tflite`` file of one subgraph that ends with its first op, with its second, and so on.
+
+    Each op's first output is the file's output."""
+    import flatbuffers  # type: ignore[import-untyped]
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    ops, model.signatureDefs = graph.operators, []
+    for count in range(1, len(ops) + 1):
+        graph.operators, graph.outputs = ops[:count], [ops[count - 1].outputs[0]]
+        builder = flatbuffers.Builder()
+        builder.Finish(model.Pack(builder), b"TFL3")
+        yield bytes(builder.Output())
+
+
 def command(device: Device, *counting: str) -> Command:
     """Return how a runner is started on the device; with arguments of the plugin, one that counts."""
     settings: Settings = device.settings
@@ -214,7 +221,7 @@ KIND = Kind(
     open_session=open_session,
     missing=missing,
     measure=measure,
-    setup=setup,
+    setup=lambda device, say: install.setup(device.name, device.settings, say),
     layers=layers,
     settings=Settings,
 )
