@@ -33,7 +33,6 @@ def ensure(name: str, build: Callable[[Path], object], say: Say = lambda line: N
 
     Args:
         name: names what is inside completely (content hashes, versions), so that another content is another folder.
-        build: fills the folder it is given.
         say: is told ``what`` when it is built here, and when another process is building it.
         what: one line for the person at the terminal.
 

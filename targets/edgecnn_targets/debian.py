@@ -48,7 +48,6 @@ def unpack(
 
     Args:
         place: an empty folder; ``packages.txt`` in it will list the packages and their SHA-256.
-        packages: Debian's names.
         downloads: folder in the cache for what is on its way.
         program: that must be in ``usr/bin`` then.
         architecture: of the packages; by default this machine's.

@@ -61,12 +61,9 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """What one op costs on a device; ``None`` where the device does not say.
+    """What one op, named as in ``Op``, costs on a device; ``None`` where the device does not say.
 
     Attributes:
-        op: the format's name of the op.
-        name: of the tensor it makes.
-        instructions: of the core.
         cycles: of the core or the NPU.
         place: what runs it, ``CPU`` or ``NPU``.
     """

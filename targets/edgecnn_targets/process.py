@@ -26,9 +26,7 @@ def run(
     """Run a tool; return what it prints on stdout.
 
     Args:
-        words: the command.
         timeout_s: then it is killed, with every process that it started.
-        cwd: where it runs.
         environment: all of it, or ``None`` to inherit.
 
     Raises:

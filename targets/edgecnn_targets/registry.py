@@ -16,11 +16,7 @@ from edgecnn_targets.interface import Activations, Device, Kind, LayerCost, Para
 
 @runtime_checkable
 class Format(Protocol):
-    """The part of a converter that names files; the converter is an entry point of ``edgecnn.converters``.
-
-    Attributes:
-        suffixes: of an artifact's files, the main one first.
-    """
+    """The part of a converter, an entry point of ``edgecnn.converters``, that names files: the main one first."""
 
     suffixes: tuple[str, ...]
 
@@ -39,11 +35,7 @@ def runtimes() -> Mapping[str, Runtime]:
 
 
 def kinds() -> Mapping[str, Kind]:
-    """Return all kinds of device by name: the entry points of ``edgecnn.device_kinds``.
-
-    Raises:
-        InputError: a plugin is broken.
-    """
+    """Return all kinds of device by name: the entry points of ``edgecnn.device_kinds``; raises as ``registry``."""
     return registry("device_kinds", Kind)
 
 
@@ -121,7 +113,6 @@ def layers(device: Device, artifact: Path) -> list[LayerCost]:
 
     Raises:
         UnsupportedError: the device does not take the artifact, or does not say.
-        DeviceFault: it broke.
     """
     row, tell = runtime_of(artifact), kind_of(device).layers
     if row.target not in device.targets or tell is None:

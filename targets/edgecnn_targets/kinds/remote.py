@@ -73,11 +73,9 @@ class Runner:
         self._deadline = 0.0
 
     def ask(self, request: Mapping[str, Any], payload: bytes = b"", *, within_s: float) -> None:
-        """Send a request; ``answer`` waits for what comes of it.
+        """Send a request, a line of JSON, and the raw bytes after it; ``answer`` waits for what comes of it.
 
         Args:
-            request: the line of JSON.
-            payload: the raw bytes after it.
             within_s: of now, the answer is there, or the runner is killed.
 
         Raises:
@@ -297,5 +295,5 @@ def _described(
         import onnx
     except ImportError:
         raise MissingDependencyError("reading a .onnx file needs onnx: pip install 'edgecnn[onnx]'") from None
-    made = onnx.load_from_string(graph) if graph else onnxruntime.optimised(path, name)
+    made = onnx.load_from_string(graph) if graph else onnxruntime.open_file(path, 1, name)[2]  # there it is not shown
     return onnxruntime.describe(path, details, onnx.load(str(path)), made, kernels=name, vnni=vnni)

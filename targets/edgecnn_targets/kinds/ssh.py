@@ -143,16 +143,11 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
 def words(address: Address) -> tuple[str, ...]:
     """Return the command that starts the runner on a board."""
-    options = {
-        "BatchMode": "yes",
-        "StrictHostKeyChecking": "yes",
-        "ConnectTimeout": CONNECT_S,
-        "ServerAliveInterval": ALIVE_S,
-        "ServerAliveCountMax": ALIVE_COUNT,
-    }
+    alive = (f"ServerAliveInterval={ALIVE_S}", f"ServerAliveCountMax={ALIVE_COUNT}")
+    options = ("BatchMode=yes", "StrictHostKeyChecking=yes", f"ConnectTimeout={CONNECT_S}", *alive)
     source = base64.b64encode(zlib.compress(RUNNER.read_bytes(), 9)).decode()
     python = f'import base64, zlib; exec(zlib.decompress(base64.b64decode("{source}")))'
-    given = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    given = [word for option in options for word in ("-o", option)]
     return ("ssh", "-T", *given, *address.words, f"exec python3 -u -c '{python}'")
 
 
@@ -167,11 +162,7 @@ def missing(device: Device, runtime: Runtime) -> str | None:
 
 
 def measure(device: Device, session: SshSession) -> Usage:
-    """Return the time there, by the board's own clock, and the memory.
-
-    Raises:
-        DeviceFault: the connection broke.
-    """
+    """Return the time there, by the board's own clock, and the memory."""
     warmup, runs = 10, 50
     try:
         usage = session.remote.time(fixed_input(session), warmup=warmup, runs=runs)

@@ -54,8 +54,6 @@ class Compilation:
     """The result of Vela's compilation of an artifact.
 
     Attributes:
-        data: the compiled file.
-        resources: for one inference.
         layers: Vela's rows, in execution order, without those that it fused into the one before.
         on_cpu: tensor name of each op that stays on the CPU, to Vela's reason.
         clock_mhz: of the system configuration.
@@ -89,7 +87,6 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
 
     Raises:
         InputError: the artifact is not a TFLite file, or the place cannot be written.
-        DeviceFault: Vela breaks.
     """
     original = litert.LiteRtSession(artifact, kernels="reference")
     made = _compile(device, artifact, original.ops)

@@ -99,12 +99,7 @@ def without_info() -> Iterator[None]:
 
 
 def describe(path: Path, details: Details, *, kernels: str) -> Description:
-    """Describe an open file.
-
-    Args:
-        path: of the file.
-        details: ``runner.litert_details`` of it, from wherever it is open.
-        kernels: a key of ``RESOLVERS``.
+    """Describe a file that is open, wherever ``details``, ``runner.litert_details`` of it, are from.
 
     Raises:
         UnsupportedError: it does not take one image and return one tensor, or XNNPACK runs none of its ops, though it
@@ -175,11 +170,7 @@ def _touches_int16(details: Details) -> set[str]:
 
 
 def _findings(path: Path, ops: tuple[Op, ...], wide: set[str]) -> Iterator[str]:
-    """Yield what XNNPACK does not run.
-
-    Raises:
-        UnsupportedError: it runs none of the ops, though it has kernels for some.
-    """
+    """Yield what XNNPACK does not run; raises as ``describe``."""
     outside = [op for op in ops if not op.requested_kernels]
     unasked = [op for op in outside if op.name not in wide]
     expected = len(outside) - len(unasked)

@@ -39,7 +39,7 @@ class OnnxRuntimeSession(Session):
         kernels = kernels or "fast"
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
-        self._session, original, made = _open(path, threads, kernels)
+        self._session, original, made = open_file(path, threads, kernels)
         described = describe(path, onnx_details(self._session), original, made, kernels=kernels, vnni=has_vnni())
         super().__init__(described, threads=threads)
 
@@ -57,8 +57,8 @@ def session_options(threads: int, kernels: str) -> Any:
     return options
 
 
-def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
-    """Return the session, the file's graph, and the graph that ONNX Runtime made of it."""
+def open_file(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
+    """Return the session, the file's graph, and the graph that ONNX Runtime made; raises as ``OnnxRuntimeSession``."""
     try:
         import onnx
 
@@ -85,25 +85,13 @@ def _open(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
         return session, onnx.load(str(path)), onnx.load(str(made))
 
 
-def optimised(path: Path, kernels: str) -> Any:
-    """Return the graph that ONNX Runtime makes of a file here, for a runtime elsewhere that does not show its own.
-
-    Raises:
-        InputError: it is not an ONNX file that ONNX Runtime can run.
-        MissingDependencyError: ONNX Runtime is not installed.
-    """
-    return _open(path, 1, kernels)[2]
-
-
 def describe(path: Path, details: Details, original: Any, optimised: Any, *, kernels: str, vnni: bool) -> Description:
-    """Describe an open file.
+    """Describe a file that is open.
 
     Args:
-        path: of the file.
         details: ``runner.onnx_details`` of it, from wherever it is open.
         original: the file's graph.
         optimised: the graph that ONNX Runtime made of it there.
-        kernels: a key of ``KERNELS``.
         vnni: ``saturation.has_vnni`` there.
 
     Raises:
@@ -193,13 +181,12 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 
     model = onnx.load(str(path))
     kept = {o.name for o in model.graph.output}
-    made = {n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    made = {n.output[0]: n for n in model.graph.node if n.op_type == "QuantizeLinear"}
     zeros = {i.name: i.data_type for i in model.graph.initializer}
     wanted = {name: f"{name}/q" for name in parameters if f"{name}/q" in made}
     for inner in wanted.values():
         if inner not in kept:
-            node = next(n for n in model.graph.node if n.output[0] == inner)
-            model.graph.output.append(onnx.helper.make_tensor_value_info(inner, zeros[node.input[2]], None))
+            model.graph.output.append(onnx.helper.make_tensor_value_info(inner, zeros[made[inner].input[2]], None))
     options = session_options(1, kernels or "fast")
     library = OnnxRuntime.library()
     session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

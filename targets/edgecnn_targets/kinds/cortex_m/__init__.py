@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,25 +32,14 @@ COST = np.dtype([("ticks", "<u8"), ("flash", "<u8"), ("ram", "<u8"), ("stack", "
 
 
 class CortexMSession(Session):
-    """A network compiled for a board; see ``Session``.
-
-    Args:
-        network: its files.
-        settings: the board.
-        image: an ELF file.
-        findings: see ``Session.findings``.
-    """
+    """A network compiled for a board into an image, an ELF file; see ``Session``."""
 
     def __init__(self, network: CNetwork, settings: Settings, image: bytes, findings: tuple[str, ...]) -> None:
         super().__init__(replace(network.description, findings=findings))
         self.network, self.settings, self.image = network, settings, image
 
     def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.execute``: several emulators share the batch.
-
-        Raises:
-            DeviceFault: an emulator crashed, hung, or left not every output.
-        """
+        """Share the batch between several emulators; raises as ``emulate``."""
         parts = [part for part in np.array_split(batch, min(EMULATORS, os.cpu_count() or 1)) if len(part)]
         with ThreadPoolExecutor(max(len(parts), 1)) as pool:
             made = list(pool.map(lambda part: emulate(self, self.image, part)[0], parts))
@@ -84,11 +72,6 @@ def open_session(
 def missing(device: Device, runtime: Runtime) -> str | None:
     """Return the command that sets the device up, or ``None`` when it is ready."""
     return None if toolchain.ready() else device.setup_command
-
-
-def setup(device: Device, say: Callable[[str], None]) -> bool:
-    """Fetch the compiler and the emulator; return whether anything was done."""
-    return toolchain.setup(lambda line: say(f"{device.name}: {line}"))
 
 
 def measure(device: Device, session: CortexMSession) -> Usage:
@@ -158,7 +141,7 @@ KIND = Kind(
     open_session=open_session,
     missing=missing,
     measure=measure,
-    setup=setup,
+    setup=toolchain.setup,
     layers=layers,
     settings=Settings,
 )

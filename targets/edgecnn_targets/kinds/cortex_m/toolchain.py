@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from string import Template
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import library_path, unpack
+from edgecnn_targets.interface import Device, Say
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes.c import CNetwork
 
@@ -64,13 +65,12 @@ def ready() -> bool:
     return all(tree(tool).is_dir() for tool in PACKAGES)
 
 
-def setup(say: Callable[[str], None]) -> bool:
-    """Fetch what is missing; return whether anything was done. Raises as ``debian.unpack``."""
-
+def setup(device: Device, say: Say) -> bool:
+    """Fetch compiler and emulator; return whether anything was done. Raises as ``debian.unpack``."""
     built = []
     for tool, package in PACKAGES.items():
         fill = partial(unpack, packages=[package], downloads=tool, program=tool)
-        built.append(ensure(f"cortex-m/{tool}", fill, say, f"fetching {package}"))
+        built.append(ensure(f"cortex-m/{tool}", fill, say, f"{device.name}: fetching {package}"))
     return any(built)
 
 
@@ -89,12 +89,7 @@ def call(tool: str, *words: str | Path, timeout_s: float, cwd: Path | None = Non
 
 
 def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> bytes:
-    """Compile a network and the harness into an image for a board, an ELF file.
-
-    Args:
-        network: the C files.
-        settings: the board.
-        marking: whether the time before each op is noted.
+    """Compile a network and the harness into an image for a board, an ELF file; if marking, one that times each op.
 
     Raises:
         UnsupportedError: it does not fit the board's memory; says by how much.
@@ -107,7 +102,7 @@ def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> by
             code = MARK.sub("  mark();\n", network.source.read_text("utf-8"))
             source.write_text(f"extern void mark(void);\n{code}", "utf-8")
         script = Path(folder) / "linker.ld"
-        script.write_text(_memory(settings) + _text("linker.ld"), "utf-8")
+        script.write_text(Template(_text("linker.ld")).substitute(vars(settings)), "utf-8")
         harness = Path(folder) / "harness.c"
         harness.write_text(_text("harness.c"), "utf-8")
         function = network.function.removesuffix("_invoke")
@@ -136,16 +131,6 @@ def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> by
 def marks_of(network: CNetwork) -> int:
     """Return how many times the harness notes the counter: before each op, and at the end."""
     return len(network.description.ops) + 1
-
-
-def _memory(settings: Settings) -> str:
-    return (
-        "MEMORY {\n"
-        f"  VECTORS : ORIGIN = {settings.vectors:#x}, LENGTH = 64\n"
-        f"  CODE : ORIGIN = {settings.code:#x}, LENGTH = {settings.code_kib}K\n"
-        f"  DATA : ORIGIN = {settings.data:#x}, LENGTH = {settings.data_kib}K\n"
-        "}\n"
-    )
 
 
 def _text(name: str) -> str:

@@ -112,9 +112,6 @@ def instructions(device: Device, runtime: Runtime, artifact: Path, *, within_s: 
 
     Args:
         within_s: on average an inference takes no longer, or the device is broken.
-
-    Raises:
-        DeviceFault: it broke.
     """
     session = RemoteSession(command(device), artifact, runtime.target, kernels=device.settings.kernels)
     session.close()
@@ -129,7 +126,6 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
 
     Raises:
         UnsupportedError: the artifact is no ``.tflite`` file.
-        DeviceFault: it broke.
     """
     if runtime.target != "tflite":
         raise UnsupportedError(f"device {device.name!r} says what each op costs of .tflite files, not of {artifact}")

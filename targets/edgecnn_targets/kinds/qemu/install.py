@@ -30,9 +30,7 @@ from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import runner
 
 SITE, RUNNER, PYTHON, PLUGIN, EMULATOR = "site", "edgecnn/runner.py", "python3.11", "counter.so", "qemu/emulator"
-
-
-# --- where things are ---
+CORES = 4
 
 
 def plugin_tree() -> str:
@@ -95,9 +93,6 @@ def emulation(
     return command, {"LD_LIBRARY_PATH": f"{library_path(home)}:{library}", "LD_PRELOAD": PLUGIN}
 
 
-# --- setting up ---
-
-
 def setup(name: str, settings: Settings, say: Say) -> bool:
     """Set a device up; return whether anything was done.
 
@@ -108,7 +103,11 @@ def setup(name: str, settings: Settings, say: Say) -> bool:
     """
     if ready(name, settings):
         return False
-    _require_tools()
+    require()
+    if find_spec("pip") is None:
+        raise MissingDependencyError(f"setting up emulated devices needs pip: {sys.executable} -m ensurepip")
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        raise MissingDependencyError("setting up emulated devices needs a C compiler: apt-get install gcc libc6-dev")
     isa = settings.isa
 
     system = f"a Debian {isa.name} system with the runtimes' wheels"
@@ -120,24 +119,10 @@ def setup(name: str, settings: Settings, say: Say) -> bool:
     return True
 
 
-def _require_tools() -> None:
-    require()
-    if find_spec("pip") is None:
-        raise MissingDependencyError(f"setting up emulated devices needs pip: {sys.executable} -m ensurepip")
-    if _compiler() is None:
-        raise MissingDependencyError("setting up emulated devices needs a C compiler: apt-get install gcc libc6-dev")
-
-
-def _compiler() -> str | None:
-    return shutil.which("cc") or shutil.which("gcc")
-
-
 def _plugin(place: Path) -> None:
     source = place / "counter.c"
     source.write_text(_text("counter.c"))
-    compiler = _compiler()
-    assert compiler is not None
-    tool([compiler, "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / PLUGIN, source])
+    tool([shutil.which("cc") or "gcc", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", place / PLUGIN, source])
 
 
 def _system(place: Path, isa: Architecture, say: Say) -> None:
@@ -186,11 +171,6 @@ def _device(place: Path, settings: Settings) -> None:
     words = ["-c", f"import runner; {tries}"]
     command, environment = emulation(place, settings, words=words)
     run(command, timeout_s=PATIENCE_S, environment=environment)
-
-
-# --- what a device's Linux says ---
-
-CORES = 4
 
 
 def cpuinfo(settings: Settings) -> str:

@@ -36,7 +36,6 @@ class TflmSession(Session):
     """A file that TensorFlow Lite Micro takes; see ``Session``.
 
     Args:
-        path: the file.
         original: the same file, open in LiteRT.
         arena_bytes: of the whole arena.
         activation_bytes: of the tensors in it; the rest is structs and what kernels keep.

@@ -31,7 +31,6 @@ def open_session(
     Raises:
         InputError: the artifact cannot be read, or kernels are named.
         UnsupportedError: ONNX Runtime Web does not run it.
-        DeviceFault: Node broke.
     """
     command = Command(device=device.name, words=("node", str(folder() / "runner.mjs")))
     return RemoteSession(command, artifact, runtime.target, threads=threads, kernels=kernels, notes=(BORROWED,))
@@ -72,11 +71,7 @@ def setup(device: Device, say: Say) -> bool:
 
 
 def measure(device: Device, session: RemoteSession) -> Usage:
-    """Return wall-clock time under Node, and WebAssembly's memory.
-
-    Raises:
-        DeviceFault: Node broke.
-    """
+    """Return wall-clock time under Node, and WebAssembly's memory."""
     return session.time(fixed_input(session), warmup=10, runs=50)
 
 
