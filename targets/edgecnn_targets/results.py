@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from edgecnn.files import sha256, write_atomic
@@ -21,7 +22,6 @@ class ResultCache:
 
     def __init__(self, *parts: bytes) -> None:
         self.folder: Path = cache_dir() / "results" / sha256(b"".join(sha256(part).encode() for part in parts))
-        self._outputs: dict[str, bytes] | None = None
 
     def get(self, name: str) -> bytes | None:
         """Return what ``put`` kept under a name, or ``None``."""
@@ -38,10 +38,10 @@ class ResultCache:
 
     def output(self, image: bytes) -> bytes | None:
         """Return the output that this input had, or ``None``."""
-        return self._known().get(sha256(image))
+        return self._outputs.get(sha256(image))
 
     def __len__(self) -> int:
-        return len(self._known())
+        return len(self._outputs)
 
     def put_outputs(self, images: Iterable[bytes], outputs: Iterable[bytes]) -> None:
         """Keep the outputs, all of one size, that these inputs had.
@@ -50,7 +50,7 @@ class ResultCache:
             InputError: the cache cannot be written.
         """
         found = {sha256(image): output for image, output in zip(images, outputs, strict=True)}
-        self._known().update(found)
+        self._outputs.update(found)
         content = b"".join(digest.encode() + output for digest, output in found.items())
         size = len(next(iter(found.values()), b""))
         self.put(f"{sha256(content)[:16]}.outputs", size.to_bytes(8, "little") + content)
@@ -59,12 +59,12 @@ class ResultCache:
         """Remove all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _known(self) -> dict[str, bytes]:
-        if self._outputs is None:
-            self._outputs = {}
-            for file in self.folder.glob("*.outputs"):
-                self._outputs.update(_unpacked(file.read_bytes()))
-        return self._outputs
+    @cached_property
+    def _outputs(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for file in self.folder.glob("*.outputs"):
+            found.update(_unpacked(file.read_bytes()))
+        return found
 
 
 def _unpacked(content: bytes) -> dict[str, bytes]:

@@ -8,7 +8,6 @@ Accuracy is not among its figures: what the same integers score on another devic
 from __future__ import annotations
 
 import csv
-import io
 import re
 import sys
 import tempfile
@@ -136,8 +135,8 @@ def _compile(device: Device, artifact: Path, ops: Sequence[Op]) -> Compilation:
         stem = Path(folder) / artifact.stem
         try:
             data = Path(f"{stem}_vela.tflite").read_bytes()
-            summary = _rows(Path(f"{stem}_summary_{settings.system_config}.csv").read_text("utf-8"))[0]
-            table = _rows(Path(f"{stem}_per-layer.csv").read_text("utf-8"))
+            summary = _rows(f"{stem}_summary_{settings.system_config}.csv")[0]
+            table = _rows(f"{stem}_per-layer.csv")
             return _compilation(data, summary, table, said, ops)
         except (OSError, KeyError, ValueError, IndexError) as error:
             raise DeviceFault(f"Vela ended well but left other files than it should ({error!r})") from None
@@ -181,8 +180,8 @@ def _fused(row: Mapping[str, str]) -> bool:
     return row["Target"] == "NPU" and row["NNG Operator"] != row["Original Operator"] and int(row["Op Cycles"]) == 0
 
 
-def _rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+def _rows(path: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(path).read_text("utf-8").splitlines()))
 
 
 def _findings(device: Device, made: Compilation, ops: Sequence[Op]) -> tuple[str, ...]:

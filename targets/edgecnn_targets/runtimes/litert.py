@@ -111,7 +111,7 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
         input=_port(path, "input", details["inputs"]),
         output=_port(path, "output", details["outputs"]),
         ops=ops,
-        findings=tuple(_findings(path, ops, _touches_int16(details))),
+        findings=tuple(_findings(path, ops, details)),
         arithmetic=arithmetic if kernels == "xnnpack" else "litert",
     )
 
@@ -162,17 +162,13 @@ def _ops(details: Details, *, delegated: bool) -> tuple[Op, ...]:
     )
 
 
-def _touches_int16(details: Details) -> set[str]:
-    """Return the tensors that ops with a 16-bit input or output make: XNNPACK has no such kernels."""
+def _findings(path: Path, ops: tuple[Op, ...], details: Details) -> Iterator[str]:
+    """Yield what XNNPACK does not run; raises as ``describe``."""
     names = dict(details["tensors"])
     wide = (n for n in details["ops"] if "int16" in (*n["operand_types"], *n["result_types"]))
-    return {names.get(node["outputs"][0], "") for node in wide if node["op_name"] != "DELEGATE"}
-
-
-def _findings(path: Path, ops: tuple[Op, ...], wide: set[str]) -> Iterator[str]:
-    """Yield what XNNPACK does not run; raises as ``describe``."""
+    made = {names.get(n["outputs"][0], "") for n in wide if n["op_name"] != "DELEGATE"}  # XNNPACK has no such kernels
     outside = [op for op in ops if not op.requested_kernels]
-    unasked = [op for op in outside if op.name not in wide]
+    unasked = [op for op in outside if op.name not in made]
     expected = len(outside) - len(unasked)
     if unasked and len(outside) == len(ops):
         raise UnsupportedError(f"{path}: XNNPACK runs none of its {len(ops)} ops on this machine")

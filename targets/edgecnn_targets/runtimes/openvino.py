@@ -38,16 +38,13 @@ class OpenVinoSession(Session):
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
         compiled, weights = _compile(path, threads, kernels)
-        for side, found in (("input", compiled.inputs), ("output", compiled.outputs)):
-            if len(found) != 1:
-                raise UnsupportedError(f"{path} has {len(found)} {side}s; one image in and one tensor out is supported")
+        source, result = _port(path, "input", compiled.inputs), _port(path, "output", compiled.outputs)
         ops = _ops(compiled.get_runtime_model())
         findings: tuple[str, ...] = ()
         if weights and in_float(kernels):
             findings = (EXACT,)
         elif can_saturate(weights, vnni=has_vnni()) and any(op.kind in MULTIPLYING and not op.is_float for op in ops):
             findings = (warning("OpenVINO"),)
-        source, result = _port(path, "input", compiled.inputs[0]), _port(path, "output", compiled.outputs[0])
         described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
         super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
@@ -96,7 +93,10 @@ def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[
         raise InputError(f"{path} is not OpenVINO IR that the CPU plugin can run ({reason}); export it again") from None
 
 
-def _port(path: Path, side: str, found: Any) -> Port:
+def _port(path: Path, side: str, ports: list[Any]) -> Port:
+    if len(ports) != 1:
+        raise UnsupportedError(f"{path} has {len(ports)} {side}s; one image in and one tensor out is supported")
+    (found,) = ports
     shape = tuple(int(d) for d in found.shape)
     kind = found.element_type.get_type_name()
     if len(shape) not in (2, 4) or shape[0] != 1 or kind not in TYPES:
