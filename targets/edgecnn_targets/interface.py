@@ -91,17 +91,6 @@ class Description:
     findings: tuple[str, ...] = ()
     arithmetic: str = "litert"
 
-    def require(self, batch: NDArray[Any]) -> None:
-        """Check that the input takes a batch.
-
-        Raises:
-            InputError: the type or the shape is another.
-        """
-        expected = self.input.shape[1:]
-        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
-            got = f"{batch.dtype} {batch.shape[1:]}"
-            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
-
 
 class Session:
     """One open artifact. Its ports are read from the artifact itself, so a file without a manifest runs too."""
@@ -129,7 +118,10 @@ class Session:
             InputError: the batch has another dtype or shape.
             DeviceFault: the device broke.
         """
-        self.description.require(batch)
+        expected = self.input.shape[1:]
+        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
+            got = f"{batch.dtype} {batch.shape[1:]}"
+            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
         return self.execute(batch)
 
     def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
