@@ -77,10 +77,7 @@ def inspect(
         return Layers(reader.layers(*reader.read(path)))
     named = not is_file(str(thing)) and not is_factory(str(thing))
     network = load(
-        thing,
-        weights="random" if weights is None and named else weights,
-        convention=convention,
-        preprocess=preprocess,
+        thing, weights="random" if weights is None and named else weights, convention=convention, preprocess=preprocess
     )
     return Layers(layers(network.graph))
 

@@ -175,12 +175,7 @@ def _read(
 
 
 def _registered(
-    model: str,
-    weights: str | Path | None,
-    padding: str | None,
-    convention: str | None,
-    classes: int | None,
-    seed: int,
+    model: str, weights: str | Path | None, padding: str | None, convention: str | None, classes: int | None, seed: int
 ) -> tuple[nn.Module, tuple[int, int], Metadata]:
     from edgecnn.models import checkpoint, resolve
 
@@ -195,19 +190,13 @@ def _registered(
         assert weights is not None
         module, found = checkpoint.load_weights(spec, Path(weights), padding=padding, convention=convention)
     metadata = Metadata(
-        preprocess=found.preprocess,
-        labels=found.labels,
-        label_offset=found.label_offset,
-        weights_sha256=found.digest,
+        preprocess=found.preprocess, labels=found.labels, label_offset=found.label_offset, weights_sha256=found.digest
     )
     return module, (found.spec.resolution, found.spec.resolution), metadata
 
 
 def _factory(
-    model: str,
-    weights: str | Path | None,
-    input_shape: Sequence[int] | None,
-    preprocess: Preprocess | str | None,
+    model: str, weights: str | Path | None, input_shape: Sequence[int] | None, preprocess: Preprocess | str | None
 ) -> tuple[nn.Module, tuple[int, int], Metadata]:
     from edgecnn.models.checkpoint import load_factory
 

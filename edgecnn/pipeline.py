@@ -98,11 +98,7 @@ def export(
     """
     places = (devices,) if isinstance(devices, str) else tuple(devices)
     checking = Checking(
-        devices=places,
-        threads=threads,
-        limits=limits or Limits(),
-        allow_float=allow_float,
-        exact_kernels=exact_kernels,
+        devices=places, threads=threads, limits=limits or Limits(), allow_float=allow_float, exact_kernels=exact_kernels
     )
     own = {"weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding}
     if isinstance(model, Network) and any(value is not None for value in own.values()):
