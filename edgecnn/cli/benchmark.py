@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, checking
+from edgecnn.cli.options import add_checking, checking, taken
 from edgecnn.cli.tables import listed, shown
 from edgecnn.progress import Terminal
 
@@ -35,11 +35,9 @@ def run(options: argparse.Namespace) -> int:
         options.models,
         targets=() if options.targets == "all" else options.targets.split(","),
         precisions=options.precisions.split(","),
-        output=options.output,
         weights=dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights),
-        calibration=options.calibration,
-        preprocess=options.preprocess,
         progress=Terminal(),
+        **taken(options, "output calibration preprocess"),
         **checking(options),
     )
     cells = [asdict(cell) for cell in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, add_convention, checking, loading, positive, reported
+from edgecnn.cli.options import add_checking, add_convention, checking, positive, reported, taken
 from edgecnn.progress import Terminal
 from edgecnn.quant.recipe import DEFAULT
 
@@ -60,20 +60,6 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
     from edgecnn.pipeline import export
 
-    report = export(
-        options.model,
-        target=options.target,
-        quantize=options.quantize,
-        output=options.output,
-        calibration=options.calibration,
-        calibration_images=options.calibration_images,
-        recipe=options.recipe,
-        reduce_range=options.reduce_range,
-        per_tensor=options.per_tensor,
-        mixed=options.mixed,
-        io=options.io,
-        progress=Terminal(),
-        **loading(options),
-        **checking(options),
-    )
-    return reported(report, options)
+    names = "target quantize output calibration calibration_images recipe reduce_range per_tensor mixed io"
+    given = taken(options, f"{names} weights padding convention preprocess label_offset")
+    return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)

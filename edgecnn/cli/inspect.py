@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecnn.cli.options import add_convention, add_json, positive
+from edgecnn.cli.options import add_convention, add_json, positive, taken
 from edgecnn.cli.tables import listed, print_json, table
 from edgecnn.errors import InputError
 
@@ -43,9 +43,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
     from edgecnn.inspecting import inspect
 
-    found: Any = inspect(
-        options.model, weights=options.weights, convention=options.convention, preprocess=options.preprocess
-    )
+    found: Any = inspect(options.model, **taken(options, "weights convention preprocess"))
     if options.json:
         print_json([asdict(layer) for layer in found])
         return 0

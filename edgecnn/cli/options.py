@@ -81,19 +81,17 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
 
 
-def loading(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of the model."""
-    names = ("weights", "padding", "convention", "preprocess", "label_offset")
-    return {name: getattr(options, name) for name in names}
+def taken(options: argparse.Namespace, names: str) -> dict[str, Any]:
+    """The options of these names, as arguments of the same names."""
+    return {name: getattr(options, name) for name in names.split()}
 
 
 def checking(options: argparse.Namespace) -> dict[str, Any]:
     """What the options of ``add_checking`` say."""
-    names = ("data", "limit", "skip_bad_images", "seed", "threads", "allow_float", "exact_kernels")
     return {
         "devices": tuple(filter(None, options.device.split(","))),
-        "limits": Limits(require=options.require, **{row.field: getattr(options, row.field) for row in ROWS}),
-        **{name: getattr(options, name) for name in names},
+        "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),
+        **taken(options, "data limit skip_bad_images seed threads allow_float exact_kernels"),
     }
 
 
