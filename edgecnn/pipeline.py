@@ -100,7 +100,9 @@ def export(
     checking = Checking(
         devices=places, threads=threads, limits=limits or Limits(), allow_float=allow_float, exact_kernels=exact_kernels
     )
-    own = {"weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding}
+    own: dict[str, Any] = {
+        "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding
+    }  # fmt: skip
     if isinstance(model, Network) and any(value is not None for value in own.values()):
         raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
     if quantize not in PRECISIONS:
@@ -121,9 +123,7 @@ def export(
     keep_freed_memory()
     with use(progress):
         watch = Stopwatch()
-        images = None
-        if data is not None:
-            images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
+        images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
         ranging = None
         if calibration is not None:
             ranging = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
@@ -140,18 +140,10 @@ def export(
             if isinstance(model, Network):
                 network = model
             else:
-                network = load(
-                    model,
-                    weights=weights,
-                    input_shape=input_shape,
-                    preprocess=preprocess,
-                    label_offset=label_offset,
-                    padding=padding,
-                    convention=convention,
-                    classes=classes,
-                    seed=seed,
-                )
-            notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(_weight_bytes(network))} of weights")
+                own |= {"label_offset": label_offset, "convention": convention, "classes": classes, "seed": seed}
+                network = load(model, **own)
+            size = sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
+            notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
         if images is not None:
             fed = prepared(network, how) if ranging is not None else network
             match_labels(images, fed.labels, fed.outputs, fed.graph.metadata.label_offset)
@@ -169,7 +161,7 @@ def export(
                 entries = _checked(made, artifacts, checking, images)
                 notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
         else:
-            entries = [_unchecked(artifact) for artifact in artifacts]
+            entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
     found, seconds = made.findings if isinstance(made, QuantizedNetwork) else (), dict(watch.seconds)
     entries = [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]
     for artifact in artifacts:
@@ -231,22 +223,9 @@ def _written(
 def _checked(
     network: Network, artifacts: Sequence[Artifact], checking: Checking, images: Images | None
 ) -> list[ReportEntry]:
-    metadata = network.graph.metadata
-    subjects = []
-    for artifact in artifacts:
-        assert artifact.path is not None
-        subjects.append(
-            Subject(
-                path=artifact.path,
-                target=artifact.target,
-                precision=artifact.precision,
-                size_bytes=artifact.size_bytes,
-                metadata=metadata,
-            )
-        )
-    beside = beside_network(network, metadata.preprocess)
+    beside = beside_network(network, network.preprocess)
     reference = beside.reference if images is not None else None
-    return check(subjects, checking, images, reference=reference, oracle=beside.oracle)
+    return check(list(map(Subject.of, artifacts)), checking, images, reference=reference, oracle=beside.oracle)
 
 
 def _mixed_costs(
@@ -266,21 +245,6 @@ def _mixed_costs(
         say(f"mixed: {artifact.target}: {cost}")
         found[artifact.target] = (Finding(code="mixed_latency", text=f"what is kept costs latency: {cost}"),)
     return found
-
-
-def _unchecked(artifact: Artifact) -> ReportEntry:
-    return ReportEntry(
-        model=artifact.network.graph.metadata.model,
-        target=artifact.target,
-        device=None,
-        artifact=str(artifact.path),
-        size_bytes=artifact.size_bytes,
-        precision=artifact.precision,
-    )
-
-
-def _weight_bytes(network: Network) -> int:
-    return sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
 
 
 def _megabytes(size: int) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from edgecnn.evaluation.metrics import MetricMeter
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.loading import require_preprocess
-from edgecnn.network import KEPT
+from edgecnn.network import KEPT, Artifact
 from edgecnn.progress import track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
 from edgecnn_targets.devices import select
@@ -118,10 +117,33 @@ class Subject:
     size_bytes: int
     metadata: Metadata
 
+    @classmethod
+    def of(cls, artifact: Artifact) -> Subject:
+        """Return the subject that an artifact on disk is."""
+        assert artifact.path is not None
+        return cls(
+            path=artifact.path,
+            target=artifact.target,
+            precision=artifact.precision,
+            size_bytes=artifact.size_bytes,
+            metadata=artifact.network.graph.metadata,
+        )
+
     def declared(self, op: Op) -> bool:
         """Whether the quantization says that the op stays out of 8 bits; ops are named after what they make."""
         kept = (self.metadata.quantization or {}).get(KEPT, ())
         return op.name.split("/")[0] in kept
+
+    def entry(self, device: str | None) -> ReportEntry:
+        """Return a report entry without figures; on no device, of an artifact that was written and not run."""
+        return ReportEntry(
+            model=self.metadata.model,
+            target=self.target,
+            device=device,
+            artifact=str(self.path),
+            size_bytes=self.size_bytes,
+            precision=self.precision,
+        )
 
 
 def check(
@@ -150,27 +172,17 @@ def check(
     executing = [run for run in runs if run.executes]
     with ThreadPoolExecutor(len(runs)) as pool:
         try:
-            opening = [pool.submit(run.attempt, _nothing) for run in runs if not run.by_the_clock]
-            for run in runs:
-                if run.by_the_clock:
-                    run.attempt(_nothing)
-            _wait(opening)
+            _each(pool, runs, _Run.attempt)
             if executing and images is not None:
                 _over_images(executing, images, subjects[0].metadata, reference, oracle, pool)
             elif executing and oracle is not None:
-                _beside(executing, _noise(oracle), oracle)
-            _wait([pool.submit(run.measure) for run in runs if not run.by_the_clock])
-            for run in runs:
-                if run.by_the_clock:
-                    run.measure()
+                for run in executing:
+                    run.compare(_noise(oracle), oracle)
+            _each(pool, runs, _Run.measure)
             return [run.entry(images) for run in runs]
         finally:
             for run in runs:
                 run.close()
-
-
-def _nothing(session: Session) -> None:
-    """What is done to a session to open it."""
 
 
 def _executes(device: Device) -> bool:
@@ -200,15 +212,14 @@ class _Run:
         """Whether nothing else may run while it measures."""
         return "latency" in self.figures and not kinds()[self.device.kind].elsewhere
 
-    def attempt(self, work: Callable[[Session], None]) -> None:
-        """Do some work on the open session; nothing, once the device is broken."""
+    def attempt(self, work: Callable[[Session], None] = lambda session: None) -> None:
+        """Open the session and do some work on it; nothing, once the device is broken."""
         if self.fault is not None:
             return
         try:
             if self.session is None:
-                self.session = open_session(
-                    self.device, self.subject.path, threads=self.checking.threads, kernels=self.kernels
-                )
+                threads = self.checking.threads
+                self.session = open_session(self.device, self.subject.path, threads=threads, kernels=self.kernels)
             work(self.session)
         except DeviceFault as fault:
             self.fault = fault
@@ -242,6 +253,18 @@ class _Run:
             if option is not None and accuracy.n < total:
                 self.stopped = f"stopped after {accuracy.n} of {total} images: {option} cannot hold any more"
 
+    def compare(self, inputs: NDArray[np.float32], oracle: Graph | None) -> None:
+        """Hold an integer artifact beside the oracle, and beside the same artifact on this machine."""
+
+        def work(session: Session) -> None:
+            if oracle is not None:
+                self.parity = compare_with_oracle(session, oracle, inputs)
+            if self.device.kind != "host":
+                self.beside_host = beside_host(self.subject.path, self.subject.target, inputs, session)
+
+        if self.subject.precision in INTEGER_PRECISIONS:
+            self.attempt(work)
+
     def measure(self) -> None:
         def work(session: Session) -> None:
             self.usage = measure(self.device, session)
@@ -254,21 +277,15 @@ class _Run:
         float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
         findings = [Finding(code="kernels", text=line) for line in self.session.findings] if self.session else []
         if images is not None and images.bad:
-            findings.append(
-                Finding(code="unreadable_images", text=f"{len(images.bad)} unreadable images were left out")
-            )
+            text = f"{len(images.bad)} unreadable images were left out"
+            findings.append(Finding(code="unreadable_images", text=text))
         if self.stopped is not None:
             findings.append(Finding(code="stopped_early", text=self.stopped))
         findings += [Finding(code="not_checked", text=line) for line in checking.limits.left_out(self.figures)]
         if self.fault is not None:
             findings.append(Finding(code="device_fault", text=f"the device broke: {self.fault}", severity="error"))
-        entry = ReportEntry(
-            model=subject.metadata.model,
-            target=subject.target,
-            device=self.device.name,
-            artifact=str(subject.path),
-            size_bytes=subject.size_bytes,
-            precision=subject.precision,
+        entry = replace(
+            subject.entry(self.device.name),
             accuracy=self._accuracy() if self.executes and images is not None and not self.fault else Accuracy(),
             latency=self.usage.latency,
             parity=self.parity,
@@ -336,7 +353,8 @@ def _over_images(
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
-    _beside(runs, np.concatenate(seen)[:PARITY_IMAGES], oracle)
+    for run in runs:
+        run.compare(np.concatenate(seen)[:PARITY_IMAGES], oracle)
 
 
 def _noise(oracle: Graph) -> NDArray[np.float32]:
@@ -349,23 +367,15 @@ def _noise(oracle: Graph) -> NDArray[np.float32]:
     return source.quant.dequantize(integers)
 
 
-def _beside(runs: Sequence[_Run], inputs: NDArray[np.float32], oracle: Graph | None) -> None:
-    """Compare integer artifacts with the oracle, and with the same artifact on this machine."""
-    for run in (run for run in runs if run.subject.precision in INTEGER_PRECISIONS):
-        if oracle is not None:
-            run.attempt(partial(_beside_oracle, run, oracle, inputs))
-        if run.device.kind != "host":
-            run.attempt(partial(_beside_host, run, inputs))
+def _each(pool: Executor, runs: Sequence[_Run], work: Callable[[_Run], None]) -> None:
+    """Do the work on all runs at once, but on those that go by the clock one after another."""
+    busy = [pool.submit(work, run) for run in runs if not run.by_the_clock]
+    for run in runs:
+        if run.by_the_clock:
+            work(run)
+    _wait(busy)
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:
     for future in futures:
         future.result()
-
-
-def _beside_oracle(run: _Run, oracle: Graph, inputs: NDArray[np.float32], session: Session) -> None:
-    run.parity = compare_with_oracle(session, oracle, inputs)
-
-
-def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> None:
-    run.beside_host = beside_host(run.subject.path, run.subject.target, inputs, session)

@@ -107,7 +107,7 @@ def validate(
         subject = _subject(path, checking)
         metadata = overridden(subject.metadata, preprocess, label_offset)
         subject = replace(subject, metadata=metadata)
-        images = None if data is None else open_validation(data, labels, limits, limit, seed, skip_bad_images)
+        images = open_validation(data, labels, limits, limit, seed, skip_bad_images)
         own = preprocess is not None
         if held is not None and reference is None:
             beside = beside_network(held.network, None if own else metadata.preprocess)
@@ -123,12 +123,16 @@ def validate(
     return Report(command="validate", entries=tuple(made))
 
 
-def open_validation(data: Any, labels: Any, limits: Limits, limit: int | None, seed: int, skip_bad: bool) -> Images:
-    """Return the images to check on, with labels where there are some or a limit needs them.
+def open_validation(
+    data: Any, labels: Any, limits: Limits, limit: int | None, seed: int, skip_bad: bool
+) -> Images | None:
+    """Return the images to check on, if any, with labels where there are some or a limit needs them.
 
     Raises:
         InputError: see ``edgecnn.data.open_images``.
     """
+    if data is None:
+        return None
     labelled = True if limits.labelled else None
     return open_images(
         data, demo_split="test", labelled=labelled, labels=labels, limit=limit, seed=seed, skip_bad=skip_bad
