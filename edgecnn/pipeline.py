@@ -21,7 +21,7 @@ from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
 from edgecnn.quant.recipe import DEFAULT, Recipe
-from edgecnn.quantizing import DATA_FREE, QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
+from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
 from edgecnn.report.record import Finding, Report, ReportEntry
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
@@ -131,7 +131,6 @@ def export(
             precision=precision,
             recipe=steps,
             images=ranging,
-            data_free=isinstance(calibration, str) and calibration == DATA_FREE,
             labelled=images if mixed else None,
             max_drop=checking.limits.max_drop,
             seed=seed,
@@ -184,10 +183,8 @@ def _require_calibration(calibration: Any, precision: str, quantize: str, held: 
     if not integer and calibration is not None:
         raise InputError(f"--calibration is for --quantize int8 and int16x8; {quantize} needs none")
     if integer and calibration is None and not held:
-        raise InputError(
-            f"{quantize} needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
-            "or none to do without"
-        )
+        allowed = "--calibration DIR (some 300 typical images), demo, or none to do without"
+        raise InputError(f"{quantize} needs calibration images: pass {allowed}")
 
 
 def _require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
-from edgecnn.evaluation.metrics import MetricMeter
+from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.loading import require_preprocess
@@ -230,13 +230,7 @@ class _Run:
         if close is not None:
             close()
 
-    def count(
-        self,
-        x: NDArray[np.float32],
-        labels: NDArray[np.integer[Any]] | None,
-        expected: NDArray[np.float32] | None,
-        total: int,
-    ) -> None:
+    def count(self, x: NDArray[np.float32], labels: Classes, expected: Outputs | None, total: int) -> None:
         """Some images more; none on a slow device, once a limit cannot hold any more."""
         if self.stopped is not None:
             return
