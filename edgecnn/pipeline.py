@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.converting import convert, formats, require_io, require_supported
-from edgecnn.data import Images, match_labels
+from edgecnn.data import match_labels
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.check import Checking, Subject, check
 from edgecnn.evaluation.limits import Limits
@@ -22,7 +22,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
 from edgecnn.quant.recipe import DEFAULT, Recipe
 from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
-from edgecnn.report.record import Finding, Report, ReportEntry
+from edgecnn.report.record import Finding, Report
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime
@@ -157,7 +157,10 @@ def export(
         costs = _mixed_costs(made, artifacts, io, places, threads)
         if runs:
             with watch.step("validate") as notes:
-                entries = _checked(made, artifacts, checking, images)
+                beside = beside_network(made, made.preprocess)
+                fp32 = beside.reference if images is not None else None
+                subjects = list(map(Subject.of, artifacts))
+                entries = check(subjects, checking, images, reference=fp32, oracle=beside.oracle)
                 notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
         else:
             entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
@@ -215,14 +218,6 @@ def _written(
     made = [convert(network, target, precision=precision, io=io, devices=devices) for target in targets]
     network.save(folder)
     return [artifact.write(folder) for artifact in made]
-
-
-def _checked(
-    network: Network, artifacts: Sequence[Artifact], checking: Checking, images: Images | None
-) -> list[ReportEntry]:
-    beside = beside_network(network, network.preprocess)
-    reference = beside.reference if images is not None else None
-    return check(list(map(Subject.of, artifacts)), checking, images, reference=reference, oracle=beside.oracle)
 
 
 def _mixed_costs(

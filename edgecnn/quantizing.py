@@ -121,12 +121,7 @@ def quantize(
                 raise InputError("max_drop holds on labelled images: pass data=")
             labelled = open_images(data, demo_split="test", labelled=True, labels=labels, skip_bad=skip_bad_images)
         how = Quantization(
-            precision=precision,
-            recipe=steps,
-            images=images,
-            labelled=labelled,
-            max_drop=max_drop,
-            seed=seed,
+            precision=precision, recipe=steps, images=images, labelled=labelled, max_drop=max_drop, seed=seed
         )
         from edgecnn.quant.step_checkpoint import StepCheckpoint
 

@@ -73,8 +73,13 @@ class Checking:
                 not run the precision.
             MissingDependencyError: a device lacks a library or a tool; the message installs it.
         """
+        known = {figure for device in select(self.devices) for figure in figures(device)}
+        for row in (row for row, _ in self.limits.given if row.figure not in known):
+            raise InputError(
+                f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
+                f"{', '.join(sorted(known))}; see `edgecnn devices`"
+            )
         found = []
-        self._require_figures()
         for target in targets:
             takes = [device for device in select(self.devices) if target in device.targets]
             if not takes:
@@ -88,15 +93,6 @@ class Checking:
             if command is not None:
                 raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
         return found
-
-    def _require_figures(self) -> None:
-        known = {figure for device in select(self.devices) for figure in figures(device)}
-        for row, _ in self.limits.given:
-            if row.figure not in known:
-                raise InputError(
-                    f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
-                    f"{', '.join(sorted(known))}; see `edgecnn devices`"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +208,13 @@ class _Run:
         """Whether nothing else may run while it measures."""
         return "latency" in self.figures and not kinds()[self.device.kind].elsewhere
 
+    @property
+    def float_ops(self) -> list[Op]:
+        """Ops of an integer artifact that the runtime computes in float."""
+        if self.session is None or self.subject.precision not in INTEGER_PRECISIONS:
+            return []
+        return [op for op in self.session.ops if op.is_float]
+
     def attempt(self, work: Callable[[Session], None] = lambda session: None) -> None:
         """Open the session and do some work on it; nothing, once the device is broken."""
         if self.fault is not None:
@@ -266,32 +269,29 @@ class _Run:
         self.attempt(work)
 
     def entry(self, images: Images | None) -> ReportEntry:
-        subject, checking, integer = self.subject, self.checking, self.subject.precision in INTEGER_PRECISIONS
-        ops = self.session.ops if self.session is not None else ()
-        float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
         findings = [Finding(code="kernels", text=line) for line in self.session.findings] if self.session else []
         if images is not None and images.bad:
             text = f"{len(images.bad)} unreadable images were left out"
             findings.append(Finding(code="unreadable_images", text=text))
         if self.stopped is not None:
             findings.append(Finding(code="stopped_early", text=self.stopped))
-        findings += [Finding(code="not_checked", text=line) for line in checking.limits.left_out(self.figures)]
+        findings += [Finding(code="not_checked", text=line) for line in self.checking.limits.left_out(self.figures)]
         if self.fault is not None:
             findings.append(Finding(code="device_fault", text=f"the device broke: {self.fault}", severity="error"))
+        accuracy = Accuracy()
+        if self.executes and images is not None and self.fault is None:
+            accuracy = replace(self.meter.result(), metrics=self.metrics.result())
         entry = replace(
-            subject.entry(self.device.name),
-            accuracy=self._accuracy() if self.executes and images is not None and not self.fault else Accuracy(),
+            self.subject.entry(self.device.name),
+            accuracy=accuracy,
             latency=self.usage.latency,
             parity=self.parity,
             beside_host=self.beside_host,
             resources=self.usage.resources,
-            float_ops=float_ops,
+            float_ops=tuple(map(str, self.float_ops)),
             findings=tuple(findings),
         )
         return replace(entry, checks=tuple(self._checks(entry)))
-
-    def _accuracy(self) -> Accuracy:
-        return replace(self.meter.result(), metrics=self.metrics.result())
 
     def _checks(self, entry: ReportEntry) -> Iterator[Check]:
         device, limits = self.device, self.checking.limits
@@ -307,9 +307,8 @@ class _Run:
         if entry.precision not in INTEGER_PRECISIONS:
             return
         if not self.checking.allow_float:
-            ops = self.session.ops if self.session is not None else ()
-            undeclared = [op for op in ops if op.is_float and not self.subject.declared(op)]
-            yield Check.at_most("float_ops", len(undeclared), 0, "ops")
+            undeclared = sum(not self.subject.declared(op) for op in self.float_ops)
+            yield Check.at_most("float_ops", undeclared, 0, "ops")
         if self.executes:
             for name, found, allowed in (
                 ("host_lsb", entry.beside_host.max_lsb, device.tolerances.host_lsb),
@@ -354,11 +353,10 @@ def _over_images(
 def _noise(oracle: Graph) -> NDArray[np.float32]:
     """Inputs of every integer that there is, drawn evenly: (PARITY_IMAGES, H, W, C), always the same."""
     source = oracle.tensors[oracle.inputs[0]]
-    assert source.quant is not None
-    low, high = source.quant.limits
+    low, high = source.qparams.limits
     shape = (PARITY_IMAGES, *source.shape[1:])
-    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.quant.dtype)
-    return source.quant.dequantize(integers)
+    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.qparams.dtype)
+    return source.qparams.dequantize(integers)
 
 
 def _each(pool: Executor, runs: Sequence[_Run], work: Callable[[_Run], None]) -> None:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
 from edgecnn.errors import InputError, unknown
-from edgecnn.evaluation.references import Reference, float_reference, session_reference
+from edgecnn.evaluation.references import Reference, float_reference
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.serialize import load
@@ -25,6 +26,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
+from edgecnn_targets.evaluate import logits
 from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import activations, open_session, runtime_of
 
@@ -242,7 +244,7 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
         integers=integers,
         shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
         grid=grid,
-        run=session_reference(session),
+        run=partial(logits, session),
         findings=session.findings,
         inside=inside,
     )
