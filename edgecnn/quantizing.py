@@ -42,15 +42,11 @@ DATA_FREE_LOSS = Finding(  # measured, docs/quantization.md
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """How to quantize.
+    """How to quantize: arguments of ``edgecnn.quantize``.
 
     Attributes:
-        precision: one of ``QUANTIZED``.
-        recipe: the steps.
-        images: calibration images; ``None`` for w8.
-        labelled: labelled images on which mixed precision holds ``max_drop``; ``None`` keeps all layers in 8 bits.
-        max_drop: in points.
-        seed: of the images' order.
+        images: to calibrate on; ``None`` for w8.
+        labelled: images on which mixed precision holds ``max_drop``; ``None`` keeps all layers in 8 bits.
     """
 
     precision: str

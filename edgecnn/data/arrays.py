@@ -63,11 +63,7 @@ def demo_set(split: str) -> ArraySet:
 
 
 def held_set(images: NDArray[Any], labels: Any) -> ArraySet:
-    """Return an array of images, and labels where there are some, as a set.
-
-    Args:
-        images: (N, H, W, C), uint8 or floating point.
-        labels: (N,) class indices from 0, or ``None``.
+    """Return an array of images, and labels where there are some, as a set; shapes are those of ``ArraySet``.
 
     Raises:
         InputError: another shape or type, or no images.

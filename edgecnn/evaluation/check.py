@@ -35,15 +35,7 @@ PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, 
 
 @dataclass(frozen=True, kw_only=True)
 class Checking:
-    """Where and against which limits artifacts are checked.
-
-    Attributes:
-        devices: names.
-        threads: of each runtime.
-        limits: what is demanded.
-        allow_float: accept ops that compute in float in an int8 artifact; they are listed all the same.
-        exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
-    """
+    """Where and against which limits artifacts are checked; each field is an argument of ``edgecnn.validate``."""
 
     devices: tuple[str, ...] = ("host",)
     threads: int = 1
@@ -170,7 +162,7 @@ def check(
         try:
             _each(pool, runs, _Run.attempt)
             if executing and images is not None:
-                _over_images(executing, images, subjects[0].metadata, reference, oracle, pool)
+                _over_images(executing, images, reference, oracle, pool)
             elif executing and oracle is not None:
                 for run in executing:
                     run.compare(_noise(oracle), oracle)
@@ -322,13 +314,9 @@ class _Run:
 
 
 def _over_images(
-    runs: Sequence[_Run],
-    images: Images,
-    metadata: Metadata,
-    reference: Reference | None,
-    oracle: Graph | None,
-    pool: Executor,
+    runs: Sequence[_Run], images: Images, reference: Reference | None, oracle: Graph | None, pool: Executor
 ) -> None:
+    metadata = runs[0].subject.metadata
     preprocess = require_preprocess(metadata)
     outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
     if not outputs:
