@@ -16,18 +16,15 @@ HELP = "print a graph or an artifact, layer by layer"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument(
-        "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
-    )
-    parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
+    add = parser.add_argument
+    add("model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite")
+    add("--weights", metavar="FILE|demo|random", help="default random: shapes only")
     add_convention(parser)
-    parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
-    parser.add_argument("--device", metavar="NAME", help="what each op of an artifact costs there")
-    parser.add_argument(
-        "--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why"
-    )
-    parser.add_argument("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
-    parser.add_argument("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
+    add("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
+    add("--device", metavar="NAME", help="what each op of an artifact costs there")
+    add("--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why")
+    add("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
+    add("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
     add_json(parser)
 
 

@@ -47,27 +47,20 @@ def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
 def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False) -> None:
     """On what, where and against which limits artifacts are checked."""
     data = parser.add_argument_group("checking")
-    data.add_argument(
-        "--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on"
-    )
-    data.add_argument(
-        "--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share"
-    )
-    data.add_argument(
-        "--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)"
-    )
-    data.add_argument(
-        "--preprocess", metavar="KEY=VALUE,…", help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…,std=…"
-    )
-    data.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
-    data.add_argument(
+    add = data.add_argument
+    add("--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on")
+    add("--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share")
+    add("--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)")
+    add("--preprocess", metavar="KEY=VALUE,…", help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…,std=…")
+    add("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
+    add(
         "--device",
         default="host",
         metavar="NAME[,NAME]",
         help="names from `edgecnn devices`, or FILE.toml (default host)",
     )
     add_exact_kernels(data)
-    data.add_argument("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
+    add("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
     limits = parser.add_argument_group("limits (exit status 1 when one is missed)")
     for row in ROWS:
         limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
