@@ -33,28 +33,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "Artifact",
-    "DeviceFault",
-    "EdgecnnError",
-    "InputError",
-    "Limits",
-    "MissingDependencyError",
-    "Network",
-    "Preprocess",
-    "Progress",
-    "QuantizedNetwork",
-    "Recipe",
-    "Report",
-    "UnsupportedError",
-    "benchmark",
-    "compare",
-    "convert",
-    "export",
-    "inspect",
-    "load",
-    "quantize",
-    "validate",
-]
+    "Artifact", "DeviceFault", "EdgecnnError", "InputError", "Limits", "MissingDependencyError", "Network",
+    "Preprocess", "Progress", "QuantizedNetwork", "Recipe", "Report", "UnsupportedError", "benchmark", "compare",
+    "convert", "export", "inspect", "load", "quantize", "validate",
+]  # fmt: skip
 
 _HOMES = {
     "benchmarking": "benchmark",

@@ -131,17 +131,8 @@ class Manifest:
                 raise InputError(f"manifest: file {name!r} needs a plain name and exactly sha256 and size_bytes")
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; ``from_json`` reads it back."""
+        """Return a JSON-ready dictionary; ``records.read_record`` reads it back."""
         return {**asdict(self), "metadata": self.metadata.to_json(), "figures": list(self.figures)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Manifest:
-        """Read what ``to_json`` returned.
-
-        Raises:
-            InputError: a key is missing or not known.
-        """
-        return read_record(cls, fields, "manifest")
 
 
 def manifest_path(artifact: Path, target: str) -> Path:
@@ -202,7 +193,7 @@ def read_manifest(artifact: Path, target: str) -> Manifest | None:
     if not record.exists():
         return None
     try:
-        manifest = Manifest.from_json(json.loads(record.read_text(encoding="utf-8")))
+        manifest = read_record(Manifest, json.loads(record.read_text(encoding="utf-8")), "manifest")
     except (OSError, ValueError, InputError) as error:
         raise InputError(f"{record} is not a readable manifest ({error}); export the artifact again") from None
     if manifest.target != target or artifact.name not in manifest.files:

@@ -6,14 +6,12 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
 from edgecnn.files import write_atomic, write_json
 from edgecnn.loading import is_file, load, name_of
-from edgecnn.network import Network
 from edgecnn.pipeline import PRECISIONS, export
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, say, use
@@ -117,10 +115,12 @@ def benchmark(
     cells = []
     with use(progress):
         for model in models:
-            make = partial(_network, model, of_model.get(model, of_model.get("")), precisions, calibration, preprocess)
             try:
                 with use(Progress()):
-                    network = make(seed)
+                    own = None if is_file(model) else of_model.get(model, of_model.get(""))
+                    network = load(model, weights=own, preprocess=preprocess, seed=seed)
+                    if "int8" in precisions and not is_file(model):  # calibrated once for all cells
+                        network = quantize(network, calibration, seed=seed)
             except EdgecnnError as error:
                 cells += [_failed(model, *place, error) for place in places]
                 say(f"{model}: failed: {error}")
@@ -145,21 +145,6 @@ def benchmark(
     write_json(folder / "benchmark.json", [asdict(cell) for cell in cells])
     write_atomic(folder / "benchmark.csv", to_csv(cells).encode())
     return cells
-
-
-def _network(
-    model: str,
-    weights: str | None,
-    precisions: Sequence[str],
-    calibration: Any,
-    preprocess: Preprocess | str | None,
-    seed: int,
-) -> Network:
-    """What every cell of a model is emitted from: captured and calibrated once."""
-    if is_file(model):
-        return load(model, preprocess=preprocess)
-    network = load(model, weights=weights, preprocess=preprocess, seed=seed)
-    return quantize(network, calibration, seed=seed) if "int8" in precisions else network
 
 
 def _failed(model: str, target: str, precision: str, device: str, error: EdgecnnError) -> Cell:

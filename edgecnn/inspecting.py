@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from edgecnn.graph.summary import Layer, layers
 from edgecnn.loading import is_factory, is_file, load
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
+from edgecnn.report.table import html_table
 from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device as device_named
 from edgecnn_targets.interface import LayerCost
@@ -35,9 +35,7 @@ class Layers(tuple[Layer | LayerCost, ...]):
 
     def _repr_html_(self) -> str:
         rows = self.rows()
-        head = "".join(f"<th>{escape(key)}</th>" for key in (rows[0] if rows else ()))
-        body = "".join("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in r.values()) + "</tr>" for r in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return html_table(rows[0] if rows else (), (row.values() for row in rows))
 
 
 def inspect(
@@ -75,13 +73,9 @@ def inspect(
     reader = next((row for row in converters().values() if row.suffixes[0] == path.suffix), None)
     if reader is not None:
         return Layers(reader.layers(*reader.read(path)))
-    named = not is_file(str(thing)) and not is_factory(str(thing))
-    network = load(
-        thing,
-        weights="random" if weights is None and named else weights,
-        convention=convention,
-        preprocess=preprocess,
-    )
+    if weights is None and not is_file(str(thing)) and not is_factory(str(thing)):
+        weights = "random"
+    network = load(thing, weights=weights, convention=convention, preprocess=preprocess)
     return Layers(layers(network.graph))
 
 

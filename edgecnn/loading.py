@@ -66,16 +66,18 @@ def load(
         >>> edgecnn.load("mobilenet_v2", weights="mobilenet_v2.safetensors")
         >>> edgecnn.load(module, input_shape=(3, 96, 96), preprocess=edgecnn.Preprocess(mean=127.5, std=127.5))
     """
+    held = {"weights": weights, "padding": padding, "convention": convention}
     if not isinstance(model, str | Path):
-        given: Mapping[str, object] = {"weights": weights, "padding": padding, "convention": convention}
-        _refuse(given, "a module, which has weights and a form of its own")
+        _refuse(held, "a module, which has weights and a form of its own")
         module = _ready(model)
         found, size, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
-    elif is_file(str(model)):
-        given = {"weights": weights, "padding": padding, "convention": convention, "input-shape": input_shape}
-        _refuse(given, f"{model}: it holds its weights already")
-        return _read(Path(model), name, preprocess, labels, label_offset)
+    elif (importer := importer_of(Path(model))) is not None:
+        _refuse({**held, "input-shape": input_shape}, f"{model}: it holds its weights already")
+        graph = importer.read(Path(model))
+        graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
+        kind = Network if graph.precision == "fp32" else QuantizedNetwork
+        return kind(graph=graph, name=name or Path(model).stem, path=Path(model))
     elif is_factory(str(model)):
         found, size, metadata = _factory(str(model), weights, input_shape, preprocess)
     else:
@@ -128,9 +130,8 @@ def require_preprocess(metadata: Metadata) -> Preprocess:
         InputError: nothing says it.
     """
     if metadata.preprocess is None:
-        raise InputError(
-            f"nothing says how images are fed to {metadata.model}; pass --preprocess resize=HxW,mean=…,std=…"
-        )
+        model = metadata.model
+        raise InputError(f"nothing says how images are fed to {model}; pass --preprocess resize=HxW,mean=…,std=…")
     return metadata.preprocess
 
 
@@ -145,10 +146,8 @@ def _ready(module: object) -> nn.Module:
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise InputError(
-            f"the model is a {type(module).__name__}; give a name, a .edgecnn file, package.module:factory or an "
-            "nn.Module"
-        )
+        allowed = "a name, a .edgecnn file, package.module:factory or an nn.Module"
+        raise InputError(f"the model is a {type(module).__name__}; give {allowed}")
     if module.training:
         raise InputError(f"{type(module).__name__} is in training mode; call its eval() first")
     for name, value in (*module.named_parameters(), *module.named_buffers()):
@@ -159,28 +158,8 @@ def _ready(module: object) -> nn.Module:
     return module
 
 
-def _read(
-    path: Path,
-    name: str | None,
-    preprocess: Preprocess | str | None,
-    labels: Sequence[str] | None,
-    label_offset: int | None,
-) -> Network:
-    importer = importer_of(path)
-    assert importer is not None
-    graph = importer.read(path)
-    graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
-    kind = Network if graph.precision == "fp32" else QuantizedNetwork
-    return kind(graph=graph, name=name or path.stem, path=path)
-
-
 def _registered(
-    model: str,
-    weights: str | Path | None,
-    padding: str | None,
-    convention: str | None,
-    classes: int | None,
-    seed: int,
+    model: str, weights: str | Path | None, padding: str | None, convention: str | None, classes: int | None, seed: int
 ) -> tuple[nn.Module, tuple[int, int], Metadata]:
     from edgecnn.models import checkpoint, resolve
 
@@ -195,19 +174,13 @@ def _registered(
         assert weights is not None
         module, found = checkpoint.load_weights(spec, Path(weights), padding=padding, convention=convention)
     metadata = Metadata(
-        preprocess=found.preprocess,
-        labels=found.labels,
-        label_offset=found.label_offset,
-        weights_sha256=found.digest,
+        preprocess=found.preprocess, labels=found.labels, label_offset=found.label_offset, weights_sha256=found.digest
     )
     return module, (found.spec.resolution, found.spec.resolution), metadata
 
 
 def _factory(
-    model: str,
-    weights: str | Path | None,
-    input_shape: Sequence[int] | None,
-    preprocess: Preprocess | str | None,
+    model: str, weights: str | Path | None, input_shape: Sequence[int] | None, preprocess: Preprocess | str | None
 ) -> tuple[nn.Module, tuple[int, int], Metadata]:
     from edgecnn.models.checkpoint import load_factory
 
@@ -232,9 +205,8 @@ def _fed(
     if size is None:
         raise InputError(f"the preprocessing of {model} does not fix the input size; {HOW_FED}")
     if input_shape is not None and size != tuple(input_shape[1:]):
-        raise InputError(
-            f"input_shape is {tuple(input_shape)}, but the preprocessing leaves {size[0]}x{size[1]} pixels"
-        )
+        left = f"the preprocessing leaves {size[0]}x{size[1]} pixels"
+        raise InputError(f"input_shape is {tuple(input_shape)}, but {left}")
     return size, Metadata(preprocess=Preprocess(resize=size), weights_sha256=digest)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from importlib import metadata as packages
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edgecnn.graph.ir import Graph
 from edgecnn.graph.serialize import save
 from edgecnn.preprocess import Preprocess
 from edgecnn.report.record import Finding, ReportEntry
+from edgecnn.report.table import html_table
 
 KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
 LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
@@ -96,9 +96,7 @@ class Network:
         return f"{type(self).__name__} {self.name}: {', '.join(self._facts())}"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{escape(fact)}</td></tr>" for fact in self._facts())
-        title = f"{type(self).__name__} {escape(self.name)}"
-        return f"<table><thead><tr><th>{title}</th></tr></thead><tbody>{rows}</tbody></table>"
+        return html_table([f"{type(self).__name__} {self.name}"], ([fact] for fact in self._facts()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

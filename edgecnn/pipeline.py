@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.converting import convert, formats, require_io, require_supported
-from edgecnn.data import Images, match_labels
+from edgecnn.data import match_labels
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.check import Checking, Subject, check
 from edgecnn.evaluation.limits import Limits
@@ -22,8 +22,8 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
 from edgecnn.quant import DEFAULT
 from edgecnn.quant.recipe import Recipe
-from edgecnn.quantizing import DATA_FREE, QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
-from edgecnn.report.record import Finding, Report, ReportEntry
+from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
+from edgecnn.report.record import Finding, Report
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime
@@ -99,13 +99,11 @@ def export(
     """
     places = (devices,) if isinstance(devices, str) else tuple(devices)
     checking = Checking(
-        devices=places,
-        threads=threads,
-        limits=limits or Limits(),
-        allow_float=allow_float,
-        exact_kernels=exact_kernels,
+        devices=places, threads=threads, limits=limits or Limits(), allow_float=allow_float, exact_kernels=exact_kernels
     )
-    own = {"weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding}
+    own: dict[str, Any] = {
+        "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding
+    }  # fmt: skip
     if isinstance(model, Network) and any(value is not None for value in own.values()):
         raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
     if quantize not in PRECISIONS:
@@ -126,9 +124,7 @@ def export(
     keep_freed_memory()
     with use(progress):
         watch = Stopwatch()
-        images = None
-        if data is not None:
-            images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
+        images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
         ranging = None
         if calibration is not None:
             ranging = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
@@ -136,7 +132,6 @@ def export(
             precision=precision,
             recipe=steps,
             images=ranging,
-            data_free=isinstance(calibration, str) and calibration == DATA_FREE,
             labelled=images if mixed else None,
             max_drop=checking.limits.max_drop,
             seed=seed,
@@ -145,18 +140,10 @@ def export(
             if isinstance(model, Network):
                 network = model
             else:
-                network = load(
-                    model,
-                    weights=weights,
-                    input_shape=input_shape,
-                    preprocess=preprocess,
-                    label_offset=label_offset,
-                    padding=padding,
-                    convention=convention,
-                    classes=classes,
-                    seed=seed,
-                )
-            notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(_weight_bytes(network))} of weights")
+                own |= {"label_offset": label_offset, "convention": convention, "classes": classes, "seed": seed}
+                network = load(model, **own)
+            size = sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
+            notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
         if images is not None:
             fed = prepared(network, how) if ranging is not None else network
             match_labels(images, fed.labels, fed.outputs, fed.graph.metadata.label_offset)
@@ -171,10 +158,13 @@ def export(
         costs = _mixed_costs(made, artifacts, io, places, threads)
         if runs:
             with watch.step("validate") as notes:
-                entries = _checked(made, artifacts, checking, images)
+                beside = beside_network(made, made.preprocess)
+                fp32 = beside.reference if images is not None else None
+                subjects = list(map(Subject.of, artifacts))
+                entries = check(subjects, checking, images, reference=fp32, oracle=beside.oracle)
                 notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
         else:
-            entries = [_unchecked(artifact) for artifact in artifacts]
+            entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
     found, seconds = made.findings if isinstance(made, QuantizedNetwork) else (), dict(watch.seconds)
     entries = [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]
     for artifact in artifacts:
@@ -197,10 +187,8 @@ def _require_calibration(calibration: Any, precision: str, quantize: str, held: 
     if not integer and calibration is not None:
         raise InputError(f"--calibration is for --quantize int8 and int16x8; {quantize} needs none")
     if integer and calibration is None and not held:
-        raise InputError(
-            f"{quantize} needs calibration images: pass --calibration DIR (some 300 typical images), demo, "
-            "or none to do without"
-        )
+        allowed = "--calibration DIR (some 300 typical images), demo, or none to do without"
+        raise InputError(f"{quantize} needs calibration images: pass {allowed}")
 
 
 def _require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, recipe: Recipe) -> None:
@@ -233,27 +221,6 @@ def _written(
     return [artifact.write(folder) for artifact in made]
 
 
-def _checked(
-    network: Network, artifacts: Sequence[Artifact], checking: Checking, images: Images | None
-) -> list[ReportEntry]:
-    metadata = network.graph.metadata
-    subjects = []
-    for artifact in artifacts:
-        assert artifact.path is not None
-        subjects.append(
-            Subject(
-                path=artifact.path,
-                target=artifact.target,
-                precision=artifact.precision,
-                size_bytes=artifact.size_bytes,
-                metadata=metadata,
-            )
-        )
-    beside = beside_network(network, metadata.preprocess)
-    reference = beside.reference if images is not None else None
-    return check(subjects, checking, images, reference=reference, oracle=beside.oracle)
-
-
 def _mixed_costs(
     network: Network, artifacts: Sequence[Artifact], io: str | None, devices: Sequence[str], threads: int
 ) -> Mapping[str, tuple[Finding, ...]]:
@@ -271,21 +238,6 @@ def _mixed_costs(
         say(f"mixed: {artifact.target}: {cost}")
         found[artifact.target] = (Finding(code="mixed_latency", text=f"what is kept costs latency: {cost}"),)
     return found
-
-
-def _unchecked(artifact: Artifact) -> ReportEntry:
-    return ReportEntry(
-        model=artifact.network.graph.metadata.model,
-        target=artifact.target,
-        device=None,
-        artifact=str(artifact.path),
-        size_bytes=artifact.size_bytes,
-        precision=artifact.precision,
-    )
-
-
-def _weight_bytes(network: Network) -> int:
-    return sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
 
 
 def _megabytes(size: int) -> str:

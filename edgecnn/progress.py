@@ -13,9 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgecnn.errors import InputError
+
+if TYPE_CHECKING:
+    import rich.progress
 
 T = TypeVar("T")
 
@@ -94,25 +97,18 @@ def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]
     if not sys.stderr.isatty():
         yield from items
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    with _bars("MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn") as bars:
+        yield from bars.track(items, total=total, description=description)
 
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=description)
+
+def _bars(*figures: str) -> rich.progress.Progress:
+    """Bars on stderr, each with its name and these columns of ``rich.progress``."""
+    import rich.progress
+    from rich.console import Console
+
+    columns = [getattr(rich.progress, name)() for name in ("BarColumn", *figures)]
+    name = rich.progress.TextColumn("{task.description:<10}")
+    return rich.progress.Progress(name, *columns, console=Console(stderr=True), transient=True)
 
 
 @contextmanager
@@ -127,16 +123,12 @@ def filling(folder: Path, description: str, total: int | None = None) -> Iterato
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task, over = progress.add_task(description, total=total), threading.Event()
+    with _bars("DownloadColumn", "TimeElapsedColumn") as bars:
+        task, over = bars.add_task(description, total=total), threading.Event()
 
         def watch() -> None:
             while not over.wait(0.2):
-                progress.update(task, completed=_bytes_in(folder))
+                bars.update(task, completed=_bytes_in(folder))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

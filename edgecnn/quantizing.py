@@ -43,22 +43,16 @@ DATA_FREE_LOSS = Finding(  # measured, docs/quantization.md
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """How to quantize.
+    """How to quantize: arguments of ``edgecnn.quantize``.
 
     Attributes:
-        precision: one of ``QUANTIZED``.
-        recipe: the steps.
-        images: calibration images; ``None`` for w8.
-        data_free: whether the images are synthesised.
-        labelled: labelled images on which mixed precision holds ``max_drop``; ``None`` keeps all layers in 8 bits.
-        max_drop: in points.
-        seed: of the images' order.
+        images: to calibrate on; ``None`` for w8.
+        labelled: images on which mixed precision holds ``max_drop``; ``None`` keeps all layers in 8 bits.
     """
 
     precision: str
     recipe: Recipe
     images: Images | None
-    data_free: bool = False
     labelled: Images | None = None
     max_drop: float | None = None
     seed: int = 0
@@ -124,13 +118,7 @@ def quantize(
                 raise InputError("max_drop holds on labelled images: pass data=")
             labelled = open_images(data, demo_split="test", labelled=True, labels=labels, skip_bad=skip_bad_images)
         how = Quantization(
-            precision=precision,
-            recipe=steps,
-            images=images,
-            data_free=isinstance(calibration, str) and calibration == DATA_FREE,
-            labelled=labelled,
-            max_drop=max_drop,
-            seed=seed,
+            precision=precision, recipe=steps, images=images, labelled=labelled, max_drop=max_drop, seed=seed
         )
         from edgecnn.quant.step_checkpoint import StepCheckpoint
 
@@ -198,7 +186,7 @@ def quantized(
     with watch.step("calibrate") as notes:
         keep = RANKING_IMAGES if how.labelled is not None else 0
         exact, seen = post_training.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
-        if how.data_free:
+        if isinstance(images, SyntheticImages):
             from edgecnn.quant.observers.histogram import extend
 
             seen = extend(seen, exact.outputs, UNSEEN)
@@ -207,9 +195,10 @@ def quantized(
     with watch.step("quantize") as notes:
         graph = post_training.quantize(exact, seen, how.recipe, how.precision, checkpoint)
         notes.append(f"recipe {how.recipe.name}")
-    findings = [DATA_FREE_LOSS] if how.data_free else []
+    findings = [DATA_FREE_LOSS] if isinstance(images, SyntheticImages) else []
     if images.bad:
-        findings.insert(0, Finding(code="unreadable_images", text=_left_out(len(images.bad))))
+        text = f"{len(images.bad)} unreadable calibration images were left out"
+        findings.append(Finding(code="unreadable_images", text=text))
     outputs = exact.tensors[exact.outputs[0]].shape[-1] - exact.metadata.label_offset
     said = lint.findings(preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
     findings += [Finding(code="calibration", text=line) for line in said]
@@ -230,10 +219,6 @@ def quantized(
 def _recorded(network: Network, graph: Graph, record: dict[str, Any]) -> QuantizedNetwork:
     graph = replace(graph, metadata=replace(graph.metadata, quantization=record))
     return QuantizedNetwork(graph=graph, name=network.name, given=network)
-
-
-def _left_out(count: int) -> str:
-    return f"{count} unreadable calibration images were left out"
 
 
 def _stream(images: Images, graph: Graph, lint: CalibrationLint) -> Iterator[NDArray[np.float32]]:

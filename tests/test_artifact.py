@@ -19,6 +19,7 @@ from edgecnn.errors import InputError
 from edgecnn.files import write_atomic, write_json
 from edgecnn.graph.ir import Metadata
 from edgecnn.preprocess import Preprocess
+from edgecnn.records import read_record
 
 INPUT = Port(name="x", shape=(1, 4, 6, 3), layout="NHWC", dtype="int8", scale=0.02, zero_point=-3)
 OUTPUT = Port(name="y", shape=(1, 10), layout="NC", dtype="float32")
@@ -107,7 +108,7 @@ def test_what_was_written_is_what_is_read(tmp_path, files, target):
         f"net_0.75{suffix}": len(data) for suffix, data in files.items()
     }
     assert manifest_path(path, target).name == f"net_0.75.{target}.json"
-    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert read_record(Manifest, json.loads(json.dumps(manifest.to_json())), "manifest") == manifest
 
 
 def test_the_same_artifact_gives_the_same_bytes(tmp_path):

@@ -17,20 +17,9 @@ from edgecnn import __version__
 from edgecnn.errors import EdgecnnError, InputError, unknown
 
 COMMANDS = (
-    "export",
-    "validate",
-    "compare",
-    "benchmark",
-    "inspect",
-    "train",
-    "scale",
-    "study",
-    "models",
-    "targets",
-    "devices",
-    "recipes",
-    "doctor",
-)
+    "export", "validate", "compare", "benchmark", "inspect", "train", "scale", "study", "models", "targets", "devices",
+    "recipes", "doctor",
+)  # fmt: skip
 """In the order in which ``edgecnn --help`` lists them."""
 
 DESCRIPTION = "Quantize a CNN once, emit the same integers for every runtime, and check them on each device."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, checking
+from edgecnn.cli.options import add_checking, checking, taken
 from edgecnn.cli.tables import listed, shown
 from edgecnn.progress import Terminal
 
@@ -14,14 +14,13 @@ HELP = "measure models in every format, precision and device: one table"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="as for export")
-    parser.add_argument("--targets", default="all", metavar="A,B", help="default: all that the devices take")
-    parser.add_argument("--precisions", default="fp32,int8", metavar="A,B", help="default fp32,int8")
-    parser.add_argument(
-        "--weights", action="append", default=[], metavar="[MODEL=]FILE|demo|random", help="for one model, or for all"
-    )
-    parser.add_argument("--calibration", metavar="DIR|demo|none", help="images that set int8's ranges")
-    parser.add_argument("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="as for export")
+    add("--targets", default="all", metavar="A,B", help="default: all that the devices take")
+    add("--precisions", default="fp32,int8", metavar="A,B", help="default fp32,int8")
+    add("--weights", action="append", default=[], metavar="[MODEL=]FILE|demo|random", help="for one model, or for all")
+    add("--calibration", metavar="DIR|demo|none", help="images that set int8's ranges")
+    add("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
     add_checking(parser, data_required=True)
 
 
@@ -35,11 +34,9 @@ def run(options: argparse.Namespace) -> int:
         options.models,
         targets=() if options.targets == "all" else options.targets.split(","),
         precisions=options.precisions.split(","),
-        output=options.output,
         weights=dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights),
-        calibration=options.calibration,
-        preprocess=options.preprocess,
         progress=Terminal(),
+        **taken(options, "output calibration preprocess"),
         **checking(options),
     )
     cells = [asdict(cell) for cell in found]

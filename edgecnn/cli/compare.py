@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edgecnn.cli.options import add_exact_kernels, add_json, positive
+from edgecnn.cli.options import add_exact_kernels, add_json, positive, taken
 from edgecnn.cli.tables import print_json, shown, table
 from edgecnn.progress import Terminal
 
@@ -34,18 +34,8 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn compare``: status 1 when both hold integers and they are not the same."""
     from edgecnn.evaluation.compare import compare
 
-    found = compare(
-        options.a,
-        options.b,
-        options.data,
-        limit=options.limit,
-        preprocess=options.preprocess,
-        skip_bad_images=options.skip_bad_images,
-        by_layer=options.layers,
-        exact_kernels=options.exact_kernels,
-        arithmetic=options.arithmetic,
-        progress=Terminal(),
-    )
+    given = taken(options, "data limit preprocess skip_bad_images exact_kernels arithmetic")
+    found = compare(options.a, options.b, by_layer=options.layers, progress=Terminal(), **given)
     figures = found.to_json()
     if options.json:
         print_json(figures)

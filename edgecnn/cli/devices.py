@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import Row, listed
+from edgecnn.errors import InputError
+from edgecnn.progress import Terminal
 
 HELP = "list the devices and what is ready, or set some up"
 
@@ -20,37 +21,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn devices`` and ``edgecnn devices setup NAME…``."""
-    from edgecnn.errors import InputError
-
-    if options.action == "setup":
-        if not options.names:
-            raise InputError("devices setup needs the devices' names; see `edgecnn devices`")
-        return _setup(options)
-    return _list(options)
-
-
-def _setup(options: argparse.Namespace) -> int:
-    from edgecnn_targets.devices import select
-    from edgecnn_targets.registry import kind_of
-
-    rows = []
-    for device in select(options.names):
-        done = kind_of(device).setup(device, _say)
-        rows.append({"name": device.name, "done": "set up" if done else "was ready"})
-    return listed(rows, rows, options)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
-def _list(options: argparse.Namespace) -> int:
-    from edgecnn_targets.devices import devices as known
+    from edgecnn_targets.devices import devices, select
     from edgecnn_targets.registry import kind_of, missing
 
     rows: list[Row] = []
+    if options.action == "setup":
+        if not options.names:
+            raise InputError("devices setup needs the devices' names; see `edgecnn devices`")
+        for device in select(options.names):
+            done = kind_of(device).setup(device, Terminal().say)
+            rows.append({"name": device.name, "done": "set up" if done else "was ready"})
+        return listed(rows, rows, options)
     shown: list[Row] = []
-    for device in known():
+    for device in devices():
         commands = {target: missing(device, target) for target in device.targets}
         ready = [target for target, command in commands.items() if command is None]
         needed = list(dict.fromkeys(command for command in commands.values() if command is not None))

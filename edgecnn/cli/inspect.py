@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecnn.cli.options import add_convention, add_json, positive
+from edgecnn.cli.options import add_convention, add_json, positive, taken
 from edgecnn.cli.tables import listed, print_json, table
 from edgecnn.errors import InputError
 
@@ -16,18 +16,15 @@ HELP = "print a graph or an artifact, layer by layer"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument(
-        "model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite"
-    )
-    parser.add_argument("--weights", metavar="FILE|demo|random", help="default random: shapes only")
+    add = parser.add_argument
+    add("model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite")
+    add("--weights", metavar="FILE|demo|random", help="default random: shapes only")
     add_convention(parser)
-    parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
-    parser.add_argument("--device", metavar="NAME", help="what each op of an artifact costs there")
-    parser.add_argument(
-        "--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why"
-    )
-    parser.add_argument("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
-    parser.add_argument("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
+    add("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
+    add("--device", metavar="NAME", help="what each op of an artifact costs there")
+    add("--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why")
+    add("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
+    add("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
     add_json(parser)
 
 
@@ -43,9 +40,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
     from edgecnn.inspecting import inspect
 
-    found: Any = inspect(
-        options.model, weights=options.weights, convention=options.convention, preprocess=options.preprocess
-    )
+    found: Any = inspect(options.model, **taken(options, "weights convention preprocess"))
     if options.json:
         print_json([asdict(layer) for layer in found])
         return 0

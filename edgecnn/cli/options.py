@@ -47,27 +47,20 @@ def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
 def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False) -> None:
     """On what, where and against which limits artifacts are checked."""
     data = parser.add_argument_group("checking")
-    data.add_argument(
-        "--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on"
-    )
-    data.add_argument(
-        "--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share"
-    )
-    data.add_argument(
-        "--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)"
-    )
-    data.add_argument(
-        "--preprocess", metavar="KEY=VALUE,…", help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…,std=…"
-    )
-    data.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
-    data.add_argument(
+    add = data.add_argument
+    add("--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on")
+    add("--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share")
+    add("--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)")
+    add("--preprocess", metavar="KEY=VALUE,…", help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…,std=…")
+    add("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
+    add(
         "--device",
         default="host",
         metavar="NAME[,NAME]",
         help="names from `edgecnn devices`, or FILE.toml (default host)",
     )
     add_exact_kernels(data)
-    data.add_argument("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
+    add("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
     limits = parser.add_argument_group("limits (exit status 1 when one is missed)")
     for row in ROWS:
         limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
@@ -81,19 +74,17 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
 
 
-def loading(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of the model."""
-    names = ("weights", "padding", "convention", "preprocess", "label_offset")
-    return {name: getattr(options, name) for name in names}
+def taken(options: argparse.Namespace, names: str) -> dict[str, Any]:
+    """The options of these names, as arguments of the same names."""
+    return {name: getattr(options, name) for name in names.split()}
 
 
 def checking(options: argparse.Namespace) -> dict[str, Any]:
     """What the options of ``add_checking`` say."""
-    names = ("data", "limit", "skip_bad_images", "seed", "threads", "allow_float", "exact_kernels")
     return {
         "devices": tuple(filter(None, options.device.split(","))),
-        "limits": Limits(require=options.require, **{row.field: getattr(options, row.field) for row in ROWS}),
-        **{name: getattr(options, name) for name in names},
+        "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),
+        **taken(options, "data limit skip_bad_images seed threads allow_float exact_kernels"),
     }
 
 

@@ -7,6 +7,7 @@ import sys
 
 from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import listed, print_json
+from edgecnn.errors import InputError
 
 HELP = "list the quantization recipes, or print one to edit and keep"
 
@@ -20,7 +21,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run ``edgecnn recipes`` or ``edgecnn recipes show NAME``."""
-    from edgecnn.errors import InputError
     from edgecnn.quant.recipe import recipe, recipes
 
     if options.action is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, checking, reported
+from edgecnn.cli.options import add_checking, checking, reported, taken
 from edgecnn.progress import Terminal
 
 HELP = "run an artifact over labelled images and check it against limits"
@@ -25,14 +25,8 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn validate``."""
     from edgecnn.evaluation.validate import validate
 
-    report = validate(
-        options.artifact,
-        reference=options.reference,
-        preprocess=options.preprocess,
-        label_offset=options.label_offset,
-        progress=Terminal(),
-        **checking(options),
-    )
+    given = taken(options, "reference preprocess label_offset")
+    report = validate(options.artifact, progress=Terminal(), **given, **checking(options))
     if options.report is not None:
         report.write(options.report)
     return reported(report, options)

@@ -10,21 +10,23 @@ classes in the order of their names, or, where every name is a number, that clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data import demo
-from edgecnn.data.arrays import ArraySet, is_array_set, load_array_set
+from edgecnn.data.arrays import ArraySet, demo_set, held_set, is_array_set, load_array_set
 from edgecnn.data.decode import Pixels
 from edgecnn.data.files import Labels, any_images, has_classes, kinds, labelled_files
-from edgecnn.data.given import TAKES, StreamImages, array_set
-from edgecnn.data.sources import ArrayImages, DemoImages, FolderImages
+from edgecnn.data.given import TAKES, StreamImages
+from edgecnn.data.sources import ArrayImages, FolderImages
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
+
+Pick = Callable[..., NDArray[np.int64]]  # indices of the images wanted, by their count and classes
 
 
 class Images(Protocol):
@@ -87,22 +89,26 @@ def open_images(
     Raises:
         InputError: no such folder, no images in it, or labels that are not as this module says.
     """
-    if not isinstance(where, str | Path):
-        return _given(where, labels, labelled, limit, shuffle, seed)
-    where = str(where)
+    pick = partial(_choose, limit=limit, shuffle=shuffle, seed=seed)
+    if isinstance(where, np.ndarray):
+        found = held_set(where, labels)
+        if labelled and found.labels is None:
+            raise InputError("the images have no labels; pass labels=, a class index per image")
+        return _by_index("array", found, labelled, pick)
     if labels is not None:
-        raise InputError(f"labels are for an array of images; {where} has its own")
+        own = f"{where} has its own" if isinstance(where, str | Path) else "give (image, label) pairs here"
+        raise InputError(f"labels are for an array of images; {own}")
+    if not isinstance(where, str | Path):
+        return _streamed(where, labelled, limit, pick)
+    where = str(where)
     if where == "demo":
-        count = demo.TEST_IMAGES if demo_split == "test" else demo.CALIBRATION_IMAGES
-        wanted = labelled is not False
-        known = demo.labels(demo_split, range(count), 0) if wanted and limit is not None else None
-        return DemoImages(split=demo_split, chosen=_choose(count, limit, shuffle, known, seed), labelled=wanted)
+        return _by_index(where, demo_set(demo_split), labelled, pick)
     if is_array_set(where):
-        return _array_images(where, load_array_set(where, labelled=bool(labelled)), labelled, limit, shuffle, seed)
+        return _by_index(where, load_array_set(where, labelled=bool(labelled)), labelled, pick)
     if labelled is None:
         labelled = has_classes(Path(where))
     files, labels, classes = labelled_files(Path(where)) if labelled else (any_images(Path(where)), None, None)
-    chosen = _choose(len(files), limit, shuffle, labels, seed)
+    chosen = pick(len(files), labels)
     picked = [files[i] for i in chosen]
     return FolderImages(
         name=where,
@@ -114,39 +120,24 @@ def open_images(
     )
 
 
-def _array_images(
-    name: str, found: ArraySet, labelled: bool | None, limit: int | None, shuffle: int | None, seed: int
-) -> Images:
-    wanted = labelled is not False and found.labels is not None
-    chosen = _choose(len(found.pixels), limit, shuffle, found.labels if wanted else None, seed)
-    return ArrayImages(name=name, found=found, chosen=chosen, labelled=wanted)
+def _by_index(name: str, found: ArraySet, labelled: bool | None, pick: Pick) -> Images:
+    chosen = pick(len(found.pixels), found.labels if labelled is not False else None)
+    return ArrayImages(name=name, found=found, chosen=chosen, labelled=labelled is not False)
 
 
-def _given(
-    images: Any, labels: Any, labelled: bool | None, limit: int | None, shuffle: int | None, seed: int
-) -> Images:
-    """Images that a caller holds.
-
-    Raises:
-        InputError: they are none of what ``given`` takes.
-    """
-    if isinstance(images, np.ndarray):
-        found = array_set(images, labels)
-        if labelled and found.labels is None:
-            raise InputError("the images have no labels; pass labels=, a class index per image")
-        return _array_images("array", found, labelled, limit, shuffle, seed)
-    if labels is not None:
-        raise InputError("labels are for an array of images; give (image, label) pairs here")
-    loads = hasattr(images, "batch_size") and hasattr(images, "dataset")  # a DataLoader has an order of its own
-    if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not loads:
-        chosen = _choose(len(images), limit, shuffle, None, seed) if len(images) else np.zeros(0, np.int64)
-        return StreamImages(images, labelled=labelled, limit=limit, indices=chosen)
-    if hasattr(images, "__iter__"):
-        return StreamImages(images, labelled=labelled, limit=limit)
-    raise InputError(f"images are a {type(images).__name__}; allowed: {TAKES}")
+def _streamed(items: Any, labelled: bool | None, limit: int | None, pick: Pick) -> Images:
+    loads = hasattr(items, "batch_size") and hasattr(items, "dataset")  # a DataLoader has an order of its own
+    if hasattr(items, "__getitem__") and hasattr(items, "__len__") and not loads:
+        chosen = pick(len(items)) if len(items) else np.zeros(0, np.int64)
+        return StreamImages(items, labelled=labelled, limit=limit, indices=chosen)
+    if hasattr(items, "__iter__"):
+        return StreamImages(items, labelled=labelled, limit=limit)
+    raise InputError(f"images are a {type(items).__name__}; allowed: {TAKES}")
 
 
-def _choose(count: int, limit: int | None, shuffle: int | None, labels: Labels | None, seed: int) -> NDArray[np.int64]:
+def _choose(
+    count: int, labels: Labels | None = None, *, limit: int | None, shuffle: int | None, seed: int
+) -> NDArray[np.int64]:
     """Indices of at most ``limit``: of every class its share, or evenly spaced where there are no labels."""
     wanted = count if limit is None else min(limit, count)
     if labels is None or wanted == count:

@@ -1,4 +1,7 @@
-"""Images in a numpy archive: ``FILE.npz:SPLIT`` is its arrays ``x_SPLIT`` and ``y_SPLIT``, lossless and in one file."""
+"""Images by index: an array, the demo data, or a numpy archive, lossless and in one file.
+
+``FILE.npz:SPLIT`` is the arrays ``x_SPLIT`` and ``y_SPLIT`` of an archive.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from edgecnn.data import demo
+from edgecnn.data.files import Labels
 from edgecnn.errors import InputError, unknown
 
 _WHERE = re.compile(r"(?P<file>.+\.npz)(?::(?P<split>\w+))?")
@@ -21,17 +27,58 @@ _WHERE = re.compile(r"(?P<file>.+\.npz)(?::(?P<split>\w+))?")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySet:
-    """One split of an archive.
+    """Images by index.
 
     Attributes:
-        pixels: (N, height, width, 3) uint8, RGB.
-        labels: (N,) class indices, or ``None`` where the archive has none.
-        digest: SHA-256 of the file.
+        pixels: (N, height, width, channels), uint8 RGB or network inputs; takes an array of indices.
+        labels: (N,) class indices, or ``None`` where there are none.
+        digest: SHA-256 of the file or the array, or what the images are made from.
+        classes: their names, where they have some.
     """
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
+    pixels: NDArray[Any] | DemoPixels
+    labels: Labels | None
     digest: str
+    classes: tuple[str, ...] | None = None
+
+
+class DemoPixels:
+    """The demo images of a split, drawn when they are asked for: (N, 96, 96, 3) uint8."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return demo.TEST_IMAGES if self._split == "test" else demo.CALIBRATION_IMAGES
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return demo.images(self._split, indices.tolist())[0]
+
+
+def demo_set(split: str) -> ArraySet:
+    """Return the demo data of a split, ``test`` or ``calibration``."""
+    pixels = DemoPixels(split)
+    digest = f"edgecnn demo {demo.VERSION} {split} seed 0"
+    return ArraySet(pixels=pixels, labels=demo.labels(split, range(len(pixels))), digest=digest, classes=demo.CLASSES)
+
+
+def held_set(images: NDArray[Any], labels: Any) -> ArraySet:
+    """Return an array of images, and labels where there are some, as a set; shapes are those of ``ArraySet``.
+
+    Raises:
+        InputError: another shape or type, or no images.
+    """
+    if images.ndim != 4 or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise InputError(f"images are {images.dtype} {images.shape}; give uint8 levels of shape (N, height, width, 3)")
+    classes = None if labels is None else _indices(np.asarray(labels), len(images), "labels are", "give")
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    return ArraySet(pixels=images, labels=classes, digest=f"{digest} array")
+
+
+def _indices(labels: NDArray[Any], count: int, named: str, verb: str) -> Labels:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise InputError(f"{named} {labels.dtype} {labels.shape}; {verb} {count} class indices from 0")
+    return labels.astype(np.int64)
 
 
 def is_array_set(where: str) -> bool:
@@ -83,12 +130,9 @@ def load_array_set(where: str, *, labelled: bool) -> ArraySet:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
         raise InputError(f"{where}: x_{split} is {pixels.dtype} {pixels.shape}; it must be uint8 (N, height, width, 3)")
     if labels is not None:
-        if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise InputError(
-                f"{where}: y_{split} is {labels.dtype} {labels.shape}; it must be {len(pixels)} class indices from 0"
-            )
-        labels = labels.astype(np.int64)
+        labels = _indices(labels, len(pixels), f"{where}: y_{split} is", "it must be")
     elif labelled:
         raise InputError(f"{where} has no labels: an array y_SPLIT of class indices beside x_SPLIT")
     with path.open("rb") as file:
-        return ArraySet(pixels=pixels, labels=labels, digest=hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ArraySet(pixels=pixels, labels=labels, digest=f"{digest} {split}")

@@ -7,6 +7,7 @@ change them. It is made to be hard enough that a good small network stays below 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -24,13 +25,8 @@ CALIBRATION_IMAGES = 512
 Plane = NDArray[np.float32]  # (SIZE, SIZE)
 Colour = tuple[float, float, float]  # red, green, blue in 0..1
 
-RED, BLUE, WHITE, BLACK, YELLOW = (
-    (0.74, 0.10, 0.12),
-    (0.08, 0.27, 0.66),
-    (0.93, 0.93, 0.91),
-    (0.09, 0.09, 0.10),
-    (0.93, 0.74, 0.10),
-)
+RED, BLUE, YELLOW = (0.74, 0.10, 0.12), (0.08, 0.27, 0.66), (0.93, 0.74, 0.10)
+WHITE, BLACK = (0.93, 0.93, 0.91), (0.09, 0.09, 0.10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +40,6 @@ class Sign:
     rim_width: float
     pictogram: Callable[[Plane, Plane], Plane]
     ink: Colour
-
-
-def _max(*planes: Plane) -> Plane:
-    out = planes[0]
-    for plane in planes[1:]:
-        out = np.maximum(out, plane)
-    return out
-
-
-def _min(*planes: Plane) -> Plane:
-    out = planes[0]
-    for plane in planes[1:]:
-        out = np.minimum(out, plane)
-    return out
 
 
 def _disc(x: Plane, y: Plane, cx: float = 0.0, cy: float = 0.0, r: float = 1.0) -> Plane:
@@ -79,7 +61,7 @@ def _stroke(x: Plane, y: Plane, ax: float, ay: float, bx: float, by: float, r: f
 
 
 def _strokes(*segments: tuple[float, float, float, float], r: float = 0.11) -> Callable[[Plane, Plane], Plane]:
-    return lambda x, y: _min(*(_stroke(x, y, *s, r) for s in segments))
+    return lambda x, y: functools.reduce(np.minimum, (_stroke(x, y, *s, r) for s in segments))
 
 
 def _triangle(x: Plane, y: Plane) -> Plane:

@@ -79,20 +79,17 @@ def _table(root: Path) -> tuple[list[Path], Labels]:
                 raise InputError(f"{path} has columns {', '.join(columns) or 'none'}; it needs file,class_index")
             for number, row in enumerate(reader, start=2):
                 if not (row["file"] and (row["class_index"] or "").strip().isdecimal()):
-                    raise InputError(
-                        f"{path} line {number}: {row['file']!r},{row['class_index']!r}; needs file,class_index"
-                    )
+                    got = f"{row['file']!r},{row['class_index']!r}"
+                    raise InputError(f"{path} line {number}: {got}; needs file,class_index")
                 files.append(root / "images" / row["file"])
                 labels.append(int(row["class_index"]))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"cannot read {path} ({error}); it must be UTF-8 text with the columns file,class_index"
-        ) from None
+        need = "it must be UTF-8 text with the columns file,class_index"
+        raise InputError(f"cannot read {path} ({error}); {need}") from None
     if not files:
         raise InputError(f"{path} lists no images; each line is file,class_index")
     missing = [f.name for f in files if not f.is_file()]
     if missing:
-        raise InputError(
-            f"{path} lists {len(missing)} images that are not in {root / 'images'}, the first {missing[0]!r}"
-        )
+        where = f"in {root / 'images'}, the first {missing[0]!r}"
+        raise InputError(f"{path} lists {len(missing)} images that are not {where}")
     return files, np.array(labels, np.int64)

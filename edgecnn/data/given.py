@@ -1,4 +1,4 @@
-"""Images that a caller holds: an array, an iterable of arrays, a torch ``Dataset`` or ``DataLoader``.
+"""Images that a caller holds: an iterable of arrays, a torch ``Dataset`` or ``DataLoader``.
 
 An item is an image or a batch of images, alone or as ``(images, labels)``. Arrays are (H, W, C) or (N, H, W, C), torch
 tensors (C, H, W) or (N, C, H, W). They are uint8 levels, or float32 where the preprocessing is ``Preprocess.as_is()``.
@@ -15,33 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data.arrays import ArraySet
 from edgecnn.data.decode import Pixels, resize_arrays
 from edgecnn.data.files import Labels
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
 TAKES = "a folder, FILE.npz:SPLIT, demo, an array (N, H, W, C), an iterable of arrays, a torch Dataset or DataLoader"
-
-
-def array_set(images: NDArray[Any], labels: Any) -> ArraySet:
-    """Return an array of images, and labels where there are some, as a set.
-
-    Args:
-        images: (N, H, W, C), uint8 or floating point.
-        labels: (N,) class indices from 0, or ``None``.
-
-    Raises:
-        InputError: another shape or type, or no images.
-    """
-    if images.ndim != 4 or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
-        raise InputError(f"images are {images.dtype} {images.shape}; give uint8 levels of shape (N, height, width, 3)")
-    if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise InputError(f"labels are {labels.dtype} {labels.shape}; give {len(images)} class indices from 0")
-        labels = labels.astype(np.int64)
-    return ArraySet(pixels=images, labels=labels, digest=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest())
 
 
 def fed(pixels: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The kinds of image sets: a folder, the demo data, a numpy archive; each one is an ``edgecnn.data.Images``."""
+"""Image sets that are read by file or by index; each one is an ``edgecnn.data.Images``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.data import demo
 from edgecnn.data.arrays import ArraySet
-from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
+from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode
 from edgecnn.data.files import Labels
 from edgecnn.data.given import fed
 from edgecnn.errors import InputError
@@ -109,54 +108,16 @@ class FolderImages:
 
 
 @dataclass(kw_only=True)
-class DemoImages:
-    split: str
-    chosen: NDArray[np.int64]
-    labelled: bool
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return "demo"
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return demo.CLASSES if self.labelled else None
-
-    @property
-    def labels(self) -> Labels | None:
-        return demo.labels(self.split, map(int, self.chosen), self.seed) if self.labelled else None
-
-    @property
-    def kinds(self) -> int | None:
-        return len(set(demo.labels(self.split, map(int, self.chosen), self.seed).tolist()))
-
-    @property
-    def bad(self) -> Sequence[str]:
-        return ()
-
-    @property
-    def digest(self) -> str:
-        record = f"edgecnn demo {demo.VERSION} {self.split} seed {self.seed}: {sorted(self.chosen.tolist())}"
-        return hashlib.sha256(record.encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
-        for i in range(0, len(self.chosen), size):
-            pixels, labels = demo.images(self.split, (int(k) for k in self.chosen[i : i + size]), self.seed)
-            yield resize_arrays(pixels, preprocess), labels if self.labelled else None
-
-
-@dataclass(kw_only=True)
 class ArrayImages:
     name: str
     found: ArraySet
     chosen: NDArray[np.int64]
     labelled: bool
-    classes: tuple[str, ...] | None = None
     bad: Sequence[str] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.found.classes if self.labelled else None
 
     @property
     def kinds(self) -> int | None:
@@ -168,14 +129,13 @@ class ArrayImages:
 
     @property
     def digest(self) -> str:
-        record = f"{self.found.digest} {self.name.rpartition(':')[2]}: {sorted(self.chosen.tolist())}"
-        return hashlib.sha256(record.encode()).hexdigest()
+        return hashlib.sha256(f"{self.found.digest}: {sorted(self.chosen.tolist())}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
+        labels = self.labels
         for i in range(0, len(self.chosen), size):
-            part = self.chosen[i : i + size]
-            labels = self.found.labels[part] if self.labelled and self.found.labels is not None else None
-            yield fed(self.found.pixels[part], preprocess), labels
+            pixels = fed(self.found.pixels[self.chosen[i : i + size]], preprocess)
+            yield pixels, None if labels is None else labels[i : i + size]

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
-from edgecnn.evaluation.metrics import MetricMeter
+from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.loading import require_preprocess
-from edgecnn.network import KEPT
+from edgecnn.network import KEPT, Artifact
 from edgecnn.progress import track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
 from edgecnn_targets.devices import select
@@ -36,15 +35,7 @@ PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, 
 
 @dataclass(frozen=True, kw_only=True)
 class Checking:
-    """Where and against which limits artifacts are checked.
-
-    Attributes:
-        devices: names.
-        threads: of each runtime.
-        limits: what is demanded.
-        allow_float: accept ops that compute in float in an int8 artifact; they are listed all the same.
-        exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
-    """
+    """Where and against which limits artifacts are checked; each field is an argument of ``edgecnn.validate``."""
 
     devices: tuple[str, ...] = ("host",)
     threads: int = 1
@@ -74,8 +65,13 @@ class Checking:
                 not run the precision.
             MissingDependencyError: a device lacks a library or a tool; the message installs it.
         """
+        known = {figure for device in select(self.devices) for figure in kind_of(device).figures}
+        for row in (row for row, _ in self.limits.given if row.figure not in known):
+            raise InputError(
+                f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
+                f"{', '.join(sorted(known))}; see `edgecnn devices`"
+            )
         found = []
-        self._require_figures()
         for target in targets:
             takes = [device for device in select(self.devices) if target in device.targets]
             if not takes:
@@ -89,15 +85,6 @@ class Checking:
             if command is not None:
                 raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
         return found
-
-    def _require_figures(self) -> None:
-        known = {figure for device in select(self.devices) for figure in kind_of(device).figures}
-        for row, _ in self.limits.given:
-            if row.figure not in known:
-                raise InputError(
-                    f"{row.option} needs a device that finds out {row.figure}; {', '.join(self.devices)} finds out: "
-                    f"{', '.join(sorted(known))}; see `edgecnn devices`"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +105,33 @@ class Subject:
     size_bytes: int
     metadata: Metadata
 
+    @classmethod
+    def of(cls, artifact: Artifact) -> Subject:
+        """Return the subject that an artifact on disk is."""
+        assert artifact.path is not None
+        return cls(
+            path=artifact.path,
+            target=artifact.target,
+            precision=artifact.precision,
+            size_bytes=artifact.size_bytes,
+            metadata=artifact.network.graph.metadata,
+        )
+
     def declared(self, op: Op) -> bool:
         """Whether the quantization says that the op stays out of 8 bits; ops are named after what they make."""
         kept = (self.metadata.quantization or {}).get(KEPT, ())
         return op.name.split("/")[0] in kept
+
+    def entry(self, device: str | None) -> ReportEntry:
+        """Return a report entry without figures; on no device, of an artifact that was written and not run."""
+        return ReportEntry(
+            model=self.metadata.model,
+            target=self.target,
+            device=device,
+            artifact=str(self.path),
+            size_bytes=self.size_bytes,
+            precision=self.precision,
+        )
 
 
 def check(
@@ -150,27 +160,17 @@ def check(
     executing = [run for run in runs if run.executes]
     with ThreadPoolExecutor(len(runs)) as pool:
         try:
-            opening = [pool.submit(run.attempt, _nothing) for run in runs if not run.by_the_clock]
-            for run in runs:
-                if run.by_the_clock:
-                    run.attempt(_nothing)
-            _wait(opening)
+            _each(pool, runs, _Run.attempt)
             if executing and images is not None:
-                _over_images(executing, images, subjects[0].metadata, reference, oracle, pool)
+                _over_images(executing, images, reference, oracle, pool)
             elif executing and oracle is not None:
-                _beside(executing, _noise(oracle), oracle)
-            _wait([pool.submit(run.measure) for run in runs if not run.by_the_clock])
-            for run in runs:
-                if run.by_the_clock:
-                    run.measure()
+                for run in executing:
+                    run.compare(_noise(oracle), oracle)
+            _each(pool, runs, _Run.measure)
             return [run.entry(images) for run in runs]
         finally:
             for run in runs:
                 run.close()
-
-
-def _nothing(session: Session) -> None:
-    """What is done to a session to open it."""
 
 
 def _executes(device: Device) -> bool:
@@ -200,15 +200,21 @@ class _Run:
         """Whether nothing else may run while it measures."""
         return "latency" in self.figures and not kind_of(self.device).elsewhere
 
-    def attempt(self, work: Callable[[Session], None]) -> None:
-        """Do some work on the open session; nothing, once the device is broken."""
+    @property
+    def float_ops(self) -> list[Op]:
+        """Ops of an integer artifact that the runtime computes in float."""
+        if self.session is None or self.subject.precision not in INTEGER_PRECISIONS:
+            return []
+        return [op for op in self.session.ops if op.is_float]
+
+    def attempt(self, work: Callable[[Session], None] = lambda session: None) -> None:
+        """Open the session and do some work on it; nothing, once the device is broken."""
         if self.fault is not None:
             return
         try:
             if self.session is None:
-                self.session = open_session(
-                    self.device, self.subject.path, threads=self.checking.threads, kernels=self.kernels
-                )
+                threads = self.checking.threads
+                self.session = open_session(self.device, self.subject.path, threads=threads, kernels=self.kernels)
             work(self.session)
         except DeviceFault as fault:
             self.fault = fault
@@ -219,13 +225,7 @@ class _Run:
         if close is not None:
             close()
 
-    def count(
-        self,
-        x: NDArray[np.float32],
-        labels: NDArray[np.integer[Any]] | None,
-        expected: NDArray[np.float32] | None,
-        total: int,
-    ) -> None:
+    def count(self, x: NDArray[np.float32], labels: Classes, expected: Outputs | None, total: int) -> None:
         """Some images more; none on a slow device, once a limit cannot hold any more."""
         if self.stopped is not None:
             return
@@ -242,6 +242,18 @@ class _Run:
             if option is not None and accuracy.n < total:
                 self.stopped = f"stopped after {accuracy.n} of {total} images: {option} cannot hold any more"
 
+    def compare(self, inputs: NDArray[np.float32], oracle: Graph | None) -> None:
+        """Hold an integer artifact beside the oracle, and beside the same artifact on this machine."""
+
+        def work(session: Session) -> None:
+            if oracle is not None:
+                self.parity = compare_with_oracle(session, oracle, inputs)
+            if self.device.kind != "host":
+                self.beside_host = beside_host(self.subject.path, self.subject.target, inputs, session)
+
+        if self.subject.precision in INTEGER_PRECISIONS:
+            self.attempt(work)
+
     def measure(self) -> None:
         def work(session: Session) -> None:
             self.usage = kind_of(self.device).measure(self.device, session)
@@ -249,38 +261,29 @@ class _Run:
         self.attempt(work)
 
     def entry(self, images: Images | None) -> ReportEntry:
-        subject, checking, integer = self.subject, self.checking, self.subject.precision in INTEGER_PRECISIONS
-        ops = self.session.ops if self.session is not None else ()
-        float_ops = tuple(str(op) for op in ops if op.is_float) if integer else ()
         findings = [Finding(code="kernels", text=line) for line in self.session.findings] if self.session else []
         if images is not None and images.bad:
-            findings.append(
-                Finding(code="unreadable_images", text=f"{len(images.bad)} unreadable images were left out")
-            )
+            text = f"{len(images.bad)} unreadable images were left out"
+            findings.append(Finding(code="unreadable_images", text=text))
         if self.stopped is not None:
             findings.append(Finding(code="stopped_early", text=self.stopped))
-        findings += [Finding(code="not_checked", text=line) for line in checking.limits.left_out(self.figures)]
+        findings += [Finding(code="not_checked", text=line) for line in self.checking.limits.left_out(self.figures)]
         if self.fault is not None:
             findings.append(Finding(code="device_fault", text=f"the device broke: {self.fault}", severity="error"))
-        entry = ReportEntry(
-            model=subject.metadata.model,
-            target=subject.target,
-            device=self.device.name,
-            artifact=str(subject.path),
-            size_bytes=subject.size_bytes,
-            precision=subject.precision,
-            accuracy=self._accuracy() if self.executes and images is not None and not self.fault else Accuracy(),
+        accuracy = Accuracy()
+        if self.executes and images is not None and self.fault is None:
+            accuracy = replace(self.meter.result(), metrics=self.metrics.result())
+        entry = replace(
+            self.subject.entry(self.device.name),
+            accuracy=accuracy,
             latency=self.usage.latency,
             parity=self.parity,
             beside_host=self.beside_host,
             resources=self.usage.resources,
-            float_ops=float_ops,
+            float_ops=tuple(map(str, self.float_ops)),
             findings=tuple(findings),
         )
         return replace(entry, checks=tuple(self._checks(entry)))
-
-    def _accuracy(self) -> Accuracy:
-        return replace(self.meter.result(), metrics=self.metrics.result())
 
     def _checks(self, entry: ReportEntry) -> Iterator[Check]:
         device, limits = self.device, self.checking.limits
@@ -296,9 +299,8 @@ class _Run:
         if entry.precision not in INTEGER_PRECISIONS:
             return
         if not self.checking.allow_float:
-            ops = self.session.ops if self.session is not None else ()
-            undeclared = [op for op in ops if op.is_float and not self.subject.declared(op)]
-            yield Check.at_most("float_ops", len(undeclared), 0, "ops")
+            undeclared = sum(not self.subject.declared(op) for op in self.float_ops)
+            yield Check.at_most("float_ops", undeclared, 0, "ops")
         if self.executes:
             for name, found, allowed in (
                 ("host_lsb", entry.beside_host.max_lsb, device.tolerances.host_lsb),
@@ -312,13 +314,9 @@ class _Run:
 
 
 def _over_images(
-    runs: Sequence[_Run],
-    images: Images,
-    metadata: Metadata,
-    reference: Reference | None,
-    oracle: Graph | None,
-    pool: Executor,
+    runs: Sequence[_Run], images: Images, reference: Reference | None, oracle: Graph | None, pool: Executor
 ) -> None:
+    metadata = runs[0].subject.metadata
     preprocess = require_preprocess(metadata)
     outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
     if not outputs:
@@ -336,36 +334,28 @@ def _over_images(
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
-    _beside(runs, np.concatenate(seen)[:PARITY_IMAGES], oracle)
+    for run in runs:
+        run.compare(np.concatenate(seen)[:PARITY_IMAGES], oracle)
 
 
 def _noise(oracle: Graph) -> NDArray[np.float32]:
     """Inputs of every integer that there is, drawn evenly: (PARITY_IMAGES, H, W, C), always the same."""
     source = oracle.tensors[oracle.inputs[0]]
-    assert source.quant is not None
-    low, high = source.quant.limits
+    low, high = source.qparams.limits
     shape = (PARITY_IMAGES, *source.shape[1:])
-    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.quant.dtype)
-    return source.quant.dequantize(integers)
+    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.qparams.dtype)
+    return source.qparams.dequantize(integers)
 
 
-def _beside(runs: Sequence[_Run], inputs: NDArray[np.float32], oracle: Graph | None) -> None:
-    """Compare integer artifacts with the oracle, and with the same artifact on this machine."""
-    for run in (run for run in runs if run.subject.precision in INTEGER_PRECISIONS):
-        if oracle is not None:
-            run.attempt(partial(_beside_oracle, run, oracle, inputs))
-        if run.device.kind != "host":
-            run.attempt(partial(_beside_host, run, inputs))
+def _each(pool: Executor, runs: Sequence[_Run], work: Callable[[_Run], None]) -> None:
+    """Do the work on all runs at once, but on those that go by the clock one after another."""
+    busy = [pool.submit(work, run) for run in runs if not run.by_the_clock]
+    for run in runs:
+        if run.by_the_clock:
+            work(run)
+    _wait(busy)
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:
     for future in futures:
         future.result()
-
-
-def _beside_oracle(run: _Run, oracle: Graph, inputs: NDArray[np.float32], session: Session) -> None:
-    run.parity = compare_with_oracle(session, oracle, inputs)
-
-
-def _beside_host(run: _Run, inputs: NDArray[np.float32], session: Session) -> None:
-    run.beside_host = beside_host(run.subject.path, run.subject.target, inputs, session)

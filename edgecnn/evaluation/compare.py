@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
 from edgecnn.errors import InputError, unknown
-from edgecnn.evaluation.references import Reference, float_reference, session_reference
-from edgecnn.graph.ir import Graph, Metadata, QParams
+from edgecnn.evaluation.references import Reference, float_reference
+from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.serialize import load
 from edgecnn.loading import overridden
@@ -25,6 +26,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
+from edgecnn_targets.evaluate import logits
 from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import activations, open_session, runtime_of
 
@@ -125,10 +127,51 @@ def compare(
         >>> edgecnn.compare("out/net.tflite", "out/net.onnx", "val/").max_lsb
         0
     """
+    if arithmetic not in ARITHMETICS:
+        raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
     with use(progress), tempfile.TemporaryDirectory() as folder:
         paths = [_file(thing, Path(folder) / side) for thing, side in ((a, "a"), (b, "b"))]
-        return _compare(
-            paths[0], paths[1], data, limit, preprocess, skip_bad_images, by_layer, exact_kernels, arithmetic
+        left, right = (_open(path, exact_kernels, arithmetic) for path in paths)
+        if left.shape != right.shape:
+            raise InputError(
+                f"{left.path} takes images of {left.shape} and {right.path} of {right.shape}; only equal inputs can be "
+                "compared"
+            )
+        metadata = overridden(left.metadata, preprocess)
+        feed = metadata.preprocess or right.metadata.preprocess
+        if feed is None:
+            neither = f"neither {left.path} nor {right.path} says how images are fed"
+            raise InputError(f"{neither}; pass --preprocess resize=HxW,mean=…,std=…")
+        own = right.metadata.preprocess if preprocess is None else None
+        images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad_images)
+        meter, worst, total, count = AccuracyMeter(), 0, 0, 0
+        layers: tuple[LayerDistance, ...] = ()
+        for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
+            x = feed.normalise(pixels)
+            y = feed.renormalised(x, own)
+            if by_layer and not layers:
+                layers = _by_layer(left, right, x[:1], y[:1])
+            mine, theirs = left.run(x), right.run(y)
+            meter.update(theirs, None, mine)
+            if left.grid is not None:
+                apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))
+                worst, total, count = max(worst, int(apart.max())), total + int(apart.sum()), count + apart.size
+        figures = meter.result()
+        assert figures.agreement is not None
+        assert figures.sqnr_db is not None
+        differing = differences(left.integers, right.integers)
+        return Comparison(
+            a=str(left.path),
+            b=str(right.path),
+            same_integers=not differing if left.integers and right.integers else None,
+            differing=differing if left.integers and right.integers else (),
+            n=figures.n,
+            agreement=figures.agreement,
+            sqnr_db=figures.sqnr_db,
+            max_lsb=worst if count else None,
+            mean_lsb=total / count if count else None,
+            layers=layers,
+            findings=tuple(f"{side.path}: {finding}" for side in (left, right) for finding in side.findings),
         )
 
 
@@ -141,61 +184,6 @@ def _file(thing: Artifact | Network | str | Path, folder: Path) -> Path:
         assert written.path is not None
         return written.path
     return Path(thing)
-
-
-def _compare(
-    a: Path,
-    b: Path,
-    data: Any,
-    limit: int | None,
-    preprocess: Preprocess | str | None,
-    skip_bad: bool,
-    by_layer: bool,
-    exact_kernels: bool,
-    arithmetic: str,
-) -> Comparison:
-    if arithmetic not in ARITHMETICS:
-        raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
-    left, right = (_open(path, exact_kernels, arithmetic) for path in (a, b))
-    if left.shape != right.shape:
-        raise InputError(
-            f"{a} takes images of {left.shape} and {b} of {right.shape}; only equal inputs can be compared"
-        )
-    metadata = overridden(left.metadata, preprocess)
-    feed = metadata.preprocess or right.metadata.preprocess
-    if feed is None:
-        raise InputError(f"neither {a} nor {b} says how images are fed; pass --preprocess resize=HxW,mean=…,std=…")
-    own = right.metadata.preprocess if preprocess is None else None
-    images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad)
-    meter, worst, total, count = AccuracyMeter(), 0, 0, 0
-    layers: tuple[LayerDistance, ...] = ()
-    for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
-        x = feed.normalise(pixels)
-        y = feed.renormalised(x, own)
-        if by_layer and not layers:
-            layers = _by_layer(left, right, x[:1], y[:1])
-        mine, theirs = left.run(x), right.run(y)
-        meter.update(theirs, None, mine)
-        if left.grid is not None:
-            apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))
-            worst, total, count = max(worst, int(apart.max())), total + int(apart.sum()), count + apart.size
-    figures = meter.result()
-    assert figures.agreement is not None
-    assert figures.sqnr_db is not None
-    differing = differences(left.integers, right.integers)
-    return Comparison(
-        a=str(a),
-        b=str(b),
-        same_integers=not differing if left.integers and right.integers else None,
-        differing=differing if left.integers and right.integers else (),
-        n=figures.n,
-        agreement=figures.agreement,
-        sqnr_db=figures.sqnr_db,
-        max_lsb=worst if count else None,
-        mean_lsb=total / count if count else None,
-        layers=layers,
-        findings=tuple(f"{side.path}: {finding}" for side in (left, right) for finding in side.findings),
-    )
 
 
 def _by_layer(left: _Side, right: _Side, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[LayerDistance, ...]:
@@ -244,6 +232,11 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
     session = open_session(device("host"), path, kernels=kernels)
     port = session.input
     made = integers.get(session.output.name)
+
+    def inside(x: NDArray[np.float32], grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
+        plain = {name: (float(quant.scale[0]), int(quant.zero_point[0])) for name, quant in grids.items()}
+        return activations(row.target, path, x, plain, kernels=kernels)
+
     grid = made[0] if made is not None and precision in INTEGER_PRECISIONS else None
     return _Side(
         path=path,
@@ -251,46 +244,32 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
         integers=integers,
         shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
         grid=grid,
-        run=session_reference(session),
+        run=partial(logits, session),
         findings=session.findings,
-        inside=lambda x, grids: activations(row.target, path, x, _plain(grids), kernels=kernels),
+        inside=inside,
     )
-
-
-def _plain(grids: Mapping[str, QParams]) -> dict[str, tuple[float, int]]:
-    return {name: (float(quant.scale[0]), int(quant.zero_point[0])) for name, quant in grids.items()}
 
 
 def _open_graph(path: Path, arithmetic: str) -> _Side:
     graph = load(path)
     ordered = {t.name: t for t in (*graph.activations(), *graph.tensors.values())}  # activations as they are made
-    integers = {t.name: (t.quant, t.integers) for t in ordered.values() if t.quant is not None}
-    grid = graph.tensors[graph.outputs[0]].quant
+    source, out = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
+
+    def inside(x: NDArray[np.float32], grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
+        names = {t.name for t in graph.activations()} & set(grids)
+        found = run(graph, source.qparams.quantize(x), keep=names, arithmetic=arithmetic)
+        return {name: grids[name].dequantize(found[name]) for name in names}
+
+    def oracle(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return inside(x, {out.name: out.qparams})[out.name].reshape(len(x), -1)
+
     return _Side(
         path=path,
         metadata=graph.metadata,
-        integers=integers,
-        shape=graph.tensors[graph.inputs[0]].shape[1:],
-        grid=grid,
-        run=_oracle(graph, arithmetic) if grid is not None else float_reference(graph),
-        findings=(f"the integer oracle rounds as {arithmetic} does",) if grid is not None else (),
-        inside=lambda x, grids: _oracle_inside(graph, arithmetic, x, grids),
+        integers={t.name: (t.quant, t.integers) for t in ordered.values() if t.quant is not None},
+        shape=source.shape[1:],
+        grid=out.quant,
+        run=oracle if out.quant is not None else float_reference(graph),
+        findings=(f"the integer oracle rounds as {arithmetic} does",) if out.quant is not None else (),
+        inside=inside,
     )
-
-
-def _oracle_inside(
-    graph: Graph, arithmetic: str, x: NDArray[np.float32], grids: Mapping[str, QParams]
-) -> Mapping[str, NDArray[np.float32]]:
-    into = graph.tensors[graph.inputs[0]].quant
-    assert into is not None
-    names = {t.name for t in graph.activations()} & set(grids)
-    found = run(graph, into.quantize(x), keep=names, arithmetic=arithmetic)
-    return {name: grids[name].dequantize(made) for name, made in found.items()}
-
-
-def _oracle(graph: Graph, arithmetic: str) -> Reference:
-    into, out = (graph.tensors[n].quant for n in (graph.inputs[0], graph.outputs[0]))
-    assert into is not None
-    assert out is not None
-    name = graph.outputs[0]
-    return lambda x: out.dequantize(run(graph, into.quantize(x), arithmetic=arithmetic)[name]).reshape(len(x), -1)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.plugins import INTERFACE, registry
 
-Measure = Callable[[NDArray[np.float32], NDArray[np.integer[Any]] | None, NDArray[np.float32] | None], Any]
+Outputs = NDArray[np.float32]  # (n, outputs)
+Classes = NDArray[np.integer[Any]] | None  # (n,)
+Measure = Callable[[Outputs, Classes, Outputs | None], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,7 @@ class Metric:
     interface: int = INTERFACE
 
 
-def _cosine(
-    outputs: NDArray[np.float32], labels: NDArray[np.integer[Any]] | None, reference: NDArray[np.float32] | None
-) -> NDArray[np.float64] | None:
+def _cosine(outputs: Outputs, labels: Classes, reference: Outputs | None) -> NDArray[np.float64] | None:
     if reference is None:
         return None
     a, b = outputs.astype(np.float64), reference.astype(np.float64)
@@ -56,12 +56,7 @@ class MetricMeter:
         self._sums = dict.fromkeys(self._metrics, 0.0)
         self._counts = dict.fromkeys(self._metrics, 0)
 
-    def update(
-        self,
-        outputs: NDArray[np.float32],
-        labels: NDArray[np.integer[Any]] | None,
-        reference: NDArray[np.float32] | None,
-    ) -> None:
+    def update(self, outputs: Outputs, labels: Classes, reference: Outputs | None) -> None:
         """Count a batch; see ``Metric.measure``.
 
         Raises:

@@ -13,7 +13,6 @@ from edgecnn.graph.ir import Graph
 from edgecnn.preprocess import Preprocess
 from edgecnn.report.record import BesideHost, Parity
 from edgecnn_targets.devices import device
-from edgecnn_targets.evaluate import logits
 from edgecnn_targets.interface import Session
 from edgecnn_targets.metrics import parity
 from edgecnn_targets.registry import missing, open_session, runtime
@@ -42,11 +41,6 @@ def fed_as(reference: Reference, fed: Preprocess | None, own: Preprocess | None)
     return reference if fed is None or own is None else lambda x: reference(fed.renormalised(x, own))
 
 
-def session_reference(session: Session) -> Reference:
-    """A float artifact, run where it was opened."""
-    return lambda x: logits(session, x)
-
-
 def beside_host(artifact: Path, target: str, inputs: NDArray[np.float32], session: Session) -> BesideHost:
     """How far an artifact's outputs elsewhere are from its outputs on this machine, on the same input integers; nothing
     where its runtime is not installed here."""
@@ -71,9 +65,7 @@ def compare_with_oracle(session: Session, oracle: Graph, inputs: NDArray[np.floa
     """
     from edgecnn.graph.oracle import run
 
-    into, out = (oracle.tensors[name].quant for name in (oracle.inputs[0], oracle.outputs[0]))
-    assert into is not None
-    assert out is not None
+    into, out = (oracle.tensors[name].qparams for name in (oracle.inputs[0], oracle.outputs[0]))
     fed = session.input.encode(inputs)
     exact = run(oracle, into.quantize(session.input.decode(fed)), arithmetic=session.arithmetic)[oracle.outputs[0]]
     got = out.quantize(session.output.decode(session.run(fed))).reshape(exact.shape)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from edgecnn.data import Images, open_images
 from edgecnn.errors import InputError
 from edgecnn.evaluation.check import Checking, Subject, check
 from edgecnn.evaluation.limits import Limits
-from edgecnn.evaluation.references import Reference, fed_as, float_reference, session_reference
+from edgecnn.evaluation.references import Reference, fed_as, float_reference
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load
 from edgecnn.loading import overridden
@@ -25,6 +26,7 @@ from edgecnn.progress import Progress, Stopwatch, use
 from edgecnn.report.record import Finding, Report
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
+from edgecnn_targets.evaluate import logits
 from edgecnn_targets.registry import open_session, runtime_of
 
 
@@ -107,7 +109,7 @@ def validate(
         subject = _subject(path, checking)
         metadata = overridden(subject.metadata, preprocess, label_offset)
         subject = replace(subject, metadata=metadata)
-        images = None if data is None else open_validation(data, labels, limits, limit, seed, skip_bad_images)
+        images = open_validation(data, labels, limits, limit, seed, skip_bad_images)
         own = preprocess is not None
         if held is not None and reference is None:
             beside = beside_network(held.network, None if own else metadata.preprocess)
@@ -123,12 +125,16 @@ def validate(
     return Report(command="validate", entries=tuple(made))
 
 
-def open_validation(data: Any, labels: Any, limits: Limits, limit: int | None, seed: int, skip_bad: bool) -> Images:
-    """Return the images to check on, with labels where there are some or a limit needs them.
+def open_validation(
+    data: Any, labels: Any, limits: Limits, limit: int | None, seed: int, skip_bad: bool
+) -> Images | None:
+    """Return the images to check on, if any, with labels where there are some or a limit needs them.
 
     Raises:
         InputError: see ``edgecnn.data.open_images``.
     """
+    if data is None:
+        return None
     labelled = True if limits.labelled else None
     return open_images(
         data, demo_split="test", labelled=labelled, labels=labels, limit=limit, seed=seed, skip_bad=skip_bad
@@ -163,16 +169,7 @@ def _subject(path: Path, checking: Checking) -> Subject:
 def _beside_file(
     artifact: Path, given: str | Path | None, metadata: Metadata, precision: str, own: bool, limits: Limits
 ) -> Beside:
-    """What an artifact is compared with, from files.
-
-    Args:
-        artifact: its main file.
-        given: the reference that the user names.
-        metadata: of the artifact.
-        precision: of the artifact.
-        own: whether the user says how images are fed.
-        limits: that need a reference or not.
-    """
+    """What an artifact is compared with, from files; ``own`` is whether the user says how images are fed."""
     fed = None if own else metadata.preprocess
     path = graph_path(artifact)
     if given is not None and str(given) != "none":
@@ -190,7 +187,7 @@ def _beside_file(
         theirs = manifest.metadata if manifest is not None else converter(target).described(path)[2]
         session = open_session(device("host"), path, threads=1)
         feed = theirs.preprocess if theirs is not None else None
-        return Beside(reference=fed_as(session_reference(session), fed, feed))
+        return Beside(reference=fed_as(partial(logits, session), fed, feed))
     graph = load(path)
     other = graph.metadata
     exact = fed_as(float_reference(graph), fed, other.preprocess)

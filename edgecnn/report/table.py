@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from edgecnn.report.record import SQNR_CEILING_DB, Finding, Report, ReportEntry
+from edgecnn.report.record import SQNR_CEILING_DB, Report, ReportEntry
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,40 +35,42 @@ def as_text(report: Report) -> str:
 
 def as_html(report: Report) -> str:
     """Return the tables, the failed checks and the findings as HTML, for a notebook."""
-    parts = [_html(_table(report.entries))]
-    resources = _resources(report.entries)
-    parts += [_html(resources)] if resources is not None else []
+    parts = [
+        html_table((c.header for c in table.columns), zip(*(c.cells for c in table.columns), strict=True))
+        for table in _tables(report.entries)
+    ]
     said = [f"<li><b>failed</b> {escape(line)}</li>" for line in report.failures]
-    said += [f"<li>{escape(f'{place}: {f}' if place else str(f))}</li>" for place, f in _findings(report.entries)]
+    said += [f"<li>{escape(line)}</li>" for line, _ in _findings(report.entries)]
     return "".join([*parts, *(["<ul>", *said, "</ul>"] if said else [])])
 
 
-def _html(table: Table) -> str:
-    cells = [[escape(str(cell)) for cell in column.cells] for column in table.columns]
-    head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells, strict=True))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+def html_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Return an HTML table of these cells, escaped."""
+    head = "".join(f"<th>{escape(str(heading))}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _print(report: Report, console: Console) -> None:
-    console.print(_table(report.entries))
-    resources = _resources(report.entries)
-    if resources is not None:
-        console.print(resources)
+    for table in _tables(report.entries):
+        console.print(table)
     for line in report.failures:
         console.print(f"FAILED  {line}", style="bold red", markup=False, soft_wrap=True)
-    for place, finding in _findings(report.entries):
-        said = f"{place}: {finding}" if place else str(finding)
-        style = "bold red" if finding.severity == "error" else "yellow"
-        console.print(f"note    {said}", style=style, markup=False, soft_wrap=True)
+    for line, severity in _findings(report.entries):
+        style = "bold red" if severity == "error" else "yellow"
+        console.print(f"note    {line}", style=style, markup=False, soft_wrap=True)
 
 
-def _findings(entries: Sequence[ReportEntry]) -> Iterator[tuple[str, Finding]]:
-    """Each finding with its place; those of all entries last, once, without one."""
+def _findings(entries: Sequence[ReportEntry]) -> Iterator[tuple[str, str]]:
+    """Each finding with its place, and its severity; those of all entries last, once, without a place."""
     shared = [f for f in entries[0].findings if all(f in e.findings for e in entries)] if len(entries) > 1 else []
     for entry in entries:
-        yield from ((entry.place, finding) for finding in entry.findings if finding not in shared)
-    yield from (("", finding) for finding in shared)
+        yield from ((f"{entry.place}: {f}", f.severity) for f in entry.findings if f not in shared)
+    yield from ((str(f), f.severity) for f in shared)
+
+
+def _tables(entries: Sequence[ReportEntry]) -> list[Table]:
+    return [table for table in (_table(entries), _resources(entries)) if table is not None]
 
 
 def _table(entries: Sequence[ReportEntry]) -> Table:
