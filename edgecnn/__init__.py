@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from edgecnn.evaluation.compare import compare
     from edgecnn.evaluation.limits import Limits
     from edgecnn.evaluation.validate import validate
+    from edgecnn.exporting import export
     from edgecnn.inspecting import inspect
     from edgecnn.loading import load
     from edgecnn.network import Artifact, Network, QuantizedNetwork
-    from edgecnn.pipeline import export
     from edgecnn.preprocess import Preprocess
     from edgecnn.progress import Progress
     from edgecnn.quant.recipe import Recipe
@@ -48,7 +48,7 @@ _HOMES = {
     "inspecting": "inspect",
     "loading": "load",
     "network": "Artifact Network QuantizedNetwork",
-    "pipeline": "export",
+    "exporting": "export",
     "preprocess": "Preprocess",
     "progress": "Progress",
     "quant.recipe": "Recipe",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.exporting import PRECISIONS, export
 from edgecnn.files import write_atomic, write_json
 from edgecnn.loading import is_file, load, name_of
-from edgecnn.pipeline import PRECISIONS, export
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, say, use
 from edgecnn.quantizing import quantize

@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
-    from edgecnn.pipeline import export
+    from edgecnn.exporting import export
 
     names = "target quantize output calibration calibration_images recipe reduce_range per_tensor mixed io"
     given = taken(options, f"{names} weights padding convention preprocess label_offset")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgecnn.data.arrays import ArraySet, demo_set, held_set, is_array_set, load_array_set
 from edgecnn.data.decode import Pixels
-from edgecnn.data.files import Labels, any_images, has_classes, kinds, labelled_files
+from edgecnn.data.folders import Labels, any_images, has_classes, kinds, labelled_files
 from edgecnn.data.given import TAKES, StreamImages
 from edgecnn.data.sources import ArrayImages, FolderImages
 from edgecnn.errors import InputError

@@ -19,7 +19,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from edgecnn.data import demo
-from edgecnn.data.files import Labels
+from edgecnn.data.folders import Labels
 from edgecnn.errors import InputError, unknown
 
 _WHERE = re.compile(r"(?P<file>.+\.npz)(?::(?P<split>\w+))?")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data.decode import Pixels, resize_arrays
-from edgecnn.data.files import Labels
+from edgecnn.data.folders import Labels
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecnn.data.arrays import ArraySet
 from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode
-from edgecnn.data.files import Labels
+from edgecnn.data.folders import Labels
 from edgecnn.data.given import fed
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.data import demo
 from edgecnn.data.arrays import array_splits, is_array_set, load_array_set
 from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
-from edgecnn.data.files import Labels, labelled_files
+from edgecnn.data.folders import Labels, labelled_files
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import track

@@ -23,10 +23,10 @@ from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT, Artifact
 from edgecnn.progress import track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
+from edgecnn_targets.accuracy import AccuracyMeter
 from edgecnn_targets.devices import select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.interface import Device, Op, Session, Usage
-from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.registry import kind_of, missing, open_session, runtime
 
 BATCH = 10  # images in memory at a time

@@ -14,12 +14,12 @@ from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
+from edgecnn.exporting import export
 from edgecnn.lab.compound import model_at, require_room, scalable
 from edgecnn.models import families
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import Compound
 from edgecnn.models.spec import MULTIPLIERS, RESOLUTIONS, ModelSpec
-from edgecnn.pipeline import export
 from edgecnn.progress import Progress
 from edgecnn.report.record import ReportEntry
 from edgecnn_targets.devices import device

@@ -10,8 +10,8 @@ import pytest
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError
+from edgecnn_targets.accuracy import AccuracyMeter
 from edgecnn_targets.evaluate import fixed_input, latency, logits
-from edgecnn_targets.metrics import AccuracyMeter
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
 OUTPUT = Port(name="y", shape=(1, 3), layout="NC", dtype="float32")
