@@ -20,12 +20,16 @@ Arrange = Callable[[torch.Tensor], torch.Tensor]
 LayerNames = Mapping[str, tuple[str, str] | str]  # role: their convolution and batch norm, or their only layer
 
 
+def _unchanged(t: torch.Tensor) -> torch.Tensor:
+    return t
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorSource:
     """The source of one of our tensors: their tensors, and what makes ours of them."""
 
     names: tuple[str, ...]
-    make: Callable[..., torch.Tensor]
+    make: Callable[..., torch.Tensor] = _unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,14 +188,12 @@ def tensor_sources(
             theirs = style.name(norm.format(**place), f"bn.{leaf}")
             bias = style.name(layer.format(**place), "bias")
             shifted = biased and leaf == "running_mean"
-            made[own] = TensorSource(
-                names=(theirs, bias) if shifted else (theirs,), make=_difference if shifted else _as_it_is
-            )
+            made[own] = TensorSource(names=(theirs, bias), make=torch.sub) if shifted else TensorSource(names=(theirs,))
             continue
-        arrange: Arrange = _as_it_is
+        arrange: Arrange = _unchanged
         if leaf == "weight":
             if match["top"] == "hidden.0" and spec.grid > 1:
-                arrange = _on_image(style, spec.grid)
+                arrange = lambda t: style.image(t, spec.grid)  # noqa: E731  # beside its alternatives
             elif match["top"]:
                 arrange = style.linear
             else:
@@ -200,18 +202,6 @@ def tensor_sources(
                 arrange = _turned(arrange)
         made[own] = TensorSource(names=(style.name(layer.format(**place), leaf),), make=arrange)
     return made
-
-
-def _as_it_is(t: torch.Tensor) -> torch.Tensor:
-    return t
-
-
-def _difference(mean: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return mean - bias
-
-
-def _on_image(style: Style, grid: int) -> Arrange:
-    return lambda t: style.image(t, grid)
 
 
 def _turned(arrange: Arrange) -> Arrange:
