@@ -59,23 +59,12 @@ class Plan:
 
     def trial(self, spec: ModelSpec, seed: int) -> Training:
         """Return one training."""
-        return Training(
-            config=TrainConfig(
-                model=spec.name,
-                data=self.data,
-                output=OUTPUT,
-                epochs=self.epochs,
-                batch=self.batch,
-                lr=self.lr,
-                label_smoothing=0.0,
-                ema=0.98,
-                drop_connect=0.0,
-                images=self.images,
-                val_images=self.val_images,
-                accelerator="cpu",
-                seed=seed,
-            )
-        )
+        config = TrainConfig(
+            model=spec.name, data=self.data, output=OUTPUT, epochs=self.epochs, batch=self.batch, lr=self.lr,
+            label_smoothing=0.0, ema=0.98, drop_connect=0.0, images=self.images, val_images=self.val_images,
+            accelerator="cpu", seed=seed,
+        )  # fmt: skip
+        return Training(config=config)
 
     def base(self, name: str) -> ModelSpec:
         """Return the model that a study makes larger, with a logit for each class of the data.
@@ -139,12 +128,11 @@ def score(specs: Sequence[ModelSpec], plan: Plan, say: Callable[[str], None]) ->
         require_memory(f"training {spec.name}", 4 * (COPIES * size.parameters + plan.batch * size.activations))
     results = run_trials([trials[k] for k in turns], folder=plan.folder / "trials", workers=plan.workers, progress=say)
     top1 = {turn: float(result["val_top1"]) for turn, result in zip(turns, results, strict=True)}
-    found = []
-    for spec in specs:
-        size = size_of(spec)
-        runs = tuple(top1[spec.name, seed] for seed in range(plan.seeds))
-        found.append(Scored(model=spec.name, macs=size.macs, parameters=size.parameters, runs=runs))
-    return found
+    runs = {spec.name: tuple(top1[spec.name, seed] for seed in range(plan.seeds)) for spec in specs}
+    return [
+        Scored(model=spec.name, macs=size_of(spec).macs, parameters=size_of(spec).parameters, runs=runs[spec.name])
+        for spec in specs
+    ]
 
 
 def margin(scored: Iterable[Scored]) -> float | None:

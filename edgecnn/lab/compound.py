@@ -136,11 +136,7 @@ def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
 
 
 def require_room(spec: ModelSpec) -> None:
-    """Check that this machine could export a model.
-
-    Raises:
-        UnsupportedError: its memory does not hold the weights as often as an export does.
-    """
+    """Check that this machine could export a model; UnsupportedError: its memory does not hold the weights' copies."""
     require_memory(spec.name, COPIES * 4 * size_of(spec).parameters)
 
 
@@ -154,15 +150,9 @@ def scaled(family: str, rule: Compound, phi: float) -> Scaled:
     require_room(spec)
     size, base = size_of(spec), size_of(named(family, 1.0, 1.0, families()[family].resolution))
     return Scaled(
-        model=spec.name,
-        phi=phi,
-        depth=spec.depth,
-        width=spec.width,
-        resolution=spec.resolution,
-        predicted_macs=round(base.macs * rule.cost**phi),
-        macs=size.macs,
-        parameters=size.parameters,
-    )
+        model=spec.name, phi=phi, depth=spec.depth, width=spec.width, resolution=spec.resolution,
+        predicted_macs=round(base.macs * rule.cost**phi), macs=size.macs, parameters=size.parameters,
+    )  # fmt: skip
 
 
 def published(family: str, rule: Compound) -> list[Beside]:
@@ -178,18 +168,11 @@ def published(family: str, rule: Compound) -> list[Beside]:
         base_macs = base_macs or macs
         found.append(
             Beside(
-                member=model,
-                phi=phi,
-                rule_depth=at.depth,
-                depth=member.depth,
-                rule_width=at.width,
-                width=member.width,
-                rule_resolution=at.resolution,
-                resolution=member.resolution,
-                predicted_macs=round(base_macs * rule.cost**phi),
-                macs=macs,
+                member=model, phi=phi, rule_depth=at.depth, depth=member.depth, rule_width=at.width, width=member.width,
+                rule_resolution=at.resolution, resolution=member.resolution,
+                predicted_macs=round(base_macs * rule.cost**phi), macs=macs,
             )
-        )
+        )  # fmt: skip
     return found
 
 
@@ -228,12 +211,5 @@ def law_chart(family: str, growths: list[Growth]) -> str:
         Series(name=f"theory: {power:g}", points=tuple((float(f), base * f**power) for f in FACTORS), dashed=True)
         for power in sorted({g.theory for g in growths})
     ]
-    panel = Panel(
-        title=f"{family}: one axis alone",
-        x="factor",
-        y="million MACs",
-        series=(*counted, *ideal),
-        log_x=True,
-        log_y=True,
-    )
-    return line_chart(panel)
+    title, series = f"{family}: one axis alone", (*counted, *ideal)
+    return line_chart(Panel(title=title, x="factor", y="million MACs", series=series, log_x=True, log_y=True))

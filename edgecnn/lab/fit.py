@@ -126,11 +126,8 @@ def candidates(family: str, rule: Compound, classes: int | None = None) -> list[
     """
     scalable(family)
     resolution = families()[family].resolution
-    ranges = (
-        (rule.alpha, *MULTIPLIERS),
-        (rule.beta, *MULTIPLIERS),
-        (rule.gamma, *(r / resolution for r in RESOLUTIONS)),
-    )
+    sides = (r / resolution for r in RESOLUTIONS)
+    ranges = ((rule.alpha, *MULTIPLIERS), (rule.beta, *MULTIPLIERS), (rule.gamma, *sides))
     grows = [(math.log(low, c), math.log(high, c)) for c, low, high in ranges if c > 1]
     if not grows:
         raise InputError("alpha, beta and gamma are all 1: such a rule grows nothing")
@@ -147,13 +144,9 @@ def candidates(family: str, rule: Compound, classes: int | None = None) -> list[
 
 
 def fit(
-    family: str,
-    rule: Compound,
-    budget: Budget,
-    measure: Measure,
-    say: Callable[[str], None],
+    family: str, rule: Compound, budget: Budget, measure: Measure, say: Callable[[str], None],
     classes: int | None = None,
-) -> Fit:
+) -> Fit:  # fmt: skip
     """Bisect phi, with which the figure grows but for rounding.
 
     The first guess is where the rule says it should lie, the next ones where what was measured says so.
@@ -255,19 +248,11 @@ def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
     require_room(spec)
     with tempfile.TemporaryDirectory() as folder:
         report = export(
-            spec.name,
-            weights="random",
-            classes=spec.num_classes,
-            target=target,
-            calibration="none",
-            calibration_images=CALIBRATION_IMAGES,
-            devices=budget.device,
-            limits=budget.limits,
-            output=folder,
+            spec.name, weights="random", classes=spec.num_classes, target=target, calibration="none",
+            calibration_images=CALIBRATION_IMAGES, devices=budget.device, limits=budget.limits, output=folder,
             progress=Progress(),
-        )
-    (entry,) = report.entries
-    return figure_of(entry, budget)
+        )  # fmt: skip
+    return figure_of(report.entries[0], budget)
 
 
 def figure_of(entry: ReportEntry, budget: Budget) -> float:
