@@ -152,9 +152,6 @@ def fit(
     The first guess is where the rule says it should lie, the next ones where what was measured says so.
 
     Args:
-        family: what is scaled.
-        rule: how.
-        budget: what may not be exceeded.
         measure: finds the budget's figure out.
         say: gets a line for each model that was measured.
         classes: logits; ``None`` is as many as the family has.
@@ -217,14 +214,21 @@ def written(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def measure_of(budget: Budget, target: str) -> Measure:
-    """Return what measures the budget's figure.
+def measured(spec: ModelSpec, budget: Budget, target: str) -> float:
+    """Return the budget's figure of a model; raises as ``figure_of``.
 
     MACs are counted; on a device the int8 model runs, with random weights, on which neither counts nor memory depend.
     """
-    if budget.figure == "macs":
-        return lambda spec: size_of(spec).macs
-    return lambda spec: _on_device(spec, budget, target)
+    if budget.device is None or budget.figure == "macs":
+        return size_of(spec).macs
+    require_room(spec)
+    with tempfile.TemporaryDirectory() as folder:
+        report = export(
+            spec.name, weights="random", classes=spec.num_classes, target=target, calibration="none",
+            calibration_images=CALIBRATION_IMAGES, devices=budget.device, limits=budget.limits, output=folder,
+            progress=Progress(),
+        )  # fmt: skip
+    return figure_of(report.entries[0], budget)
 
 
 def target_on(budget: Budget) -> str:
@@ -240,19 +244,6 @@ def export_command(model: str, target: str, budget: Budget) -> str:
         words += ["--device", budget.device]
         words += [f"{row.option} {value:.12g}" for row, value in budget.limits.given if value == budget.most]
     return " ".join(words)
-
-
-def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
-    assert budget.device is not None
-    assert budget.limits is not None
-    require_room(spec)
-    with tempfile.TemporaryDirectory() as folder:
-        report = export(
-            spec.name, weights="random", classes=spec.num_classes, target=target, calibration="none",
-            calibration_images=CALIBRATION_IMAGES, devices=budget.device, limits=budget.limits, output=folder,
-            progress=Progress(),
-        )  # fmt: skip
-    return figure_of(report.entries[0], budget)
 
 
 def figure_of(entry: ReportEntry, budget: Budget) -> float:

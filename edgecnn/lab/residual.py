@@ -179,9 +179,10 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
         InputError: the data is wrong, or as ``run_trials``.
     """
     depths = sorted(set(setup.depths))
-    drawn, more = _drawn(setup.config("plain", depths[0], 1)), _drawn(setup.shallow_config(1))
-    epochs = drawn.epochs(setup.steps)
-    before, on = more.epochs(LONGER * setup.steps), more.epochs(setup.steps)
+    seen, held_out, guessing = _drawn(setup.config("plain", depths[0], 1))
+    more, _, guessing_more = _drawn(setup.shallow_config(1))
+    wanted = ((setup.steps, seen), (LONGER * setup.steps, more), (setup.steps, more))
+    epochs, before, on = (max(1, round(steps * setup.batch / images)) for steps, images in wanted)
     deepening = Deepening(config=setup.shallow_config(before), blocks=ADDED, epochs=on)
     order_of_work = [(kind, layers) for layers in reversed(depths) for kind in NETWORKS]  # the longest first
     runs = [Depth(config=setup.config(*one, epochs)) for one in order_of_work]
@@ -202,37 +203,14 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
         *(Deepened(added=k, layers=layers + 2 * ADDED * len(stages), **_errors(rows[k])) for k in KINDS),
     )
     return Findings(
-        training_images=drawn.seen, test_images=drawn.held_out, guessing=round(drawn.guessing, 2), epochs=epochs,
-        networks=networks, deepened_images=more.seen, deepened_epochs=(before, on), deepened=deeper,
-        claims=(
-            *claims_of_depth(networks, drawn.seen, drawn.guessing),
-            *claims_of_identity(deeper, more.seen, more.guessing),
-        ),
+        training_images=seen, test_images=held_out, guessing=round(guessing, 2), epochs=epochs,
+        networks=networks, deepened_images=more, deepened_epochs=(before, on), deepened=deeper,
+        claims=(*claims_of_depth(networks, seen, guessing), *claims_of_identity(deeper, more, guessing_more)),
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """The images of a run.
-
-    Attributes:
-        seen: in an epoch.
-        held_out: to test on.
-        guessing: as of ``Findings``.
-        batch: in a step.
-    """
-
-    seen: int
-    held_out: int
-    guessing: float
-    batch: int
-
-    def epochs(self, steps: int) -> int:
-        """Return the whole epochs that are nearest to so many steps, at least one."""
-        return max(1, round(steps * self.batch / self.seen))
-
-
-def _drawn(config: TrainConfig) -> _Drawn:
+def _drawn(config: TrainConfig) -> tuple[int, int, float]:
+    """Return the images in an epoch, those held out, and ``guessing`` as of ``Findings``."""
     if config.data == "demo":
         fits(config, config.images)
         labels, held_out = demo.labels("train", range(config.images)), config.val_images
@@ -240,8 +218,7 @@ def _drawn(config: TrainConfig) -> _Drawn:
         training, tested = open_both(config, default_preprocess(resolve(config.model).resolution))
         labels, held_out = training.labels, len(tested.labels)
     guessing = 100 - 100 * float(np.bincount(labels).max()) / len(labels)
-    seen = len(labels) // config.batch * config.batch
-    return _Drawn(seen=seen, held_out=held_out, guessing=guessing, batch=config.batch)
+    return len(labels) // config.batch * config.batch, held_out, guessing
 
 
 def _errors(epochs: list[Result]) -> Result:

@@ -123,7 +123,7 @@ def _foreign(
     return _filled(wanted, renamed, path), WeightSource(
         spec=wanted,
         preprocess=key_map.preprocess(spec.resolution, tensors),
-        label_offset=key_map.label_offset(classes),
+        label_offset=int(classes == key_map.background),
         digest=digest,
     )
 

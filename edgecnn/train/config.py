@@ -10,11 +10,6 @@ from typing import Any
 from edgecnn.errors import InputError, unknown
 from edgecnn.quant.recipe import DEFAULT
 
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "step")
-PRECISIONS = ("fp32", "bf16", "fp16")
-ACCELERATORS = ("cpu", "cuda")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -154,10 +149,10 @@ _LARGEST: Mapping[str, float] = {
     "label_offset": 10**6,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str | None, ...]] = {
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "precision": PRECISIONS,
-    "accelerator": (*ACCELERATORS, None),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "step"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "accelerator": ("cpu", "cuda", None),
 }
 
 
