@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.options import add_json, add_numbers, positive
-from edgecnn.cli.tables import print_json, table
+from edgecnn.cli.tables import listed, print_json, table
 
 if TYPE_CHECKING:
     from edgecnn.lab.accuracy import Plan, Scored
@@ -26,6 +26,7 @@ BUDGETS = {
 }
 BASE = "resnet18_0.25_48"  # learns most in a minute of one core, and rounding leaves its costs near the rule's
 DOUBLINGS = 2
+COEFFICIENTS = ("alpha", "beta", "gamma")
 MILLIONS = ("predicted_macs", "macs", "parameters")
 
 
@@ -157,9 +158,6 @@ def _law(options: argparse.Namespace) -> int:
     growths = law(options.family)
     if options.output is not None:
         write_atomic(options.output, law_chart(options.family, growths).encode())
-    if options.json:
-        print_json([asdict(growth) for growth in growths])
-        return 0
     rows = [
         {
             "axis": g.axis,
@@ -169,8 +167,7 @@ def _law(options: argparse.Namespace) -> int:
         }
         for g in growths
     ]
-    table(rows, right=("exponent", "theory"), to=sys.stdout)
-    return 0
+    return listed([asdict(growth) for growth in growths], rows, options, right=("exponent", "theory"))
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -266,19 +263,17 @@ def _kept(
     if options.json:
         print_json(content)
         return 0
-    shown = [{k: _cell(k, v) for k, v in row.items()} for row in rows]
+    shown = [{k: _figure(k, v) for k, v in row.items()} for row in rows]
     table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")], to=sys.stdout)
     sys.stdout.write("\n".join([*content["verdict"], f"{options.output / options.action}.svg"]) + "\n")
     return 0
 
 
-def _cell(key: str, value: Any) -> str:
+def _figure(key: str, value: Any) -> str:
     if key == "runs":
         return ", ".join(f"{top1:.1f}" for top1 in value)
     if key in ("growth", "top1", "spread", "product"):
         return "-" if value is None else f"{value:.2f}"
-    return f"{value:.4g}" if key in ("alpha", "beta", "gamma") else _figure(key, value)
-
-
-def _figure(key: str, value: Any) -> str:
-    return f"{value / 1e6:.1f} M" if key in MILLIONS else f"{value:.3f}" if isinstance(value, float) else str(value)
+    if key in MILLIONS:
+        return f"{value / 1e6:.1f} M"
+    return str(value) if not isinstance(value, float) else f"{value:{'.4g' if key in COEFFICIENTS else '.3f'}}"

@@ -29,12 +29,7 @@ class Plan:
     """How every model of a study is trained; no drop connect and no smoothing, which short trainings do not reward.
 
     Attributes:
-        data: an image folder, a numpy archive, or ``demo``.
-        epochs: of each training.
-        batch: images per step.
-        lr: peak learning rate.
-        images: training images of the demo data.
-        val_images: held-out images of the demo data.
+        data, epochs, batch, lr, images, val_images: as of ``TrainConfig``.
         seeds: trainings of each model, of seeds 0, 1, …
         folder: where results are kept.
         workers: processes; ``None`` is one for each core.

@@ -57,23 +57,22 @@ class Budget:
             raise InputError(f"a budget of {self.most:g} {self.figure}: give a number above 0")
         if self.figure != "macs" and self.device is None:
             raise InputError(f"a budget of {self.figure} needs --device NAME; without one there is --max-macs")
-        if self.limits is None:
-            assert self.device is not None
-            known = ", ".join(figures(device(self.device)))
-            raise InputError(f"{self.device} does not find out {self.figure}; it finds out: {known}")
+        _ = self.limits  # raises
 
     @property
-    def limits(self) -> Limits | None:
-        """Return the budget as limits of a check, none for MACs; ``None`` where the device does not find it out."""
+    def limits(self) -> Limits:
+        """Return the budget as limits of a check, none for MACs."""
         if self.figure == "macs":
             return Limits()
         known = figures(device(self.device or ""))
-        if self.figure != "ms":
-            asked: dict[str, Any] = {f"max_{self.figure}": self.most}
-            return Limits(**asked) if self.figure in known else None
-        if "latency" in known:
-            return Limits(max_latency_ms=self.most)
-        return Limits(max_instructions=UNLIMITED) if "instructions" in known else None
+        asked: dict[str, Any] = {f"max_{self.figure}": self.most} if self.figure in known else {}
+        if self.figure == "ms" and "latency" in known:
+            asked = {"max_latency_ms": self.most}
+        elif self.figure == "ms" and "instructions" in known:
+            asked = {"max_instructions": UNLIMITED}
+        if not asked:
+            raise InputError(f"{self.device} does not find out {self.figure}; it finds out: {', '.join(known)}")
+        return Limits(**asked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +239,7 @@ def export_command(model: str, target: str, budget: Budget) -> str:
     """Return the command that exports a model and holds it to the budget; ``FILE`` and ``DIR`` are the user's."""
     words = ["edgecnn", "export", model, "--target", target, "--quantize", "int8", "--weights", "FILE"]
     words += ["--calibration", "DIR"]
-    if budget.device is not None and budget.limits is not None:
+    if budget.device is not None:
         words += ["--device", budget.device]
         words += [f"{row.option} {value:.12g}" for row, value in budget.limits.given if value == budget.most]
     return " ".join(words)
@@ -254,7 +253,7 @@ def figure_of(entry: ReportEntry, budget: Budget) -> float:
         UnsupportedError: the model is more than the device has, whatever the budget.
         InputError: the device did not find the figure out.
     """
-    own = {row.name for row, _ in budget.limits.given} if budget.limits is not None else set()
+    own = {row.name for row, _ in budget.limits.given}
     failed = [check for check in entry.checks if not check.passed and check.name not in own]
     if any(check.name == "device_faults" for check in failed):
         raise DeviceFault("; ".join(map(str, entry.findings)))

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -98,8 +98,6 @@ class Training:
 
     def run(self, scratch: Path) -> Result:
         """Train; goes on from a checkpoint in the scratch folder."""
-        from dataclasses import replace
-
         from edgecnn.train import train
         from edgecnn.train.state import SUFFIX
 

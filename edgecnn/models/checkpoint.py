@@ -119,13 +119,10 @@ def _foreign(
     used = list(dict.fromkeys(name for source in sources.values() for name in source.names))
     spare = (*key_map.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
     _require_all(path, used, [k for k in tensors if not k.startswith(spare)])
-    renamed = {ours: _made(source, tensors, shapes[ours], path) for ours, source in sources.items()}
-    return _filled(wanted, renamed, path), WeightSource(
-        spec=wanted,
-        preprocess=key_map.preprocess(spec.resolution, tensors),
-        label_offset=int(classes == key_map.background),
-        digest=digest,
-    )
+    renamed = {ours: _made(theirs, tensors, shapes[ours], path) for ours, theirs in sources.items()}
+    preprocess, offset = key_map.preprocess(spec.resolution, tensors), int(classes == key_map.background)
+    source = WeightSource(spec=wanted, preprocess=preprocess, label_offset=offset, digest=digest)
+    return _filled(wanted, renamed, path), source
 
 
 def _made(source: TensorSource, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:

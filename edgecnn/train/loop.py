@@ -25,7 +25,7 @@ from edgecnn.train.batches import order
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distributed import Group, group
 from edgecnn.train.state import SUFFIX, Progress, State, resume, save
-from edgecnn.train.trainable import Trainable, logits_of, open_trainable
+from edgecnn.train.trainable import Trainable, open_trainable
 
 METRICS, PLOT = ".metrics.jsonl", ".svg"
 SCORE_BATCH = 100
@@ -192,7 +192,8 @@ class _Run:
         state.scaler.step(state.optimizer)
         state.scaler.update()
         schedule.average(state.average, state.module, config.ema, step)
-        right = (logits_of(outputs).argmax(1) == targets.argmax(1)).sum()
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs  # GoogLeNet adds its auxiliary heads'
+        right = (logits.argmax(1) == targets.argmax(1)).sum()
         figures = self.group.total([float(loss.detach()) / self.group.size, float(right)])
         if not math.isfinite(figures[0]):
             self.stop(f"the loss became {figures[0]} in step {step} of {steps}")

@@ -81,12 +81,6 @@ def open_trainable(config: TrainConfig, device: torch.device) -> Trainable:
     return _open_graph(config, device) if isinstance(config, QatConfig) else _open_float(config)
 
 
-def logits_of(outputs: Any) -> torch.Tensor:
-    """Return the main head's logits of what a module returned: GoogLeNet adds its auxiliary heads' in training."""
-    main: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
-    return main
-
-
 # --- float networks ---
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,10 @@ LayerNames = Mapping[str, tuple[str, str] | str]  # role: their convolution and 
 
 def _unchanged(t: torch.Tensor) -> torch.Tensor:
     return t
+
+
+def _flat(t: torch.Tensor) -> torch.Tensor:
+    return t.reshape(t.shape[0], -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +51,14 @@ class Style:
 
     between: str
     names: Mapping[str, str]
-    conv: Arrange
-    depthwise: Arrange
-    linear: Arrange
-    image: Callable[[torch.Tensor, int], torch.Tensor]
+    conv: Arrange = _unchanged
+    depthwise: Arrange = _unchanged
+    linear: Arrange = _flat
+    image: Callable[[torch.Tensor, int], torch.Tensor] = lambda t, grid: t
 
     def name(self, layer: str, leaf: str) -> str:
         """Return their name of a layer's tensor."""
         return f"{layer}{self.between}{self.names[leaf]}"
-
-
-def _flat(t: torch.Tensor) -> torch.Tensor:
-    return t.reshape(t.shape[0], -1)
 
 
 def _flat_last(t: torch.Tensor) -> torch.Tensor:
@@ -70,21 +70,9 @@ def _flat_hwc(t: torch.Tensor, grid: int) -> torch.Tensor:
 
 
 _TORCH_NAMES = {n: n for n in ("weight", "bias", "running_mean", "running_var")}
-TORCH = Style(
-    between=".",
-    names={**_TORCH_NAMES, **{f"bn.{n}": n for n in _TORCH_NAMES}},
-    conv=lambda t: t,
-    depthwise=lambda t: t,
-    linear=_flat,
-    image=lambda t, grid: t,
-)
-SLIM = Style(  # TensorFlow-slim: OHWI, depthwise 1HWC
-    between=".",
-    names=TORCH.names,
-    conv=lambda t: t.permute(0, 3, 1, 2),
-    depthwise=lambda t: t.permute(3, 0, 1, 2),
-    linear=_flat,
-    image=lambda t, grid: t,
+TORCH = Style(between=".", names={**_TORCH_NAMES, **{f"bn.{n}": n for n in _TORCH_NAMES}})
+SLIM = replace(  # TensorFlow-slim: OHWI, depthwise 1HWC
+    TORCH, conv=lambda t: t.permute(0, 3, 1, 2), depthwise=lambda t: t.permute(3, 0, 1, 2)
 )
 KERAS = Style(  # HWIO, depthwise HWC1
     between="/",
