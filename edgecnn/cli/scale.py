@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,8 +204,7 @@ def _fit(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> Plan:
     from edgecnn.lab.accuracy import Plan
 
-    names = ("data", "epochs", "batch", "lr", "images", "val_images", "seeds", "workers")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {f.name: v for f in fields(Plan) if (v := getattr(options, f.name, None)) is not None}
     return Plan(folder=options.output, **given)
 
 

@@ -202,8 +202,9 @@ def _workers(count: int) -> Iterator[list[_Worker]]:
         with _interrupts_ignored():  # children inherit this: Ctrl-C is for the parent, which ends them
             for _ in range(count):
                 mine, theirs = context.Pipe()
-                workers.append((context.Process(target=_serve, args=(theirs,), daemon=True), mine))
-                workers[-1][0].start()
+                process = context.Process(target=_serve, args=(theirs,), daemon=True)
+                process.start()
+                workers.append((process, mine))
                 theirs.close()  # so that the pipe ends when the process does
         yield workers
     finally:
@@ -228,7 +229,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _finished(workers: Sequence[_Worker], jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Result]]:
     """Yield each job with its result, as they come."""
-    waiting, idle = list(reversed(jobs)), list(reversed(workers))
+    waiting, idle = list(reversed(jobs)), list(workers)
     busy: dict[Any, tuple[_Worker, _Job]] = {}  # by pipe
     while waiting or busy:
         while waiting and idle:
