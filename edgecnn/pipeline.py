@@ -20,7 +20,8 @@ from edgecnn.loading import is_file, load
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
-from edgecnn.quant.recipe import DEFAULT, Recipe
+from edgecnn.quant import DEFAULT
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quantizing import DATA_FREE, QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
 from edgecnn.report.record import Finding, Report, ReportEntry
 from edgecnn_converters.registry import converter

@@ -20,7 +20,8 @@ from edgecnn.graph.ir import Graph
 from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT, Network, QuantizedNetwork
 from edgecnn.progress import Progress, Stopwatch, say, track, use
-from edgecnn.quant.recipe import DEFAULT, Recipe
+from edgecnn.quant import DEFAULT
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.recipe import recipe as named_recipe
 from edgecnn.report.record import Finding
 

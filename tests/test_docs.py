@@ -207,6 +207,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert [len(cell.get("outputs", ())) for cell in notebook["cells"]] == kept, "run docs/scripts/notebook.py"
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "own_module.py", tmp_path / "out"],

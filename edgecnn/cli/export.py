@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgecnn.cli.options import add_checking, add_convention, checking, loading, positive, reported
 from edgecnn.progress import Terminal
-from edgecnn.quant.recipe import DEFAULT
+from edgecnn.quant import DEFAULT
 
 HELP = "quantize a model and write artifacts, checked when --data is given"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.quant import DEFAULT
 from edgecnn.quant.step import Step, check_order, steps
 from edgecnn.records import read_file
 
 SHIPPED = Path(__file__).parent / "recipes"
-DEFAULT = "fast"
 ENOUGH = 300  # calibration images that ranges are worth
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
-from edgecnn.quant.recipe import DEFAULT
+from edgecnn.quant import DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,7 +165,8 @@ def test_validate_takes_every_format(exported, target, capfd):
         before["accuracy"]["sqnr_db"],
         abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
     )  # fp32 is the equalized network: equal but for rounding
-    assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near}
+    alike = pytest.approx(before["accuracy"]["cosine"], abs=1e-5)
+    assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near, "cosine": alike}
     assert entry["parity"] == before["parity"]
     assert entry["size_bytes"] == before["size_bytes"]
 
