@@ -23,28 +23,17 @@ def run(options: argparse.Namespace) -> int:
     from edgecnn.models.shipped import shipped_names
 
     shipped = shipped_names()
-    names = dict.fromkeys(name for family in families().values() for name in (family.name, *family.listed))
     rows: list[dict[str, Any]] = []
-    for name in names:
+    for name in dict.fromkeys(name for family in families().values() for name in (family.name, *family.listed)):
         spec = resolve(name)
         size = size_of(spec)
-        rows.append(
-            {
-                "name": name,
-                "parameters": size.parameters,
-                "macs": size.macs,
-                "resolution": spec.resolution,
-                "demo_weights": spec.name in shipped,
-            }
-        )
+        row = {"name": name, "parameters": size.parameters, "macs": size.macs, "resolution": spec.resolution}
+        rows.append({**row, "demo_weights": spec.name in shipped})
     shown = [
         {
-            **row,
-            "parameters": f"{row['parameters'] / 1e6:.2f} M",
-            "macs": f"{row['macs'] / 1e6:.1f} M",
-            "resolution": str(row["resolution"]),
+            **row, "parameters": f"{row['parameters'] / 1e6:.2f} M", "macs": f"{row['macs'] / 1e6:.1f} M",
             "demo_weights": "yes" if row["demo_weights"] else "",
         }
         for row in rows
-    ]
+    ]  # fmt: skip
     return listed(rows, shown, options, right=("parameters", "macs", "resolution"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.tables import print_json
@@ -26,6 +27,12 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return value
+
+
+def add_numbers(parser: argparse._ActionsContainer, *rows: tuple[str, Callable[[str], float], str]) -> None:
+    """Add an option for each row of name, type and help."""
+    for name, kind, text in rows:
+        parser.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=text)
 
 
 def add_convention(parser: argparse._ActionsContainer) -> None:

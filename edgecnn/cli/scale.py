@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.cli.options import add_json, positive
-from edgecnn.cli.tables import print_json, table
+from edgecnn.cli.options import add_json, add_numbers, positive
+from edgecnn.cli.tables import listed, print_json, table
 
 if TYPE_CHECKING:
     from edgecnn.lab.accuracy import Plan, Scored
+    from edgecnn.models.scaling import Compound
 
 HELP = "compound scaling: depth, width and resolution together"
 BUDGETS = {
@@ -24,53 +26,49 @@ BUDGETS = {
 }
 BASE = "resnet18_0.25_48"  # learns most in a minute of one core, and rounding leaves its costs near the rule's
 DOUBLINGS = 2
+COEFFICIENTS = ("alpha", "beta", "gamma")
 MILLIONS = ("predicted_macs", "macs", "parameters")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    said = "what the rule makes of a family, beside the published members"
-    show = actions.add_parser("show", help=said, description=said)
+    show, law, fit, search, study = (
+        actions.add_parser(name, help=said, description=said)
+        for name, said in (
+            ("show", "what the rule makes of a family, beside the published members"),
+            ("law", "MACs while one axis alone grows, and the fitted exponents"),
+            ("fit", "the largest member of a family that fits a budget"),
+            ("search", "alpha, beta and gamma for a base of your own: a grid at twice its cost, by short trainings"),
+            ("study", "accuracy against MACs: depth, width or resolution alone, and all together, by short trainings"),
+        )
+    )
     show.add_argument("--phi", type=float, metavar="PHI", help="the model at this exponent, too; may be below 0")
     _add_family(show)
     _add_rule(show)
     add_json(show)
-    said = "MACs while one axis alone grows, and the fitted exponents"
-    law = actions.add_parser("law", help=said, description=said)
     _add_family(law)
     law.add_argument("-o", "--output", type=Path, metavar="FILE.svg", help="draw the plot")
     add_json(law)
-    said = "the largest member of a family that fits a budget"
-    fit = actions.add_parser("fit", help=said, description=said)
     _add_family(fit)
     _add_rule(fit)
     fit.add_argument(
         "--axis", choices=["compound", "depth", "width", "resolution"], default="compound",
         help="let one axis alone grow (default compound: all three)",
     )  # fmt: skip
-    fit.add_argument(
-        "--classes",
-        type=positive,
-        metavar="N",
-        help="of your data (default: the family's own): a head of 1,000 is large",
-    )
+    add_numbers(fit, ("classes", positive, "of your data (default: the family's own): a head of 1,000 is large"))
     fit.add_argument("--device", metavar="NAME", help="measure the int8 models there")
     fit.add_argument("--target", metavar="NAME", help="format to measure in (default: the device's first)")
     budget = fit.add_mutually_exclusive_group(required=True)
     for figure, what in BUDGETS.items():
         budget.add_argument(f"--max-{figure.replace('_', '-')}", type=float, metavar="N", help=what)
     add_json(fit)
-    said = "alpha, beta and gamma for a base of your own: a grid at twice its cost, by short trainings"
-    search = actions.add_parser("search", help=said, description=said)
     _add_trainings(search, folder="scale-search")
     search.add_argument("--step", type=float, default=0.1, metavar="X", help="between grid points (default 0.1)")
     search.add_argument(
         "--tolerance", type=float, default=0.05, metavar="SHARE",
         help="of alpha * beta^2 * gamma^2 = 2 (default 0.05: 1.9 to 2.1)",
     )  # fmt: skip
-    said = "accuracy against MACs: depth, width or resolution alone, and all together, by short trainings"
-    study = actions.add_parser("study", help=said, description=said)
     _add_trainings(study, folder="scale-study")
     _add_rule(study)
     study.add_argument(
@@ -85,7 +83,8 @@ def _add_trainings(parser: argparse.ArgumentParser, *, folder: str) -> None:
     parser.add_argument(
         "--data", default="demo", metavar="DIR|FILE.npz|demo", help="as of `edgecnn train` (default demo)"
     )
-    for name, kind, what in (
+    add_numbers(
+        parser,
         ("epochs", positive, "of each training"),
         ("batch", positive, "images per step"),
         ("lr", float, "peak learning rate"),
@@ -93,8 +92,7 @@ def _add_trainings(parser: argparse.ArgumentParser, *, folder: str) -> None:
         ("val-images", positive, "held-out images of the demo data"),
         ("seeds", positive, "trainings of each model; of one, nothing tells chance from difference"),
         ("workers", positive, "processes (default: one for each core)"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=what)
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path(folder), metavar="DIR",
         help=f"results, plot, and each training's result: the same command goes on from them (default {folder})",
@@ -109,9 +107,15 @@ def _add_family(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--alpha", type=float, default=1.2, help="depth per unit of phi (default 1.2)")
-    parser.add_argument("--beta", type=float, default=1.1, help="width per unit of phi (default 1.1)")
-    parser.add_argument("--gamma", type=float, default=1.15, help="resolution per unit of phi (default 1.15)")
+    for name, default, axis in (("alpha", 1.2, "depth"), ("beta", 1.1, "width"), ("gamma", 1.15, "resolution")):
+        said = f"{axis} per unit of phi (default {default})"
+        parser.add_argument(f"--{name}", type=float, default=default, help=said)
+
+
+def _rule(options: argparse.Namespace) -> Compound:
+    from edgecnn.models.scaling import Compound
+
+    return Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,9 +125,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from edgecnn.lab.compound import published, scalable, scaled
-    from edgecnn.models.scaling import Compound
 
-    rule = Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma)
+    rule = _rule(options)
     scalable(options.family)
     one = None if options.phi is None else asdict(scaled(options.family, rule, options.phi))
     beside = published(options.family, rule)
@@ -155,9 +158,6 @@ def _law(options: argparse.Namespace) -> int:
     growths = law(options.family)
     if options.output is not None:
         write_atomic(options.output, law_chart(options.family, growths).encode())
-    if options.json:
-        print_json([asdict(growth) for growth in growths])
-        return 0
     rows = [
         {
             "axis": g.axis,
@@ -167,20 +167,19 @@ def _law(options: argparse.Namespace) -> int:
         }
         for g in growths
     ]
-    table(rows, right=("exponent", "theory"), to=sys.stdout)
-    return 0
+    return listed([asdict(growth) for growth in growths], rows, options, right=("exponent", "theory"))
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from edgecnn.lab.fit import Budget, along, export_command, fit, measure_of, target_on, written
-    from edgecnn.models.scaling import Compound
+    from edgecnn.lab.fit import Budget, along, export_command, fit, measured, target_on, written
     from edgecnn.progress import Terminal
 
     figure, most = next((f, getattr(options, f"max_{f}")) for f in BUDGETS if getattr(options, f"max_{f}") is not None)
     budget = Budget(figure=figure, most=most, device=options.device)
-    rule = along(Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.axis)
+    rule = along(_rule(options), options.axis)
     target = options.target or target_on(budget)
-    found = fit(options.family, rule, budget, measure_of(budget, target), Terminal().say, options.classes)
+    measure = partial(measured, budget=budget, target=target)
+    found = fit(options.family, rule, budget, measure, Terminal().say, options.classes)
     command = export_command(found.chosen.model, target, budget)
     if options.json:
         print_json({**asdict(found), "export": command})
@@ -205,8 +204,7 @@ def _fit(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> Plan:
     from edgecnn.lab.accuracy import Plan
 
-    names = ("data", "epochs", "batch", "lr", "images", "val_images", "seeds", "workers")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {f.name: v for f in fields(Plan) if (v := getattr(options, f.name, None)) is not None}
     return Plan(folder=options.output, **given)
 
 
@@ -234,13 +232,11 @@ def _search(options: argparse.Namespace) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     from edgecnn.lab.axes import chart, models, study, verdict
-    from edgecnn.models.scaling import Compound
     from edgecnn.progress import Terminal
 
     plan = _plan(options)
     base = plan.base(options.base)
-    curves = models(base, Compound(alpha=options.alpha, beta=options.beta, gamma=options.gamma), options.doublings)
-    found = study(curves, plan, Terminal().say)
+    found = study(models(base, _rule(options), options.doublings), plan, Terminal().say)
     rows = [
         {"grows": curve.axis, "growth": point.macs / curve.points[0].macs, **_scored(point)}
         for curve in found.curves
@@ -266,19 +262,17 @@ def _kept(
     if options.json:
         print_json(content)
         return 0
-    shown = [{k: _cell(k, v) for k, v in row.items()} for row in rows]
+    shown = [{k: _figure(k, v) for k, v in row.items()} for row in rows]
     table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")], to=sys.stdout)
     sys.stdout.write("\n".join([*content["verdict"], f"{options.output / options.action}.svg"]) + "\n")
     return 0
 
 
-def _cell(key: str, value: Any) -> str:
+def _figure(key: str, value: Any) -> str:
     if key == "runs":
         return ", ".join(f"{top1:.1f}" for top1 in value)
     if key in ("growth", "top1", "spread", "product"):
         return "-" if value is None else f"{value:.2f}"
-    return f"{value:.4g}" if key in ("alpha", "beta", "gamma") else _figure(key, value)
-
-
-def _figure(key: str, value: Any) -> str:
-    return f"{value / 1e6:.1f} M" if key in MILLIONS else f"{value:.3f}" if isinstance(value, float) else str(value)
+    if key in MILLIONS:
+        return f"{value / 1e6:.1f} M"
+    return str(value) if not isinstance(value, float) else f"{value:{'.4g' if key in COEFFICIENTS else '.3f'}}"

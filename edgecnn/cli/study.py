@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from edgecnn.cli.options import add_json, positive
+from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.tables import listed, print_json, table
 
 HELP = "see what makes the networks work: each idea measured"
@@ -31,18 +31,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     residual.add_argument("--full", action="store_true", help="the paper's width, and many more steps")
     residual.add_argument("--depths", type=_depths, metavar="N,N,…", help="layers (default 20,32,44,56)")
-    residual.add_argument("--width", type=float, metavar="X", help="of the channels 16, 32, 64 (default 0.5)")
-    residual.add_argument("--resolution", type=positive, metavar="PIXELS", help="of the images (default 32)")
-    for name, text in {
-        "steps": "of each training, rounded to whole epochs",
-        "batch": "images per step",
-        "images": "training images of the demo data",
-        "val-images": "held-out images of the demo data",
-    }.items():
-        residual.add_argument(f"--{name}", type=positive, metavar="N", help=text)
-    residual.add_argument("--lr", type=float, metavar="X", help="peak learning rate")
-    residual.add_argument("--seed", type=int, metavar="N", help="of every random choice (default 0)")
-    residual.add_argument("--workers", type=positive, metavar="N", help="trainings at once (default: one a core)")
+    add_numbers(
+        residual,
+        ("width", float, "of the channels 16, 32, 64 (default 0.5)"),
+        ("resolution", positive, "of the images, in pixels (default 32)"),
+        ("steps", positive, "of each training, rounded to whole epochs"),
+        ("batch", positive, "images per step"),
+        ("images", positive, "training images of the demo data"),
+        ("val-images", positive, "held-out images of the demo data"),
+        ("lr", float, "peak learning rate"),
+        ("seed", int, "of every random choice (default 0)"),
+        ("workers", positive, "trainings at once (default: one a core)"),
+    )
     residual.add_argument(
         "-o", "--output", type=Path, default=Path("study-residual"), metavar="DIR",
         help="residual.json, the plot, and each training's result: the same command goes on from them "
@@ -67,9 +67,8 @@ def _blocks(options: argparse.Namespace) -> int:
     from edgecnn.lab.building_blocks import Setting, costs
 
     setting = Setting(channels=options.channels, side=options.side, kernel=options.kernel, expand=options.expand)
-    rows = [asdict(cost) for cost in costs(setting, options.device)]
-    if options.device is None:
-        rows = [{k: v for k, v in row.items() if not k.startswith("instruction")} for row in rows]
+    made = [asdict(cost) for cost in costs(setting, options.device)]
+    rows = [{k: v for k, v in row.items() if options.device or not k.startswith("instruction")} for row in made]
     shown = [{k: _figure(v) for k, v in row.items()} for row in rows]
     right = ("parameters", "macs", "ratio", "theory", "instructions", "instruction_ratio")
     return listed(rows, shown, options, right=right)

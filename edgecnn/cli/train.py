@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edgecnn.cli.options import add_json, positive
+from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.tables import print_json
 
 HELP = "train a model on an image folder or on the demo data, in float or (--qat) with its quantization"
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE|demo", help="start from these; without, from a seeded initialisation"
     )
-    _numbers(
+    add_numbers(
         parser.add_argument_group("how it learns"),
         ("epochs", positive, "passes over the training images (default 30; 4 with --qat)"),
         ("batch", positive, "images per step, over all processes (default 64)"),
@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule", choices=["cosine", "step"], help="step: a tenth after 1/2 and again after 3/4 (default cosine)"
     )
     images = parser.add_argument_group("what it sees")
-    _numbers(
+    add_numbers(
         images,
         ("shift", float, "largest random shift, as a share of the side (default 0.08)"),
         ("mixup", float, "alpha of mixup's beta distribution; 0 mixes nothing (default 0)"),
@@ -64,22 +64,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--precision", choices=["fp32", "bf16", "fp16"], help="of matrix products; fp16 needs CUDA (default fp32)"
     )
-    _numbers(machine, ("checkpoint-steps", int, "steps between checkpoints; 0: one after each epoch (default 0)"))
+    add_numbers(machine, ("checkpoint-steps", int, "steps between checkpoints; 0: one after each epoch (default 0)"))
     qat = parser.add_argument_group("quantization-aware training")
     qat.add_argument("--qat", action="store_true", help="quantize as export does, then learn on with the rounding")
     qat.add_argument("--recipe", metavar="NAME|FILE", help="what it starts from, as of `export`")
-    _numbers(
+    add_numbers(
         qat,
         ("calibration-images", positive, "training images that set the ranges (default 300)"),
         ("distill", float, "share of the loss that asks for the float network's answers (default 0)"),
     )
     qat.add_argument("--learn-steps", action="store_true", help="the scales learn too (LSQ)")
     add_json(parser)
-
-
-def _numbers(group: argparse._ArgumentGroup, *rows: tuple[str, type | object, str]) -> None:
-    for name, kind, text in rows:
-        group.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", help=text)  # type: ignore[arg-type]
 
 
 def run(options: argparse.Namespace) -> int:

@@ -29,12 +29,7 @@ class Plan:
     """How every model of a study is trained; no drop connect and no smoothing, which short trainings do not reward.
 
     Attributes:
-        data: an image folder, a numpy archive, or ``demo``.
-        epochs: of each training.
-        batch: images per step.
-        lr: peak learning rate.
-        images: training images of the demo data.
-        val_images: held-out images of the demo data.
+        data, epochs, batch, lr, images, val_images: as of ``TrainConfig``.
         seeds: trainings of each model, of seeds 0, 1, …
         folder: where results are kept.
         workers: processes; ``None`` is one for each core.
@@ -59,23 +54,12 @@ class Plan:
 
     def trial(self, spec: ModelSpec, seed: int) -> Training:
         """Return one training."""
-        return Training(
-            config=TrainConfig(
-                model=spec.name,
-                data=self.data,
-                output=OUTPUT,
-                epochs=self.epochs,
-                batch=self.batch,
-                lr=self.lr,
-                label_smoothing=0.0,
-                ema=0.98,
-                drop_connect=0.0,
-                images=self.images,
-                val_images=self.val_images,
-                accelerator="cpu",
-                seed=seed,
-            )
-        )
+        config = TrainConfig(
+            model=spec.name, data=self.data, output=OUTPUT, epochs=self.epochs, batch=self.batch, lr=self.lr,
+            label_smoothing=0.0, ema=0.98, drop_connect=0.0, images=self.images, val_images=self.val_images,
+            accelerator="cpu", seed=seed,
+        )  # fmt: skip
+        return Training(config=config)
 
     def base(self, name: str) -> ModelSpec:
         """Return the model that a study makes larger, with a logit for each class of the data.
@@ -139,12 +123,11 @@ def score(specs: Sequence[ModelSpec], plan: Plan, say: Callable[[str], None]) ->
         require_memory(f"training {spec.name}", 4 * (COPIES * size.parameters + plan.batch * size.activations))
     results = run_trials([trials[k] for k in turns], folder=plan.folder / "trials", workers=plan.workers, progress=say)
     top1 = {turn: float(result["val_top1"]) for turn, result in zip(turns, results, strict=True)}
-    found = []
-    for spec in specs:
-        size = size_of(spec)
-        runs = tuple(top1[spec.name, seed] for seed in range(plan.seeds))
-        found.append(Scored(model=spec.name, macs=size.macs, parameters=size.parameters, runs=runs))
-    return found
+    runs = {spec.name: tuple(top1[spec.name, seed] for seed in range(plan.seeds)) for spec in specs}
+    return [
+        Scored(model=spec.name, macs=size_of(spec).macs, parameters=size_of(spec).parameters, runs=runs[spec.name])
+        for spec in specs
+    ]
 
 
 def margin(scored: Iterable[Scored]) -> float | None:

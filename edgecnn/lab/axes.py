@@ -59,11 +59,6 @@ class Study:
     margin: float | None
 
 
-def ways(rule: Compound) -> dict[str, Compound]:
-    """Return how each curve grows when its phi grows by 1."""
-    return {**ALONE, TOGETHER: rule}
-
-
 def models(base: ModelSpec, rule: Compound, doublings: int) -> dict[str, list[ModelSpec]]:
     """Return the models of each curve, the base first: so many times about twice the MACs.
 
@@ -76,7 +71,7 @@ def models(base: ModelSpec, rule: Compound, doublings: int) -> dict[str, list[Mo
         raise InputError(f"--doublings {doublings}: allowed 2 to 8; of one nobody sees whether it flattens")
     return {
         axis: [base, *(grown(base, way, k * math.log(2) / math.log(way.cost)) for k in range(1, doublings + 1))]
-        for axis, way in ways(rule).items()
+        for axis, way in {**ALONE, TOGETHER: rule}.items()
     }
 
 
@@ -102,14 +97,10 @@ def verdict(found: Study) -> list[str]:
         place, last = curve.rises_to(found.margin), len(curve.points) - 1
         ends[curve.axis] = place == last
         gain = curve.points[-1].top1 - curve.points[0].top1
-        factor = curve.points[place].macs / curve.points[0].macs
+        factor, growth = (curve.points[k].macs / curve.points[0].macs for k in (place, last))
         until = "rises to the end" if place == last else f"rises to {factor:.1f} times" if place else "does not rise"
-        lines.append(f"{curve.axis}: {until}; {gain:+.2f} points at {_growth(curve):.1f} times the MACs")
+        lines.append(f"{curve.axis}: {until}; {gain:+.2f} points at {growth:.1f} times the MACs")
     return [*lines, _answer(found.curves, ends, found.margin)]
-
-
-def _growth(curve: Curve) -> float:
-    return curve.points[-1].macs / curve.points[0].macs
 
 
 def _answer(curves: Sequence[Curve], goes_on: dict[str, bool], least: float) -> str:

@@ -79,17 +79,13 @@ class Cost:
     instruction_ratio: float | None = None
 
 
-class _Block(nn.Module):
-    """Convolutions in a row, plus the input where there is a shortcut. (N, C, H, W) to the same."""
-
-    def __init__(self, layers: list[nn.Module], *, shortcut: bool) -> None:
-        super().__init__()
-        self.layers, self.shortcut = nn.Sequential(*layers), shortcut
+class _Shortcut(nn.Sequential):
+    """Layers in a row, plus the input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, C, H, W) to the same."""
-        out: torch.Tensor = self.layers(x)
-        return x + out if self.shortcut else out
+        out: torch.Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]  # torch's stub
+        return out
 
 
 def _conv(inputs: int, outputs: int, kernel: int, *, depthwise: bool = False, act: bool = True) -> nn.Sequential:
@@ -103,26 +99,20 @@ def blocks(setting: Setting) -> dict[str, tuple[nn.Module, float, str]]:
     n, k, t = setting.channels, setting.kernel, setting.expand
     inner, hidden = n // REDUCTION, n * t
     return {
-        "standard": (_Block([_conv(n, n, k)], shortcut=False), 1.0, "1"),
+        "standard": (nn.Sequential(_conv(n, n, k)), 1.0, "1"),
         "depthwise separable": (
-            _Block([_conv(n, n, k, depthwise=True), _conv(n, n, 1)], shortcut=False),
-            1 / n + 1 / k**2,
-            "1/N + 1/k^2",
+            nn.Sequential(_conv(n, n, k, depthwise=True), _conv(n, n, 1)),
+            1 / n + 1 / k**2, "1/N + 1/k^2",
         ),
         "bottleneck": (
-            _Block([_conv(n, inner, 1), _conv(inner, inner, k), _conv(inner, n, 1, act=False)], shortcut=True),
-            2 / (REDUCTION * k**2) + 1 / REDUCTION**2,
-            f"2/({REDUCTION}k^2) + 1/{REDUCTION}^2",
+            _Shortcut(_conv(n, inner, 1), _conv(inner, inner, k), _conv(inner, n, 1, act=False)),
+            2 / (REDUCTION * k**2) + 1 / REDUCTION**2, f"2/({REDUCTION}k^2) + 1/{REDUCTION}^2",
         ),
         "inverted residual": (
-            _Block(
-                [_conv(n, hidden, 1), _conv(hidden, hidden, k, depthwise=True), _conv(hidden, n, 1, act=False)],
-                shortcut=True,
-            ),
-            2 * t / k**2 + t / n,
-            "2t/k^2 + t/N",
+            _Shortcut(_conv(n, hidden, 1), _conv(hidden, hidden, k, depthwise=True), _conv(hidden, n, 1, act=False)),
+            2 * t / k**2 + t / n, "2t/k^2 + t/N",
         ),
-    }
+    }  # fmt: skip
 
 
 def costs(setting: Setting, place: str | None = None) -> list[Cost]:
@@ -140,22 +130,15 @@ def costs(setting: Setting, place: str | None = None) -> list[Cost]:
     weights = {name: sum(p.numel() for p in module.parameters()) for name, (module, _, _) in made.items()}
     counted = {name: _instructions(module, shape, place) for name, (module, _, _) in made.items()} if place else {}
     first = counted.get("standard")
-    found = []
-    for name, (_, theory, formula) in made.items():
-        count = counted.get(name)
-        found.append(
-            Cost(
-                block=name,
-                parameters=weights[name],
-                macs=weights[name] * setting.side**2,  # no biases, and the map keeps its size
-                ratio=weights[name] / weights["standard"],
-                theory=theory,
-                formula=formula,
-                instructions=count,
-                instruction_ratio=None if count is None or first is None else count / first,
-            )
+    return [
+        Cost(
+            block=name, parameters=weights[name],
+            macs=weights[name] * setting.side**2,  # no biases, and the map keeps its size
+            ratio=weights[name] / weights["standard"], theory=theory, formula=formula, instructions=counted.get(name),
+            instruction_ratio=count / first if (count := counted.get(name)) and first else None,
         )
-    return found
+        for name, (_, theory, formula) in made.items()
+    ]  # fmt: skip
 
 
 def _require(name: str) -> None:
@@ -175,4 +158,5 @@ def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> 
     with tempfile.TemporaryDirectory() as folder:
         made = quantize(Network(graph=graph, name="block"), noise, progress=silent)
         file = convert(made, device(name).targets[0]).save(folder)
-        return validate(file, devices=name, reference="none", progress=silent).entries[0].latency.instructions
+        report = validate(file, devices=name, reference="none", progress=silent)
+        return report.entries[0].latency.instructions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,30 +11,40 @@ from edgecnn.lab.gradients import BATCH_NORM_GROWTH, Reach
 from edgecnn.report.plot import Panel, Series, line_chart
 
 NETWORKS = {"plain": "plain", "residual": "resnet"}  # a kind, and what the names of its families begin with
+ERRORS = ("training_error", "test_error")
 SIGMAS = 2.0  # standard errors that a difference must exceed
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthResult:
+class Errors:
+    """What a network of so many layers reached.
+
+    Attributes:
+        layers: with weights, or that are the identity.
+        training_error: in the last epoch, on images as augmented, in percent.
+        test_error: on held-out images, in percent.
+        curve: training error in each epoch.
+    """
+
+    layers: int
+    training_error: float
+    test_error: float
+    curve: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthResult(Errors):
     """One network.
 
     Attributes:
         model: its name.
         kind: of ``NETWORKS``.
-        layers: with weights.
-        training_error: in the last epoch, on images as augmented, in percent.
-        test_error: on held-out images, in percent.
         gradients: at moments of the training, the first before any step.
-        curve: training error in each epoch.
     """
 
     model: str
     kind: str
-    layers: int
-    training_error: float
-    test_error: float
     gradients: tuple[Reach, ...]
-    curve: tuple[float, ...]
 
     def later(self) -> tuple[float, ...]:
         """Return the gradients' norms while it trains, stem first: medians over the later moments."""
@@ -42,20 +52,14 @@ class DepthResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deepened:
+class Deepened(Errors):
     """The shallow plain network, made deeper and trained on.
 
     Attributes:
-        added: ``identity``, ``plain`` or ``residual``; ``nothing`` is the network before.
-        layers: with weights, or that are the identity.
-        training_error, test_error, curve: as of ``DepthResult``; but for ``nothing``, of training on.
+        added: ``identity``, ``plain`` or ``residual``, and errors of training on; ``nothing`` is the network before.
     """
 
     added: str
-    layers: int
-    training_error: float
-    test_error: float
-    curve: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +163,8 @@ def claims_of_identity(rows: Sequence[Deepened], images: int, guessing: float) -
 
 def _by_depth(row: Sequence[DepthResult]) -> str:
     layers = ", ".join(str(n.layers) for n in row)
-    trained, tested = _percents(n.training_error for n in row), _percents(n.test_error for n in row)
+    trained, tested = (", ".join(f"{v:.1f}" for v in (getattr(n, e) for n in row)) for e in ERRORS)
     return f"training error {trained} % at {layers} layers, test error {tested} %"
-
-
-def _percents(values: Iterable[float]) -> str:
-    return ", ".join(f"{v:.1f}" for v in values)
 
 
 def _change(network: DepthResult) -> str:
@@ -186,14 +186,14 @@ def chart(networks: Sequence[DepthResult], deepened: Sequence[Deepened]) -> str:
     """Draw the plot, SVG: errors by depth, the gradient by stage, training error by epoch, the networks made deeper."""
     kinds = {kind: [n for n in networks if n.kind == kind] for kind in NETWORKS}
     ends = [n for row in kinds.values() for n in (row[0], row[-1])]
-    trained = [
-        Series(name=f"{kind}, training", points=tuple((n.layers, n.training_error) for n in row))
+    errors = [
+        Series(
+            name=f"{kind}, {error.removesuffix('_error')}", dashed=error == "test_error",
+            points=tuple((n.layers, getattr(n, error)) for n in row),
+        )
+        for error in ERRORS
         for kind, row in kinds.items()
-    ]
-    tested = [
-        Series(name=f"{kind}, test", points=tuple((n.layers, n.test_error) for n in row), dashed=True)
-        for kind, row in kinds.items()
-    ]
+    ]  # fmt: skip
     first = tuple(_on_its_way(n, n.gradients[0].norms) for n in ends)
     way = "stages on its way back (0: the last, 3: the stem)"
     before, *after = deepened
@@ -204,21 +204,17 @@ def chart(networks: Sequence[DepthResult], deepened: Sequence[Deepened]) -> str:
         later = tuple(_on_its_way(n, n.later()) for n in ends)
         gradients.append(Panel(title="gradient in training", x=way, y="norm (median)", series=later, log_y=True))
     return line_chart(
-        Panel(title="error by depth", x="layers", y="percent", series=(*trained, *tested)),
+        Panel(title="error by depth", x="layers", y="percent", series=tuple(errors)),
         *gradients,
         Panel(
-            title="training",
-            x="epoch",
-            y="training error, percent",
+            title="training", x="epoch", y="training error, percent",
             series=tuple(_curve(f"{n.kind} {n.layers}", n.curve) for n in ends),
         ),
         Panel(
-            title=f"{before.layers} layers made deeper",
-            x="epoch of training on",
-            y="training error, percent",
+            title=f"{before.layers} layers made deeper", x="epoch of training on", y="training error, percent",
             series=(*(_curve(row.added, row.curve) for row in after), level),
         ),
-    )
+    )  # fmt: skip
 
 
 def _on_its_way(network: DepthResult, norms: Sequence[float]) -> Series:

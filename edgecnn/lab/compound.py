@@ -12,7 +12,7 @@ from edgecnn.errors import InputError, unknown
 from edgecnn.models import families
 from edgecnn.models.count import size_of
 from edgecnn.models.scaling import EFFICIENTNET, EFFICIENTNET_LITE, Compound
-from edgecnn.models.spec import RESOLUTIONS, ModelSpec, named
+from edgecnn.models.spec import RESOLUTIONS, ModelSpec, named, resolve
 from edgecnn.report.plot import Panel, Series, line_chart
 
 THEORY = {"depth": 1.0, "width": 2.0, "resolution": 2.0}  # exponents of MACs (section 3.1)
@@ -116,7 +116,7 @@ def model_at(family: str, rule: Compound, phi: float, classes: int | None = None
         InputError: the family has no rule, or a multiplier or the resolution is impossible.
     """
     scalable(family)
-    return grown(named(family, 1.0, 1.0, families()[family].resolution, classes), rule, phi)
+    return grown(resolve(family, classes), rule, phi)
 
 
 def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
@@ -136,11 +136,7 @@ def grown(base: ModelSpec, rule: Compound, phi: float) -> ModelSpec:
 
 
 def require_room(spec: ModelSpec) -> None:
-    """Check that this machine could export a model.
-
-    Raises:
-        UnsupportedError: its memory does not hold the weights as often as an export does.
-    """
+    """Check that this machine could export a model; UnsupportedError: its memory does not hold the weights' copies."""
     require_memory(spec.name, COPIES * 4 * size_of(spec).parameters)
 
 
@@ -152,17 +148,11 @@ def scaled(family: str, rule: Compound, phi: float) -> Scaled:
     """
     spec = model_at(family, rule, phi)
     require_room(spec)
-    size, base = size_of(spec), size_of(named(family, 1.0, 1.0, families()[family].resolution))
+    size, base = size_of(spec), size_of(resolve(family))
     return Scaled(
-        model=spec.name,
-        phi=phi,
-        depth=spec.depth,
-        width=spec.width,
-        resolution=spec.resolution,
-        predicted_macs=round(base.macs * rule.cost**phi),
-        macs=size.macs,
-        parameters=size.parameters,
-    )
+        model=spec.name, phi=phi, depth=spec.depth, width=spec.width, resolution=spec.resolution,
+        predicted_macs=round(base.macs * rule.cost**phi), macs=size.macs, parameters=size.parameters,
+    )  # fmt: skip
 
 
 def published(family: str, rule: Compound) -> list[Beside]:
@@ -174,22 +164,15 @@ def published(family: str, rule: Compound) -> list[Beside]:
         phi = rule.phi_of(member, base)
         at = rule.at(phi, base)
         model = f"{MEMBER}{name}"
-        macs = size_of(named(model, 1.0, 1.0, member.resolution)).macs
+        macs = size_of(resolve(model)).macs
         base_macs = base_macs or macs
         found.append(
             Beside(
-                member=model,
-                phi=phi,
-                rule_depth=at.depth,
-                depth=member.depth,
-                rule_width=at.width,
-                width=member.width,
-                rule_resolution=at.resolution,
-                resolution=member.resolution,
-                predicted_macs=round(base_macs * rule.cost**phi),
-                macs=macs,
+                member=model, phi=phi, rule_depth=at.depth, depth=member.depth, rule_width=at.width, width=member.width,
+                rule_resolution=at.resolution, resolution=member.resolution,
+                predicted_macs=round(base_macs * rule.cost**phi), macs=macs,
             )
-        )
+        )  # fmt: skip
     return found
 
 
@@ -201,7 +184,7 @@ def law(family: str) -> list[Growth]:
     """
     scalable(family)
     resolution = families()[family].resolution
-    base = size_of(named(family, 1.0, 1.0, resolution)).macs
+    base = size_of(resolve(family)).macs
     found = []
     for axis, theory in THEORY.items():
         points = [(1.0, base)]
@@ -228,12 +211,5 @@ def law_chart(family: str, growths: list[Growth]) -> str:
         Series(name=f"theory: {power:g}", points=tuple((float(f), base * f**power) for f in FACTORS), dashed=True)
         for power in sorted({g.theory for g in growths})
     ]
-    panel = Panel(
-        title=f"{family}: one axis alone",
-        x="factor",
-        y="million MACs",
-        series=(*counted, *ideal),
-        log_x=True,
-        log_y=True,
-    )
-    return line_chart(panel)
+    title, series = f"{family}: one axis alone", (*counted, *ideal)
+    return line_chart(Panel(title=title, x="factor", y="million MACs", series=series, log_x=True, log_y=True))

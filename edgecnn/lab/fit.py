@@ -57,23 +57,22 @@ class Budget:
             raise InputError(f"a budget of {self.most:g} {self.figure}: give a number above 0")
         if self.figure != "macs" and self.device is None:
             raise InputError(f"a budget of {self.figure} needs --device NAME; without one there is --max-macs")
-        if self.limits is None:
-            assert self.device is not None
-            known = ", ".join(kind_of(device(self.device)).figures)
-            raise InputError(f"{self.device} does not find out {self.figure}; it finds out: {known}")
+        _ = self.limits  # raises
 
     @property
-    def limits(self) -> Limits | None:
-        """Return the budget as limits of a check, none for MACs; ``None`` where the device does not find it out."""
+    def limits(self) -> Limits:
+        """Return the budget as limits of a check, none for MACs."""
         if self.figure == "macs":
             return Limits()
         known = kind_of(device(self.device or "")).figures
-        if self.figure != "ms":
-            asked: dict[str, Any] = {f"max_{self.figure}": self.most}
-            return Limits(**asked) if self.figure in known else None
-        if "latency" in known:
-            return Limits(max_latency_ms=self.most)
-        return Limits(max_instructions=UNLIMITED) if "instructions" in known else None
+        asked: dict[str, Any] = {f"max_{self.figure}": self.most} if self.figure in known else {}
+        if self.figure == "ms" and "latency" in known:
+            asked = {"max_latency_ms": self.most}
+        elif self.figure == "ms" and "instructions" in known:
+            asked = {"max_instructions": UNLIMITED}
+        if not asked:
+            raise InputError(f"{self.device} does not find out {self.figure}; it finds out: {', '.join(known)}")
+        return Limits(**asked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +125,8 @@ def candidates(family: str, rule: Compound, classes: int | None = None) -> list[
     """
     scalable(family)
     resolution = families()[family].resolution
-    ranges = (
-        (rule.alpha, *MULTIPLIERS),
-        (rule.beta, *MULTIPLIERS),
-        (rule.gamma, *(r / resolution for r in RESOLUTIONS)),
-    )
+    sides = (r / resolution for r in RESOLUTIONS)
+    ranges = ((rule.alpha, *MULTIPLIERS), (rule.beta, *MULTIPLIERS), (rule.gamma, *sides))
     grows = [(math.log(low, c), math.log(high, c)) for c, low, high in ranges if c > 1]
     if not grows:
         raise InputError("alpha, beta and gamma are all 1: such a rule grows nothing")
@@ -147,21 +143,14 @@ def candidates(family: str, rule: Compound, classes: int | None = None) -> list[
 
 
 def fit(
-    family: str,
-    rule: Compound,
-    budget: Budget,
-    measure: Measure,
-    say: Callable[[str], None],
+    family: str, rule: Compound, budget: Budget, measure: Measure, say: Callable[[str], None],
     classes: int | None = None,
-) -> Fit:
+) -> Fit:  # fmt: skip
     """Bisect phi, with which the figure grows but for rounding.
 
     The first guess is where the rule says it should lie, the next ones where what was measured says so.
 
     Args:
-        family: what is scaled.
-        rule: how.
-        budget: what may not be exceeded.
         measure: finds the budget's figure out.
         say: gets a line for each model that was measured.
         classes: logits; ``None`` is as many as the family has.
@@ -224,14 +213,21 @@ def written(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def measure_of(budget: Budget, target: str) -> Measure:
-    """Return what measures the budget's figure.
+def measured(spec: ModelSpec, budget: Budget, target: str) -> float:
+    """Return the budget's figure of a model; raises as ``figure_of``.
 
     MACs are counted; on a device the int8 model runs, with random weights, on which neither counts nor memory depend.
     """
-    if budget.figure == "macs":
-        return lambda spec: size_of(spec).macs
-    return lambda spec: _on_device(spec, budget, target)
+    if budget.device is None or budget.figure == "macs":
+        return size_of(spec).macs
+    require_room(spec)
+    with tempfile.TemporaryDirectory() as folder:
+        report = export(
+            spec.name, weights="random", classes=spec.num_classes, target=target, calibration="none",
+            calibration_images=CALIBRATION_IMAGES, devices=budget.device, limits=budget.limits, output=folder,
+            progress=Progress(),
+        )  # fmt: skip
+    return figure_of(report.entries[0], budget)
 
 
 def target_on(budget: Budget) -> str:
@@ -243,31 +239,10 @@ def export_command(model: str, target: str, budget: Budget) -> str:
     """Return the command that exports a model and holds it to the budget; ``FILE`` and ``DIR`` are the user's."""
     words = ["edgecnn", "export", model, "--target", target, "--quantize", "int8", "--weights", "FILE"]
     words += ["--calibration", "DIR"]
-    if budget.device is not None and budget.limits is not None:
+    if budget.device is not None:
         words += ["--device", budget.device]
         words += [f"{row.option} {value:.12g}" for row, value in budget.limits.given if value == budget.most]
     return " ".join(words)
-
-
-def _on_device(spec: ModelSpec, budget: Budget, target: str) -> float:
-    assert budget.device is not None
-    assert budget.limits is not None
-    require_room(spec)
-    with tempfile.TemporaryDirectory() as folder:
-        report = export(
-            spec.name,
-            weights="random",
-            classes=spec.num_classes,
-            target=target,
-            calibration="none",
-            calibration_images=CALIBRATION_IMAGES,
-            devices=budget.device,
-            limits=budget.limits,
-            output=folder,
-            progress=Progress(),
-        )
-    (entry,) = report.entries
-    return figure_of(entry, budget)
 
 
 def figure_of(entry: ReportEntry, budget: Budget) -> float:
@@ -278,7 +253,7 @@ def figure_of(entry: ReportEntry, budget: Budget) -> float:
         UnsupportedError: the model is more than the device has, whatever the budget.
         InputError: the device did not find the figure out.
     """
-    own = {row.name for row, _ in budget.limits.given} if budget.limits is not None else set()
+    own = {row.name for row, _ in budget.limits.given}
     failed = [check for check in entry.checks if not check.passed and check.name not in own]
     if any(check.name == "device_faults" for check in failed):
         raise DeviceFault("; ".join(map(str, entry.findings)))

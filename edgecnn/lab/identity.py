@@ -22,7 +22,7 @@ from edgecnn.models.classifier import Classifier, initialise
 from edgecnn.models.modules import Residual
 from edgecnn.models.rows import BasicRow
 from edgecnn.train import TrainConfig, train
-from edgecnn.train.trainable import FloatTrainable, Opened, channels_last, open_trainable
+from edgecnn.train.trainable import FloatTrainable, Trainable, channels_last, open_trainable
 
 KINDS = ("identity", "plain", "residual")
 
@@ -106,10 +106,7 @@ class _Deeper(FloatTrainable):
         """Write nothing."""
 
 
-def _open_deeper(kind: str, blocks: int, config: TrainConfig, device: torch.device) -> Opened:
-    opened = open_trainable(config, device)
-    trainable = opened.trainable
-    assert isinstance(trainable, FloatTrainable)
+def _open_deeper(kind: str, blocks: int, config: TrainConfig, device: torch.device) -> Trainable:
+    trainable = open_trainable(config, device)
     assert isinstance(trainable.module, Classifier)
-    module = channels_last(deepened(trainable.module, kind, blocks))
-    return replace(opened, trainable=_Deeper(**{**vars(trainable), "module": module}))
+    return _Deeper(**{**vars(trainable), "module": channels_last(deepened(trainable.module, kind, blocks))})

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edgecnn.data import demo
 from edgecnn.errors import InputError, unknown
@@ -78,35 +77,22 @@ class Setup:
             raise InputError(f"--steps {self.steps}: at least 1")
         self.model("plain", self.depths[0])
 
-    def model(self, kind: str, layers: int) -> ModelSpec:
+    def model(self, kind: str, layers: int, depth: float = 1.0) -> ModelSpec:
         """Return the spec of a network."""
-        return named(f"{NETWORKS[kind]}{layers}", self.width, 1.0, self.resolution)
-
-    def shallow(self) -> ModelSpec:
-        """Return the spec of the plain network that is made deeper."""
-        return named(f"{NETWORKS['plain']}{PLAIN[0]}", self.width, SHALLOW, self.resolution)
+        return named(f"{NETWORKS[kind]}{layers}", self.width, depth, self.resolution)
 
     def config(self, kind: str, layers: int, epochs: int) -> TrainConfig:
         """Return its training."""
         return TrainConfig(
-            model=self.model(kind, layers).name,
-            data=self.data,
-            output=OUTPUT,
-            epochs=epochs,
-            batch=self.batch,
-            lr=self.lr,
-            label_smoothing=0.0,
-            ema=0.0,
-            images=self.images,
-            val_images=self.val_images,
-            seed=self.seed,
-        )
+            model=self.model(kind, layers).name, data=self.data, output=OUTPUT, epochs=epochs, batch=self.batch,
+            lr=self.lr, label_smoothing=0.0, ema=0.0, images=self.images, val_images=self.val_images, seed=self.seed,
+        )  # fmt: skip
 
     def shallow_config(self, epochs: int) -> TrainConfig:
         """Return the training of the network that is made deeper."""
         config = self.config("plain", PLAIN[0], epochs)
         more = WIDER * self.images if self.data == "demo" else self.images
-        return replace(config, model=self.shallow().name, lr=FASTER * self.lr, images=more)
+        return replace(config, model=self.model("plain", PLAIN[0], SHALLOW).name, lr=FASTER * self.lr, images=more)
 
 
 FULL = Setup(width=1.0, steps=6000, images=16000, batch=64)
@@ -193,89 +179,46 @@ def study(setup: Setup, *, folder: Path, workers: int | None, progress: Callable
         InputError: the data is wrong, or as ``run_trials``.
     """
     depths = sorted(set(setup.depths))
-    drawn, more = _drawn(setup.config("plain", depths[0], 1)), _drawn(setup.shallow_config(1))
-    epochs = drawn.epochs(setup.steps)
-    before, on = more.epochs(LONGER * setup.steps), more.epochs(setup.steps)
+    seen, held_out, guessing = _drawn(setup.config("plain", depths[0], 1))
+    more, _, guessing_more = _drawn(setup.shallow_config(1))
+    wanted = ((setup.steps, seen), (LONGER * setup.steps, more), (setup.steps, more))
+    epochs, before, on = (max(1, round(steps * setup.batch / images)) for steps, images in wanted)
     deepening = Deepening(config=setup.shallow_config(before), blocks=ADDED, epochs=on)
     order_of_work = [(kind, layers) for layers in reversed(depths) for kind in NETWORKS]  # the longest first
     runs = [Depth(config=setup.config(*one, epochs)) for one in order_of_work]
     rows, *results = run_trials([deepening, *runs], folder=folder, workers=workers, progress=progress)
     trained = dict(zip(order_of_work, results, strict=True))
-    networks = tuple(_network(setup, kind, layers, trained[kind, layers]) for kind in NETWORKS for layers in depths)
-    stages = [row for row in setup.shallow().rows if isinstance(row, BasicRow)]
+    networks = tuple(
+        DepthResult(
+            model=setup.model(kind, layers).name, kind=kind, layers=layers, **_errors(trained[kind, layers]["epochs"]),
+            gradients=tuple(Reach(step=g["step"], norms=tuple(g["norms"])) for g in trained[kind, layers]["gradients"]),
+        )
+        for kind in NETWORKS
+        for layers in depths
+    )  # fmt: skip
+    stages = [row for row in resolve(deepening.config.model).rows if isinstance(row, BasicRow)]
     layers = 2 + 2 * sum(row.repeats for row in stages)  # the stem and the classifier, and two in each block
     deeper = (
-        _deepened("nothing", layers, rows["before"]),
-        *(_deepened(kind, layers + 2 * ADDED * len(stages), rows[kind]) for kind in KINDS),
+        Deepened(added="nothing", layers=layers, **_errors(rows["before"])),
+        *(Deepened(added=k, layers=layers + 2 * ADDED * len(stages), **_errors(rows[k])) for k in KINDS),
     )
     return Findings(
-        training_images=drawn.seen,
-        test_images=drawn.held_out,
-        guessing=round(drawn.guessing, 2),
-        epochs=epochs,
-        networks=networks,
-        deepened_images=more.seen,
-        deepened_epochs=(before, on),
-        deepened=deeper,
-        claims=(
-            *claims_of_depth(networks, drawn.seen, drawn.guessing),
-            *claims_of_identity(deeper, more.seen, more.guessing),
-        ),
-    )
+        training_images=seen, test_images=held_out, guessing=round(guessing, 2), epochs=epochs,
+        networks=networks, deepened_images=more, deepened_epochs=(before, on), deepened=deeper,
+        claims=(*claims_of_depth(networks, seen, guessing), *claims_of_identity(deeper, more, guessing_more)),
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """The images of a run.
-
-    Attributes:
-        seen: in an epoch.
-        held_out: to test on.
-        guessing: as of ``Findings``.
-        batch: in a step.
-    """
-
-    seen: int
-    held_out: int
-    guessing: float
-    batch: int
-
-    def epochs(self, steps: int) -> int:
-        """Return the whole epochs that are nearest to so many steps, at least one."""
-        return max(1, round(steps * self.batch / self.seen))
-
-
-def _drawn(config: TrainConfig) -> _Drawn:
-    labels, held_out = _labels(config)
-    return _Drawn(
-        seen=len(labels) // config.batch * config.batch,
-        held_out=held_out,
-        guessing=100 - 100 * float(np.bincount(labels).max()) / len(labels),
-        batch=config.batch,
-    )
-
-
-def _labels(config: TrainConfig) -> tuple[NDArray[np.int64], int]:
-    """Return the classes of the training images, and how many are held out."""
+def _drawn(config: TrainConfig) -> tuple[int, int, float]:
+    """Return the images in an epoch, those held out, and ``guessing`` as of ``Findings``."""
     if config.data == "demo":
         fits(config, config.images)
-        return demo.labels("train", range(config.images)), config.val_images
-    training, held_out = open_both(config, default_preprocess(resolve(config.model).resolution))
-    return training.labels, len(held_out.labels)
-
-
-def _network(setup: Setup, kind: str, layers: int, result: Result) -> DepthResult:
-    return DepthResult(
-        model=setup.model(kind, layers).name,
-        kind=kind,
-        layers=layers,
-        gradients=tuple(Reach(step=g["step"], norms=tuple(g["norms"])) for g in result["gradients"]),
-        **_errors(result["epochs"]),
-    )
-
-
-def _deepened(added: str, layers: int, epochs: list[Result]) -> Deepened:
-    return Deepened(added=added, layers=layers, **_errors(epochs))
+        labels, held_out = demo.labels("train", range(config.images)), config.val_images
+    else:
+        training, tested = open_both(config, default_preprocess(resolve(config.model).resolution))
+        labels, held_out = training.labels, len(tested.labels)
+    guessing = 100 - 100 * float(np.bincount(labels).max()) / len(labels)
+    return len(labels) // config.batch * config.batch, held_out, guessing
 
 
 def _errors(epochs: list[Result]) -> Result:

@@ -46,12 +46,10 @@ class Grid:
     Attributes:
         points: different models of about equal cost.
         unequal: multiples of the base's MACs of those whose cost rounding puts too far from 2.
-        same: how many more make a model that is among the points already.
     """
 
     points: tuple[Point, ...]
     unequal: tuple[float, ...]
-    same: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,24 +88,22 @@ def grid(base: ModelSpec, step: float, tolerance: float = TOLERANCE) -> Grid:
     rules = [rule for rule in (*rules, Compound()) if abs(rule.cost / COST - 1) <= tolerance]
     macs = size_of(base).macs
     points: dict[object, Point] = {}
-    unequal, same = [], 0
+    unequal = []
     for rule in sorted(rules, key=lambda r: abs(r.cost - COST)):
         spec = grown(base, rule, 1)
         key = (spec.rows, spec.resolution)
         growth = size_of(spec).macs / macs
-        if key in points:
-            same += 1
-        elif abs(growth / COST - 1) > COUNTED:
-            unequal.append(growth)
+        if abs(growth / COST - 1) <= COUNTED:
+            points.setdefault(key, Point(rule=rule, spec=spec, growth=growth))
         else:
-            points[key] = Point(rule=rule, spec=spec, growth=growth)
+            unequal.append(growth)
     if len(points) < 2:
         raise InputError(
             f"{base.name}: {len(points)} of {len(rules)} grid points cost twice the base to {COUNTED:.0%}; "
             "take a smaller --step or a wider or larger --base, which rounding changes less"
         )
     ordered = sorted(points.values(), key=lambda p: (p.rule.alpha, p.rule.beta, p.rule.gamma))
-    return Grid(points=tuple(ordered), unequal=tuple(sorted(unequal)), same=same)
+    return Grid(points=tuple(ordered), unequal=tuple(sorted(unequal)))
 
 
 def search(base: ModelSpec, points: Sequence[Point], plan: Plan, say: Callable[[str], None]) -> Search:

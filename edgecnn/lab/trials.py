@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -98,8 +98,6 @@ class Training:
 
     def run(self, scratch: Path) -> Result:
         """Train; goes on from a checkpoint in the scratch folder."""
-        from dataclasses import replace
-
         from edgecnn.train import train
         from edgecnn.train.state import SUFFIX
 
@@ -156,7 +154,8 @@ def run_trials(
             shutil.rmtree(job.scratch, ignore_errors=True)
             done[job.key] = result
             left = (time.perf_counter() - start) / (len(done) - first) * (len(known) - len(done))
-            progress(f"{len(done):4d} of {len(known)}  {job.trial.name}  ({_duration(left)} left)")
+            wait_for = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
+            progress(f"{len(done):4d} of {len(known)}  {job.trial.name}  ({wait_for} left)")
     return [done[digest(trial)] for trial in trials]
 
 
@@ -181,10 +180,6 @@ def _kept(path: Path, trial: Trial) -> Result | None:
     raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
 # --- processes ---
 
 
@@ -195,36 +190,29 @@ class _Job:
     scratch: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Worker:
-    process: SpawnProcess
-    pipe: Connection
+_Worker = tuple[SpawnProcess, Connection]
 
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Worker]]:
     """Start processes that run a job for each that they are sent; whatever happens, none is left behind."""
+    context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
     try:
         with _interrupts_ignored():  # children inherit this: Ctrl-C is for the parent, which ends them
             for _ in range(count):
-                workers.append(_started())
+                mine, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs,), daemon=True)
+                process.start()
+                workers.append((process, mine))
+                theirs.close()  # so that the pipe ends when the process does
         yield workers
     finally:
-        for worker in workers:
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.join()
-            worker.pipe.close()
-
-
-def _started() -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()  # so that the pipe ends when the process does
-    return _Worker(process=process, pipe=mine)
+        for process, _ in workers:
+            process.terminate()
+        for process, pipe in workers:
+            process.join()
+            pipe.close()
 
 
 @contextmanager
@@ -241,42 +229,29 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _finished(workers: Sequence[_Worker], jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Result]]:
     """Yield each job with its result, as they come."""
-    waiting, busy = list(reversed(jobs)), {}
-    for worker in workers:
-        busy[worker.pipe] = _sent(worker, waiting.pop())
-    while busy:
+    waiting, idle = list(reversed(jobs)), list(workers)
+    busy: dict[Any, tuple[_Worker, _Job]] = {}  # by pipe
+    while waiting or busy:
+        while waiting and idle:
+            worker, job = idle.pop(), waiting.pop()
+            busy[worker[1]] = worker, job
+            with suppress(BrokenPipeError):  # the process has died, as it is found when its answer is read
+                worker[1].send(job)
         for pipe in wait(list(busy)):
-            assert isinstance(pipe, Connection)
-            worker = next(w for w in workers if w.pipe is pipe)
-            job = busy.pop(pipe)
-            result = _received(worker, job)
-            if waiting:
-                busy[pipe] = _sent(worker, waiting.pop())
+            worker, job = busy.pop(pipe)
+            try:
+                result, fault = worker[1].recv()
+            except (EOFError, ConnectionResetError):
+                raise _death(worker[0], job) from None
+            if fault is not None:
+                raise InputError(f"{job.trial.name}: {fault}")
+            idle.append(worker)
             yield job, result
 
 
-def _sent(worker: _Worker, job: _Job) -> _Job:
-    try:
-        worker.pipe.send(job)
-    except BrokenPipeError:
-        raise _death(worker, job) from None
-    return job
-
-
-def _received(worker: _Worker, job: _Job) -> Result:
-    try:
-        result, fault = worker.pipe.recv()
-    except (EOFError, ConnectionResetError):
-        raise _death(worker, job) from None
-    if fault is not None:
-        raise InputError(f"{job.trial.name}: {fault}")
-    found: Result = result
-    return found
-
-
-def _death(worker: _Worker, job: _Job) -> InputError:
-    worker.process.join()
-    code = worker.process.exitcode or 0
+def _death(process: SpawnProcess, job: _Job) -> InputError:
+    process.join()
+    code = process.exitcode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     want = " (was there too little memory? then give fewer --workers)" if -code == signal.SIGKILL else ""
     return InputError(f"{job.trial.name}: its process {how}{want}; what was done is kept: run the same again to go on")

@@ -32,15 +32,5 @@ def rows(width: float, depth: float) -> tuple[Row, ...]:
 
 TABLE = Table(
     paper="arXiv:1404.5997",
-    families=(
-        Family(
-            name="alexnet",
-            rows=rows,
-            resolution=224,
-            dropout=0.0,
-            listed=("alexnet",),
-            padding=SYMMETRIC,
-            grid=6,
-        ),
-    ),
+    families=(Family(name="alexnet", rows=rows, resolution=224, dropout=0.0, padding=SYMMETRIC, grid=6),),
 )

@@ -82,15 +82,11 @@ def load_weights(
     key_map = key_map_of(spec.family, spec.name, tensors, convention, str(path))
     if key_map is not None:
         return _foreign(spec, path, tensors, key_map, padding, digest)
-    plain = replace(spec, padding=padding or spec.padding, num_classes=_classes(tensors, spec))
-    return _filled(plain, tensors, path), WeightSource(
-        spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest
-    )
-
-
-def _classes(tensors: Tensors, spec: ModelSpec) -> int:
     head = tensors.get("classifier.weight")
-    return int(head.shape[0]) if head is not None and head.ndim == 2 else spec.num_classes
+    classes = int(head.shape[0]) if head is not None and head.ndim == 2 else spec.num_classes
+    plain = replace(spec, padding=padding or spec.padding, num_classes=classes)
+    source = WeightSource(spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest)
+    return _filled(plain, tensors, path), source
 
 
 def _own(
@@ -106,9 +102,8 @@ def _own(
     wanted = replace(saved, name=spec.name, resolution=spec.resolution, padding=padding or saved.padding)
     if spec.resolution != saved.resolution:
         preprocess = default_preprocess(spec.resolution)
-    return _filled(wanted, tensors, path), WeightSource(
-        spec=wanted, preprocess=preprocess, labels=facts.labels, digest=digest
-    )
+    source = WeightSource(spec=wanted, preprocess=preprocess, labels=facts.labels, digest=digest)
+    return _filled(wanted, tensors, path), source
 
 
 def _foreign(
@@ -116,25 +111,18 @@ def _foreign(
 ) -> tuple[Classifier, WeightSource]:
     classes = key_map.classes(tensors)
     wanted = replace(
-        spec,
-        num_classes=classes,
-        padding=padding or key_map.padding,
-        folded=key_map.folded,
-        bn_eps=key_map.bn_eps,
+        spec, num_classes=classes, padding=padding or key_map.padding, folded=key_map.folded, bn_eps=key_map.bn_eps,
         stride_in=key_map.stride_in,
-    )
+    )  # fmt: skip
     shapes = {k: v.shape for k, v in _skeleton(wanted).state_dict().items()}
     sources = key_map.sources(wanted, shapes)
     used = list(dict.fromkeys(name for source in sources.values() for name in source.names))
     spare = (*key_map.unused, *(k for k in tensors if k.endswith("num_batches_tracked")))
     _require_all(path, used, [k for k in tensors if not k.startswith(spare)])
-    renamed = {ours: _made(source, tensors, shapes[ours], path) for ours, source in sources.items()}
-    return _filled(wanted, renamed, path), WeightSource(
-        spec=wanted,
-        preprocess=key_map.preprocess(spec.resolution, tensors),
-        label_offset=key_map.label_offset(classes),
-        digest=digest,
-    )
+    renamed = {ours: _made(theirs, tensors, shapes[ours], path) for ours, theirs in sources.items()}
+    preprocess, offset = key_map.preprocess(spec.resolution, tensors), int(classes == key_map.background)
+    source = WeightSource(spec=wanted, preprocess=preprocess, label_offset=offset, digest=digest)
+    return _filled(wanted, renamed, path), source
 
 
 def _made(source: TensorSource, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:

@@ -15,7 +15,7 @@ AUXILIARY = "auxiliary."  # in the names of tensors that only training needs
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss (Szegedy et al. 2015, section 5)
 
 
-class Hidden(nn.Module):
+class Hidden(nn.Sequential):
     """A linear layer of the head, its activation, and dropout before or after. (N, inputs) to (N, row.features)."""
 
     def __init__(self, inputs: int, row: rows.LinearRow) -> None:
@@ -24,11 +24,6 @@ class Hidden(nn.Module):
         self.linear = nn.Linear(inputs, row.features)
         self.act = modules.ACTIVATIONS[row.activation]()
         self.after = nn.Dropout(0.0 if row.dropout_first else row.dropout)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, inputs) to (N, row.features)."""
-        out: torch.Tensor = self.after(self.act(self.linear(self.before(x))))
-        return out
 
 
 class Classifier(nn.Module):

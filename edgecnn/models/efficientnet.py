@@ -42,22 +42,19 @@ def rows(width: float, depth: float, *, lite: bool = False) -> tuple[Row, ...]:
     )
 
 
-def _family(name: str, member: Member, *, lite: bool) -> Family:
+def _family(name: str, member: Member, lite: bool) -> Family:
     return Family(
-        name=name,
+        name=f"efficientnet_{name}",
         rows=lambda width, depth: rows(member.width * width, member.depth * depth, lite=lite),
-        resolution=member.resolution,
-        dropout=member.dropout,
-        listed=(name,),
-        drop_connect=0.2,
-        scaling=COMPOUND,
-    )
+        resolution=member.resolution, dropout=member.dropout, drop_connect=0.2, scaling=COMPOUND,
+    )  # fmt: skip
 
 
 TABLE = Table(
     paper="arXiv:1905.11946",
-    families=(
-        *(_family(f"efficientnet_{name}", member, lite=False) for name, member in EFFICIENTNET.items()),
-        *(_family(f"efficientnet_{name}", member, lite=True) for name, member in EFFICIENTNET_LITE.items()),
+    families=tuple(
+        _family(name, member, members is EFFICIENTNET_LITE)
+        for members in (EFFICIENTNET, EFFICIENTNET_LITE)
+        for name, member in members.items()
     ),
 )

@@ -51,14 +51,5 @@ def rows(width: float, depth: float) -> tuple[Row, ...]:
 
 TABLE = Table(
     paper="arXiv:1409.4842",
-    families=(
-        Family(
-            name="googlenet",
-            rows=rows,
-            resolution=224,
-            dropout=0.2,
-            listed=("googlenet",),
-            padding=SYMMETRIC,
-        ),
-    ),
+    families=(Family(name="googlenet", rows=rows, resolution=224, dropout=0.2, padding=SYMMETRIC),),
 )

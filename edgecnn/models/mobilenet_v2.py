@@ -8,15 +8,7 @@ from edgecnn.models.spec import Family, Table
 
 STEM, HEAD = 32, 1280
 # expand, channels, repeats, stride: t, c, n, s of table 2
-BLOCKS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 def rows(width: float, depth: float) -> tuple[Row, ...]:
@@ -35,12 +27,8 @@ TABLE = Table(
     paper="arXiv:1801.04381",
     families=(
         Family(
-            name="mobilenet_v2",
-            rows=rows,
-            resolution=224,
-            dropout=0.2,
+            name="mobilenet_v2", rows=rows, resolution=224, dropout=0.2, scaling=COMPOUND,
             listed=(*(f"mobilenet_v2_{w}_224" for w in ("1.4", "1.0", "0.75", "0.5", "0.35")), "mobilenet_v2_0.35_96"),
-            scaling=COMPOUND,
         ),
     ),
-)
+)  # fmt: skip

@@ -67,16 +67,8 @@ def rows(blocks: Blocks, hidden: int, width: float, depth: float) -> tuple[Row, 
 
 TABLE = Table(
     paper="arXiv:1905.02244",
-    families=(
-        *(
-            Family(
-                name=f"mobilenet_v3_{size}",
-                rows=partial(rows, blocks, hidden),
-                resolution=224,
-                dropout=0.2,
-                listed=(f"mobilenet_v3_{size}",),
-            )
-            for size, blocks, hidden in (("small", SMALL, 1024), ("large", LARGE, 1280))
-        ),
+    families=tuple(
+        Family(name=f"mobilenet_v3_{size}", rows=partial(rows, blocks, hidden), resolution=224, dropout=0.2)
+        for size, blocks, hidden in (("small", SMALL, 1024), ("large", LARGE, 1280))
     ),
 )

@@ -14,8 +14,9 @@ ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "relu6": nn.ReLU6, "silu": 
 GATES = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
 
 
-class ConvBlock(nn.Module):
-    """Padding, convolution, batch norm (unless folded, or without) and an activation.
+class ConvBlock(nn.Sequential):
+    """Padding, convolution, batch norm (unless folded, or without) and an activation: (N, inputs, size, size) to
+    (N, outputs, self.size, self.size).
 
     ``size`` is the input's side in pixels: TensorFlow ``SAME`` padding depends on it, and is asymmetric where the
     stride is 2 and the side is even. ``padding`` in pixels goes before the spec's.
@@ -37,25 +38,15 @@ class ConvBlock(nn.Module):
         self.act = ACTIVATIONS[activation]()
         self.size = (size + before + after - kernel) // stride + 1
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, inputs, size, size) to (N, outputs, self.size, self.size)."""
-        out: torch.Tensor = self.act(self.bn(self.conv(self.pad(x))))
-        return out
 
-
-class Separable(nn.Module):
-    """Depthwise 3x3, then pointwise (MobileNetV1, fig. 3)."""
+class Separable(nn.Sequential):
+    """Depthwise 3x3, then pointwise (MobileNetV1, fig. 3): (N, inputs, size, size) to (N, outputs, self.size, …)."""
 
     def __init__(self, spec: ModelSpec, size: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.depthwise = ConvBlock(spec, size, inputs, inputs, kernel=3, stride=stride, groups=inputs)
         self.pointwise = ConvBlock(spec, self.depthwise.size, inputs, outputs, kernel=1)
         self.size = self.pointwise.size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, inputs, size, size) to (N, outputs, self.size, self.size)."""
-        out: torch.Tensor = self.pointwise(self.depthwise(x))
-        return out
 
 
 class SqueezeExcite(nn.Module):

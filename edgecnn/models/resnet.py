@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from edgecnn.models.rows import SYMMETRIC, BasicRow, BottleneckRow, ConvRow, PoolRow, Row, make_divisible
@@ -50,34 +51,19 @@ def cifar_rows(layers: int, shortcut: str, width: float, depth: float) -> tuple[
     )
 
 
+def _family(name: str, rows: Callable[[float, float], tuple[Row, ...]], resolution: int, classes: int) -> Family:
+    return Family(
+        name=name, rows=rows, resolution=resolution, num_classes=classes, dropout=0.0, padding=SYMMETRIC, bn_eps=1e-5,
+        scaling=COMPOUND,
+    )  # fmt: skip
+
+
 TABLE = Table(
     paper="arXiv:1512.03385",
     families=(
+        *(_family(f"resnet{layers}", partial(imagenet_rows, layers), 224, 1000) for layers in IMAGENET),
         *(
-            Family(
-                name=f"resnet{layers}",
-                rows=partial(imagenet_rows, layers),
-                resolution=224,
-                dropout=0.0,
-                listed=(f"resnet{layers}",),
-                padding=SYMMETRIC,
-                bn_eps=1e-5,
-                scaling=COMPOUND,
-            )
-            for layers in IMAGENET
-        ),
-        *(
-            Family(
-                name=f"{kind}{layers}",
-                rows=partial(cifar_rows, layers, shortcut),
-                resolution=32,
-                num_classes=10,
-                dropout=0.0,
-                listed=(f"{kind}{layers}",),
-                padding=SYMMETRIC,
-                bn_eps=1e-5,
-                scaling=COMPOUND,
-            )
+            _family(f"{kind}{layers}", partial(cifar_rows, layers, shortcut), 32, 10)
             for kind, shortcut, depths in (("resnet", "pad", CIFAR), ("plain", "none", PLAIN))
             for layers in depths
         ),

@@ -24,38 +24,34 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def _strided(side: int, kernel: int, stride: int, padding: int | str) -> int:
-    """Return the side of the map that a window leaves: ``SAME`` by TensorFlow's rule, or ``padding`` pixels a side."""
-    if padding == SAME:
-        return math.ceil(side / stride)
-    pixels = kernel // 2 if isinstance(padding, str) else padding
-    return (side + 2 * pixels - kernel) // stride + 1
-
-
 class _Windowed:
     """A row whose first convolution alone has a stride.
 
     Attributes:
         kernel: side of its window, in pixels.
         stride: of its window.
+        padding: pixels on each side; ``None`` is as the model's spec says, ``SAME`` by TensorFlow's rule.
     """
 
     kernel: int = 3
     stride: int
+    padding: int | None = None
 
     def side_after(self, side: int, padding: str) -> int:
         """Return the side of the output of a square image, in pixels."""
-        return _strided(side, self.kernel, self.stride, padding)
+        if padding == SAME and self.padding is None:
+            return math.ceil(side / self.stride)
+        pixels = self.kernel // 2 if self.padding is None else self.padding
+        return (side + 2 * pixels - self.kernel) // self.stride + 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvRow:
+class ConvRow(_Windowed):
     """A convolution, batch norm and an activation.
 
     Attributes:
         norm: with batch norm; without, the convolution has a bias.
         bias: the convolution has a bias all the same.
-        padding: pixels on each side; ``None`` is as the model's spec says.
     """
 
     kernel: int
@@ -65,10 +61,6 @@ class ConvRow:
     norm: bool = True
     bias: bool = False
     padding: int | None = None
-
-    def side_after(self, side: int, padding: str) -> int:
-        """Return the side of the output of a square image, in pixels."""
-        return _strided(side, self.kernel, self.stride, padding if self.padding is None else self.padding)
 
 
 @dataclass(frozen=True, kw_only=True)

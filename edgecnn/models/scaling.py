@@ -69,33 +69,19 @@ class Member(Multipliers):
     dropout: float
 
 
-EFFICIENTNET: Mapping[str, Member] = {
-    f"b{phi}": Member(width=w, depth=d, resolution=r, dropout=p)
-    for phi, (w, d, r, p) in enumerate(
-        (
-            (1.0, 1.0, 224, 0.2),
-            (1.0, 1.1, 240, 0.2),
-            (1.1, 1.2, 260, 0.3),
-            (1.2, 1.4, 300, 0.3),
-            (1.4, 1.8, 380, 0.4),
-            (1.6, 2.2, 456, 0.4),
-            (1.8, 2.6, 528, 0.5),
-            (2.0, 3.1, 600, 0.5),
-        )
-    )
-}
-EFFICIENTNET_LITE: Mapping[str, Member] = {
-    f"lite{phi}": Member(width=w, depth=d, resolution=r, dropout=p)
-    for phi, (w, d, r, p) in enumerate(
-        (
-            (1.0, 1.0, 224, 0.2),
-            (1.0, 1.1, 240, 0.2),
-            (1.1, 1.2, 260, 0.3),
-            (1.2, 1.4, 280, 0.3),
-            (1.4, 1.8, 300, 0.3),
-        )
-    )
-}
+def _members(name: str, *rows: tuple[float, float, int, float]) -> Mapping[str, Member]:
+    """Name the members by their phi; a row is width, depth, resolution and dropout."""
+    return {f"{name}{k}": Member(width=w, depth=d, resolution=r, dropout=p) for k, (w, d, r, p) in enumerate(rows)}
+
+
+EFFICIENTNET = _members(
+    "b", (1.0, 1.0, 224, 0.2), (1.0, 1.1, 240, 0.2), (1.1, 1.2, 260, 0.3), (1.2, 1.4, 300, 0.3),
+    (1.4, 1.8, 380, 0.4), (1.6, 2.2, 456, 0.4), (1.8, 2.6, 528, 0.5), (2.0, 3.1, 600, 0.5),
+)  # fmt: skip
+EFFICIENTNET_LITE = _members(
+    "lite", (1.0, 1.0, 224, 0.2), (1.0, 1.1, 240, 0.2), (1.1, 1.2, 260, 0.3), (1.2, 1.4, 280, 0.3),
+    (1.4, 1.8, 300, 0.3),
+)  # fmt: skip
 
 
 def deepened(repeats: int, depth: float) -> int:

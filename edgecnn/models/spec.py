@@ -32,7 +32,7 @@ class Family:
         rows: the rows at a width and a depth, channels and repeats already rounded.
         resolution: default input side in pixels.
         dropout: before the classifier, in training.
-        listed: names that ``edgecnn models`` shows; any other width and resolution works too.
+        listed: names that ``edgecnn models`` shows beside it; any other width and resolution works too.
         padding: of strided convolutions, unless the weights say otherwise.
         bn_eps: batch norm's epsilon, unless the weights say otherwise.
         grid: side of the pooled map that the head reads; a smaller map is read as it is.
@@ -46,7 +46,7 @@ class Family:
     rows: Callable[[float, float], tuple[Row, ...]]
     resolution: int
     dropout: float
-    listed: tuple[str, ...]
+    listed: tuple[str, ...] = ()
     padding: str = SAME
     bn_eps: float = 1e-3
     grid: int = 1
@@ -215,12 +215,6 @@ def named(family: str, width: float, depth: float, resolution: int, num_classes:
     line = family_of(family)
     multipliers = f"{float(width)}" if depth == 1 else f"{float(width)}x{float(depth)}"
     return ModelSpec(
-        name=f"{family}_{multipliers}_{resolution}",
-        family=family,
-        width=width,
-        depth=depth,
-        resolution=resolution,
-        num_classes=line.num_classes if num_classes is None else num_classes,
-        padding=line.padding,
-        bn_eps=line.bn_eps,
-    )
+        name=f"{family}_{multipliers}_{resolution}", family=family, width=width, depth=depth, resolution=resolution,
+        num_classes=line.num_classes if num_classes is None else num_classes, padding=line.padding, bn_eps=line.bn_eps,
+    )  # fmt: skip

@@ -26,20 +26,12 @@ def rows(layers: int, norm: bool, width: float, depth: float) -> tuple[Row, ...]
 
 TABLE = Table(
     paper="arXiv:1409.1556",
-    families=(
-        *(
-            Family(
-                name=f"vgg{layers}{'_bn' if norm else ''}",
-                rows=partial(rows, layers, norm),
-                resolution=224,
-                dropout=0.0,
-                listed=(f"vgg{layers}{'_bn' if norm else ''}",),
-                padding=SYMMETRIC,
-                bn_eps=1e-5,
-                grid=7,
-            )
-            for layers in CONVOLUTIONS
-            for norm in (False, True)
-        ),
+    families=tuple(
+        Family(
+            name=f"vgg{layers}{'_bn' if norm else ''}", rows=partial(rows, layers, norm), resolution=224, dropout=0.0,
+            padding=SYMMETRIC, bn_eps=1e-5, grid=7,
+        )
+        for layers in CONVOLUTIONS
+        for norm in (False, True)
     ),
-)
+)  # fmt: skip

@@ -113,9 +113,9 @@ def _hdf5(path: Path, opened: Callable[[Any], Any]) -> Tensors:
 
             def visit(name: str, item: Any) -> None:
                 if isinstance(item, h5py.Dataset) and not any(part in _STATELESS for part in name.split("/")):
-                    found[_old_name(name) if old else _new_name(name, item, path)] = torch.from_numpy(
-                        np.asarray(item[()])
-                    )
+                    parts = name.split("/")  # LAYER/…/VARIABLE:0 in Keras' first format
+                    key = f"{parts[0]}/{parts[-1].partition(':')[0]}" if old else _new_name(name, item, path)
+                    found[key] = torch.from_numpy(np.asarray(item[()]))
 
             root.visititems(visit)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -123,12 +123,6 @@ def _hdf5(path: Path, opened: Callable[[Any], Any]) -> Tensors:
     if not found:
         raise InputError(f"{path} holds no weights; save them with model.save or model.save_weights")
     return found
-
-
-def _old_name(name: str) -> str:
-    """Return ``LAYER/…/VARIABLE:0`` of Keras' first format."""
-    parts = name.split("/")
-    return f"{parts[0]}/{parts[-1].partition(':')[0]}"
 
 
 def _new_name(name: str, item: Any, path: Path) -> str:

@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from edgecnn.train.config import TrainConfig
 
 Picture = Image.Image
+BILINEAR = Image.Resampling.BILINEAR
 FILL = (128, 128, 128)  # where a moved image leaves nothing
 
 
@@ -84,9 +85,7 @@ Operation = Callable[[Picture, float, int], Picture]  # strength in 0..1, and a 
 def _affine(make: Callable[[float, Picture], tuple[float, ...]]) -> Operation:
     def run(picture: Picture, strength: float, sign: int) -> Picture:
         matrix = make(sign * strength, picture)
-        return picture.transform(
-            picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL
-        )
+        return picture.transform(picture.size, Image.Transform.AFFINE, matrix, BILINEAR, fillcolor=FILL)
 
     return run
 
@@ -96,7 +95,7 @@ def _enhance(kind: Callable[[Picture], ImageEnhance._Enhance]) -> Operation:
 
 
 def _rotate(picture: Picture, strength: float, sign: int) -> Picture:
-    return picture.rotate(30 * sign * strength, Image.Resampling.BILINEAR, fillcolor=FILL)
+    return picture.rotate(30 * sign * strength, BILINEAR, fillcolor=FILL)
 
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -10,11 +10,6 @@ from typing import Any
 from edgecnn.errors import InputError, unknown
 from edgecnn.quant import DEFAULT
 
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "step")
-PRECISIONS = ("fp32", "bf16", "fp16")
-ACCELERATORS = ("cpu", "cuda")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -83,11 +78,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "images", "val_images"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch", "images", "val_images", "calibration_images"):
+            if getattr(self, name, 1) < 1:
                 raise InputError(f"{_option(name)} {getattr(self, name)}: at least 1")
         for name, high in _LARGEST.items():
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None and not 0 <= value <= high:
                 raise InputError(f"{_option(name)} {value}: allowed 0 to {high}")
         if self.lr == 0:
@@ -140,24 +135,20 @@ class QatConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.calibration_images < 1:
-            raise InputError(f"--calibration-images {self.calibration_images}: at least 1")
         if self.drop_connect is not None:
             raise InputError("--drop-connect is for float training: a captured graph has no branches to drop")
-        if not 0 <= self.distill <= 1:
-            raise InputError(f"--distill {self.distill}: allowed 0 to 1")
 
 
 _LARGEST: Mapping[str, float] = {
     "lr": 10, "weight_decay": 10, "label_smoothing": 0.9, "ema": 0.99999, "warmup": 0.9, "shift": 0.4, "mixup": 10,
     "rand_augment": 14, "magnitude": 10, "drop_connect": 0.9, "checkpoint_steps": 10**9, "seed": 2**31,
-    "label_offset": 10**6,
+    "label_offset": 10**6, "distill": 1,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str | None, ...]] = {
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "precision": PRECISIONS,
-    "accelerator": (*ACCELERATORS, None),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "step"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "accelerator": ("cpu", "cuda", None),
 }
 
 

@@ -30,10 +30,6 @@ def draw(path: Path, title: str, rows: list[Row]) -> None:
         return Series(name=name, points=tuple((float(r["epoch"]), float(r[key])) for r in rows))
 
     loss = Panel(title=f"{title}: loss", x="epoch", y="loss", series=(series("loss", "training"),))
-    top1 = Panel(
-        title="top-1",
-        x="epoch",
-        y="percent",
-        series=(series("train_top1", "training (augmented)"), series("val_top1", "held out")),
-    )
+    both = (series("train_top1", "training (augmented)"), series("val_top1", "held out"))
+    top1 = Panel(title="top-1", x="epoch", y="percent", series=both)
     write_atomic(path, line_chart(loss, top1).encode())

@@ -25,7 +25,7 @@ from edgecnn.train.batches import order
 from edgecnn.train.config import TrainConfig
 from edgecnn.train.distributed import Group, group
 from edgecnn.train.state import SUFFIX, Progress, State, resume, save
-from edgecnn.train.trainable import Opened, logits_of, open_trainable
+from edgecnn.train.trainable import Trainable, open_trainable
 
 METRICS, PLOT = ".metrics.jsonl", ".svg"
 SCORE_BATCH = 100
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Batch = tuple[torch.Tensor, torch.Tensor]  # network inputs (N, 3, H, W) and targets (N, outputs)
 Watch = Callable[[nn.Module, int], None]
 """Looks on in every step, counted from 1: called with the module when its gradients are there, before it is changed."""
-Opener = Callable[[TrainConfig, torch.device], Opened]
+Opener = Callable[[TrainConfig, torch.device], Trainable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,10 @@ def train(config: TrainConfig, watch: Watch | None = None, opener: Opener = open
     start = time.perf_counter()
     require_writable(config.output.parent)
     with group(config) as processes:
-        opened = opener(config, processes.device)
-        run = _Run(config, processes, opened, start, watch)
+        run = _Run(processes, opener(config, processes.device), start, watch)
         run.all_epochs()
         if processes.rank == 0:
-            opened.trainable.write(run.state.average)
+            run.trainable.write(run.state.average)
             history.draw(config.beside(PLOT), config.model, history.read(config.beside(METRICS)))
         return TrainResult(
             weights=config.output, val_top1=run.val_top1, seconds=time.perf_counter() - start,
@@ -84,19 +83,15 @@ def train(config: TrainConfig, watch: Watch | None = None, opener: Opener = open
 class _Run:
     """One run under way."""
 
-    def __init__(
-        self, config: TrainConfig, processes: Group, opened: Opened, start: float, watch: Watch | None
-    ) -> None:
-        self.config, self.group, self.start, self.watch = config, processes, start, watch
-        self.trainable, self.training, self.held_out = opened.trainable, opened.training, opened.held_out
-        module = self.trainable.module.to(processes.device)
+    def __init__(self, processes: Group, trainable: Trainable, start: float, watch: Watch | None) -> None:
+        self.group, self.trainable, self.start, self.watch = processes, trainable, start, watch
+        self.config = config = trainable.config
+        module = trainable.module.to(processes.device)
         self.state = State(
-            module=module,
-            average=copy.deepcopy(module),
-            optimizer=schedule.optimizer(config, module),
+            module=module, average=copy.deepcopy(module), optimizer=schedule.optimizer(config, module),
             scaler=torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16"),
             progress=Progress(),
-        )
+        )  # fmt: skip
         resume(config, self.state)
         self.module = processes.whole_batch(module)
         self.val_top1 = math.nan
@@ -111,7 +106,7 @@ class _Run:
     def epoch(self) -> None:
         """Do the rest of one epoch, its score, its line in the metrics, its checkpoint."""
         config, progress = self.config, self.state.progress
-        chosen = order(config, progress.epoch, len(self.training.labels))
+        chosen = order(config, progress.epoch, len(self.trainable.training.labels))
         steps = len(chosen)
         batches = prefetched(self.batch(progress.epoch, indices) for indices in chosen[progress.step :])
         self.module.train()
@@ -163,10 +158,10 @@ class _Run:
 
     def batch(self, epoch: int, indices: NDArray[np.int64]) -> Batch:
         """Return this process' share of a batch, augmented."""
-        mine = self.group.share(indices)
+        mine, images = self.group.share(indices), self.trainable.training
         targets = np.zeros((len(mine), self.trainable.outputs), np.float32)
-        targets[np.arange(len(mine)), self.trainable.classes[self.training.labels[mine]]] = 1
-        levels, targets = prepare(self.config, epoch, mine, self.training.pixels(mine), targets)
+        targets[np.arange(len(mine)), self.trainable.classes[images.labels[mine]]] = 1
+        levels, targets = prepare(self.config, epoch, mine, images.pixels(mine), targets)
         return self.fed(levels), torch.from_numpy(targets).to(self.group.device)
 
     def fed(self, levels: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
@@ -197,7 +192,8 @@ class _Run:
         state.scaler.step(state.optimizer)
         state.scaler.update()
         schedule.average(state.average, state.module, config.ema, step)
-        right = (logits_of(outputs).argmax(1) == targets.argmax(1)).sum()
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs  # GoogLeNet adds its auxiliary heads'
+        right = (logits.argmax(1) == targets.argmax(1)).sum()
         figures = self.group.total([float(loss.detach()) / self.group.size, float(right)])
         if not math.isfinite(figures[0]):
             self.stop(f"the loss became {figures[0]} in step {step} of {steps}")
@@ -207,7 +203,7 @@ class _Run:
     def score(self) -> float:
         """Return the top-1 of the averaged weights on the held-out images, in percent; each process scores its part."""
         self.state.average.eval()
-        images, right = self.held_out, 0
+        images, right = self.trainable.held_out, 0
         for i in range(self.group.rank * SCORE_BATCH, len(images.labels), self.group.size * SCORE_BATCH):
             chosen = np.arange(i, min(i + SCORE_BATCH, len(images.labels)))
             answers = self.state.average(self.fed(images.pixels(chosen))).argmax(1).cpu().numpy()

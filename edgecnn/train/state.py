@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +71,12 @@ def resume(config: TrainConfig, state: State) -> None:
     path = config.beside(SUFFIX)
     if not path.exists():
         return
-    saved = _read(path)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
+        saved = None
+    if not isinstance(saved, dict) or not {"config", "progress", "module"} <= set(saved):
+        raise InputError(f"{path} is no checkpoint of `edgecnn train`; delete it or choose another -o")
     mine, theirs = config.identity(), json.loads(saved["config"])
     if theirs.get("model") != config.model:
         raise InputError(
@@ -84,13 +88,3 @@ def resume(config: TrainConfig, state: State) -> None:
     for name, part in state.parts.items():
         part.load_state_dict(saved[name])
     vars(state.progress).update(vars(read_record(Progress, saved["progress"], str(path))))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
-        saved = None
-    if not isinstance(saved, dict) or not {"config", "progress", "module"} <= set(saved):
-        raise InputError(f"{path} is no checkpoint of `edgecnn train`; delete it or choose another -o")
-    return saved

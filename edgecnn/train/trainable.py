@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,43 +30,48 @@ from edgecnn.train.batches import open_both
 from edgecnn.train.config import QatConfig, TrainConfig
 
 
-class Trainable(Protocol):
-    """Something to train."""
+@dataclass(kw_only=True)
+class Trainable:
+    """A network, and the images that it learns from and is scored on.
 
+    Attributes:
+        module: what learns.
+        outputs: the number of logits.
+        classes: the logit of each data class.
+    """
+
+    config: TrainConfig
+    module: nn.Module
+    outputs: int
     preprocess: Preprocess
     classes: NDArray[np.int64]
-
-    @property
-    def module(self) -> nn.Module:
-        """Return what learns."""
-
-    @property
-    def outputs(self) -> int:
-        """Return the number of logits."""
+    training: TrainingImages
+    held_out: TrainingImages
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean over the images.
+        """Return the mean cross entropy over the images, with the auxiliary heads' where there are some.
 
         Args:
             outputs: what the module made of ``x``.
             targets: (N, outputs) probabilities.
             x: (N, 3, H, W) network inputs.
         """
+        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+
+        total = loss(main)
+        for head in auxiliary:
+            total = total + AUXILIARY_WEIGHT * loss(head)
+        return total
 
     def write(self, average: nn.Module) -> None:
         """Write the output: the averaged weights. Atomic."""
+        raise NotImplementedError
 
 
-@dataclass(kw_only=True)
-class Opened:
-    """A network and the images that it learns from and is scored on."""
-
-    trainable: Trainable
-    training: TrainingImages
-    held_out: TrainingImages
-
-
-def open_trainable(config: TrainConfig, device: torch.device) -> Opened:
+def open_trainable(config: TrainConfig, device: torch.device) -> Trainable:
     """Build or load what is to be trained, and open its images.
 
     Raises:
@@ -76,46 +81,15 @@ def open_trainable(config: TrainConfig, device: torch.device) -> Opened:
     return _open_graph(config, device) if isinstance(config, QatConfig) else _open_float(config)
 
 
-def logits_of(outputs: Any) -> torch.Tensor:
-    """Return the main head's logits of what a module returned: GoogLeNet adds its auxiliary heads' in training."""
-    main: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
-    return main
-
-
-def _cross_entropy(config: TrainConfig, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-
-    def loss(logits: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-
-    total = loss(main)
-    for head in auxiliary:
-        total = total + AUXILIARY_WEIGHT * loss(head)
-    return total
-
-
 # --- float networks ---
 
 
 @dataclass(kw_only=True)
-class FloatTrainable:
+class FloatTrainable(Trainable):
     """A registered model, and the safetensors file of its weights."""
 
-    config: TrainConfig
     spec: ModelSpec
-    module: nn.Module
-    preprocess: Preprocess
-    classes: NDArray[np.int64]
     labels: tuple[str, ...] | None
-
-    @property
-    def outputs(self) -> int:
-        """Return the number of logits."""
-        return self.spec.num_classes
-
-    def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return the cross entropy, with the auxiliary heads' where there are some."""
-        return _cross_entropy(self.config, outputs, targets)
 
     def write(self, average: nn.Module) -> None:
         """Write the weights, without those of auxiliary heads."""
@@ -125,7 +99,7 @@ class FloatTrainable:
         save_weights(plain, self.spec, self.config.output, preprocess=self.preprocess, labels=self.labels)
 
 
-def _open_float(config: TrainConfig) -> Opened:
+def _open_float(config: TrainConfig) -> Trainable:
     spec = resolve(config.model)
     if config.weights is None:
         preprocess = _overridden(default_preprocess(spec.resolution), config)
@@ -145,10 +119,10 @@ def _open_float(config: TrainConfig) -> Opened:
         classes = class_table(training, labels, spec.num_classes, config.label_offset or 0, config.data)
     if config.drop_connect is not None:
         set_drop_connect(module, config.drop_connect)
-    trainable = FloatTrainable(
-        config=config, spec=spec, module=channels_last(module), preprocess=preprocess, classes=classes, labels=labels
-    )
-    return Opened(trainable=trainable, training=training, held_out=held_out)
+    return FloatTrainable(
+        config=config, spec=spec, module=channels_last(module), outputs=spec.num_classes, preprocess=preprocess,
+        classes=classes, labels=labels, training=training, held_out=held_out,
+    )  # fmt: skip
 
 
 def channels_last(module: nn.Module) -> nn.Module:
@@ -191,27 +165,18 @@ def class_table(
 
 
 @dataclass(kw_only=True)
-class QatTrainable:
+class QatTrainable(Trainable):
     """A quantized graph, and the ``.edgecnn`` file that it becomes."""
 
     config: QatConfig
-    module: QatGraph
-    preprocess: Preprocess
-    classes: NDArray[np.int64]
     teacher: TorchGraph | None
-
-    @property
-    def outputs(self) -> int:
-        """Return the number of logits."""
-        graph = self.module.graph
-        return graph.tensors[graph.outputs[0]].shape[-1]
 
     def loss(self, outputs: Any, targets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return the cross entropy with the labels and, for the share ``distill``, the float network's probabilities.
 
         Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", at temperature 1.
         """
-        loss = _cross_entropy(self.config, outputs, targets)
+        loss = super().loss(outputs, targets, x)
         if self.teacher is None:
             return loss
         wanted = self.teacher(x.permute(0, 2, 3, 1)).reshape(outputs.shape).clone().softmax(1)
@@ -227,29 +192,25 @@ class QatTrainable:
         save(replace(graph, metadata=replace(graph.metadata, quantization=record)), self.config.output)
 
 
-def _open_graph(config: QatConfig, device: torch.device) -> Opened:
+def _open_graph(config: QatConfig, device: torch.device) -> Trainable:
     if config.precision != "fp32":
         raise InputError(f"--precision {config.precision} with --qat: the grids need fp32; leave it out")
     network = load(
-        config.model,
-        weights=config.weights,
-        preprocess=config.preprocess,
-        label_offset=config.label_offset,
+        config.model, weights=config.weights, preprocess=config.preprocess, label_offset=config.label_offset,
         seed=config.seed,
-    )
+    )  # fmt: skip
     metadata = network.graph.metadata
     training, held_out = open_both(config, require_preprocess(metadata))
     classes = class_table(training, metadata.labels, network.outputs, metadata.label_offset, config.data)
     if network.precision == "fp32":
         network = _post_training(config, network, training)
-    trainable = QatTrainable(
+    return QatTrainable(
         config=config,
         module=QatGraph(network.graph, weight_limit=recipe(config.recipe).weight_limit, learn_steps=config.learn_steps),
-        preprocess=require_preprocess(network.graph.metadata),
-        classes=classes,
+        outputs=network.outputs, preprocess=require_preprocess(network.graph.metadata), classes=classes,
         teacher=TorchGraph(network.graph.as_float(), device=device) if config.distill else None,
-    )
-    return Opened(trainable=trainable, training=training, held_out=held_out)
+        training=training, held_out=held_out,
+    )  # fmt: skip
 
 
 def _post_training(config: QatConfig, network: Network, training: TrainingImages) -> Network:
@@ -257,13 +218,8 @@ def _post_training(config: QatConfig, network: Network, training: TrainingImages
     chosen = np.random.default_rng(config.seed).permutation(len(training.labels))[: config.calibration_images]
     given = require_preprocess(network.graph.metadata)
     cut = _fed(network, replace(given, resize=None, crop=None))  # training images have their size already
-    made = quantize(
-        cut,
-        training.pixels(chosen),
-        recipe=config.recipe,
-        calibration_images=config.calibration_images,
-        seed=config.seed,
-    )
+    count = config.calibration_images
+    made = quantize(cut, training.pixels(chosen), recipe=config.recipe, calibration_images=count, seed=config.seed)
     return _fed(made, replace(require_preprocess(made.graph.metadata), resize=given.resize, crop=given.crop))
 
 

@@ -127,7 +127,7 @@ def test_the_names_are_those_of_the_libraries(key):
     theirs = sorted({name for source in key_map.sources(spec, ours).values() for name in source.names})
     digest = hashlib.sha256("".join(f"{name}\n" for name in theirs).encode()).hexdigest()
     assert (len(theirs), digest) == (KEYS[key]["tensors"], KEYS[key]["sha256"])
-    assert key_map.matches(theirs)
+    assert set(key_map.signature) <= set(theirs)
 
 
 def test_names_that_several_networks_have_must_be_told_apart(tmp_path):

@@ -100,7 +100,7 @@ def test_the_loss_falls(tmp_path):
 def test_what_only_training_has_is_not_in_the_weights(name, heads, drop, tmp_path):
     """Auxiliary classifiers, whose losses count, and dropped branches."""
     settings = config(tmp_path, model=name, images=16, batch=8, epochs=1, drop_connect=drop)
-    network = open_trainable(settings, torch.device("cpu")).trainable
+    network = open_trainable(settings, torch.device("cpu"))
     places = [m.p for m in network.module.modules() if isinstance(m, DropConnect)]
     assert max(places, default=0) == pytest.approx(drop, abs=0.1)
     outputs, targets = network.module.train()(torch.randn(2, 3, 64, 64)), torch.tensor([0, 1])

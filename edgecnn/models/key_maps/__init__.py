@@ -50,10 +50,6 @@ class KeyMap:
     unused: tuple[str, ...] = ()
     background: int | None = None
 
-    def matches(self, tensors: Collection[str]) -> bool:
-        """Tell whether the tensors are named this way."""
-        return all(name in tensors for name in self.signature)
-
     def sources(self, spec: ModelSpec, ours: Iterable[str]) -> dict[str, TensorSource]:
         """Map our names to theirs."""
         return tensor_sources(spec, ours, self.table, self.style, biased=self.biased, bgr=self.bgr)
@@ -72,10 +68,6 @@ class KeyMap:
         if len(shape) not in (2, 4):
             raise InputError(f"the weights ({self.name}): the classifier's tensor {head!r} has shape {shape}")
         return shape[-1 if self.style is KERAS else 0]
-
-    def label_offset(self, classes: int) -> int:
-        """Return 1 for a head with a background class in front, else 0."""
-        return 1 if classes == self.background else 0
 
 
 Preprocessing = Callable[[int, Tensors], Preprocess]
@@ -99,9 +91,7 @@ def _timm(
 ) -> tuple[KeyMap, KeyMap]:
     """Return two: timm has each of these networks twice, of equal names: as it trained it,
     and ported from TensorFlow (``tf_``)."""
-    common: dict[str, Any] = {
-        "families": families, "table": table, "style": TORCH, "signature": signature,
-    }  # fmt: skip
+    common: dict[str, Any] = {"families": families, "table": table, "style": TORCH, "signature": signature}
     return (
         KeyMap(name="timm", padding=SYMMETRIC, bn_eps=1e-5, preprocess=preprocessing.bordered, **common),
         KeyMap(name="timm-tf", padding=SAME, bn_eps=1e-3, preprocess=ported, **common),
@@ -115,16 +105,9 @@ def _keras(families: tuple[str, ...], table: LayerNames, *signature: str, **more
 
 KEY_MAPS: tuple[KeyMap, ...] = (
     KeyMap(
-        name="slim",
-        families=("mobilenet_v2",),
-        table=layer_names.SLIM_V2,
-        style=SLIM,
-        signature=("expanded_conv_1.depthwise.weight",),
-        preprocess=preprocessing.scaled,
-        padding=SAME,
-        bn_eps=1e-3,
-        folded=True,
-        background=1001,
+        name="slim", families=("mobilenet_v2",), table=layer_names.SLIM_V2, style=SLIM,
+        signature=("expanded_conv_1.depthwise.weight",), preprocess=preprocessing.scaled, padding=SAME, bn_eps=1e-3,
+        folded=True, background=1001,
     ),
     _keras(("mobilenet_v1",), layer_names.KERAS_V1, "conv_dw_1/kernel"),
     _keras(("mobilenet_v2",), layer_names.KERAS_V2, "expanded_conv_depthwise/kernel"),
@@ -169,13 +152,8 @@ KEY_MAPS: tuple[KeyMap, ...] = (
     *_timm(_LITES, layer_names.TIMM_EFFICIENTNET, *_TIMM_TOP, ported=preprocessing.bordered_scaled),
     *_timm(_V3, layer_names.TIMM_V3, "conv_stem.weight", "conv_head.bias", ported=preprocessing.bordered_scaled),
     KeyMap(
-        name="akamaster",
-        families=_CIFAR,
-        table=layer_names.TORCH_CIFAR,
-        style=TORCH,
-        signature=("layer1.0.conv1.weight", "linear.weight"),
-        preprocess=preprocessing.cifar,
-        padding=SYMMETRIC,
+        name="akamaster", families=_CIFAR, table=layer_names.TORCH_CIFAR, style=TORCH,
+        signature=("layer1.0.conv1.weight", "linear.weight"), preprocess=preprocessing.cifar, padding=SYMMETRIC,
         bn_eps=1e-5,
     ),
 )  # fmt: skip
@@ -198,7 +176,7 @@ def key_map_of(family: str, model: str, tensors: Collection[str], convention: st
     """
     if convention is not None and convention not in CONVENTIONS:
         raise InputError(unknown("convention", convention, CONVENTIONS))
-    found = [s for s in KEY_MAPS if s.matches(tensors)]
+    found = [s for s in KEY_MAPS if all(name in tensors for name in s.signature)]
     mine = [s for s in found if family in s.families]
     if found and not mine:
         families = ", ".join(dict.fromkeys(f for s in found for f in s.families))

@@ -61,11 +61,8 @@ KERAS_RESNET: LayerNames = {  # resnet.py
     "classifier": "predictions",
 }
 KERAS_VGG: LayerNames = {  # vgg16.py, vgg19.py
-    "conv": "block{pooled}_conv{since}",
-    "hidden.0": "fc1",
-    "hidden.1": "fc2",
-    "classifier": "predictions",
-}
+    "conv": "block{pooled}_conv{since}", "hidden.0": "fc1", "hidden.1": "fc2", "classifier": "predictions",
+}  # fmt: skip
 KERAS_EFFICIENTNET: LayerNames = {  # efficientnet.py
     "conv.1": ("stem_conv", "stem_bn"),
     "conv.2": ("top_conv", "top_bn"),
@@ -80,32 +77,23 @@ KERAS_EFFICIENTNET: LayerNames = {  # efficientnet.py
 # --- torchvision.models ---
 
 TORCH_ALEXNET: LayerNames = {  # alexnet.py
-    "conv": "features.{slot}",
-    "hidden.0": "classifier.1",
-    "hidden.1": "classifier.4",
-    "classifier": "classifier.6",
-}
+    "conv": "features.{slot}", "hidden.0": "classifier.1", "hidden.1": "classifier.4", "classifier": "classifier.6",
+}  # fmt: skip
 TORCH_VGG: LayerNames = {  # vgg.py
     "conv": ("features.{slot}", "features.{after}"),
-    "hidden.0": "classifier.0",
-    "hidden.1": "classifier.3",
-    "classifier": "classifier.6",
-}
+    "hidden.0": "classifier.0", "hidden.1": "classifier.3", "classifier": "classifier.6",
+}  # fmt: skip
 TORCH_GOOGLENET: LayerNames = {  # googlenet.py
     "conv": ("conv{nth}.conv", "conv{nth}.bn"),
     **{
         role: (f"inception{{inception}}.{branch}.conv", f"inception{{inception}}.{branch}.bn")
         for role, branch in (
-            ("one", "branch1"),
-            ("three.0", "branch2.0"),
-            ("three.1", "branch2.1"),
-            ("five.0", "branch3.0"),
-            ("five.1", "branch3.1"),
-            ("pool.1", "branch4.1"),
+            ("one", "branch1"), ("three.0", "branch2.0"), ("three.1", "branch2.1"), ("five.0", "branch3.0"),
+            ("five.1", "branch3.1"), ("pool.1", "branch4.1"),
         )
     },
     "classifier": "fc",
-}
+}  # fmt: skip
 _RESNET: LayerNames = {
     "conv": ("conv1", "bn1"),
     "shortcut": ("layer{layer}.{block}.downsample.0", "layer{layer}.{block}.downsample.1"),

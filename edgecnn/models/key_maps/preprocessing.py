@@ -10,6 +10,7 @@ import torch
 from edgecnn.preprocess import Preprocess
 
 Tensors = Mapping[str, torch.Tensor]
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of pixels 0..255
 
 
 def scaled(resolution: int, tensors: Tensors) -> Preprocess:
@@ -19,12 +20,7 @@ def scaled(resolution: int, tensors: Tensors) -> Preprocess:
 
 def imagenet(resolution: int, tensors: Tensors) -> Preprocess:
     """Take the centre 87.5 %, ImageNet's mean and standard deviation (torchvision's and timm's evaluation)."""
-    return Preprocess(
-        resize=(round(resolution / 0.875),),
-        crop=(resolution, resolution),
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
-    )
+    return replace(centred(resolution, tensors), mean=MEAN, std=STD)
 
 
 def efficientnet(resolution: int, tensors: Tensors) -> Preprocess:
@@ -51,7 +47,7 @@ def centred(resolution: int, tensors: Tensors) -> Preprocess:
 
 def cifar(resolution: int, tensors: Tensors) -> Preprocess:
     """Resize the whole image; ImageNet's mean and standard deviation (pytorch_resnet_cifar10)."""
-    return Preprocess(resize=(resolution, resolution), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    return Preprocess(resize=(resolution, resolution), mean=MEAN, std=STD)
 
 
 def caffe(resolution: int, tensors: Tensors) -> Preprocess:

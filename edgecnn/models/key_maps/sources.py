@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,12 +20,20 @@ Arrange = Callable[[torch.Tensor], torch.Tensor]
 LayerNames = Mapping[str, tuple[str, str] | str]  # role: their convolution and batch norm, or their only layer
 
 
+def _unchanged(t: torch.Tensor) -> torch.Tensor:
+    return t
+
+
+def _flat(t: torch.Tensor) -> torch.Tensor:
+    return t.reshape(t.shape[0], -1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorSource:
     """The source of one of our tensors: their tensors, and what makes ours of them."""
 
     names: tuple[str, ...]
-    make: Callable[..., torch.Tensor]
+    make: Callable[..., torch.Tensor] = _unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +51,14 @@ class Style:
 
     between: str
     names: Mapping[str, str]
-    conv: Arrange
-    depthwise: Arrange
-    linear: Arrange
-    image: Callable[[torch.Tensor, int], torch.Tensor]
+    conv: Arrange = _unchanged
+    depthwise: Arrange = _unchanged
+    linear: Arrange = _flat
+    image: Callable[[torch.Tensor, int], torch.Tensor] = lambda t, grid: t
 
     def name(self, layer: str, leaf: str) -> str:
         """Return their name of a layer's tensor."""
         return f"{layer}{self.between}{self.names[leaf]}"
-
-
-def _flat(t: torch.Tensor) -> torch.Tensor:
-    return t.reshape(t.shape[0], -1)
 
 
 def _flat_last(t: torch.Tensor) -> torch.Tensor:
@@ -66,21 +70,9 @@ def _flat_hwc(t: torch.Tensor, grid: int) -> torch.Tensor:
 
 
 _TORCH_NAMES = {n: n for n in ("weight", "bias", "running_mean", "running_var")}
-TORCH = Style(
-    between=".",
-    names={**_TORCH_NAMES, **{f"bn.{n}": n for n in _TORCH_NAMES}},
-    conv=lambda t: t,
-    depthwise=lambda t: t,
-    linear=_flat,
-    image=lambda t, grid: t,
-)
-SLIM = Style(  # TensorFlow-slim: OHWI, depthwise 1HWC
-    between=".",
-    names=TORCH.names,
-    conv=lambda t: t.permute(0, 3, 1, 2),
-    depthwise=lambda t: t.permute(3, 0, 1, 2),
-    linear=_flat,
-    image=lambda t, grid: t,
+TORCH = Style(between=".", names={**_TORCH_NAMES, **{f"bn.{n}": n for n in _TORCH_NAMES}})
+SLIM = replace(  # TensorFlow-slim: OHWI, depthwise 1HWC
+    TORCH, conv=lambda t: t.permute(0, 3, 1, 2), depthwise=lambda t: t.permute(3, 0, 1, 2)
 )
 KERAS = Style(  # HWIO, depthwise HWC1
     between="/",
@@ -184,14 +176,12 @@ def tensor_sources(
             theirs = style.name(norm.format(**place), f"bn.{leaf}")
             bias = style.name(layer.format(**place), "bias")
             shifted = biased and leaf == "running_mean"
-            made[own] = TensorSource(
-                names=(theirs, bias) if shifted else (theirs,), make=_difference if shifted else _as_it_is
-            )
+            made[own] = TensorSource(names=(theirs, bias), make=torch.sub) if shifted else TensorSource(names=(theirs,))
             continue
-        arrange: Arrange = _as_it_is
+        arrange: Arrange = _unchanged
         if leaf == "weight":
             if match["top"] == "hidden.0" and spec.grid > 1:
-                arrange = _on_image(style, spec.grid)
+                arrange = lambda t: style.image(t, spec.grid)  # noqa: E731  # beside its alternatives
             elif match["top"]:
                 arrange = style.linear
             else:
@@ -200,18 +190,6 @@ def tensor_sources(
                 arrange = _turned(arrange)
         made[own] = TensorSource(names=(style.name(layer.format(**place), leaf),), make=arrange)
     return made
-
-
-def _as_it_is(t: torch.Tensor) -> torch.Tensor:
-    return t
-
-
-def _difference(mean: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return mean - bias
-
-
-def _on_image(style: Style, grid: int) -> Arrange:
-    return lambda t: style.image(t, grid)
 
 
 def _turned(arrange: Arrange) -> Arrange:
