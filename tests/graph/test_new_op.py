@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from edgecnn_targets.c.compiler import host_compiler
+from edgecnn_targets.runtimes.c.compiler import host_compiler
 from graphs import Int8Builder, random_images
 from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
 from torch import nn
