@@ -91,13 +91,7 @@ class QParams:
 
     def same_as(self, other: QParams | None) -> bool:
         """Whether both are exactly the same parameters."""
-        return (
-            other is not None
-            and self.dtype == other.dtype
-            and self.axis == other.axis
-            and np.array_equal(self.scale, other.scale)
-            and np.array_equal(self.zero_point, other.zero_point)
-        )
+        return other is not None and all(np.array_equal(a, vars(other)[name]) for name, a in vars(self).items())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -264,9 +258,8 @@ class Graph:
         same = {}  # a requantize's 16-bit side is, in float, its 8-bit side
         for node in self.nodes:
             if node.op == "requantize":
-                wide, narrow = (
-                    (node.output, node.inputs[0]) if node.attrs["to"] == "int16" else (node.inputs[0], node.output)
-                )
+                sides = (node.output, node.inputs[0])
+                wide, narrow = sides if node.attrs["to"] == "int16" else reversed(sides)
                 same[wide] = narrow
         nodes = tuple(
             replace(n, inputs=tuple(same.get(i, i) for i in n.inputs), output=same.get(n.output, n.output))
