@@ -96,7 +96,7 @@ def _binary(b: Builder, call: Call) -> Value:
     if b.tensors[left.name].is_constant:
         left, right = right, left
     ranks = {len(b.shape(v)) for v in (left, right) if not b.tensors[v.name].is_constant}
-    need(len(ranks) == 1 and not left.chw and not right.chw, "operands of different ranks, or flattened images")
+    need(len(ranks) <= 1 and not left.chw and not right.chw, "operands of different ranks, or flattened images")
     return b.add(call.name, left, right)
 
 

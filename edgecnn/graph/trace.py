@@ -72,10 +72,9 @@ class Dataless(torch.Tensor):
 
 
 def _data_read(what: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"the module looks at the data of a tensor while it runs ({what}{_at(_line(sys._getframe()))}); "
-        "its control flow must not depend on data"
-    )
+    line = _line(sys._getframe())
+    looks = f"looks at the data of a tensor while it runs ({what}{line and f' at {line}'})"
+    return UnsupportedError(f"the module {looks}; its control flow must not depend on data")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -248,18 +247,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 fault = "writes into an argument"
             for tensor in written:
                 self._outdate(tensor)
-            path, layer = self._module()
-            call = Call(
-                name=_familiar(_name(func), args),
-                args=_each(lambda t: before[id(t)], args),
-                kwargs=_each(lambda t: before[id(t)], kwargs),
-                outputs=tuple(self._keep(t) for t in outputs),
-                path=path,
-                layer=layer,
-                line=_line(sys._getframe()),
-                fault=fault,
+            name, (path, layer), line = _familiar(_name(func), args), self._module(), _line(sys._getframe())
+            taken, named = _each(lambda t: before[id(t)], (args, kwargs))
+            kept = tuple(self._keep(t) for t in outputs)
+            self.calls.append(
+                Call(name=name, args=taken, kwargs=named, outputs=kept, path=path, layer=layer, line=line, fault=fault)
             )
-            self.calls.append(call)
         return made
 
     def _without_data(self, func: Any, args: Any, kwargs: Any, given: dict[int, torch.Tensor]) -> Any:
@@ -316,8 +309,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         running = [f.f_locals["self"] for f in _frames(sys._getframe()) if f.f_code is nn.Module._call_impl.__code__]
         path, layer = "", ""
         for module in reversed(running):
-            paths = self.paths.get(id(module))
-            if paths:
+            if paths := self.paths.get(id(module)):
                 path = next((p for p in paths if p.startswith(f"{path}.")), paths[0])
                 torchs = path and type(module).__module__.startswith("torch.nn.modules.")
                 layer = type(module).__name__ if torchs else ""
@@ -331,8 +323,7 @@ def _name(func: Any) -> str:
 
 def _familiar(name: str, args: tuple[Any, ...]) -> str:
     if name == "convolution":
-        weight, transposed = args[1], args[6]
-        return f"conv_transpose{len(weight.shape) - 2}d" if transposed else f"conv{len(weight.shape) - 2}d"
+        return f"conv{'_transpose' if args[6] else ''}{len(args[1].shape) - 2}d"
     name = name.strip("_").removeprefix("native_").removesuffix("_kernel")
     return FAMILIAR.get(name, name)
 
@@ -356,10 +347,6 @@ def _line(frame: FrameType | None) -> str:
             forward = forward or inner
         inner = f"{Path(file).relative_to(LIBRARY).as_posix()}:{each.f_lineno}"
     return forward
-
-
-def _at(line: str) -> str:
-    return f" at {line}" if line else ""
 
 
 def _each(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
