@@ -18,31 +18,19 @@ from edgecnn_converters.metadata import described
 
 
 def describe(source: bytes) -> tuple[str, Metadata | None]:
-    """Return the precision of a ``NAME.c`` of ours, and what our writer noted in it.
-
-    Raises:
-        InputError: it is not ours, or is damaged.
-    """
+    """Return the precision of a ``NAME.c`` of ours, and what our writer noted in it."""
     with _whole():
         return described(_noted(source)[0], "input")
 
 
 def layers(source: bytes, header: bytes, weights: bytes) -> list[Layer]:
-    """List every op, in order.
-
-    Raises:
-        InputError: as ``describe``.
-    """
+    """List every op, in order."""
     with _whole():
         return [_layer(fields) for fields in _noted(source)[1:]]
 
 
 def integers(source: bytes, header: bytes, weights: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """Return the quantized tensors in the graph's own form; biases without what the writer folded into them.
-
-    Raises:
-        InputError: as ``describe``.
-    """
+    """Return the quantized tensors in the graph's own form; biases without what the writer folded into them."""
     with _whole():
         first, *ops = _noted(source)
         found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}

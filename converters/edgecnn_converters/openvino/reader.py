@@ -38,11 +38,7 @@ def parse(xml: bytes) -> Any:
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """Return the precision of an ``.xml``, ours or another's, and what our writer noted in it.
-
-    Raises:
-        InputError: not OpenVINO IR, a corrupt one, or damaged metadata.
-    """
+    """Return the precision of an ``.xml``, ours or another's, and what our writer noted in it."""
     root = parse(data)
     note = root.find(f"rt_info/{KEY}")
     record = None if note is None else note.get("value")
@@ -84,9 +80,6 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
     The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off.
-
-    Raises:
-        InputError: as ``parse`` and ``constants``.
     """
     stored = constants(parse(xml), data)
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
@@ -119,13 +112,7 @@ def _as_graph(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def layers(xml: bytes, data: bytes) -> list[Layer]:
-    """List every operation that computes, with what it costs. Conversions and FakeQuantize are shown as the type.
-
-    Shapes are as in the file, channels first.
-
-    Raises:
-        InputError: as ``parse`` and ``constants``.
-    """
+    """List every operation that computes, with what it costs. Conversions and FakeQuantize are the type; NCHW."""
     root = parse(xml)
     stored = constants(root, data)
     by_id = {layer.get("id"): layer for layer in root.iter("layer")}

@@ -161,15 +161,7 @@ def _indices(values: Any) -> tuple[int, ...]:
 
 
 def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
-
-    Returns:
-        Graph tensor name to (parameters, integers or ``None`` for an activation). Weights are OHWI with the channels on
-        axis 0. What the writer added (outer input and output, paddings) is not in it.
-
-    Raises:
-        InputError: as ``read``.
-    """
+    """Return the quantized tensors in the graph's own form; see ``registry.Converter``."""
     model = read(data)
     weighted = [op for op in model.ops if op.name in WEIGHTED]
     stored = {op.outputs[0]: op.inputs[0] for op in model.ops if op.name == "DEQUANTIZE"}  # weight-only files
@@ -177,28 +169,18 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     depthwise = {stored.get(op.inputs[1], op.inputs[1]) for op in weighted if op.name == "DEPTHWISE_CONV_2D"}
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for index, tensor in enumerate(model.tensors):
-        if (
-            tensor.scale is None
-            or tensor.zero_point is None
-            or tensor.dtype not in INTEGER_TYPES
-            or SEPARATOR in tensor.name
-        ):
+        scale, zero = tensor.scale, tensor.zero_point
+        if scale is None or zero is None or tensor.dtype not in INTEGER_TYPES or SEPARATOR in tensor.name:
             continue
         values, axis = tensor.data, 0 if index in per_channel else tensor.axis
         if index in depthwise and values is not None:
             values = np.ascontiguousarray(values.transpose(OHWI_TO_1HWO))
-        quant = QParams(scale=tensor.scale, zero_point=tensor.zero_point, dtype=tensor.dtype, axis=axis)
-        found[tensor.name] = (quant, values)
+        found[tensor.name] = (QParams(scale=scale, zero_point=zero, dtype=tensor.dtype, axis=axis), values)
     return found
 
 
 def layers(data: bytes) -> list[Layer]:
-    """List every operator of the file, with what it stores and what it costs.
-
-    Raises:
-        InputError: as ``read``.
-        MissingDependencyError: as ``read``.
-    """
+    """List every operator of the file, with what it stores and what it costs."""
     model = read(data)
     return [_layer(model, op) for op in model.ops]
 
