@@ -127,22 +127,14 @@ class Tensor:
 
     @property
     def qparams(self) -> QParams:
-        """Return the quantization parameters of a tensor that is known to be quantized.
-
-        Raises:
-            ValueError: it is float; a fault of the caller, who had to check the graph.
-        """
+        """Return the parameters of a tensor known to be quantized; raise ``ValueError`` else: a fault of the caller."""
         if self.quant is None:
             raise ValueError(f"tensor {self.name!r} is not quantized")
         return self.quant
 
     @property
     def constant(self) -> NDArray[np.float32]:
-        """Return the value of a tensor that is known to be a constant.
-
-        Raises:
-            ValueError: it is an activation; a fault of the caller.
-        """
+        """Return the value of a tensor known to be a constant; raise ``ValueError`` else: a fault of the caller."""
         if self.value is None:
             raise ValueError(f"tensor {self.name!r} is no constant")
         return self.value
@@ -208,7 +200,21 @@ class Graph:
     metadata: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
-        _check(self)
+        missing = [n for n in (*self.inputs, *self.outputs) if n not in self.tensors]
+        need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
+        known = set(self.inputs) | {t.name for t in self.tensors.values() if t.is_constant}
+        for node in self.nodes:
+            need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
+            activation = node.attrs.get("activation", "none")
+            need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
+            late = [i for i in node.inputs if i not in known]
+            need(not late, f"{node} reads {late} before anything makes it")
+            need(node.output in self.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
+            shape = output_shape(node, [self.tensors[i].shape for i in node.inputs])
+            got = self.tensors[node.output].shape
+            need(shape == got, f"{node} makes {shape} but its tensor is {got}")
+            known.add(node.output)
+        need(set(self.outputs) <= known, f"outputs {self.outputs} are not made by any node")
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -272,26 +278,3 @@ class Graph:
     def with_tensors(self, *changed: Tensor) -> Graph:
         """Return a copy in which the given tensors replace those of the same name."""
         return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})
-
-
-def _check(graph: Graph) -> None:
-    """Check that ops are known, attributes complete, tensors made before use, and shapes consistent.
-
-    Raises:
-        InputError: the first thing that does not hold; the message names the node.
-    """
-    missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
-    need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
-    known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
-    for node in graph.nodes:
-        need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
-        activation = node.attrs.get("activation", "none")
-        need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
-        late = [i for i in node.inputs if i not in known]
-        need(not late, f"{node} reads {late} before anything makes it")
-        need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
-        shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
-        got = graph.tensors[node.output].shape
-        need(shape == got, f"{node} makes {shape} but its tensor is {got}")
-        known.add(node.output)
-    need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")
