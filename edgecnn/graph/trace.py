@@ -79,17 +79,11 @@ def _data_read(what: str) -> UnsupportedError:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Traced:
-    """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor.
+    """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor."""
 
-    Attributes:
-        shape: as torch has it: (N, C, H, W) for an image.
-        constant: with its data, where it is a parameter, a buffer, a tensor that the module holds, or a view of one.
-        fault: why nothing may read it, or empty.
-    """
-
-    shape: tuple[int, ...]
-    constant: torch.Tensor | None = None
-    fault: str = ""
+    shape: tuple[int, ...]  # as torch has it: (N, C, H, W) for an image
+    constant: torch.Tensor | None = None  # with data: a parameter, a buffer, what the module holds, or a view of one
+    fault: str = ""  # why nothing may read it
 
     def __repr__(self) -> str:
         return f"a tensor of shape {self.shape}"
@@ -97,26 +91,16 @@ class Traced:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Call:
-    """One aten call.
+    """One aten call."""
 
-    Attributes:
-        name: the op as a user of torch knows it, without overload and without the underscore of the form in place.
-        args, kwargs: as torch got them, with ``Traced`` in the place of tensors.
-        outputs: the tensors it made; for one in place, the new moment of its first argument.
-        path: of the innermost module of the network that made it; empty for the network itself.
-        layer: the class of that module where it is one of torch's own, so the call is what the module is; or empty.
-        line: of the user's source, ``FILE:LINE``.
-        fault: why no graph can hold the call, or empty.
-    """
-
-    name: str
-    args: tuple[Any, ...]
+    name: str  # of the op as a user of torch knows it, without overload and the underscore of the form in place
+    args: tuple[Any, ...]  # as torch got them, with ``Traced`` in the place of tensors
     kwargs: dict[str, Any]
-    outputs: tuple[Traced, ...]
-    path: str
-    layer: str
-    line: str
-    fault: str
+    outputs: tuple[Traced, ...]  # what it made; for one in place, the new moment of its first argument
+    path: str  # of the innermost module of the network that made it; empty for the network itself
+    layer: str  # the class of that module where it is one of torch's own, so the call is what the module is; or empty
+    line: str  # of the user's source, ``FILE:LINE``
+    fault: str  # why no graph can hold the call, or empty
 
     @property
     def output(self) -> Traced:
@@ -136,17 +120,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """What ``trace`` recorded.
+    """What ``trace`` recorded."""
 
-    Attributes:
-        image: the input.
-        calls: in the order of the run.
-        results: every leaf of what the module returned, ``None`` for what is not a tensor.
-    """
-
-    image: Traced
-    calls: tuple[Call, ...]
-    results: tuple[Traced | None, ...]
+    image: Traced  # the input
+    calls: tuple[Call, ...]  # in the order of the run
+    results: tuple[Traced | None, ...]  # every leaf of what the module returned, ``None`` for what is not a tensor
 
 
 def trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:

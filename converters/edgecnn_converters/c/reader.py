@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.summary import Layer
+from edgecnn.records import read_record
 from edgecnn_converters.c.format import parsed, records
 from edgecnn_converters.metadata import described
 
@@ -26,7 +27,7 @@ def describe(source: bytes) -> tuple[str, Metadata | None]:
 def layers(source: bytes, header: bytes, weights: bytes) -> list[Layer]:
     """List every op, in order."""
     with _whole():
-        return [_layer(fields) for fields in _noted(source)[1:]]
+        return [read_record(Layer, fields, "record of a layer") for fields in _noted(source)[1:]]
 
 
 def integers(source: bytes, header: bytes, weights: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
@@ -58,11 +59,6 @@ def _constant(
         values = values + zero * found[weight][1].reshape(len(values), -1).sum(axis=1, dtype=np.int64)
     zeros = np.asarray(fields.get("zero_point", np.zeros(len(scale))), np.int64)
     return QParams(scale=scale, zero_point=zeros, dtype=dtype, axis=fields["axis"]), values.reshape(shape).astype(dtype)
-
-
-def _layer(fields: dict[str, Any]) -> Layer:
-    scales = fields["weight_scales"]
-    return Layer(**{**fields, "output": tuple(fields["output"]), "weight_scales": scales and tuple(scales)})
 
 
 def _noted(source: bytes) -> list[dict[str, Any]]:
