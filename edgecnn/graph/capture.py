@@ -30,8 +30,7 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
         raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
     builder = Builder(traced)
     ends = {"inputs": ("input",), "outputs": (_walk(builder, traced).name,)}
-    graph = Graph(nodes=tuple(builder.nodes), tensors=builder.tensors, **ends, metadata=metadata)
-    return passes.simplify(graph)
+    return passes.simplify(Graph(nodes=tuple(builder.nodes), tensors=builder.tensors, **ends, metadata=metadata))
 
 
 def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:

@@ -80,8 +80,7 @@ class QParams:
         """Return the nearest integers (ties to even), clipped to the type's range."""
         scaled = np.rint(real.astype(np.float64) / self._along(self.scale.astype(np.float64), real.ndim))
         shifted = scaled + self._along(self.zero_point, real.ndim)
-        clipped: NDArray[Any] = np.clip(shifted, *self.limits).astype(self.dtype)
-        return clipped
+        return np.asarray(np.clip(shifted, *self.limits), self.dtype)
 
     def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
         """Return the real values of integers, float32."""
@@ -96,21 +95,13 @@ class QParams:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tensor:
-    """One tensor of a graph.
+    """One tensor of a graph."""
 
-    Attributes:
-        name: unique in the graph.
-        shape: see the module's conventions; batch 1.
-        value: float32 constant, or ``None`` for an activation.
-        quant: how the tensor is quantized, or ``None`` where it is float.
-        integers: the constant on the grid of ``quant``; given exactly when both ``value`` and ``quant`` are.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    value: NDArray[np.float32] | None = None
-    quant: QParams | None = None
-    integers: NDArray[Any] | None = None
+    name: str  # unique in the graph
+    shape: tuple[int, ...]  # see the module's conventions; batch 1
+    value: NDArray[np.float32] | None = None  # of a constant
+    quant: QParams | None = None  # how the tensor is quantized; ``None`` where it is float
+    integers: NDArray[Any] | None = None  # the constant on the grid of ``quant``; given when both of them are
 
     def __post_init__(self) -> None:
         if any(d < 1 for d in self.shape):
@@ -176,11 +167,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Metadata:
-        """Read what ``to_json`` returned.
-
-        Raises:
-            InputError: a key is not known, or the preprocessing is not valid.
-        """
+        """Read what ``to_json`` returned; raise ``InputError`` for an unknown key, or wrong preprocessing."""
         return read_record(cls, fields, "metadata record")
 
 

@@ -65,11 +65,7 @@ class Node:
 
     @property
     def spec(self) -> OpSpec:
-        """Return the op's row.
-
-        Raises:
-            UnsupportedError: no such op.
-        """
+        """Return the op's row; raise ``UnsupportedError`` where there is none."""
         return _spec(self.op)
 
     @property

@@ -100,13 +100,12 @@ def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
     quant = graph.tensors[graph.inputs[0]].qparams
     noted = {"name": graph.inputs[0], "scale": float(quant.scale[0]), "zero_point": int(quant.zero_point[0])}
     folder = resources.files(__package__) / "kernels"
-    kernels = [(folder / f"{kernel}.c").read_text("utf-8") for kernel in emitter.kernels]
     function = identifier(name)
     body = "\n".join(f"  {line}" for line in emitter.calls)
     parts = (
         record(fields_of(graph, "int8", input=noted)),
         f'#include "{name}.h"\n#include "{name}_weights.h"',
-        *(kernel.strip() for kernel in kernels),
+        *((folder / f"{kernel}.c").read_text("utf-8").strip() for kernel in emitter.kernels),
         "\n".join(emitter.structs),
         f"static int8_t arena[{planned.size}];",
         f"int8_t *{function}_input(void) {{ return {planned.input}; }}",

@@ -265,22 +265,17 @@ def _patch(graph: Graph, node: Node) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """How one op is written.
+    """How one op is written: ``write`` adds the node's constants, structs and calls.
 
-    Attributes:
-        write: adds the node's constants, structs and calls.
-        lead: bytes by which the output must start before an input (a lone one, read for the last time) to be written
-            over it; ``None`` where both must be apart. See ``planner.window_lead``.
-        scratch: bytes of memory that the node needs while it runs.
-        unsupported: why the kernel cannot compute the node, or ``None``.
-        moves: whether the output is the input, under another shape.
+    ``lead`` is the bytes by which the output must start before an input (a lone one, read for the last time) to be
+    written over it; ``None`` where both must be apart. See ``planner.window_lead``.
     """
 
     write: Callable[[Emitter, Node], None]
     lead: Callable[[Graph, Node, Tensor], int | None] = lambda graph, node, tensor: None
-    scratch: Callable[[Graph, Node], int] = lambda graph, node: 0
-    unsupported: Callable[[Graph, Node], str | None] = lambda graph, node: None
-    moves: bool = False
+    scratch: Callable[[Graph, Node], int] = lambda graph, node: 0  # bytes of memory that it needs while it runs
+    unsupported: Callable[[Graph, Node], str | None] = lambda graph, node: None  # why the kernel cannot compute it
+    moves: bool = False  # whether the output is the input, under another shape
 
 
 LOWERINGS: Mapping[str, Row] = {

@@ -99,10 +99,8 @@ def layers(data: bytes) -> list[Layer]:
     model = onnx.shape_inference.infer_shapes(read(data))
     graph = model.graph
     stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    shapes = {
-        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
-        for v in (*graph.value_info, *graph.input, *graph.output)
-    }
+    values = (*graph.value_info, *graph.input, *graph.output)
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
     behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == TO_REAL}  # weights
     scales = {n.output[0]: stored.get(n.input[1]) for n in graph.node if n.op_type == TO_REAL}
     onto = {n.input[0]: n for n in graph.node if n.op_type == TO_INTEGERS}

@@ -96,8 +96,7 @@ class Emitter:
     def placed(self, node: Node, kernel: tuple[int, int], lowest: bool = False) -> tuple[int, int]:
         """Return the node's first input and the schema's padding code, after a PAD where the schema has no code.
 
-        Args:
-            lowest: what lies outside is below every pixel (max pooling), not zero.
+        With ``lowest``, what lies outside is below every pixel (max pooling), not zero.
         """
         source = self.operand(node.inputs[0])
         x, padding = self.graph.tensors[node.inputs[0]], placement(self.graph, node, kernel)
@@ -157,8 +156,7 @@ def _conv2d(e: Emitter, node: Node) -> None:
 
 def _fully_connected(e: Emitter, node: Node) -> None:
     options = e.schema.FullyConnectedOptionsT(fusedActivationFunction=e.fused(node))
-    inputs = [e.operand(node.inputs[0]), e.constant(node.inputs[1]), e.constant(node.inputs[2])]
-    e.operator("FULLY_CONNECTED", None, inputs, e.activation(node.output), options)
+    e.operator("FULLY_CONNECTED", None, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
 
 
 def _add(e: Emitter, node: Node) -> None:
@@ -192,8 +190,8 @@ def _pool(e: Emitter, node: Node) -> None:
 
 def _mean(e: Emitter, node: Node) -> None:
     options = e.schema.ReducerOptionsT(keepDims=bool(node.attrs["keepdims"]))
-    axes = e.parameters(part(node.output, "axes"), [1, 2])
-    e.operator("MEAN", None, [e.operand(node.inputs[0]), axes], e.activation(node.output), options)
+    inputs = [e.operand(node.inputs[0]), e.parameters(part(node.output, "axes"), [1, 2])]
+    e.operator("MEAN", None, inputs, e.activation(node.output), options)
 
 
 def _concat(e: Emitter, node: Node) -> None:
