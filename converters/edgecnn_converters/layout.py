@@ -10,13 +10,23 @@ from edgecnn.graph.ir import Graph, Node, QParams, Tensor
 
 OHWI_TO_OIHW = (0, 3, 1, 2)
 OIHW_TO_OHWI = (0, 2, 3, 1)
-AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # of an image in NHWC, to NCHW
 UINT8_OFFSET = 128  # uint8 carries an int8 tensor: integers and zero point are higher by this, the scale is the same
 
 
 def nchw(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape with channels first; shapes of other than four dimensions are as they are."""
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+
+
+def broadcast(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """Return the shape, channels first, with ones in front up to a rank."""
+    return nchw((1,) * (rank - len(shape)) + shape)
+
+
+def concat_axis(graph: Graph, node: Node) -> int:
+    """Return the axis of a concat, channels first."""
+    axis: Any = node.attrs["axis"]
+    return (0, 2, 3, 1)[axis] if len(graph.tensors[node.output].shape) == 4 else int(axis)
 
 
 def order_matters(shape: tuple[int, ...]) -> bool:
@@ -31,12 +41,9 @@ def is_depthwise(graph: Graph, node: Node) -> bool:
 
 def kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
     """Return the height and width of its window."""
-    a: Mapping[str, Any] = node.attrs
-    if node.op == "conv2d":
-        _, height, width, _ = graph.tensors[node.inputs[1]].shape
-        return height, width
-    kernel: tuple[int, int] = a.get("kernel", (1, 1))
-    return kernel
+    own: Any = node.attrs.get("kernel", (1, 1))
+    height, width = graph.tensors[node.inputs[1]].shape[1:3] if node.op == "conv2d" else own
+    return height, width
 
 
 def needed_activation(graph: Graph, node: Node) -> str:

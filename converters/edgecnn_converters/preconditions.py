@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -16,12 +16,19 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 Fault = tuple[str, str]  # node, reason
 
 
-def check(graph: Graph, precision: str, io: str, io_types: Collection[str]) -> None:
+def check(
+    target: str,
+    unsupported: Callable[[Graph, str], Collection[Fault]],
+    graph: Graph,
+    precision: str,
+    io: str,
+    io_types: Collection[str],
+) -> None:
     """Check that a graph can be written in a precision, with an input and output type.
 
     Raises:
         InputError: the precision or the type is not known, the graph is not of the precision, or breaks the contract.
-        UnsupportedError: it has not one input and one output.
+        UnsupportedError: it has not one input and one output, or holds what is ``unsupported``; lists all of it.
     """
     if precision not in FROM:
         raise InputError(unknown("precision", precision, FROM))
@@ -34,15 +41,7 @@ def check(graph: Graph, precision: str, io: str, io_types: Collection[str]) -> N
         raise UnsupportedError(f"the graph has {got}; one of each can be written")
     if precision in INTEGER_PRECISIONS:
         check_integers(graph)
-
-
-def refuse(target: str, faults: Collection[Fault]) -> None:
-    """Refuse a graph that a format cannot hold.
-
-    Raises:
-        UnsupportedError: there are faults; lists all of them.
-    """
-    if faults:
+    if faults := unsupported(graph, precision):
         raise UnsupportedError(f"{target} cannot hold " + "; ".join(f"{node}: {reason}" for node, reason in faults))
 
 

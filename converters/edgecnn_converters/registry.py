@@ -30,12 +30,18 @@ class Converter:
         target: the format; the name of the entry point.
         precisions: what it writes, of ``artifact.PRECISIONS``.
         suffixes: of an artifact's files, the main one first.
-        convert: ``(graph, *, precision, io=…)`` to the artifact in memory; ``io`` is the type of its input and output.
+        convert: ``(graph, *, precision, io=…)`` to the artifact in memory. The graph has one NHWC input and one output
+            and is float for fp32 and fp16, has integers in its weights for w8, and is all integers otherwise; ``io`` is
+            the type of its input and output. The same graph gives the same bytes. Raises ``InputError`` for a graph
+            that is not of that precision or breaks the numerics contract, and ``UnsupportedError`` that lists all that
+            the format cannot hold.
         unsupported: ``(graph, precision)`` to what the format cannot hold: ``[(node, reason)]``, in order.
         describe: the main file to its precision and the metadata in it, or ``None`` in another's file.
         integers: all files to ``{graph tensor: (parameters, integers)}``, so that formats can be compared. Weights are
             OHWI with the channels on axis 0; activations have no integers; what the writer added is left out.
-        layers: all files to every op that computes, with what it stores and what it costs.
+        layers: all files to every op that computes, with what it stores and what it costs. Shapes are the file's.
+            This, ``describe`` and ``integers`` raise ``InputError`` for a file that is not of the format, or damaged.
+            Whatever needs a library that is not installed raises ``MissingDependencyError``.
         options: keywords of ``convert`` beside ``io``: ``name`` (of the files), ``activations`` (their type).
         in_all: whether ``--target all`` writes it.
         refusals: precision to the reason why it is not written.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import UnsupportedError
 from edgecnn.graph.builder import Builder, Value
 from edgecnn.graph.meta_kernels import pair, windows
-from edgecnn.graph.ops import OPS
+from edgecnn.graph.ops import OPS, need
 from edgecnn.graph.trace import Call
 
 Handler = Callable[[Builder, Call], Value]
@@ -20,15 +20,13 @@ Handler = Callable[[Builder, Call], Value]
 
 def _args(call: Call, **defaults: Any) -> list[Any]:
     """Positional and keyword arguments by name, with defaults for those not given."""
-    names = list(defaults)
-    given = {**dict(zip(names, call.args, strict=False)), **{k: v for k, v in call.kwargs.items() if k in names}}
+    given = dict(zip(defaults, call.args, strict=False)) | call.kwargs
     return [given.get(name, default) for name, default in defaults.items()]
 
 
 def _image(b: Builder, value: Value) -> tuple[int, int, int, int]:
     shape = b.shape(value)
-    if len(shape) != 4:
-        raise UnsupportedError(f"input of {len(shape)} dimensions where (N, C, H, W) is needed")
+    need(len(shape) == 4, f"input of {len(shape)} dimensions where (N, C, H, W) is needed")
     return (shape[0], shape[1], shape[2], shape[3])
 
 
@@ -46,12 +44,11 @@ def _convolution(b: Builder, call: Call) -> Value:
 def _linear(b: Builder, call: Call) -> Value:
     """addmm(bias, x, weight.T), or mm(x, weight.T) without bias."""
     bias, x, weight = call.args if len(call.args) == 3 else (None, *call.args)
-    if set(call.kwargs.values()) - {1}:
-        raise UnsupportedError("addmm with alpha or beta")
+    need(set(call.kwargs.values()) <= {1}, "addmm with alpha or beta")
     value, shift = b.value(x), None if bias is None else b.array(bias)
     matrix = b.array(weight).T
-    if shift is not None and shift.shape != matrix.shape[:1]:
-        raise UnsupportedError(f"a bias of shape {shift.shape} for {len(matrix)} outputs")
+    if shift is not None:
+        need(shift.shape == matrix.shape[:1], f"a bias of shape {shift.shape} for {len(matrix)} outputs")
     if value.chw is not None:  # columns are in CHW order, the graph's input in HWC order
         matrix = matrix.reshape(-1, *value.chw).transpose(0, 2, 3, 1).reshape(matrix.shape)
     return b.weighted("fully_connected", value, matrix, shift)
@@ -60,8 +57,7 @@ def _linear(b: Builder, call: Call) -> Value:
 def _batch_norm(b: Builder, call: Call) -> Value:
     """Folded into the convolution or linear layer before it, or a 1x1 depthwise convolution. In float64."""
     x, weight, bias, mean, var, training, _, eps = call.args
-    if training or mean is None or var is None:
-        raise UnsupportedError("batch norm without running statistics")
+    need(not training and mean is not None and var is not None, "batch norm without running statistics")
     mu, sigma2 = (np.asarray(b.array(a), np.float64) for a in (mean, var))
     gamma = np.ones_like(mu) if weight is None else np.asarray(b.array(weight), np.float64)
     beta = np.zeros_like(mu) if bias is None else np.asarray(b.array(bias), np.float64)
@@ -80,38 +76,28 @@ def _batch_norm(b: Builder, call: Call) -> Value:
     return b.weighted("conv2d", value, kernel, shift.astype(np.float32), groups=len(mu))
 
 
-def _simple(op: str) -> Handler:
-    def handler(b: Builder, call: Call) -> Value:
-        value = b.value(call.args[0])
-        return b.add(op, value, chw=value.chw)
-
-    return handler
+def _simple(op: str, b: Builder, call: Call) -> Value:
+    value = b.value(call.args[0])
+    return b.add(op, value, chw=value.chw)
 
 
 def _clamp(b: Builder, call: Call) -> Value:
     x, low, high = _args(call, input=None, min=None, max=None)
     if call.name == "hardtanh":
         x, low, high = _args(call, input=None, min_val=-1.0, max_val=1.0)
+    need(low == 0 and high in (None, 6), f"clamp to [{low}, {high}]; [0, 6] and [0, inf] are supported")
     value = b.value(x)
-    if low == 0 and high in (None, 6):
-        return b.add("relu" if high is None else "relu6", value, chw=value.chw)
-    raise UnsupportedError(f"clamp to [{low}, {high}]; [0, 6] and [0, inf] are supported")
+    return b.add("relu" if high is None else "relu6", value, chw=value.chw)
 
 
-def _binary(op: str) -> Handler:
-    def handler(b: Builder, call: Call) -> Value:
-        if call.kwargs.get("alpha", 1) != 1:
-            raise UnsupportedError("add with alpha")
-        rank = len(call.output.shape)
-        left, right = b.operand(call.args[0], rank), b.operand(call.args[1], rank)
-        if b.tensors[left.name].is_constant:
-            left, right = right, left
-        ranks = {len(b.shape(v)) for v in (left, right) if not b.tensors[v.name].is_constant}
-        if len(ranks) > 1 or left.chw or right.chw:
-            raise UnsupportedError("operands of different ranks, or flattened images")
-        return b.add(op, left, right)
-
-    return handler
+def _binary(b: Builder, call: Call) -> Value:
+    need(call.kwargs.get("alpha", 1) == 1, "add with alpha")
+    left, right = (b.operand(argument, len(call.output.shape)) for argument in call.args[:2])
+    if b.tensors[left.name].is_constant:
+        left, right = right, left
+    ranks = {len(b.shape(v)) for v in (left, right) if not b.tensors[v.name].is_constant}
+    need(len(ranks) <= 1 and not left.chw and not right.chw, "operands of different ranks, or flattened images")
+    return b.add(call.name, left, right)
 
 
 def _silu(b: Builder, call: Call) -> Value:
@@ -130,10 +116,8 @@ def _concat(b: Builder, call: Call) -> Value:
     values = [b.value(v) for v in call.args[0]]
     rank = len(b.shape(values[0]))
     axis = int(_args(call, tensors=None, dim=0)[1]) % rank
-    if any(v.chw for v in values):
-        raise UnsupportedError("concatenation of flattened images")
-    to_nhwc = {0: 0, 1: 3, 2: 1, 3: 2} if rank == 4 else {i: i for i in range(rank)}
-    return b.add("concat", *values, axis=to_nhwc[axis])
+    need(not any(v.chw for v in values), "concatenation of flattened images")
+    return b.add("concat", *values, axis=(0, 3, 1, 2)[axis] if rank == 4 else axis)
 
 
 def _end_padding(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> tuple[int, int]:
@@ -146,10 +130,8 @@ def _max_pool(b: Builder, call: Call) -> Value:
     x, kernel, stride, padding, dilation, ceil = _args(
         call, input=None, kernel_size=1, stride=None, padding=0, dilation=1, ceil_mode=False
     )
-    if pair(dilation) != (1, 1):
-        raise UnsupportedError("dilated pooling")
-    value = b.value(x)
-    return _pool(b, "max_pool2d", value, kernel, stride, padding, bool(ceil))
+    need(pair(dilation) == (1, 1), "dilated pooling")
+    return _pool(b, "max_pool2d", b.value(x), kernel, stride, padding, bool(ceil))
 
 
 def _avg_pool(b: Builder, call: Call) -> Value:
@@ -157,10 +139,11 @@ def _avg_pool(b: Builder, call: Call) -> Value:
         call, input=None, kernel_size=1, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor=None
     )
     value = b.value(x)
-    if divisor is not None or (ceil and count_padding and pair(padding) != (0, 0)):
-        raise UnsupportedError("average pooling with divisor_override, or ceil_mode that counts padding")
-    if count_padding and pair(padding) != (0, 0):
-        ph, pw = pair(padding)
+    ph, pw = pair(padding)
+    counted = count_padding and (ph, pw) != (0, 0)
+    odd = "average pooling with divisor_override, or ceil_mode that counts padding"
+    need(divisor is None and not (ceil and counted), odd)
+    if counted:
         value, padding = b.add("pad", value, padding=(ph, ph, pw, pw)), 0
     return _pool(b, "avg_pool2d", value, kernel, stride, padding, bool(ceil))
 
@@ -178,20 +161,18 @@ def _adaptive_pool(b: Builder, call: Call) -> Value:
     value = b.value(call.args[0])
     _, height, width, _ = _image(b, value)
     oh, ow = pair(call.args[1])
-    if height % oh or width % ow:
-        raise UnsupportedError(f"adaptive pooling of {height}x{width} to {oh}x{ow}; the output must divide the input")
-    if (oh, ow) == (height, width):
-        return value
+    sizes = f"{height}x{width} to {oh}x{ow}"
+    need(height % oh == width % ow == 0, f"adaptive pooling of {sizes}; the output must divide the input")
     kernel = (height // oh, width // ow)
-    return b.add("avg_pool2d", value, kernel=kernel, stride=kernel)
+    return value if kernel == (1, 1) else b.add("avg_pool2d", value, kernel=kernel, stride=kernel)
 
 
 def _mean(b: Builder, call: Call) -> Value:
     x, dims, keep = _args(call, input=None, dim=None, keepdim=False)
     value = b.value(x)
     _image(b, value)
-    if dims is None or sorted(d % 4 for d in dims) != [2, 3]:
-        raise UnsupportedError(f"mean over dimensions {dims}; (2, 3), height and width, is supported")
+    spatial = sorted(d % 4 for d in dims or ()) == [2, 3]
+    need(spatial, f"mean over dimensions {dims}; (2, 3), height and width, is supported")
     return b.add("mean", value, keepdims=bool(keep))
 
 
@@ -204,9 +185,9 @@ def _reshape(b: Builder, call: Call) -> Value:
     if len(old) == 4 and new == (old[0], math.prod(old[1:])):
         chw = (old[1], old[2], old[3])
         return b.add("reshape", value, shape=new, chw=None if old[2] * old[3] == 1 else chw)
-    if len(old) == 2 and new == (old[0], old[1], 1, 1) and value.chw is None:
-        return b.add("reshape", value, shape=(old[0], 1, 1, old[1]))
-    raise UnsupportedError(f"{old} to {new}; flattening an image to (N, features) is supported")
+    unflat = len(old) == 2 and new == (*old, 1, 1) and value.chw is None
+    need(unflat, f"{old} to {new}; flattening an image to (N, features) is supported")
+    return b.add("reshape", value, shape=(old[0], 1, 1, old[1]))
 
 
 def _pad(b: Builder, call: Call) -> Value:
@@ -214,10 +195,8 @@ def _pad(b: Builder, call: Call) -> Value:
     value = b.value(x)
     _image(b, value)
     widths = [int(w) for w in widths]
-    if fill != 0 or len(widths) > 6 or min(widths) < 0:
-        raise UnsupportedError(
-            f"padding {widths} of value {fill}; zeros around height, width and channels are supported"
-        )
+    what = f"padding {widths} of value {fill}; zeros around height, width and channels are supported"
+    need(fill == 0 and len(widths) <= 6 and min(widths) >= 0, what)
     left, right, top, bottom, front, back = [*widths, 0, 0, 0, 0][:6]
     # Conv2d(padding="same") pads first where two sides differ; its own name is for the convolution.
     name = f"{call.path}.pad" if call.layer == "Conv2d" else None
@@ -226,9 +205,8 @@ def _pad(b: Builder, call: Call) -> Value:
 
 def _softmax(b: Builder, call: Call) -> Value:
     value = b.value(call.args[0])
-    rank = len(b.shape(value))
-    if rank != 2 or int(call.args[1]) % 2 != 1 or value.chw:
-        raise UnsupportedError("softmax that is not over the classes of (N, classes)")
+    classes = len(b.shape(value)) == 2 and int(call.args[1]) % 2 == 1 and not value.chw
+    need(classes, "softmax that is not over the classes of (N, classes)")
     return b.add("softmax", value)
 
 
@@ -241,7 +219,7 @@ def handler(name: str) -> Handler | None:
     """Return what makes nodes of an aten op: its own function, or the op whose row in the table names it."""
     if name in HANDLERS:
         return HANDLERS[name]
-    return next((_simple(op) for op, spec in OPS.items() if name in spec.aten), None)
+    return next((partial(_simple, op) for op, spec in OPS.items() if name in spec.aten), None)
 
 
 def supported() -> list[str]:
@@ -253,24 +231,18 @@ HANDLERS: dict[str, Handler] = {
     "conv2d": _convolution,
     "linear": _linear,
     "batch_norm": _batch_norm,
-    "hardtanh": _clamp,
-    "clamp": _clamp,
-    "clamp_min": _clamp,
+    **dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _clamp),
     "hardsigmoid": _hard_sigmoid,
     "silu": _silu,
     "softmax": _softmax,
-    "add": _binary("add"),
-    "mul": _binary("mul"),
+    "add": _binary,
+    "mul": _binary,
     "cat": _concat,
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,
     "adaptive_avg_pool2d": _adaptive_pool,
     "mean": _mean,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "unsqueeze": _reshape,
+    **dict.fromkeys(("reshape", "squeeze", "unsqueeze"), _reshape),
     "pad": _pad,
-    "clone": _same,
-    "detach": _same,
-    "alias": _same,
+    **dict.fromkeys(("clone", "detach", "alias"), _same),
 }

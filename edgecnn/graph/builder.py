@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.errors import UnsupportedError
+from edgecnn.errors import InputError
 from edgecnn.graph.ir import Attr, Node, Tensor
-from edgecnn.graph.ops import make_node, output_shape
+from edgecnn.graph.ops import make_node, need, output_shape
 from edgecnn.graph.trace import Call, Trace, Traced
+
+COMPUTED = "a weight that is computed while the network runs"
 
 
 @dataclass(frozen=True)
 class Value:
-    """What an aten call made.
+    """What an aten call made. A flattened image has the (channels, height, width) that it was flattened from: torch
+    flattens channels first, the graph channels last, and only a linear layer can absorb the difference."""
 
-    Attributes:
-        name: the graph tensor that holds it.
-        chw: for a flattened image, the (channels, height, width) it was flattened from: torch flattens channels
-            first, the graph channels last, and only a linear layer can absorb the difference.
-    """
-
-    name: str
+    name: str  # of the graph tensor that holds it
     chw: tuple[int, int, int] | None = None
 
 
@@ -49,16 +47,11 @@ class Builder:
 
     def value(self, argument: Any) -> Value:
         """Return the graph value of an argument that must be an activation."""
-        if not isinstance(argument, Traced):
-            raise UnsupportedError(f"argument {argument!r} where an activation is needed")
-        if argument.constant is not None:
-            raise UnsupportedError("a constant where an activation is needed")
-        if argument in self.computed:
-            raise UnsupportedError("a weight that is computed while the network runs")
-        if argument.fault:
-            raise UnsupportedError(f"the module {argument.fault}")
-        if argument not in self.values:
-            raise UnsupportedError("the second output of an op; the first is supported")
+        need(isinstance(argument, Traced), f"argument {argument!r} where an activation is needed")
+        need(argument.constant is None, "a constant where an activation is needed")
+        need(argument not in self.computed, COMPUTED)
+        need(not argument.fault, f"the module {argument.fault}")
+        need(argument in self.values, "the second output of an op; the first is supported")
         return self.values[argument]
 
     def operand(self, argument: Any, rank: int) -> Value:
@@ -66,7 +59,7 @@ class Builder:
         if isinstance(argument, int | float):
             return self.constant(np.full((1,), argument, np.float32), "constant")
         if isinstance(argument, Traced) and argument.constant is not None:
-            array = _array(argument.constant)
+            array = self.array(argument)
             array = array.reshape((1,) * (rank - array.ndim) + array.shape) if array.size > 1 else array.reshape(1)
             return self.constant(np.moveaxis(array, 1, -1) if array.ndim == 4 else array, "constant")
         return self.value(argument)
@@ -75,15 +68,18 @@ class Builder:
         """Return a parameter or buffer as torch has it.
 
         Raises:
-            UnsupportedError: the argument is computed while the network runs.
+            InputError: the argument is computed while the network runs.
         """
         if argument.constant is None:
-            raise UnsupportedError("a weight that is computed while the network runs")
-        return _array(argument.constant)
+            raise InputError(COMPUTED)
+        return argument.constant.to("cpu", torch.float32).numpy()
 
     def constant(self, value: NDArray[np.float32], suffix: str) -> Value:
         """Add a constant tensor named after the present module."""
-        name = self._unique(f"{self.path}.{suffix}" if self.path else suffix)
+        name = self._unique(".".join(filter(None, (self.current.path, suffix))))
+        return self._stored(name, value)
+
+    def _stored(self, name: str, value: NDArray[np.float32]) -> Value:
         self.tensors[name] = Tensor(name=name, shape=value.shape, value=np.ascontiguousarray(value, np.float32))
         return Value(name)
 
@@ -92,7 +88,7 @@ class Builder:
     ) -> Value:
         """Add a node on the given values; its output shape comes from the op table."""
         output = self._unique(name or self._name(op))
-        node = make_node(op, tuple(i.name for i in inputs), output, self.path, **attrs)
+        node = make_node(op, tuple(i.name for i in inputs), output, self.current.path, **attrs)
         shape = output_shape(node, [self.shape(i) for i in inputs])
         self.nodes.append(node)
         self.tensors[output] = Tensor(name=output, shape=shape)
@@ -103,29 +99,14 @@ class Builder:
     ) -> Value:
         """Add a conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
         name = self._unique(self._name(op))
-        zeros = np.zeros(weight.shape[0], np.float32)
-        for suffix, array in (("weight", weight), ("bias", zeros if bias is None else bias)):
-            self.tensors[f"{name}.{suffix}"] = Tensor(
-                name=f"{name}.{suffix}", shape=array.shape, value=np.ascontiguousarray(array, np.float32)
-            )
-        return self.add(op, x, Value(f"{name}.weight"), Value(f"{name}.bias"), name=name, **attrs)
-
-    @property
-    def path(self) -> str:
-        """Return the module path of the present call."""
-        return self.current.path
+        shift = np.zeros(weight.shape[0], np.float32) if bias is None else bias
+        constants = self._stored(f"{name}.weight", weight), self._stored(f"{name}.bias", shift)
+        return self.add(op, x, *constants, name=name, **attrs)
 
     def _name(self, op: str) -> str:
         path = self.current.path
         return path if self.current.layer else ".".join(filter(None, (path, op)))
 
     def _unique(self, name: str) -> str:
-        taken, candidate, k = self.tensors, name, 0
-        while candidate in taken:
-            k += 1
-            candidate = f"{name}_{k}"
-        return candidate
-
-
-def _array(constant: torch.Tensor) -> NDArray[np.float32]:
-    return constant.to("cpu", torch.float32).numpy()
+        numbered = (f"{name}_{k}" for k in count(1))
+        return next(candidate for candidate in chain([name], numbered) if candidate not in self.tensors)

@@ -29,15 +29,8 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
         got = f"1 input and {len(traced.results)} outputs"
         raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
     builder = Builder(traced)
-    result = _walk(builder, traced)
-    graph = Graph(
-        nodes=tuple(builder.nodes),
-        tensors=builder.tensors,
-        inputs=("input",),
-        outputs=(result.name,),
-        metadata=metadata,
-    )
-    return passes.simplify(graph)
+    ends = {"inputs": ("input",), "outputs": (_walk(builder, traced).name,)}
+    return passes.simplify(Graph(nodes=tuple(builder.nodes), tensors=builder.tensors, **ends, metadata=metadata))
 
 
 def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:

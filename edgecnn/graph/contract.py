@@ -10,7 +10,7 @@ import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
-from edgecnn.graph.ops import OPS
+from edgecnn.graph.ops import OPS, need
 
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
 FIXED_INT16 = QParams(scale=np.array([1 / 32768], np.float32), zero_point=np.array([0]), dtype="int16")
@@ -40,61 +40,47 @@ def check_integers(graph: Graph) -> None:
 
 
 def _check_node(graph: Graph, node: Node) -> None:
-    where = str(node)
     inputs = [graph.tensors[name] for name in node.inputs]
     made = graph.tensors[node.output].qparams
     if node.weighted:
-        _check_weights(where, *inputs)
+        _check_weights(node, *inputs)
         inputs = inputs[:1]
-    if node.op == "requantize" and made.dtype != node.attrs["to"]:
-        raise InputError(f"{where} makes {made.dtype}; it must make {node.attrs['to']}")
+    wanted = node.attrs.get("to", made.dtype)
+    need(made.dtype == wanted, f"{node} makes {made.dtype}; it must make {wanted}")
     for tensor in inputs:
-        _per_tensor(tensor, f"{where}: input {tensor.name!r}")
-        if node.op != "requantize" and tensor.qparams.dtype != made.dtype:
-            raise InputError(
-                f"{where} reads {tensor.name!r} in {tensor.qparams.dtype} and makes {made.dtype}; "
-                "put a requantize between"
-            )
-    scale = node.spec.scale
-    if scale == "same":
-        for tensor in inputs:
-            if not made.same_as(tensor.quant):
-                raise InputError(
-                    f"{where} only moves or compares integers, but its output is on another grid than its input "
-                    f"{tensor.name!r}; quantize both with the same scale and zero point"
-                )
+        _per_tensor(tensor, f"{node}: input {tensor.name!r}")
+        types = f"{node} reads {tensor.name!r} in {tensor.qparams.dtype} and makes {made.dtype}"
+        same = node.op == "requantize" or tensor.qparams.dtype == made.dtype
+        need(same, f"{types}; put a requantize between")
+    for tensor in inputs if node.spec.scale == "same" else ():
+        grids = f"its output is on another grid than its input {tensor.name!r}"
+        remedy = "quantize both with the same scale and zero point"
+        need(made.same_as(tensor.quant), f"{node} only moves or compares integers, but {grids}; {remedy}")
     fixed = FIXED_OF[made.dtype]
-    if scale == "fixed" and not made.same_as(fixed):
-        raise InputError(
-            f"{where}: its output must have scale 1/{1 / fixed.scale[0]:.0f} and zero point {fixed.zero_point[0]}"
-        )
+    grid = f"scale 1/{1 / fixed.scale[0]:.0f} and zero point {fixed.zero_point[0]}"
+    need(node.spec.scale != "fixed" or made.same_as(fixed), f"{node}: its output must have {grid}")
 
 
 def _per_tensor(tensor: Tensor, what: str) -> None:
-    if tensor.quant is None:
-        raise InputError(f"{what} stays float; in an integer graph every tensor is quantized")
-    if tensor.quant.dtype not in FIXED_OF or tensor.quant.axis is not None:
-        axis = "per tensor" if tensor.quant.axis is None else f"per channel of axis {tensor.quant.axis}"
-        raise InputError(f"{what} is {tensor.quant.dtype} {axis}; it must be int8 or int16 per tensor")
-    if tensor.quant.dtype == "int16" and tensor.quant.zero_point[0] != 0:
-        raise InputError(f"{what} is int16 with zero point {tensor.quant.zero_point[0]}; it must be 0")
+    need(tensor.quant is not None, f"{what} stays float; in an integer graph every tensor is quantized")
+    quant = tensor.qparams
+    axis = "per tensor" if quant.axis is None else f"per channel of axis {quant.axis}"
+    plain = quant.dtype in FIXED_OF and quant.axis is None
+    need(plain, f"{what} is {quant.dtype} {axis}; it must be int8 or int16 per tensor")
+    zero = quant.zero_point[0]
+    need(quant.dtype != "int16" or zero == 0, f"{what} is int16 with zero point {zero}; it must be 0")
 
 
-def _check_weights(where: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    quant = weight.quant
+def _check_weights(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    quant, own, name = weight.quant, bias.quant, f"{node}: weight {weight.name!r}"
     if weight.integers is None or quant is None or quant.dtype != "int8" or quant.axis not in (0, None):
-        raise InputError(
-            f"{where}: weight {weight.name!r} must be a constant in int8, one scale per output channel or one"
-        )
-    if np.any(quant.zero_point) or weight.integers.min() < -WEIGHT_LIMIT:
-        raise InputError(f"{where}: weight {weight.name!r} must be symmetric: zero point 0, integers in [-127, 127]")
-    if x.quant is None:
-        raise InputError(f"{where}: input {x.name!r} stays float")
-    wanted, own = BIAS_OF[x.quant.dtype], bias.quant
+        raise InputError(f"{name} must be a constant in int8, one scale per output channel or one")
+    symmetric = not np.any(quant.zero_point) and weight.integers.min() >= -WEIGHT_LIMIT
+    need(symmetric, f"{name} must be symmetric: zero point 0, integers in [-127, 127]")
+    need(x.quant is not None, f"{node}: input {x.name!r} stays float")
+    wanted, name = BIAS_OF[x.qparams.dtype], f"{node}: bias {bias.name!r}"
     if bias.integers is None or own is None or own.dtype != wanted or own.axis != quant.axis:
-        raise InputError(
-            f"{where}: bias {bias.name!r} must be a constant in {wanted} with as many scales as the weight"
-        )
-    product = x.quant.scale.astype(np.float64) * quant.scale
-    if np.any(own.zero_point) or not np.allclose(own.scale, product, rtol=BIAS_TOLERANCE, atol=0):
-        raise InputError(f"{where}: bias {bias.name!r} must have zero point 0 and scale s_in * s_w")
+        raise InputError(f"{name} must be a constant in {wanted} with as many scales as the weight")
+    product = x.qparams.scale.astype(np.float64) * quant.scale
+    scaled = not np.any(own.zero_point) and np.allclose(own.scale, product, rtol=BIAS_TOLERANCE, atol=0)
+    need(scaled, f"{name} must have zero point 0 and scale s_in * s_w")

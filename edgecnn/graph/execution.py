@@ -11,12 +11,7 @@ Value = TypeVar("Value")
 
 
 def released(graph: Graph, keep: Collection[str] = ()) -> list[list[str]]:
-    """Return, for each node, the activations that no later node reads.
-
-    Args:
-        graph: of any precision.
-        keep: activations that are never released, besides the graph's outputs.
-    """
+    """Return, for each node, the activations that no later node reads; never the outputs, nor those in ``keep``."""
     last = {name: k for k, node in enumerate(graph) for name in (*node.inputs, node.output)}
     free = {t.name for t in graph.activations()} - {*graph.outputs, *keep}
     expired: list[list[str]] = [[] for _ in graph.nodes]

@@ -15,16 +15,13 @@ from edgecnn.plugins import INTERFACE, registry
 class Importer:
     """What reads one format.
 
-    Attributes:
-        suffixes: of its files, such as ``.onnx``.
-        read: the file to a graph, NHWC, with the metadata that the file has; raises ``InputError`` for a file that is
-            damaged, and ``UnsupportedError`` that lists every op which no graph holds.
-        interface: version of this interface that the importer is written for.
+    ``read`` makes a file a graph, NHWC, with the metadata that the file has. It raises ``InputError`` for a damaged
+    file, and ``UnsupportedError`` that lists every op which no graph holds.
     """
 
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...]  # of its files, such as ``.onnx``
     read: Callable[[Path], Graph]
-    interface: int = INTERFACE
+    interface: int = INTERFACE  # version of this interface that the importer is written for
 
 
 EDGECNN = Importer(suffixes=(".edgecnn",), read=serialize.load)

@@ -80,8 +80,7 @@ class QParams:
         """Return the nearest integers (ties to even), clipped to the type's range."""
         scaled = np.rint(real.astype(np.float64) / self._along(self.scale.astype(np.float64), real.ndim))
         shifted = scaled + self._along(self.zero_point, real.ndim)
-        clipped: NDArray[Any] = np.clip(shifted, *self.limits).astype(self.dtype)
-        return clipped
+        return np.asarray(np.clip(shifted, *self.limits), self.dtype)
 
     def dequantize(self, integers: NDArray[Any]) -> NDArray[np.float32]:
         """Return the real values of integers, float32."""
@@ -91,32 +90,18 @@ class QParams:
 
     def same_as(self, other: QParams | None) -> bool:
         """Whether both are exactly the same parameters."""
-        return (
-            other is not None
-            and self.dtype == other.dtype
-            and self.axis == other.axis
-            and np.array_equal(self.scale, other.scale)
-            and np.array_equal(self.zero_point, other.zero_point)
-        )
+        return other is not None and all(np.array_equal(a, vars(other)[name]) for name, a in vars(self).items())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tensor:
-    """One tensor of a graph.
+    """One tensor of a graph."""
 
-    Attributes:
-        name: unique in the graph.
-        shape: see the module's conventions; batch 1.
-        value: float32 constant, or ``None`` for an activation.
-        quant: how the tensor is quantized, or ``None`` where it is float.
-        integers: the constant on the grid of ``quant``; given exactly when both ``value`` and ``quant`` are.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    value: NDArray[np.float32] | None = None
-    quant: QParams | None = None
-    integers: NDArray[Any] | None = None
+    name: str  # unique in the graph
+    shape: tuple[int, ...]  # see the module's conventions; batch 1
+    value: NDArray[np.float32] | None = None  # of a constant
+    quant: QParams | None = None  # how the tensor is quantized; ``None`` where it is float
+    integers: NDArray[Any] | None = None  # the constant on the grid of ``quant``; given when both of them are
 
     def __post_init__(self) -> None:
         if any(d < 1 for d in self.shape):
@@ -133,22 +118,14 @@ class Tensor:
 
     @property
     def qparams(self) -> QParams:
-        """Return the quantization parameters of a tensor that is known to be quantized.
-
-        Raises:
-            ValueError: it is float; a fault of the caller, who had to check the graph.
-        """
+        """Return the parameters of a tensor known to be quantized; raise ``ValueError`` else: a fault of the caller."""
         if self.quant is None:
             raise ValueError(f"tensor {self.name!r} is not quantized")
         return self.quant
 
     @property
     def constant(self) -> NDArray[np.float32]:
-        """Return the value of a tensor that is known to be a constant.
-
-        Raises:
-            ValueError: it is an activation; a fault of the caller.
-        """
+        """Return the value of a tensor known to be a constant; raise ``ValueError`` else: a fault of the caller."""
         if self.value is None:
             raise ValueError(f"tensor {self.name!r} is no constant")
         return self.value
@@ -190,11 +167,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Metadata:
-        """Read what ``to_json`` returned.
-
-        Raises:
-            InputError: a key is not known, or the preprocessing is not valid.
-        """
+        """Read what ``to_json`` returned; raise ``InputError`` for an unknown key, or wrong preprocessing."""
         return read_record(cls, fields, "metadata record")
 
 
@@ -214,7 +187,21 @@ class Graph:
     metadata: Metadata = field(default_factory=Metadata)
 
     def __post_init__(self) -> None:
-        _check(self)
+        missing = [n for n in (*self.inputs, *self.outputs) if n not in self.tensors]
+        need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
+        known = set(self.inputs) | {t.name for t in self.tensors.values() if t.is_constant}
+        for node in self.nodes:
+            need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
+            activation = node.attrs.get("activation", "none")
+            need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
+            late = [i for i in node.inputs if i not in known]
+            need(not late, f"{node} reads {late} before anything makes it")
+            need(node.output in self.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
+            shape = output_shape(node, [self.tensors[i].shape for i in node.inputs])
+            got = self.tensors[node.output].shape
+            need(shape == got, f"{node} makes {shape} but its tensor is {got}")
+            known.add(node.output)
+        need(set(self.outputs) <= known, f"outputs {self.outputs} are not made by any node")
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -264,9 +251,8 @@ class Graph:
         same = {}  # a requantize's 16-bit side is, in float, its 8-bit side
         for node in self.nodes:
             if node.op == "requantize":
-                wide, narrow = (
-                    (node.output, node.inputs[0]) if node.attrs["to"] == "int16" else (node.inputs[0], node.output)
-                )
+                sides = (node.output, node.inputs[0])
+                wide, narrow = sides if node.attrs["to"] == "int16" else reversed(sides)
                 same[wide] = narrow
         nodes = tuple(
             replace(n, inputs=tuple(same.get(i, i) for i in n.inputs), output=same.get(n.output, n.output))
@@ -279,26 +265,3 @@ class Graph:
     def with_tensors(self, *changed: Tensor) -> Graph:
         """Return a copy in which the given tensors replace those of the same name."""
         return replace(self, tensors={**self.tensors, **{t.name: t for t in changed}})
-
-
-def _check(graph: Graph) -> None:
-    """Check that ops are known, attributes complete, tensors made before use, and shapes consistent.
-
-    Raises:
-        InputError: the first thing that does not hold; the message names the node.
-    """
-    missing = [n for n in (*graph.inputs, *graph.outputs) if n not in graph.tensors]
-    need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
-    known = set(graph.inputs) | {t.name for t in graph.tensors.values() if t.is_constant}
-    for node in graph.nodes:
-        need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
-        activation = node.attrs.get("activation", "none")
-        need(activation in ACTIVATIONS, f"{node.output!r}: activation {activation!r}; allowed: {ACTIVATIONS}")
-        late = [i for i in node.inputs if i not in known]
-        need(not late, f"{node} reads {late} before anything makes it")
-        need(node.output in graph.tensors and node.output not in known, f"{node.output!r} is not made exactly once")
-        shape = output_shape(node, [graph.tensors[i].shape for i in node.inputs])
-        got = graph.tensors[node.output].shape
-        need(shape == got, f"{node} makes {shape} but its tensor is {got}")
-        known.add(node.output)
-    need(set(graph.outputs) <= known, f"outputs {graph.outputs} are not made by any node")

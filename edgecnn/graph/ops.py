@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
 
@@ -51,31 +52,20 @@ class OpSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One operation. ``attrs`` holds every attribute of the op's row, defaults filled in.
+    """One operation."""
 
-    Attributes:
-        op: a name in ``OPS``.
-        inputs: tensor names, in the order of the op's row.
-        output: the one tensor it makes; a node has its output's name.
-        source: the module path it came from (``features.3.conv``), for messages.
-    """
-
-    op: str
-    inputs: tuple[str, ...]
-    output: str
-    attrs: Attrs = field(default_factory=dict)
-    source: str = ""
+    op: str  # a name in ``OPS``
+    inputs: tuple[str, ...]  # tensor names, in the order of the op's row
+    output: str  # the one tensor it makes; a node has its output's name
+    attrs: Attrs = field(default_factory=dict)  # every attribute of the op's row, defaults filled in
+    source: str = ""  # the module path it came from (``features.3.conv``), for messages
 
     def __str__(self) -> str:
         return f"{self.op} {self.output!r} ({self.source or 'no source'})"
 
     @property
     def spec(self) -> OpSpec:
-        """Return the op's row.
-
-        Raises:
-            UnsupportedError: no such op.
-        """
+        """Return the op's row; raise ``UnsupportedError`` where there is none."""
         return _spec(self.op)
 
     @property
@@ -227,15 +217,11 @@ def make_node(op: str, inputs: tuple[str, ...], output: str, source: str = "", *
         InputError: an attribute is missing or not the op's.
     """
     spec = _spec(op)
-    extra = set(attrs) - set(spec.attrs)
-    if extra:
+    if extra := set(attrs) - set(spec.attrs):
         raise InputError(unknown(f"attribute of {op}", min(extra), spec.attrs))
-    filled: dict[str, Attr] = {}
-    for name, default in spec.attrs.items():
-        value = attrs.get(name, default)
-        if value is REQUIRED:
-            raise InputError(f"op {op} needs the attribute {name!r}")
-        filled[name] = value  # type: ignore[assignment]  # the table's defaults are attribute values
+    filled: dict[str, Any] = {**spec.attrs, **attrs}
+    for name, value in filled.items():
+        need(value is not REQUIRED, f"op {op} needs the attribute {name!r}")
     return Node(op=op, inputs=inputs, output=output, attrs=filled, source=source)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -39,97 +40,80 @@ def _with(node: Node, **attrs: Attr) -> Node:
     return replace(node, attrs={**node.attrs, **attrs})
 
 
-def _each_pair(graph: Graph, rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Graph:
-    """Apply ``rewrite(graph, first, second)`` to every producer and its only consumer, until none changes."""
-    done = False
-    while not done:
-        done = True
-        for node in graph.nodes:
-            second = _only_consumer(graph, node.output)
-            changed = rewrite(graph, node, second) if second is not None else None
-            if changed is not None:
-                graph, done = changed, False
-                break
-    return graph
+def _each_pair(rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Callable[[Graph], Graph]:
+    """Make a pass that applies ``rewrite`` to every producer and its only consumer, until none changes."""
+
+    @wraps(rewrite)
+    def run(graph: Graph) -> Graph:
+        changed: Graph | None = graph
+        while changed is not None:
+            graph = changed
+            pairs = ((node, _only_consumer(graph, node.output)) for node in graph)
+            made = (rewrite(graph, first, second) for first, second in pairs if second is not None)
+            changed = next((g for g in made if g is not None), None)
+        return graph
+
+    return run
 
 
-def fuse_activations(graph: Graph) -> Graph:
+@_each_pair
+def fuse_activations(g: Graph, first: Node, second: Node) -> Graph | None:
     """Fuse a relu or relu6 into the node whose output only it reads, as its ``activation``."""
-
-    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
-        if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
-            return None
-        # The fused tensor keeps the producer's name: it is the layer that people know.
-        fused = _with(first, activation=second.op)
-        nodes = tuple(
-            fused if n is first else _renamed(n, second.output, first.output) for n in g.nodes if n is not second
-        )
-        outputs = tuple(first.output if o == second.output else o for o in g.outputs)
-        return replace(
-            g, nodes=nodes, outputs=outputs, tensors={k: t for k, t in g.tensors.items() if k != second.output}
-        )
-
-    return _each_pair(graph, rewrite)
+    if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
+        return None
+    # The fused tensor keeps the producer's name: it is the layer that people know.
+    fused, same = _with(first, activation=second.op), {second.output: first.output}
+    nodes = tuple(
+        fused if n is first else replace(n, inputs=tuple(same.get(i, i) for i in n.inputs))
+        for n in g.nodes
+        if n is not second
+    )
+    tensors = {k: t for k, t in g.tensors.items() if k != second.output}
+    return replace(g, nodes=nodes, outputs=tuple(same.get(o, o) for o in g.outputs), tensors=tensors)
 
 
-def _renamed(node: Node, old: str, new: str) -> Node:
-    return replace(node, inputs=tuple(new if i == old else i for i in node.inputs)) if old in node.inputs else node
-
-
-def fuse_padding(graph: Graph) -> Graph:
+@_each_pair
+def fuse_padding(g: Graph, first: Node, second: Node) -> Graph | None:
     """Fuse a zero ``pad`` into the padding of the convolution that alone reads it."""
-
-    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
-        if first.op != "pad" or second.op != "conv2d" or second.inputs[0] != first.output:
-            return None
-        if first.attrs["channels"] != (0, 0):
-            return None
-        outer: Any = first.attrs["padding"]
-        inner: Any = second.attrs["padding"]
-        total = tuple(a + b for a, b in zip(outer, inner, strict=True))
-        merged = replace(_with(second, padding=total), inputs=(first.inputs[0], *second.inputs[1:]))
-        return _merge(g, first, second, merged)
-
-    return _each_pair(graph, rewrite)
+    if first.op != "pad" or second.op != "conv2d" or second.inputs[0] != first.output:
+        return None
+    if first.attrs["channels"] != (0, 0):
+        return None
+    outer: Any = first.attrs["padding"]
+    inner: Any = second.attrs["padding"]
+    total = tuple(a + b for a, b in zip(outer, inner, strict=True))
+    merged = replace(_with(second, padding=total), inputs=(first.inputs[0], *second.inputs[1:]))
+    return _merge(g, first, second, merged)
 
 
-def flatten_mean(graph: Graph) -> Graph:
+@_each_pair
+def flatten_mean(g: Graph, first: Node, second: Node) -> Graph | None:
     """Merge global average pooling and a flatten into a mean that drops the dimensions itself."""
-
-    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
-        if first.op != "mean" or not first.attrs["keepdims"] or second.op != "reshape":
-            return None
-        if len(g.tensors[second.output].shape) != 2:
-            return None
-        return _merge(g, first, second, replace(_with(first, keepdims=False), output=second.output))
-
-    return _each_pair(graph, rewrite)
+    if first.op != "mean" or not first.attrs["keepdims"] or second.op != "reshape":
+        return None
+    if len(g.tensors[second.output].shape) != 2:
+        return None
+    return _merge(g, first, second, replace(_with(first, keepdims=False), output=second.output))
 
 
-def pointwise_to_linear(graph: Graph) -> Graph:
+@_each_pair
+def pointwise_to_linear(g: Graph, first: Node, second: Node) -> Graph | None:
     """Turn global average pooling, a 1x1 convolution head and a flatten into a mean and a fully connected layer."""
-
-    def rewrite(g: Graph, first: Node, second: Node) -> Graph | None:
-        last = _only_consumer(g, second.output)
-        if first.op != "mean" or second.op != "conv2d" or last is None or last.op != "reshape":
-            return None
-        weight = g.tensors[second.inputs[1]]
-        activation = second.attrs["activation"]
-        plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and not any(second.attrs["padding"])  # type: ignore[arg-type]
-        if not plain or weight.value is None or len(g.tensors[last.output].shape) != 2:
-            return None
-        flat = weight.value.reshape(weight.shape[0], weight.shape[3])
-        mean = _with(first, keepdims=False)
-        linear = make_node("fully_connected", second.inputs, last.output, second.source, activation=activation)
-        tensors = {k: t for k, t in g.tensors.items() if k != second.output}
-        tensors[weight.name] = Tensor(name=weight.name, shape=flat.shape, value=np.ascontiguousarray(flat))
-        shape = g.tensors[first.output].shape
-        tensors[first.output] = Tensor(name=first.output, shape=(shape[0], shape[-1]))
-        swap = {first.output: mean, second.output: linear}
-        nodes = tuple(swap.get(n.output, n) for n in g.nodes if n is not last)
-        return replace(g, nodes=nodes, tensors=tensors)
-
-    return _each_pair(graph, rewrite)
+    last = _only_consumer(g, second.output)
+    if first.op != "mean" or second.op != "conv2d" or last is None or last.op != "reshape":
+        return None
+    weight, padding = g.tensors[second.inputs[1]], second.attrs["padding"]
+    plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and padding == (0, 0, 0, 0)
+    if not plain or weight.value is None or len(g.tensors[last.output].shape) != 2:
+        return None
+    flat = np.ascontiguousarray(weight.value.reshape(weight.shape[0], weight.shape[3]))
+    activation, shape = second.attrs["activation"], g.tensors[first.output].shape
+    linear = make_node("fully_connected", second.inputs, last.output, second.source, activation=activation)
+    tensors = {k: t for k, t in g.tensors.items() if k != second.output}
+    tensors[weight.name] = Tensor(name=weight.name, shape=flat.shape, value=flat)
+    tensors[first.output] = Tensor(name=first.output, shape=(shape[0], shape[-1]))
+    swap = {first.output: _with(first, keepdims=False), second.output: linear}
+    return replace(g, nodes=tuple(swap.get(n.output, n) for n in g.nodes if n is not last), tensors=tensors)
 
 
 def drop_dead(graph: Graph) -> Graph:

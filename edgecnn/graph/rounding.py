@@ -57,8 +57,7 @@ def twice_rounded(wanted: Reals) -> Reals:
     place = np.searchsorted(EVEN, ROOM / wanted, side="right") - 1
     places = np.maximum(place - np.arange(CHOICES)[:, None], 0)
     large = np.where(wanted <= HALF, HALF, once_rounded(wanted))
-    chosen: Reals = np.where(place >= 0, (1 + BEYOND[places]) / EVEN[places], large)
-    return chosen
+    return np.where(place >= 0, (1 + BEYOND[places]) / EVEN[places], large)
 
 
 def once_rounded(wanted: Reals) -> Reals:
@@ -77,5 +76,4 @@ def past_halves(multiplier: Reals) -> NDArray[np.bool_]:
     """
     q = 2 * np.rint(0.5 / multiplier)
     beyond = multiplier * q - 1
-    found: NDArray[np.bool_] = (q >= 2) & (beyond > 0) & (beyond < 2.0**-11)
-    return found
+    return np.asarray((q >= 2) & (beyond > 0) & (beyond < 2.0**-11))

@@ -7,6 +7,7 @@ of this one file, without torch, without calibrating again, and without executin
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,7 @@ def save(graph: Graph, path: Path) -> None:
         "format": FORMAT,
         "inputs": graph.inputs,
         "outputs": graph.outputs,
-        "nodes": [
-            {"op": n.op, "inputs": n.inputs, "output": n.output, "attrs": dict(n.attrs), "source": n.source}
-            for n in graph.nodes
-        ],
+        "nodes": [asdict(node) for node in graph],
         "tensors": tensors,
         "metadata": graph.metadata.to_json(),
     }
@@ -83,16 +81,11 @@ def _graph(structure: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Graph:
         raise ValueError(f"format {structure['format']}")
     tensors = {}
     for name, record in structure["tensors"].items():
-        quant = record.get("quant")
-        tensors[name] = Tensor(
-            name=name,
-            shape=tuple(record["shape"]),
-            value=arrays.get(f"{name}/value"),
-            integers=arrays.get(f"{name}/integers"),
-            quant=QParams(scale=arrays[f"{name}/scale"], zero_point=arrays[f"{name}/zero_point"], **quant)
-            if quant
-            else None,
-        )
+        quant = None
+        if kind := record.get("quant"):
+            quant = QParams(scale=arrays[f"{name}/scale"], zero_point=arrays[f"{name}/zero_point"], **kind)
+        value, stored = arrays.get(f"{name}/value"), arrays.get(f"{name}/integers")
+        tensors[name] = Tensor(name=name, shape=tuple(record["shape"]), value=value, integers=stored, quant=quant)
     nodes = []
     for n in structure["nodes"]:
         attrs = {k: tuple(v) if isinstance(v, list) else v for k, v in n["attrs"].items()}

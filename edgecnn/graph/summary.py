@@ -12,33 +12,19 @@ from edgecnn.graph.ir import Graph, Node
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One op of a graph or of an artifact.
-
-    Attributes:
-        op: its name.
-        name: of the tensor it makes.
-        output: shape, NHWC or NC.
-        dtype: of the output.
-        scale: of the output; ``None`` where it is float.
-        zero_point: as above.
-        weight: dtype and shape of the weights, or empty.
-        weight_scales: (smallest, largest, count), or ``None``.
-        weight_bytes: of all its constants, as they are stored.
-        macs: multiply-accumulates for one image.
-        details: attributes that are not the default.
-    """
+    """One op of a graph or of an artifact."""
 
     op: str
-    name: str
-    output: tuple[int, ...]
-    dtype: str
-    scale: float | None
+    name: str  # of the tensor it makes
+    output: tuple[int, ...]  # shape, NHWC or NC in a graph
+    dtype: str  # of the output
+    scale: float | None  # of the output; ``None`` where it is float
     zero_point: int | None
-    weight: str = ""
-    weight_scales: tuple[float, float, int] | None = None
-    weight_bytes: int = 0
-    macs: int = 0
-    details: str = ""
+    weight: str = ""  # dtype and shape of the weights
+    weight_scales: tuple[float, float, int] | None = None  # (smallest, largest, count)
+    weight_bytes: int = 0  # of all its constants, as they are stored
+    macs: int = 0  # multiply-accumulates for one image
+    details: str = ""  # attributes that are not the default
 
 
 def layers(graph: Graph) -> list[Layer]:

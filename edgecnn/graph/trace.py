@@ -72,25 +72,18 @@ class Dataless(torch.Tensor):
 
 
 def _data_read(what: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"the module looks at the data of a tensor while it runs ({what}{_at(_line(sys._getframe()))}); "
-        "its control flow must not depend on data"
-    )
+    line = _line(sys._getframe())
+    looks = f"looks at the data of a tensor while it runs ({what}{line and f' at {line}'})"
+    return UnsupportedError(f"the module {looks}; its control flow must not depend on data")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Traced:
-    """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor.
+    """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor."""
 
-    Attributes:
-        shape: as torch has it: (N, C, H, W) for an image.
-        constant: with its data, where it is a parameter, a buffer, a tensor that the module holds, or a view of one.
-        fault: why nothing may read it, or empty.
-    """
-
-    shape: tuple[int, ...]
-    constant: torch.Tensor | None = None
-    fault: str = ""
+    shape: tuple[int, ...]  # as torch has it: (N, C, H, W) for an image
+    constant: torch.Tensor | None = None  # with data: a parameter, a buffer, what the module holds, or a view of one
+    fault: str = ""  # why nothing may read it
 
     def __repr__(self) -> str:
         return f"a tensor of shape {self.shape}"
@@ -98,26 +91,16 @@ class Traced:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Call:
-    """One aten call.
+    """One aten call."""
 
-    Attributes:
-        name: the op as a user of torch knows it, without overload and without the underscore of the form in place.
-        args, kwargs: as torch got them, with ``Traced`` in the place of tensors.
-        outputs: the tensors it made; for one in place, the new moment of its first argument.
-        path: of the innermost module of the network that made it; empty for the network itself.
-        layer: the class of that module where it is one of torch's own, so the call is what the module is; or empty.
-        line: of the user's source, ``FILE:LINE``.
-        fault: why no graph can hold the call, or empty.
-    """
-
-    name: str
-    args: tuple[Any, ...]
+    name: str  # of the op as a user of torch knows it, without overload and the underscore of the form in place
+    args: tuple[Any, ...]  # as torch got them, with ``Traced`` in the place of tensors
     kwargs: dict[str, Any]
-    outputs: tuple[Traced, ...]
-    path: str
-    layer: str
-    line: str
-    fault: str
+    outputs: tuple[Traced, ...]  # what it made; for one in place, the new moment of its first argument
+    path: str  # of the innermost module of the network that made it; empty for the network itself
+    layer: str  # the class of that module where it is one of torch's own, so the call is what the module is; or empty
+    line: str  # of the user's source, ``FILE:LINE``
+    fault: str  # why no graph can hold the call, or empty
 
     @property
     def output(self) -> Traced:
@@ -137,17 +120,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """What ``trace`` recorded.
+    """What ``trace`` recorded."""
 
-    Attributes:
-        image: the input.
-        calls: in the order of the run.
-        results: every leaf of what the module returned, ``None`` for what is not a tensor.
-    """
-
-    image: Traced
-    calls: tuple[Call, ...]
-    results: tuple[Traced | None, ...]
+    image: Traced  # the input
+    calls: tuple[Call, ...]  # in the order of the run
+    results: tuple[Traced | None, ...]  # every leaf of what the module returned, ``None`` for what is not a tensor
 
 
 def trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
@@ -248,18 +225,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 fault = "writes into an argument"
             for tensor in written:
                 self._outdate(tensor)
-            path, layer = self._module()
-            call = Call(
-                name=_familiar(_name(func), args),
-                args=_each(lambda t: before[id(t)], args),
-                kwargs=_each(lambda t: before[id(t)], kwargs),
-                outputs=tuple(self._keep(t) for t in outputs),
-                path=path,
-                layer=layer,
-                line=_line(sys._getframe()),
-                fault=fault,
+            name, (path, layer), line = _familiar(_name(func), args), self._module(), _line(sys._getframe())
+            taken, named = _each(lambda t: before[id(t)], (args, kwargs))
+            kept = tuple(self._keep(t) for t in outputs)
+            self.calls.append(
+                Call(name=name, args=taken, kwargs=named, outputs=kept, path=path, layer=layer, line=line, fault=fault)
             )
-            self.calls.append(call)
         return made
 
     def _without_data(self, func: Any, args: Any, kwargs: Any, given: dict[int, torch.Tensor]) -> Any:
@@ -316,8 +287,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         running = [f.f_locals["self"] for f in _frames(sys._getframe()) if f.f_code is nn.Module._call_impl.__code__]
         path, layer = "", ""
         for module in reversed(running):
-            paths = self.paths.get(id(module))
-            if paths:
+            if paths := self.paths.get(id(module)):
                 path = next((p for p in paths if p.startswith(f"{path}.")), paths[0])
                 torchs = path and type(module).__module__.startswith("torch.nn.modules.")
                 layer = type(module).__name__ if torchs else ""
@@ -331,8 +301,7 @@ def _name(func: Any) -> str:
 
 def _familiar(name: str, args: tuple[Any, ...]) -> str:
     if name == "convolution":
-        weight, transposed = args[1], args[6]
-        return f"conv_transpose{len(weight.shape) - 2}d" if transposed else f"conv{len(weight.shape) - 2}d"
+        return f"conv{'_transpose' if args[6] else ''}{len(args[1].shape) - 2}d"
     name = name.strip("_").removeprefix("native_").removesuffix("_kernel")
     return FAMILIAR.get(name, name)
 
@@ -356,10 +325,6 @@ def _line(frame: FrameType | None) -> str:
             forward = forward or inner
         inner = f"{Path(file).relative_to(LIBRARY).as_posix()}:{each.f_lineno}"
     return forward
-
-
-def _at(line: str) -> str:
-    return f" at {line}" if line else ""
 
 
 def _each(change: Callable[[torch.Tensor], Any], value: Any) -> Any:

@@ -18,7 +18,7 @@ from edgecnn_converters.c.format import identifier, real, record
 from edgecnn_converters.c.reader import describe, integers, layers
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import fields_of
-from edgecnn_converters.preconditions import check, refuse
+from edgecnn_converters.preconditions import check
 from edgecnn_converters.registry import Converter
 
 if TYPE_CHECKING:
@@ -62,42 +62,28 @@ int8_t *{function}_output(void);
 
 
 def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "network") -> ConvertedModel:
-    """Write a graph as C99, bit for bit ``graph.oracle``. The same graph and name give the same bytes.
+    """Write an int8 graph as C99, bit for bit ``graph.oracle``; see ``registry.Converter``.
 
-    Args:
-        graph: full int8, one input, one output.
-        precision: ``int8``.
-        io: ``int8``.
-        name: of the files, and in front of every public name in them.
-
-    Raises:
-        InputError: the graph is not int8, or breaks the numerics contract.
-        UnsupportedError: it holds what the kernels cannot compute; all of it is listed.
+    ``name`` is that of the files, and stands in front of every public name in them.
     """
     from edgecnn_converters.c.arena import allocate
     from edgecnn_converters.c.lowering import LOWERINGS, Emitter
 
-    check(graph, precision, io, ("int8",))
-    refuse("C", unsupported(graph, precision))
+    check("C", unsupported, graph, precision, io, ("int8",))
     planned = allocate(graph)
     emitter = Emitter(graph, planned.places, planned.scratch)
     for node, layer in zip(graph, layers_of(graph), strict=True):
         emitter.begin(asdict(layer))
         LOWERINGS[node.op].write(emitter, node)
-    source, result = (graph.tensors[n] for n in (graph.inputs[0], graph.outputs[0]))
-    files = {
+    source, result = (graph.tensors[n] for n in (*graph.inputs, *graph.outputs))
+    texts = {
         ".c": _source(graph, emitter, name, planned),
         ".h": _header(source, result, name, planned.size, emitter.constant_bytes),
         "_weights.h": f"/* The constants of {name}.c. */\n\n" + "\n".join(emitter.constants),
     }
-    return ConvertedModel(
-        target="c",
-        precision=precision,
-        files={suffix: text.encode() for suffix, text in files.items()},
-        folder="_c",
-        input=port(source, "NHWC", "int8"),
-        output=port(result, "NHWC", "int8"),
-    )
+    files = {suffix: text.encode() for suffix, text in texts.items()}
+    into, out = (port(tensor, "NHWC", "int8") for tensor in (source, result))
+    return ConvertedModel(target="c", precision=precision, files=files, folder="_c", input=into, output=out)
 
 
 def _header(source: Tensor, result: Tensor, name: str, arena: int, constants: int) -> str:
@@ -114,13 +100,12 @@ def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
     quant = graph.tensors[graph.inputs[0]].qparams
     noted = {"name": graph.inputs[0], "scale": float(quant.scale[0]), "zero_point": int(quant.zero_point[0])}
     folder = resources.files(__package__) / "kernels"
-    kernels = [(folder / f"{kernel}.c").read_text("utf-8") for kernel in emitter.kernels]
     function = identifier(name)
     body = "\n".join(f"  {line}" for line in emitter.calls)
     parts = (
         record(fields_of(graph, "int8", input=noted)),
         f'#include "{name}.h"\n#include "{name}_weights.h"',
-        *(kernel.strip() for kernel in kernels),
+        *((folder / f"{kernel}.c").read_text("utf-8").strip() for kernel in emitter.kernels),
         "\n".join(emitter.structs),
         f"static int8_t arena[{planned.size}];",
         f"int8_t *{function}_input(void) {{ return {planned.input}; }}",

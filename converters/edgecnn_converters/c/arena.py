@@ -19,21 +19,13 @@ INPUT, OUTPUT = "input", "output"  # the parameters of the C function
 
 @dataclass(frozen=True, kw_only=True)
 class Arena:
-    """Places, as C expressions.
+    """Places, as C expressions."""
 
-    Attributes:
-        places: of activations.
-        scratch: of what nodes need while they run; only of those that need something.
-        input: place in the arena that is kept for the input.
-        output: place in the arena that is kept for the output.
-        size: in bytes.
-    """
-
-    places: Mapping[str, str]
-    scratch: Mapping[str, str]
-    input: str
+    places: Mapping[str, str]  # of activations
+    scratch: Mapping[str, str]  # of what nodes need while they run; only of those that need something
+    input: str  # place in the arena that is kept for the input
     output: str
-    size: int
+    size: int  # in bytes
 
 
 def allocate(graph: Graph) -> Arena:
@@ -58,10 +50,9 @@ def allocate(graph: Graph) -> Arena:
         if (needed := row.scratch(graph, node)) > 0:
             buffers.append(Buffer(name=_scratch(node.output), size=needed, first=step, last=step))
         for name in node.inputs:
-            if first[home] == step and name in homes and last[homes[name]] == step:
-                lead = row.lead(graph, node, graph.tensors[name])
-                if lead is not None:
-                    leads[home, homes[name]] = lead
+            lone = first[home] == step and name in homes and last[homes[name]] == step
+            if lone and (lead := row.lead(graph, node, graph.tensors[name])) is not None:
+                leads[home, homes[name]] = lead
     made = plan(buffers, leads)
     where = {name: f"arena + {offset}" for name, offset in made.offsets.items()}
     seen = {**where, source: INPUT, result: OUTPUT}

@@ -72,7 +72,3 @@ def output_scale(graph: Graph, node: Node) -> str | None:
 def few_classes(graph: Graph, node: Node) -> str | None:
     classes = graph.tensors[node.output].shape[-1]
     return None if classes <= MAX_CLASSES else f"softmax over {classes} classes; at most {MAX_CLASSES}"
-
-
-def nothing(graph: Graph, node: Node) -> None:
-    return None

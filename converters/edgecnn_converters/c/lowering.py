@@ -41,16 +41,11 @@ OHWI_TO_HWO = (1, 2, 0, 3)  # a depthwise weight is OHW1
 class Emitter:
     """Gathers the constants, the structs and the calls of a graph's nodes, and which kernels they use.
 
-    Args:
-        graph: full int8.
-        places: activation to where it lies, as C.
-        scratch: node to where its scratch memory lies, as C.
+    ``places`` and ``scratch`` say where activations and the scratch memory of nodes lie, as C.
     """
 
     def __init__(self, graph: Graph, places: Mapping[str, str], scratch: Mapping[str, str]) -> None:
-        self.graph = graph
-        self.places = places
-        self.scratch = scratch
+        self.graph, self.places, self.scratch = graph, places, scratch
         self.constants: list[str] = []
         self.structs: list[str] = []
         self.calls: list[str] = []
@@ -123,28 +118,23 @@ def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) ->
     about = _about(bias)
     if folded:
         about["folded"] = [node.inputs[1], c.zero(0)]
-    low, high = c.limits(str(node.attrs["activation"]))
     outputs = {
         "bias": e.constant("bias", "int32_t", sums, record(about)),
         "multiplier": e.constant("multiplier", "int32_t", multiplier[0]),
         "shift": e.constant("shift", "int8_t", multiplier[1]),
-        "zero": c.zero(-1),
-        "low": low,
-        "high": high,
     }
-    return {"weights": weights, "outputs": outputs}
+    return {"weights": weights, "outputs": outputs | _ends(c)}
 
 
 def _conv2d(e: Emitter, node: Node) -> None:
     x, y = e.operand(node.inputs[0]), e.places[node.output]
     window, in_zero = _window(e.graph, node), called(e.graph, node).zero(0)
+    out_channels = e.graph.tensors[node.output].shape[3]
     if is_depthwise(e.graph, node):
-        per_channel = e.graph.tensors[node.output].shape[3] // window["channels"]
-        fields = {"window": window, "per_channel": per_channel, "in_zero": in_zero}
+        fields = {"window": window, "per_channel": out_channels // window["channels"], "in_zero": in_zero}
         fields |= _weighted(e, node, OHWI_TO_HWO, folded=False)
         e.call("depthwise", e.struct("depthwise", fields), x, y)
         return
-    out_channels = e.graph.tensors[node.output].shape[3]
     fields = {"window": window, "out_channels": out_channels, "groups": node.attrs["groups"], "in_zero": in_zero}
     fields |= _weighted(e, node, (0, 1, 2, 3), folded=True)
     e.call("conv2d", e.struct("conv2d", fields), x, y, e.scratch.get(node.output, "0"))
@@ -256,22 +246,13 @@ def _softmax(e: Emitter, node: Node) -> None:
 
 def _behind_window(graph: Graph, node: Node, tensor: Tensor) -> int:
     a: Mapping[str, Any] = node.attrs
-    kernel, dilation = kernel_of(graph, node), a.get("dilation", (1, 1))
-    return window_lead(
-        tensor.shape,
-        graph.tensors[node.output].shape,
-        kernel=((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1),
-        stride=a.get("stride", (1, 1)),
-        padding=a["padding"],
-    )
+    (height, width), dilation, stride = kernel_of(graph, node), a.get("dilation", (1, 1)), a.get("stride", (1, 1))
+    kernel, made = ((height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1), graph.tensors[node.output].shape
+    return window_lead(tensor.shape, made, kernel=kernel, stride=stride, padding=a["padding"])
 
 
 def _in_place(graph: Graph, node: Node, tensor: Tensor) -> int | None:
     return 0 if math.prod(tensor.shape) == math.prod(graph.tensors[node.output].shape) else None
-
-
-def _apart(graph: Graph, node: Node, tensor: Tensor) -> None:
-    return None
 
 
 def _patch(graph: Graph, node: Node) -> int:
@@ -284,22 +265,17 @@ def _patch(graph: Graph, node: Node) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """How one op is written.
+    """How one op is written: ``write`` adds the node's constants, structs and calls.
 
-    Attributes:
-        write: adds the node's constants, structs and calls.
-        lead: bytes by which the output must start before an input (a lone one, read for the last time) to be written
-            over it; ``None`` where both must be apart. See ``planner.window_lead``.
-        scratch: bytes of memory that the node needs while it runs.
-        unsupported: why the kernel cannot compute the node, or ``None``.
-        moves: whether the output is the input, under another shape.
+    ``lead`` is the bytes by which the output must start before an input (a lone one, read for the last time) to be
+    written over it; ``None`` where both must be apart. See ``planner.window_lead``.
     """
 
     write: Callable[[Emitter, Node], None]
-    lead: Callable[[Graph, Node, Tensor], int | None] = _apart
-    scratch: Callable[[Graph, Node], int] = lambda graph, node: 0
-    unsupported: Callable[[Graph, Node], str | None] = bounds.nothing
-    moves: bool = False
+    lead: Callable[[Graph, Node, Tensor], int | None] = lambda graph, node, tensor: None
+    scratch: Callable[[Graph, Node], int] = lambda graph, node: 0  # bytes of memory that it needs while it runs
+    unsupported: Callable[[Graph, Node], str | None] = lambda graph, node: None  # why the kernel cannot compute it
+    moves: bool = False  # whether the output is the input, under another shape
 
 
 LOWERINGS: Mapping[str, Row] = {

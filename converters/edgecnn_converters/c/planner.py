@@ -13,22 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """Bytes that must be kept from one step to another.
+    """Bytes that must be kept from one step to another."""
 
-    Attributes:
-        name: unique.
-        size: in bytes.
-        first: the step that writes it.
-        last: the last step that reads it.
-    """
-
-    name: str
-    size: int
-    first: int
-    last: int
+    name: str  # unique
+    size: int  # in bytes
+    first: int  # the step that writes it
+    last: int  # the last step that reads it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +54,8 @@ def _placed(order: Sequence[Buffer], leads: Mapping[tuple[str, str], int]) -> Pl
     placed: list[Buffer] = []
     low, high = 0, 0
     for buffer in order:
-        barred = [
-            _barred(buffer, other, starts[other.name], leads)
-            for other in placed
-            if buffer.first <= other.last and other.first <= buffer.last
-        ]
+        beside = [other for other in placed if buffer.first <= other.last and other.first <= buffer.last]
+        barred = [_barred(buffer, other, starts[other.name], leads) for other in beside]
         candidates = {0, *(end for span in barred for end in span)}
         free = [c for c in candidates if not any(begin < c < end for begin, end in barred)]
         best = min(free, key=lambda c: (max(high, c + buffer.size) - min(low, c), abs(c), c))
@@ -75,21 +67,13 @@ def _placed(order: Sequence[Buffer], leads: Mapping[tuple[str, str], int]) -> Pl
 
 def _barred(buffer: Buffer, other: Buffer, start: int, leads: Mapping[tuple[str, str], int]) -> tuple[int, int]:
     """Return the two starts between which ``buffer`` may not start beside one that lies at ``start``."""
-    before, after = buffer.size, other.size
-    if (lead := leads.get((buffer.name, other.name))) is not None:
-        before = min(before, lead)
-    if (lead := leads.get((other.name, buffer.name))) is not None:
-        after = min(after, lead)
+    before = min(buffer.size, leads.get((buffer.name, other.name), buffer.size))
+    after = min(other.size, leads.get((other.name, buffer.name), other.size))
     return start - before, start + after
 
 
 def window_lead(
-    in_shape: tuple[int, ...],
-    out_shape: tuple[int, ...],
-    *,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
+    in_shape: Shape, out_shape: Shape, *, kernel: tuple[int, int], stride: tuple[int, int], padding: Shape
 ) -> int:
     """Return how many bytes an op that moves a window over an NHWC image must keep its output before its input.
 

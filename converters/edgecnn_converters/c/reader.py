@@ -13,36 +13,25 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.summary import Layer
+from edgecnn.records import read_record
 from edgecnn_converters.c.format import parsed, records
 from edgecnn_converters.metadata import described
 
 
 def describe(source: bytes) -> tuple[str, Metadata | None]:
-    """Return the precision of a ``NAME.c`` of ours, and what our writer noted in it.
-
-    Raises:
-        InputError: it is not ours, or is damaged.
-    """
+    """Return the precision of a ``NAME.c`` of ours, and what our writer noted in it."""
     with _whole():
         return described(_noted(source)[0], "input")
 
 
 def layers(source: bytes, header: bytes, weights: bytes) -> list[Layer]:
-    """List every op, in order.
-
-    Raises:
-        InputError: as ``describe``.
-    """
+    """List every op, in order."""
     with _whole():
-        return [_layer(fields) for fields in _noted(source)[1:]]
+        return [read_record(Layer, fields, "record of a layer") for fields in _noted(source)[1:]]
 
 
 def integers(source: bytes, header: bytes, weights: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """Return the quantized tensors in the graph's own form; biases without what the writer folded into them.
-
-    Raises:
-        InputError: as ``describe``.
-    """
+    """Return the quantized tensors in the graph's own form; biases without what the writer folded into them."""
     with _whole():
         first, *ops = _noted(source)
         found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
@@ -70,11 +59,6 @@ def _constant(
         values = values + zero * found[weight][1].reshape(len(values), -1).sum(axis=1, dtype=np.int64)
     zeros = np.asarray(fields.get("zero_point", np.zeros(len(scale))), np.int64)
     return QParams(scale=scale, zero_point=zeros, dtype=dtype, axis=fields["axis"]), values.reshape(shape).astype(dtype)
-
-
-def _layer(fields: dict[str, Any]) -> Layer:
-    scales = fields["weight_scales"]
-    return Layer(**{**fields, "output": tuple(fields["output"]), "weight_scales": scales and tuple(scales)})
 
 
 def _noted(source: bytes) -> list[dict[str, Any]]:

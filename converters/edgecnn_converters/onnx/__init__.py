@@ -8,28 +8,17 @@ from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.onnx.reader import describe, integers, layers
-from edgecnn_converters.preconditions import beyond_float16, check, refuse
+from edgecnn_converters.preconditions import beyond_float16, check
 from edgecnn_converters.registry import IN_8_BITS, Converter
 
 IO = ("float32", "uint8", "int8")
 
 
 def convert(graph: Graph, *, precision: str, io: str = "float32", activations: str = "uint8") -> ConvertedModel:
-    """Write a graph as ``.onnx``, NCHW. The same graph gives the same bytes.
+    """Write a graph as ``.onnx``, NCHW; see ``registry.Converter``.
 
-    Activations are uint8 (zero point + 128: the same grid), weights int8 per channel: what ONNX Runtime runs fastest on
-    x86 with VNNI; on Arm it is int8. The opset and IR version are the oldest that carry what is used.
-
-    Args:
-        graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
-        precision: ``fp32``, ``fp16``, ``w8`` or ``int8``.
-        io: type of the input and output of an int8 file.
-        activations: how an int8 file carries its activations: ``uint8`` or ``int8``.
-
-    Raises:
-        InputError: the graph is not of that precision, or breaks the numerics contract.
-        UnsupportedError: the graph holds what the file cannot express.
-        MissingDependencyError: onnx is not installed.
+    Activations of an int8 file are uint8 (zero point + 128: the same grid), weights int8 per channel: what ONNX Runtime
+    runs fastest on x86 with VNNI; on Arm it is int8. The opset and IR version are the oldest that carry what is used.
     """
     try:
         import onnx
@@ -37,8 +26,7 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         raise MissingDependencyError("writing ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
     from edgecnn_converters.onnx.lowering import Emitter
 
-    check(graph, precision, io, IO)
-    refuse("ONNX", beyond_float16(graph, precision))
+    check("ONNX", beyond_float16, graph, precision, io, IO)
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)

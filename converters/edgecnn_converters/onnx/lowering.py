@@ -16,19 +16,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Graph, Node, is_wide
 from edgecnn_converters import layout
-from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, nchw, order_matters, pads
+from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
 OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an input of the graph too
 SINCE = {TO_INTEGERS: 10, TO_REAL: 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
 """Opset from which an op has the form that is written here; ``OLDEST`` for the others. See ``_opset`` for more."""
-TYPES = {
-    "float32": TensorProto.FLOAT,
-    "float16": TensorProto.FLOAT16,
-    "uint8": TensorProto.UINT8,
-    "int8": TensorProto.INT8,
-}
+TYPES = {name: getattr(TensorProto, name.upper()) for name in ("float16", "uint8", "int8")}
+TYPES["float32"] = TensorProto.FLOAT
 Row = Callable[["Emitter", Node], None]
 
 
@@ -60,17 +56,11 @@ class Emitter:
         self._leave(result)
         read = {result, *(name for n in self.nodes for name in n.input)}
         self.nodes = [n for n in self.nodes if read.intersection(n.output)]  # real values that nothing reads
-        graph = helper.make_graph(
-            self.nodes,
-            self.graph.metadata.model or "edgecnn",
-            [self._info(source)],
-            [self._info(result)],
-            list(self.initializers.values()),
-        )
-        opset = helper.make_opsetid("", self._opset())
-        return helper.make_model(
-            graph, producer_name="edgecnn", ir_version=helper.find_min_ir_version_for([opset]), opset_imports=[opset]
-        )
+        name, ends = self.graph.metadata.model or "edgecnn", ([self._info(source)], [self._info(result)])
+        graph = helper.make_graph(self.nodes, name, *ends, list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", self._opset())]
+        oldest = helper.find_min_ir_version_for(opsets)
+        return helper.make_model(graph, producer_name="edgecnn", ir_version=oldest, opset_imports=opsets)
 
     def _opset(self) -> int:
         """Return the oldest that has what is used: 13 brought scales per channel, and softmax over one dimension."""
@@ -84,23 +74,18 @@ class Emitter:
     def value(self, name: str) -> str:
         """Name the tensor of a graph tensor's real values: as itself, but for the file's input and a 16-bit twin."""
         name = self.twins.get(name, name)
-        return part(name, "real") if name == self.graph.inputs[0] and self._converts else name
-
-    @property
-    def _converts(self) -> bool:
-        """Whether the file's input is converted before anything reads it."""
-        return self.integer or self.real == "float16"
+        return part(name, "real") if name == self.graph.inputs[0] and self.precision in ("int8", "fp16") else name
 
     def _enter(self, source: str) -> None:
         """Convert the file's input to real values."""
+        if self.real == "float16":
+            self.node("Cast", [source], self.value(source), to=TYPES[self.real])
         if not self.integer:
-            if self._converts:
-                self.node("Cast", [source], self.value(source), to=TYPES[self.real])
             return
-        grid, read, real = self._grid(source), source, source
+        grid, read, real = self.grid(source), source, source
         if self.io not in ("float32", self.activations):  # a convolution of both kinds of integers would be float
             real = part(source, "fed")
-            self.node(TO_REAL, [source, *self._grid(source, self.io)], real)
+            self.node(TO_REAL, [source, *self.grid(source, self.io)], real)
         if self.io != self.activations:
             read = part(source, INTEGERS)
             self.node(TO_INTEGERS, [real, *grid], read)
@@ -114,7 +99,7 @@ class Emitter:
             self.nodes[-1].output[0] = result
         elif self.integer and self.io != "float32":
             last.output[0] = part(result, "real")
-            self.node(TO_INTEGERS, [part(result, "real"), *self._grid(result, self.io)], result)
+            self.node(TO_INTEGERS, [part(result, "real"), *self.grid(result, self.io)], result)
         elif self.real == "float16":
             last.output[0] = part(result, "half")
             self.node("Cast", [part(result, "half")], result, to=TYPES["float32"])
@@ -127,7 +112,7 @@ class Emitter:
             self.initializers[name] = numpy_helper.from_array(np.array(array, order="C"), name)
         return name
 
-    def _grid(self, name: str, dtype: str | None = None) -> list[str]:
+    def grid(self, name: str, dtype: str | None = None) -> list[str]:
         """Return scale and zero point, of uint8 or int8; what the file's activations are unless told."""
         dtype, quant = dtype or self.activations, self.graph.tensors[name].qparams
         zero = int(quant.zero_point[0]) + (layout.UINT8_OFFSET if dtype == "uint8" else 0)
@@ -136,11 +121,10 @@ class Emitter:
             self.initializer(part(name, f"zero_point_{dtype}"), np.array(zero, dtype)),
         ]
 
-    def quantize(self, name: str, source: str) -> None:
-        """Quantize ``source`` as the graph tensor ``name``, and back to real values under that name."""
-        grid = self._grid(name)
+    def quantize(self, source: str, grid: list[str], name: str, real: str) -> None:
+        """Quantize ``source`` as the integers of ``name``, and back to values ``real``."""
         self.node(TO_INTEGERS, [source, *grid], part(name, INTEGERS))
-        self.node(TO_REAL, [part(name, INTEGERS), *grid], name)
+        self.node(TO_REAL, [part(name, INTEGERS), *grid], real)
 
     def constant(
         self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None, affine: bool = False
@@ -158,28 +142,23 @@ class Emitter:
         if quant.dtype in ("int16", "int64"):  # of a layer that is kept: float here
             return self.initializer(name, placed(quant.dequantize(tensor.integers)))
         if name not in (n.output[0] for n in self.nodes):
+            stored, extra = tensor.integers, {} if quant.axis is None else {"axis": 0}
             if affine:
                 shift = layout.UINT8_OFFSET if self.activations == "uint8" else 0
-                stored = (tensor.integers.astype(np.int16) + shift).astype(self.activations)
-                grid, extra = self._grid(name), {}
+                stored, grid = (stored.astype(np.int16) + shift).astype(self.activations), self.grid(name)
             else:
-                stored = tensor.integers
                 scales = quant.scale[0] if quant.axis is None else quant.scale
-                zeros = np.zeros(scales.shape, stored.dtype)
-                grid = [
-                    self.initializer(part(name, "scale"), scales),
-                    self.initializer(part(name, "zero_point"), zeros),
-                ]
-                extra = {} if quant.axis is None else {"axis": 0}
+                added = {"scale": scales, "zero_point": np.zeros(scales.shape, stored.dtype)}
+                grid = [self.initializer(part(name, what), array) for what, array in added.items()]
             self.node(TO_REAL, [self.initializer(part(name, INTEGERS), placed(stored)), *grid], name, **extra)
         return name
 
     def operand(self, name: str, rank: int) -> str:
         """Return an activation, or a constant that broadcasts over it."""
-        if not self.graph.tensors[name].is_constant:
+        tensor = self.graph.tensors[name]
+        if not tensor.is_constant:
             return self.value(name)
-        shape = self.graph.tensors[name].shape
-        return self.constant(name, shape=nchw((1,) * (rank - len(shape)) + shape), affine=True)
+        return self.constant(name, shape=layout.broadcast(tensor.shape, rank), affine=True)
 
     # --- nodes ---
 
@@ -189,25 +168,24 @@ class Emitter:
 
     def finish(self, node: Node, kind: str, inputs: list[str], **attrs: Any) -> None:
         """Add the node's op, the activation that its integers do not imply, and the quantization of its output."""
-        activation = layout.needed_activation(self.graph, node)
-        raw = part(node.output, "raw")
+        name, activation = node.output, layout.needed_activation(self.graph, node)
+        raw, made = part(name, "raw"), part(name, "activated")
         self.node(kind, inputs, raw, **attrs)
-        if activation != "none":
-            self._activate(activation, raw, part(node.output, "activated"))
-            raw = part(node.output, "activated")
-        if self.on_grid(node.output):
-            self.quantize(node.output, raw)
+        if activation == "relu":
+            self.node("Relu", [raw], made)
+        elif activation == "relu6":
+            self.node("Clip", [raw, *self.six()], made)
+        if self.on_grid(name):
+            self.quantize(raw if activation == "none" else made, self.grid(name), name, name)
         else:
-            self.nodes[-1].output[0] = node.output
+            self.nodes[-1].output[0] = name
 
     def moved(self, kind: str, inputs: list[str], output: str, grid: str, **attrs: Any) -> str:
         """Add a step of a node that takes several, quantized as the graph tensor ``grid``; return its value."""
         self.node(kind, inputs, output, **attrs)
         if not self.on_grid(grid):
             return output
-        own = self._grid(grid)
-        self.node(TO_INTEGERS, [output, *own], part(output, INTEGERS))
-        self.node(TO_REAL, [part(output, INTEGERS), *own], part(output, "real"))
+        self.quantize(output, self.grid(grid), output, part(output, "real"))
         return part(output, "real")
 
     def on_grid(self, name: str) -> bool:
@@ -216,15 +194,9 @@ class Emitter:
 
     def between_integers(self, node: Node, kind: str, inputs: list[str]) -> None:
         """Add an op that moves integers, between integers: ONNX Runtime would compute it in float otherwise."""
-        grid = self._grid(node.output)
+        grid = self.grid(node.output)
         self.node(kind, [*inputs, grid[1]], part(node.output, INTEGERS))
         self.node(TO_REAL, [part(node.output, INTEGERS), *grid], node.output)
-
-    def _activate(self, activation: str, source: str, output: str) -> None:
-        if activation == "relu":
-            self.node("Relu", [source], output)
-        else:
-            self.node("Clip", [source, *self.six()], output)
 
     def six(self) -> list[str]:
         """Return the lower and upper end of ReLU6."""
@@ -249,20 +221,19 @@ def _fully_connected(e: Emitter, node: Node) -> None:
     e.finish(node, "Gemm", [e.value(node.inputs[0]), *(e.constant(i) for i in node.inputs[1:])], transB=1)
 
 
+def _operands(e: Emitter, node: Node) -> list[str]:
+    rank = len(e.graph.tensors[node.output].shape)
+    return [e.operand(i, rank) for i in node.inputs]
+
+
 def _binary(kind: str) -> Row:
-    def row(e: Emitter, node: Node) -> None:
-        rank = len(e.graph.tensors[node.output].shape)
-        e.finish(node, kind, [e.operand(i, rank) for i in node.inputs])
-
-    return row
+    return lambda e, node: e.finish(node, kind, _operands(e, node))
 
 
-def _pool(kind: str) -> Row:
-    def row(e: Emitter, node: Node) -> None:
-        kernel: Any = node.attrs["kernel"]
-        e.finish(node, kind, [e.value(node.inputs[0])], **_window(node, kernel))
-
-    return row
+def _pool(e: Emitter, node: Node) -> None:
+    kernel: Any = node.attrs["kernel"]
+    kind = "MaxPool" if node.op == "max_pool2d" else "AveragePool"
+    e.finish(node, kind, [e.value(node.inputs[0])], **_window(node, kernel))
 
 
 def _mean(e: Emitter, node: Node) -> None:
@@ -274,10 +245,7 @@ def _mean(e: Emitter, node: Node) -> None:
 
 
 def _concat(e: Emitter, node: Node) -> None:
-    a: Mapping[str, Any] = node.attrs
-    rank = len(e.graph.tensors[node.output].shape)
-    axis = AXES[a["axis"]] if rank == 4 else a["axis"]
-    e.finish(node, "Concat", [e.operand(i, rank) for i in node.inputs], axis=axis)
+    e.finish(node, "Concat", _operands(e, node), axis=concat_axis(e.graph, node))
 
 
 def _pad(e: Emitter, node: Node) -> None:
@@ -310,22 +278,11 @@ def _requantize(e: Emitter, node: Node) -> None:
     if node.attrs["to"] == "int16":
         e.twins[node.output] = node.inputs[0]
     else:
-        e.quantize(node.output, e.value(node.inputs[0]))
+        e.quantize(e.value(node.inputs[0]), e.grid(node.output), node.output, node.output)
 
 
-def _unary(kind: str) -> Row:
-    def row(e: Emitter, node: Node) -> None:
-        e.finish(node, kind, [e.value(node.inputs[0])])
-
-    return row
-
-
-def _relu6(e: Emitter, node: Node) -> None:
-    e.finish(node, "Clip", [e.value(node.inputs[0]), *e.six()])
-
-
-def _softmax(e: Emitter, node: Node) -> None:
-    e.finish(node, "Softmax", [e.value(node.inputs[0])], axis=1)
+def _unary(kind: str, **attrs: int) -> Row:
+    return lambda e, node: e.finish(node, kind, [e.value(node.inputs[0])], **attrs)
 
 
 LOWERINGS: Mapping[str, Row] = {
@@ -333,16 +290,16 @@ LOWERINGS: Mapping[str, Row] = {
     "fully_connected": _fully_connected,
     "add": _binary("Add"),
     "mul": _binary("Mul"),
-    "max_pool2d": _pool("MaxPool"),
-    "avg_pool2d": _pool("AveragePool"),
+    "max_pool2d": _pool,
+    "avg_pool2d": _pool,
     "mean": _mean,
     "concat": _concat,
     "pad": _pad,
     "reshape": _reshape,
     "requantize": _requantize,
     "relu": _unary("Relu"),
-    "relu6": _relu6,
+    "relu6": lambda e, node: e.finish(node, "Clip", [e.value(node.inputs[0]), *e.six()]),
     "hard_swish": _unary("HardSwish"),
     "sigmoid": _unary("Sigmoid"),
-    "softmax": _softmax,
+    "softmax": _unary("Softmax", axis=1),
 }

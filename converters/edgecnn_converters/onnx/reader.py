@@ -53,23 +53,14 @@ def guess_precision(model: Any) -> str:
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """Return the precision of an ``.onnx`` file, ours or another's, and what our writer noted in it.
-
-    Raises:
-        InputError: not an ONNX file, a corrupt one, or damaged metadata.
-        MissingDependencyError: onnx is not installed.
-    """
+    """Return the precision of an ``.onnx`` file, ours or another's, and what our writer noted in it."""
     model = read(data)
     record = next((p.value for p in model.metadata_props if p.key == KEY), None)
     return (guess_precision(model), None) if record is None else described(record, "io")
 
 
 def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
-
-    Raises:
-        InputError: as ``read``.
-    """
+    """Return the quantized tensors in the graph's own form; see ``registry.Converter``."""
     from onnx import numpy_helper
 
     model = read(data)
@@ -101,23 +92,15 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
 
 
 def layers(data: bytes) -> list[Layer]:
-    """List every node that computes, with what it costs. Quantization is shown as the output's type.
-
-    Shapes are as in the file, channels first.
-
-    Raises:
-        InputError: as ``read``.
-    """
+    """List every node that computes, with what it costs. Quantization is shown as the output's type; NCHW."""
     import onnx
     from onnx import numpy_helper
 
     model = onnx.shape_inference.infer_shapes(read(data))
     graph = model.graph
     stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    shapes = {
-        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
-        for v in (*graph.value_info, *graph.input, *graph.output)
-    }
+    values = (*graph.value_info, *graph.input, *graph.output)
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
     behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == TO_REAL}  # weights
     scales = {n.output[0]: stored.get(n.input[1]) for n in graph.node if n.op_type == TO_REAL}
     onto = {n.input[0]: n for n in graph.node if n.op_type == TO_INTEGERS}

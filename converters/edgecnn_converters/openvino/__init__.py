@@ -13,31 +13,19 @@ from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.openvino.reader import describe, integers, layers
-from edgecnn_converters.preconditions import beyond_float16, check, refuse
+from edgecnn_converters.preconditions import beyond_float16, check
 from edgecnn_converters.registry import IN_8_BITS, Converter
 
 
 def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedModel:
-    """Write a graph as OpenVINO IR (``.xml`` and ``.bin``), NCHW, float32 outside. The same graph gives the same bytes.
-
-    Args:
-        graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
-        precision: ``fp32``, ``fp16``, ``w8`` or ``int8``.
-        io: ``float32``.
-
-    Raises:
-        InputError: the graph is not of that precision, or breaks the numerics contract.
-        UnsupportedError: the graph holds what the file cannot express.
-        MissingDependencyError: openvino is not installed.
-    """
+    """Write a graph as OpenVINO IR (``.xml`` and ``.bin``), NCHW, float32 outside; see ``registry.Converter``."""
     try:
         import openvino
     except ImportError:
         raise MissingDependencyError("writing OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
     from edgecnn_converters.openvino.lowering import Emitter
 
-    check(graph, precision, io, ("float32",))
-    refuse("OpenVINO IR", unsupported(graph, precision))
+    check("OpenVINO IR", unsupported, graph, precision, io, ("float32",))
     model = Emitter(graph, precision).model()
     model.set_rt_info(to_text(graph, precision), KEY)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,8 @@ from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.rounding import past_halves
-from edgecnn_converters.layout import AXES, OHWI_TO_OIHW, grid_ends, nchw, needed_activation, order_matters, pads
+from edgecnn_converters import layout
+from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 
@@ -42,13 +43,18 @@ class Emitter:
         fed.output(0).get_tensor().set_names({source})
         self.values[source] = self._on_grid(source, fed)
         for node in self.graph:
-            made = self._apart(node, self.activated(node, LOWERINGS[node.op](self, node)))
+            made = LOWERINGS[node.op](self, node)
+            match layout.needed_activation(self.graph, node):
+                case "relu":
+                    made = ops.relu(made, name=part(node.output, "relu"))
+                case "relu6":
+                    made = ops.clamp(made, 0.0, 6.0, name=part(node.output, "relu6"))
+            made = self._apart(node, made)
             self.values[node.output] = self._on_grid(node.output, made)
         last = self.values[result]
         last.output(0).get_tensor().set_names({result})
-        return openvino.Model(
-            [ops.result(last, name=part(result, "result"))], [fed], self.graph.metadata.model or "edgecnn"
-        )
+        ends = [ops.result(last, name=part(result, "result"))], [fed]
+        return openvino.Model(*ends, self.graph.metadata.model or "edgecnn")
 
     def _apart(self, node: Node, value: Any) -> Any:
         """Keep the plugin from fusing a convolution's FakeQuantize into the addition that alone reads it.
@@ -70,20 +76,9 @@ class Emitter:
         quant = self.graph.tensors[name].quant
         if quant is None or quant.dtype == "int16":  # kept in 16 bits: float here
             return value
-        ends = [
-            self.plain(np.float32(end), part(name, k))
-            for end, k in zip(grid_ends(quant), (facts.LOW, facts.HIGH), strict=True)
-        ]
+        reals = zip((facts.LOW, facts.HIGH), layout.grid_ends(quant), strict=True)
+        ends = [self.plain(np.float32(real), part(name, end)) for end, real in reals]
         return ops.fake_quantize(value, *ends, *ends, facts.LEVELS, name=part(name, facts.QUANTIZED))
-
-    def activated(self, node: Node, value: Any) -> Any:
-        """Add the activation that the output's integers do not imply."""
-        match needed_activation(self.graph, node):
-            case "relu":
-                return ops.relu(value, name=part(node.output, "relu"))
-            case "relu6":
-                return ops.clamp(value, 0.0, 6.0, name=part(node.output, "relu6"))
-        return value
 
     def plain(self, array: Any, name: str) -> Any:
         """Return a constant as it is."""
@@ -107,13 +102,15 @@ class Emitter:
                 half = self.plain(placed(tensor.constant).astype(np.float16), part(name, "half"))
                 return ops.convert(half, "f32", name=name)
             return self.plain(placed(tensor.constant), name)
-        real = ops.convert(self.plain(placed(integers), part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
+        real = self._steps(placed(integers), name)
         if affine:
             zero = self.plain(np.float32(quant.zero_point[0]), part(name, facts.ZERO_POINT))
             real = ops.subtract(real, zero, name=part(name, "centred"))
-            return ops.multiply(real, self.plain(quant.scale[0], part(name, facts.SCALE)), name=name)
         scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
         return ops.multiply(real, self.plain(scale, part(name, facts.SCALE)), name=name)
+
+    def _steps(self, integers: NDArray[Any], name: str) -> Any:
+        return ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
 
     def bias(self, node: Node, shape: tuple[int, ...]) -> Any:
         """Return the bias of a conv2d or fully_connected.
@@ -128,9 +125,8 @@ class Emitter:
         factors = weight.quant.scale[0] if weight.quant.axis is None else weight.quant.scale.reshape(shape)
         scales = self.plain(factors, part(bias.name, facts.WEIGHT_SCALE))
         scaled = ops.multiply(real, scales, name=part(bias.name, "scaled"))
-        return ops.multiply(
-            scaled, self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE)), name=bias.name
-        )
+        step = self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE))
+        return ops.multiply(scaled, step, name=bias.name)
 
     def _led(self, node: Node, integers: NDArray[Any], name: str) -> Any:
         """Return a bias in steps of its scale, and a quarter of one more for channels with sums next to halves.
@@ -138,7 +134,7 @@ class Emitter:
         OpenVINO adds and scales a bias in float32, which may leave such a sum on the wrong side of the half. See
         ``edgecnn.graph.rounding``; the grid of the output says which side is the right one.
         """
-        real = ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
+        real = self._steps(integers, name)
         source, weight, _ = (self.graph.tensors[i] for i in node.inputs)
         made = self.graph.tensors[node.output].quant
         if node.op != "conv2d" or made is None or made.dtype != "int8" or made.zero_point[0] not in SIDES:
@@ -159,9 +155,7 @@ class Emitter:
         """Return an activation, or a constant that broadcasts over it."""
         if name in self.values:
             return self.values[name]
-        shape = self.graph.tensors[name].shape
-        wide = (1,) * (rank - len(shape)) + shape
-        return self.constant(name, nchw(wide), affine=True)
+        return self.constant(name, layout.broadcast(self.graph.tensors[name].shape, rank), affine=True)
 
 
 def _channels_first(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
@@ -196,22 +190,20 @@ def _fully_connected(e: Emitter, node: Node) -> Any:
     return ops.add(made, e.bias(node, (1, shape[0])), name=part(node.output, "bias_add"))
 
 
+def _operands(e: Emitter, node: Node) -> list[Any]:
+    rank = len(e.graph.tensors[node.output].shape)
+    return [e.operand(i, rank) for i in node.inputs]
+
+
 def _binary(kind: Callable[..., Any]) -> Row:
-    def row(e: Emitter, node: Node) -> Any:
-        rank = len(e.graph.tensors[node.output].shape)
-        left, right = (e.operand(i, rank) for i in node.inputs)
-        return kind(left, right, name=part(node.output, "op"))
-
-    return row
+    return lambda e, node: kind(*_operands(e, node), name=part(node.output, "op"))
 
 
-def _pool(kind: Callable[..., Any], last: Any) -> Row:
-    def row(e: Emitter, node: Node) -> Any:
-        a: Mapping[str, Any] = node.attrs
-        source, where = e.values[node.inputs[0]], (list(a["stride"]), *pads(a), list(a["kernel"]))
-        return kind(source, *where, last, name=part(node.output, "op"))
-
-    return row
+def _pool(e: Emitter, node: Node) -> Any:
+    a: Mapping[str, Any] = node.attrs
+    kind, last = (opset1.max_pool, "floor") if node.op == "max_pool2d" else (ops.avg_pool, True)
+    where = (list(a["stride"]), *pads(a), list(a["kernel"]))
+    return kind(e.values[node.inputs[0]], *where, last, name=part(node.output, "op"))
 
 
 def _mean(e: Emitter, node: Node) -> Any:
@@ -220,10 +212,7 @@ def _mean(e: Emitter, node: Node) -> Any:
 
 
 def _concat(e: Emitter, node: Node) -> Any:
-    a: Mapping[str, Any] = node.attrs
-    rank = len(e.graph.tensors[node.output].shape)
-    axis = AXES[a["axis"]] if rank == 4 else a["axis"]
-    return ops.concat([e.operand(i, rank) for i in node.inputs], axis, name=part(node.output, "op"))
+    return ops.concat(_operands(e, node), concat_axis(e.graph, node), name=part(node.output, "op"))
 
 
 def _repeated(e: Emitter, node: Node, times: int) -> Any:
@@ -240,10 +229,8 @@ def _repeated(e: Emitter, node: Node, times: int) -> Any:
 
 def _pad(e: Emitter, node: Node) -> Any:
     a: Mapping[str, Any] = node.attrs
-    amounts = [
-        e.plain(np.array([0, channels, *ends], np.int64), part(node.output, k))
-        for ends, channels, k in zip(pads(a), a["channels"], ("begin", "end"), strict=True)
-    ]
+    sides = zip(("begin", "end"), a["channels"], pads(a), strict=True)
+    amounts = [e.plain(np.array([0, channels, *ends], np.int64), part(node.output, k)) for k, channels, ends in sides]
     zero = e.plain(np.float32(0), part(node.output, "zero"))
     return ops.pad(e.values[node.inputs[0]], *amounts, "constant", zero, name=part(node.output, "op"))
 
@@ -272,8 +259,8 @@ LOWERINGS: Mapping[str, Row] = {
     "fully_connected": _fully_connected,
     "add": _binary(ops.add),
     "mul": _binary(ops.multiply),
-    "max_pool2d": _pool(opset1.max_pool, "floor"),
-    "avg_pool2d": _pool(ops.avg_pool, True),
+    "max_pool2d": _pool,
+    "avg_pool2d": _pool,
     "mean": _mean,
     "concat": _concat,
     "pad": _pad,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -38,11 +39,7 @@ def parse(xml: bytes) -> Any:
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """Return the precision of an ``.xml``, ours or another's, and what our writer noted in it.
-
-    Raises:
-        InputError: not OpenVINO IR, a corrupt one, or damaged metadata.
-    """
+    """Return the precision of an ``.xml``, ours or another's, and what our writer noted in it."""
     root = parse(data)
     note = root.find(f"rt_info/{KEY}")
     record = None if note is None else note.get("value")
@@ -84,9 +81,6 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
     The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off.
-
-    Raises:
-        InputError: as ``parse`` and ``constants``.
     """
     stored = constants(parse(xml), data)
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
@@ -119,35 +113,27 @@ def _as_graph(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def layers(xml: bytes, data: bytes) -> list[Layer]:
-    """List every operation that computes, with what it costs. Conversions and FakeQuantize are shown as the type.
-
-    Shapes are as in the file, channels first.
-
-    Raises:
-        InputError: as ``parse`` and ``constants``.
-    """
+    """List every operation that computes, with what it costs. Conversions and FakeQuantize are the type; NCHW."""
     root = parse(xml)
     stored = constants(root, data)
     by_id = {layer.get("id"): layer for layer in root.iter("layer")}
     edges = [(e.get("from-layer"), e.get("to-layer")) for e in root.iter("edge")]
-    feeds: dict[str, list[str]] = {}
-    readers: dict[str, list[str]] = {}
+    feeds, readers = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for source, target in edges:
-        feeds.setdefault(target, []).append(source)
-        readers.setdefault(source, []).append(target)
-    constant = _constant_layers(by_id, feeds)
-    identities = {key for key in by_id if _is_identity(by_id[key], feeds.get(key, ()), by_id, stored)}
+        feeds[target].append(source)
+        readers[source].append(target)
+    behind = _constants_behind(by_id, feeds)
+    identities = {key for key in by_id if _is_identity(by_id[key], feeds[key], by_id, stored)}
     found = []
     for key, layer in by_id.items():
         kind = layer.get("type")
-        if key in constant or key in identities or kind in ("Parameter", "Result", "FakeQuantize"):
+        if key in behind or key in identities or kind in ("Parameter", "Result", "FakeQuantize"):
             continue
-        own = [by_id[i] for i in _constants_behind(key, by_id, feeds, constant)]
-        held = [stored[c.get("name")] for c in own if part_of(c.get("name"))[1] not in SCALES]
+        own = [by_id[i].get("name") for source in feeds[key] for i in behind.get(source, ())]
+        held = [stored[name] for name in own if part_of(name)[1] not in SCALES]
         weight = next((a for a in held if kind in facts.WEIGHTED), None)
-        near = readers.get(key, [])
-        beyond = [r for identity in near if identity in identities for r in readers.get(identity, ())]
-        grid = next((by_id[r] for r in (*near, *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
+        beyond = [r for identity in readers[key] if identity in identities for r in readers[identity]]
+        grid = next((by_id[r] for r in (*readers[key], *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
         name = (grid if grid is not None else layer).get("name").removesuffix(part("", facts.QUANTIZED))
         low, high = (stored.get(part(name, end)) for end in (facts.LOW, facts.HIGH))
         quant = None if grid is None or low is None or high is None else facts.parameters(float(low), float(high))
@@ -164,9 +150,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
                 weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",
                 weight_bytes=sum(a.nbytes for a in held),
                 macs=0 if weight is None else int(np.prod(shape) * np.prod(kernel)),
-                details=" ".join(f"{k}={v}" for k, v in layer.find("data").items() if k in SHOWN)
-                if layer.find("data") is not None
-                else "",
+                details=" ".join(f"{k}={v}" for data in layer.findall("data") for k, v in data.items() if k in SHOWN),
             )
         )
     return found
@@ -180,24 +164,13 @@ def _is_identity(layer: Any, sources: Sequence[str], by_id: dict[str, Any], stor
     return len(slopes) == 1 and bool(np.all(slopes[0] == 1))
 
 
-def _constant_layers(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> set[str]:
-    """Return the layers that depend on constants alone."""
-    known = {key for key, layer in by_id.items() if layer.get("type") == "Const"}
-    grown = True
-    while grown:
-        more = {key for key in by_id if key not in known and feeds.get(key) and set(feeds[key]) <= known}
-        known |= more
-        grown = bool(more)
-    return known
-
-
-def _constants_behind(key: str, by_id: dict[str, Any], feeds: dict[str, list[str]], constant: set[str]) -> list[str]:
-    """Return the Const layers that a layer reads, through conversions of constants."""
-    found: list[str] = []
-    pending = [i for i in feeds.get(key, ()) if i in constant]
-    while pending:
-        current = pending.pop(0)
-        if by_id[current].get("type") == "Const":
-            found.append(current)
-        pending += feeds.get(current, ())
+def _constants_behind(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the Const layers that each layer is computed from which depends on constants alone."""
+    found = {key: [key] for key, layer in by_id.items() if layer.get("type") == "Const"}
+    size = 0
+    while size < len(found):
+        size = len(found)
+        for key, sources in feeds.items():
+            if key not in found and sources and found.keys() >= set(sources):
+                found[key] = [constant for source in sources for constant in found[source]]
     return found

@@ -8,7 +8,7 @@ from edgecnn.artifact import PRECISIONS, ConvertedModel
 from edgecnn.graph.ir import Graph, Metadata, Node, Tensor, is_wide
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, described, to_text
-from edgecnn_converters.preconditions import beyond_float16, check, refuse
+from edgecnn_converters.preconditions import beyond_float16, check
 from edgecnn_converters.registry import Converter
 from edgecnn_converters.tflite.format import MIN_RUNTIME, MIN_RUNTIME_BYTES
 from edgecnn_converters.tflite.lowering import LOWERINGS, Emitter, placement, scale_ratio
@@ -19,34 +19,32 @@ FLOAT_IO = ("float32",)
 
 
 def convert(graph: Graph, *, precision: str, io: str | None = None) -> ConvertedModel:
-    """Write a graph as ``.tflite``. The same graph gives the same bytes.
+    """Write a graph as ``.tflite``, NHWC; see ``registry.Converter``.
 
-    Args:
-        graph: one NHWC input, one output; float for fp32 and fp16, integers in its weights for w8, full int8 for int8.
-        precision: ``fp32``, ``fp16``, ``w8``, ``int8`` or ``int16x8``.
-        io: type of the input and output of an integer file: its own unless told. Others cost one operator at each end.
-
-    Raises:
-        InputError: the graph is not of that precision, or breaks the numerics contract; the message names the node.
-        UnsupportedError: the graph holds what a TFLite file or its kernels cannot express; all of it is listed.
-        MissingDependencyError: ai-edge-litert is not installed.
+    An integer file's input and output are of its own type unless told; others cost one operator at each end.
     """
     types = IO.get(precision, FLOAT_IO)
     io = io or types[0]
-    check(graph, precision, io, types)
-    refuse("TFLite", unsupported(graph, precision))
+    check("TFLite", unsupported, graph, precision, io, types)
     emitter = Emitter(graph, precision)
     source, result = (graph.tensors[name] for name in (*graph.inputs, *graph.outputs))
-    outer = emitter.integer and io != types[0]
-    fed = _outer_input(emitter, source, io) if outer else emitter.activation(source.name)
+    outer = f"_{io}" if emitter.integer and io != types[0] else ""
+    inner = fed = emitter.activation(source.name)
+    if outer:
+        fed = _outer(emitter, source, io)
+        emitter.operator("QUANTIZE", None, [fed], inner, emitter.schema.QuantizeOptionsT())
     for node in graph:
         LOWERINGS[node.op](emitter, node)
-    made = _outer_output(emitter, result, io) if outer else emitter.activation(result.name)
+    inner = made = emitter.activation(result.name)
+    if outer:
+        made = _outer(emitter, result, io)
+        kind = "Quantize" if io == "uint8" else "Dequantize"
+        emitter.operator(kind.upper(), None, [inner], made, getattr(emitter.schema, f"{kind}OptionsT")())
     emitter.model.metadata(KEY, to_text(graph, precision).encode())
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
     data = emitter.model.finish({"input": fed}, {"logits": made}, f"edgecnn {graph.metadata.model}".strip())
-    into, out = (port(tensor, "NHWC", io, _outer_name(tensor, io) if outer else "") for tensor in (source, result))
+    into, out = (port(tensor, "NHWC", io, f"{tensor.name}{outer}") for tensor in (source, result))
     return ConvertedModel(target="tflite", precision=precision, files={".tflite": data}, input=into, output=out)
 
 
@@ -57,16 +55,9 @@ def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:
-    """Return the precision of a ``.tflite`` file, ours or another's, and what our writer noted in it.
-
-    Raises:
-        InputError: not a TFLite file, a corrupt one, or damaged metadata.
-        MissingDependencyError: ai-edge-litert is not installed.
-    """
+    """Return the precision of a ``.tflite`` file, ours or another's, and what our writer noted in it."""
     model = read(data)
-    if model.metadata is None:
-        return guess_precision(model), None
-    return described(model.metadata)
+    return (guess_precision(model), None) if model.metadata is None else described(model.metadata)
 
 
 def _fault(graph: Graph, node: Node, precision: str) -> str | None:
@@ -83,25 +74,8 @@ def _fault(graph: Graph, node: Node, precision: str) -> str | None:
     return None
 
 
-def _outer_name(tensor: Tensor, io: str) -> str:
-    return f"{tensor.name}_{io}"
-
-
 def _outer(e: Emitter, tensor: Tensor, io: str) -> int:
-    return e.model.tensor(_outer_name(tensor, io), tensor.shape, io, tensor.quant if io == "uint8" else None)
-
-
-def _outer_input(e: Emitter, tensor: Tensor, io: str) -> int:
-    source = _outer(e, tensor, io)
-    e.operator("QUANTIZE", None, [source], e.activation(tensor.name), e.schema.QuantizeOptionsT())
-    return source
-
-
-def _outer_output(e: Emitter, tensor: Tensor, io: str) -> int:
-    result = _outer(e, tensor, io)
-    options = e.schema.QuantizeOptionsT() if io == "uint8" else e.schema.DequantizeOptionsT()
-    e.operator("QUANTIZE" if io == "uint8" else "DEQUANTIZE", None, [e.activation(tensor.name)], result, options)
-    return result
+    return e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, tensor.quant if io == "uint8" else None)
 
 
 CONVERTER = Converter(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.ops import same_padding
 from edgecnn_converters.layout import is_depthwise
 from edgecnn_converters.names import part
@@ -22,9 +22,7 @@ class Emitter:
     """Writes a graph's nodes into a model; keeps which graph tensor became which TFLite tensor."""
 
     def __init__(self, graph: Graph, precision: str) -> None:
-        self.graph = graph
-        self.precision = precision
-        self.model = ModelWriter()
+        self.graph, self.precision, self.model = graph, precision, ModelWriter()
         self.schema = self.model.schema
         self.runtimes: set[str] = set()
         self._made: dict[str, int] = {}
@@ -60,7 +58,9 @@ class Emitter:
         shape = tensor.shape if axes is None else tuple(tensor.shape[a] for a in axes)
         quant, stored, dtype = tensor.quant, tensor.constant, "float32"
         if tensor.integers is not None and quant is not None and (self.integer or quant.dtype == "int8"):
-            stored, dtype, quant = tensor.integers, quant.dtype, _transposed(quant, axes)
+            stored, dtype = tensor.integers, quant.dtype
+            if axes is not None and quant.axis is not None:
+                quant = replace(quant, axis=axes.index(quant.axis))
         else:
             quant = None
             if self.precision == "fp16" and stored.ndim > 1:
@@ -83,7 +83,7 @@ class Emitter:
         self, builtin: str, variant: str | None, inputs: list[int], output: int, options: Any | None = None
     ) -> None:
         """Add an operator. ``variant``: of ``VERSIONS``; ``None``: the plain one of the type it reads or makes."""
-        types = (self.model.dtype(inputs[0]), self.model.dtype(output))
+        types = (self.model.dtypes[inputs[0]], self.model.dtypes[output])
         plain = next((t for t in ("int16", "int8") if t in types), "float")
         version, runtime = VERSIONS[builtin][variant or plain]
         self.runtimes.add(runtime)
@@ -91,14 +91,12 @@ class Emitter:
 
     def fused(self, node: Node) -> int:
         """Return the schema's code of the node's activation."""
-        code: int = getattr(self.schema.ActivationFunctionType, str(node.attrs["activation"]).upper())
-        return code
+        return int(getattr(self.schema.ActivationFunctionType, str(node.attrs["activation"]).upper()))
 
     def placed(self, node: Node, kernel: tuple[int, int], lowest: bool = False) -> tuple[int, int]:
         """Return the node's first input and the schema's padding code, after a PAD where the schema has no code.
 
-        Args:
-            lowest: what lies outside is below every pixel (max pooling), not zero.
+        With ``lowest``, what lies outside is below every pixel (max pooling), not zero.
         """
         source = self.operand(node.inputs[0])
         x, padding = self.graph.tensors[node.inputs[0]], placement(self.graph, node, kernel)
@@ -117,10 +115,6 @@ class Emitter:
         else:
             self.operator("PAD", None, [source, amounts], padded, self.schema.PadOptionsT())
         return padded, self.schema.Padding.VALID
-
-
-def _transposed(quant: QParams, axes: tuple[int, ...] | None) -> QParams:
-    return quant if axes is None or quant.axis is None else replace(quant, axis=axes.index(quant.axis))
 
 
 def placement(graph: Graph, node: Node, kernel: tuple[int, int]) -> str | tuple[int, int, int, int]:
@@ -162,8 +156,7 @@ def _conv2d(e: Emitter, node: Node) -> None:
 
 def _fully_connected(e: Emitter, node: Node) -> None:
     options = e.schema.FullyConnectedOptionsT(fusedActivationFunction=e.fused(node))
-    inputs = [e.operand(node.inputs[0]), e.constant(node.inputs[1]), e.constant(node.inputs[2])]
-    e.operator("FULLY_CONNECTED", None, inputs, e.activation(node.output), options)
+    e.operator("FULLY_CONNECTED", None, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
 
 
 def _add(e: Emitter, node: Node) -> None:
@@ -185,22 +178,20 @@ def scale_ratio(graph: Graph, node: Node) -> float:
     return float(np.prod(scales[:-1]) / scales[-1])
 
 
-def _pool(builtin: str) -> Callable[[Emitter, Node], None]:
-    def row(e: Emitter, node: Node) -> None:
-        a: Mapping[str, Any] = node.attrs
-        source, padding = e.placed(node, a["kernel"], lowest=builtin == "MAX_POOL_2D")
-        options = e.schema.Pool2DOptionsT(padding=padding)
-        options.strideH, options.strideW = a["stride"]
-        options.filterHeight, options.filterWidth = a["kernel"]
-        e.operator(builtin, None, [source], e.activation(node.output), options)
-
-    return row
+def _pool(e: Emitter, node: Node) -> None:
+    a: Mapping[str, Any] = node.attrs
+    builtin = "MAX_POOL_2D" if node.op == "max_pool2d" else "AVERAGE_POOL_2D"
+    source, padding = e.placed(node, a["kernel"], lowest=node.op == "max_pool2d")
+    options = e.schema.Pool2DOptionsT(padding=padding)
+    options.strideH, options.strideW = a["stride"]
+    options.filterHeight, options.filterWidth = a["kernel"]
+    e.operator(builtin, None, [source], e.activation(node.output), options)
 
 
 def _mean(e: Emitter, node: Node) -> None:
     options = e.schema.ReducerOptionsT(keepDims=bool(node.attrs["keepdims"]))
-    axes = e.parameters(part(node.output, "axes"), [1, 2])
-    e.operator("MEAN", None, [e.operand(node.inputs[0]), axes], e.activation(node.output), options)
+    inputs = [e.operand(node.inputs[0]), e.parameters(part(node.output, "axes"), [1, 2])]
+    e.operator("MEAN", None, inputs, e.activation(node.output), options)
 
 
 def _concat(e: Emitter, node: Node) -> None:
@@ -241,8 +232,8 @@ LOWERINGS: Mapping[str, Callable[[Emitter, Node], None]] = {
     "fully_connected": _fully_connected,
     "add": _add,
     "mul": _mul,
-    "max_pool2d": _pool("MAX_POOL_2D"),
-    "avg_pool2d": _pool("AVERAGE_POOL_2D"),
+    "max_pool2d": _pool,
+    "avg_pool2d": _pool,
     "mean": _mean,
     "concat": _concat,
     "pad": _pad,

@@ -25,14 +25,7 @@ MALFORMED = (struct.error, ValueError, TypeError, LookupError, AttributeError, O
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TfliteTensor:
-    """One tensor as the file has it.
-
-    Attributes:
-        dtype: numpy's name of the type.
-        scale, zero_point: of the quantization, or ``None``.
-        axis: of the scales; ``None`` where there is one scale (a file does not tell one channel from per tensor).
-        data: a constant's values, or ``None``.
-    """
+    """One tensor as the file has it. It has an axis where it has several scales: a file does not tell one channel."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,37 +38,24 @@ class TfliteTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class TfliteOp:
-    """One operator.
+    """One operator."""
 
-    Attributes:
-        name: the schema's, such as ``CONV_2D``; ``CUSTOM:name`` for a custom one.
-        version: of the operator.
-        inputs: tensor indices; -1 for an optional input that is not given.
-        outputs: tensor indices.
-        options: the builtin options' fields.
-    """
-
-    name: str
+    name: str  # the schema's, such as ``CONV_2D``; ``CUSTOM:name`` for a custom one
     version: int
-    inputs: tuple[int, ...]
+    inputs: tuple[int, ...]  # tensor indices; -1 for an optional input that is not given
     outputs: tuple[int, ...]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # the builtin options' fields
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TfliteModel:
-    """The first subgraph of a file.
-
-    Attributes:
-        inputs, outputs: tensor indices.
-        metadata: the JSON that edgecnn wrote (``precision`` beside the fields of ``graph.ir.Metadata``), or ``None``.
-    """
+    """The first subgraph of a file."""
 
     tensors: tuple[TfliteTensor, ...]
     ops: tuple[TfliteOp, ...]
-    inputs: tuple[int, ...]
+    inputs: tuple[int, ...]  # tensor indices
     outputs: tuple[int, ...]
-    metadata: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None  # what edgecnn wrote: ``precision`` beside the fields of ``graph.ir.Metadata``
 
 
 def read(data: bytes) -> TfliteModel:
@@ -116,23 +96,17 @@ def _model(schema: Any, model: Any) -> TfliteModel:
 
 def _tensor(schema: Any, model: Any, tensor: Any) -> TfliteTensor:
     dtype = _names(schema.TensorType)[tensor.type].lower()
-    shape = tuple(int(d) for d in np.asarray(tensor.shape if tensor.shape is not None else ()))
+    shape = _indices(tensor.shape)
     raw = model.buffers[tensor.buffer].data
     constant = None
     if raw is not None and len(raw) and dtype in np.sctypeDict:
         constant = np.frombuffer(np.asarray(raw).tobytes(), dtype).reshape(shape)
     q = tensor.quantization
-    quantized = q is not None and q.scale is not None and len(q.scale) > 0
-    scale = np.asarray(q.scale, np.float32) if quantized else None
-    return TfliteTensor(
-        name=_text(tensor.name),
-        shape=shape,
-        dtype=dtype,
-        scale=scale,
-        zero_point=np.asarray(q.zeroPoint, np.int64) if quantized else None,
-        axis=int(q.quantizedDimension) if scale is not None and scale.size > 1 else None,
-        data=constant,
-    )
+    grid: dict[str, Any] = {}
+    if q is not None and q.scale is not None and len(q.scale) > 0:
+        grid = {"scale": np.asarray(q.scale, np.float32), "zero_point": np.asarray(q.zeroPoint, np.int64)}
+        grid["axis"] = int(q.quantizedDimension) if len(q.scale) > 1 else None
+    return TfliteTensor(name=_text(tensor.name), shape=shape, dtype=dtype, data=constant, **grid)
 
 
 def _op(schema: Any, model: Any, op: Any) -> TfliteOp:
@@ -161,15 +135,7 @@ def _indices(values: Any) -> tuple[int, ...]:
 
 
 def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
-    """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
-
-    Returns:
-        Graph tensor name to (parameters, integers or ``None`` for an activation). Weights are OHWI with the channels on
-        axis 0. What the writer added (outer input and output, paddings) is not in it.
-
-    Raises:
-        InputError: as ``read``.
-    """
+    """Return the quantized tensors in the graph's own form; see ``registry.Converter``."""
     model = read(data)
     weighted = [op for op in model.ops if op.name in WEIGHTED]
     stored = {op.outputs[0]: op.inputs[0] for op in model.ops if op.name == "DEQUANTIZE"}  # weight-only files
@@ -177,28 +143,18 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     depthwise = {stored.get(op.inputs[1], op.inputs[1]) for op in weighted if op.name == "DEPTHWISE_CONV_2D"}
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for index, tensor in enumerate(model.tensors):
-        if (
-            tensor.scale is None
-            or tensor.zero_point is None
-            or tensor.dtype not in INTEGER_TYPES
-            or SEPARATOR in tensor.name
-        ):
+        scale, zero = tensor.scale, tensor.zero_point
+        if scale is None or zero is None or tensor.dtype not in INTEGER_TYPES or SEPARATOR in tensor.name:
             continue
         values, axis = tensor.data, 0 if index in per_channel else tensor.axis
         if index in depthwise and values is not None:
             values = np.ascontiguousarray(values.transpose(OHWI_TO_1HWO))
-        quant = QParams(scale=tensor.scale, zero_point=tensor.zero_point, dtype=tensor.dtype, axis=axis)
-        found[tensor.name] = (quant, values)
+        found[tensor.name] = (QParams(scale=scale, zero_point=zero, dtype=tensor.dtype, axis=axis), values)
     return found
 
 
 def layers(data: bytes) -> list[Layer]:
-    """List every operator of the file, with what it stores and what it costs.
-
-    Raises:
-        InputError: as ``read``.
-        MissingDependencyError: as ``read``.
-    """
+    """List every operator of the file, with what it stores and what it costs."""
     model = read(data)
     return [_layer(model, op) for op in model.ops]
 

@@ -6,6 +6,7 @@ Written with the object API of the schema that ships in ai-edge-litert; no Tenso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,14 @@ class ModelWriter:
         self.schema: Any = load_schema()
         self._subgraph = self.schema.SubGraphT(tensors=[], operators=[], name="main")
         self._buffers: list[bytes] = [b""]  # buffer 0 is the empty one, by convention
-        self._types: list[str] = []
+        self.dtypes: list[str] = []  # in which each tensor is stored
         self._codes: dict[tuple[int, int], int] = {}
         self._metadata: list[Any] = []
 
     def tensor(
         self,
         name: str,
-        shape: tuple[int, ...],
+        shape: Sequence[int],
         dtype: str,
         quant: QParams | None = None,
         data: NDArray[Any] | None = None,
@@ -41,21 +42,19 @@ class ModelWriter:
             dtype: as it is stored; ``uint8`` is the int8 grid of ``quant``, 128 higher.
             quant: its axis is the one in the tensor as it is stored.
         """
+        kind, grid = getattr(self.schema.TensorType, dtype.upper()), None
+        if quant is not None:
+            zeros = quant.zero_point + (UINT8_OFFSET if dtype == "uint8" else 0)
+            grid = self.schema.QuantizationParametersT(
+                scale=quant.scale, zeroPoint=zeros, quantizedDimension=quant.axis or 0
+            )
+        buffer = 0 if data is None else self._buffer(np.ascontiguousarray(data).tobytes())
         made = self.schema.TensorT(
-            name=name,
-            shape=np.array(shape, np.int32),
-            type=getattr(self.schema.TensorType, dtype.upper()),
-            buffer=0 if data is None else self._buffer(np.ascontiguousarray(data).tobytes()),
-            quantization=None if quant is None else self._quantization(quant, UINT8_OFFSET if dtype == "uint8" else 0),
-            hasRank=True,
+            name=name, shape=np.array(shape, np.int32), type=kind, buffer=buffer, quantization=grid, hasRank=True
         )
         self._subgraph.tensors.append(made)
-        self._types.append(dtype)
-        return len(self._subgraph.tensors) - 1
-
-    def dtype(self, index: int) -> str:
-        """Return the type in which a tensor is stored."""
-        return self._types[index]
+        self.dtypes.append(dtype)
+        return len(self.dtypes) - 1
 
     def operator(
         self, builtin: str, version: int, inputs: Sequence[int], output: int, options: Any | None = None
@@ -88,17 +87,15 @@ class ModelWriter:
             inputs=[self.schema.TensorMapT(name=n, tensorIndex=i) for n, i in inputs.items()],
             outputs=[self.schema.TensorMapT(name=n, tensorIndex=i) for n, i in outputs.items()],
         )
+        most = self.schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES
+        codes = [
+            self.schema.OperatorCodeT(deprecatedBuiltinCode=min(code, most), builtinCode=code, version=version)
+            for code, version in self._codes
+        ]
         model = self.schema.ModelT(
             version=SCHEMA_VERSION,
             description=description,
-            operatorCodes=[
-                self.schema.OperatorCodeT(
-                    deprecatedBuiltinCode=min(code, self.schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES),
-                    builtinCode=code,
-                    version=version,
-                )
-                for code, version in self._codes
-            ],
+            operatorCodes=codes,
             subgraphs=[self._subgraph],
             buffers=[_AlignedBuffer(self.schema, data) for data in self._buffers],
             metadata=self._metadata,
@@ -112,28 +109,22 @@ class ModelWriter:
         self._buffers.append(data)
         return len(self._buffers) - 1
 
-    def _quantization(self, quant: QParams, offset: int) -> Any:
-        return self.schema.QuantizationParametersT(
-            scale=quant.scale, zeroPoint=quant.zero_point + offset, quantizedDimension=quant.axis or 0
-        )
 
-
+@dataclass(frozen=True)
 class _AlignedBuffer:
     """A ``Buffer`` whose data starts on a multiple of ``ALIGNMENT`` in the file."""
 
-    def __init__(self, schema: Any, data: bytes) -> None:
-        self._schema = schema
-        self._data = data
+    schema: Any
+    data: bytes
 
-    def Pack(self, builder: Any) -> int:  # the object API's name
+    def Pack(self, builder: Any) -> Any:  # the object API's name
         vector = None
-        if self._data:
-            builder.StartVector(1, len(self._data), ALIGNMENT)
-            builder.head -= len(self._data)
-            builder.Bytes[builder.head : builder.head + len(self._data)] = self._data
+        if self.data:
+            builder.StartVector(1, len(self.data), ALIGNMENT)
+            builder.head -= len(self.data)
+            builder.Bytes[builder.head : builder.head + len(self.data)] = self.data
             vector = builder.EndVector()
-        self._schema.BufferStart(builder)
+        self.schema.BufferStart(builder)
         if vector is not None:
-            self._schema.BufferAddData(builder, vector)
-        offset: int = self._schema.BufferEnd(builder)
-        return offset
+            self.schema.BufferAddData(builder, vector)
+        return self.schema.BufferEnd(builder)
