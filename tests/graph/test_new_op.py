@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from edgecnn_targets.runtimes.c.compiler import host_compiler
 from graphs import Int8Builder, random_images
 from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
 from torch import nn
@@ -21,11 +22,6 @@ from edgecnn.graph.ops import OPS, OpSpec
 from edgecnn.graph.oracle import fixed_point, kernels, parameters
 from edgecnn_converters.registry import converter, converters
 from edgecnn_converters.tflite.format import VERSIONS
-<<<<<<< HEAD
-from edgecnn_targets.runtimes.c import host_compiler
-=======
-from edgecnn_targets.runtimes.c.compiler import host_compiler
->>>>>>> f65277e2d73b6272db28822a4d30232c1181b218
 
 LOWERINGS = [room.LOWERINGS for room in (to_tflite, to_onnx, to_openvino, to_c)]
 MADE_BY_QUANTIZATION = {"requantize"}  # joins int8 and int16: no float network has it
