@@ -26,14 +26,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.progress import track
 from edgecnn.quant.executor import SideBySide, affordable
 from edgecnn.quant.scales.consumers import Nonlinearity, activation_of, bias_shift
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
-from edgecnn.quant.scales.qparams import bias_scales, quant_of, quantize_bias, value_of
+from edgecnn.quant.scales.qparams import bias_scales, quantize_bias
 from edgecnn.quant.scales.rounding_safe import weight_trials
 from edgecnn.quant.step_checkpoint import StepCheckpoint
 
@@ -64,12 +63,12 @@ def round_adaptively(
         selects: the layers that are solved.
     """
     count = affordable(
-        graph, len(images), lambda t: 2 + np.dtype(quant_of(t).dtype).itemsize, MEMORY
+        graph, len(images), lambda t: 2 + np.dtype(t.qparams.dtype).itemsize, MEMORY
     )  # float16, and integers
     if count < len(images):  # else they would be copied
         images = images[np.arange(count) * len(images) // count]
     checkpoint = checkpoint or StepCheckpoint()
-    chosen = [node.output for node in graph if node.op in WEIGHTED and selects(node)]
+    chosen = [node.output for node in graph if node.weighted and selects(node)]
     how = repr((limit, chosen, torch.__version__, torch.get_num_threads())).encode()
     checkpoint.begin(graph, images.view(np.uint8).reshape(-1).data, how)
     both = SideBySide(graph, images, compact=True)
@@ -114,12 +113,12 @@ def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinear
         learned = learned + bias_shift(zip(wanted, made, strict=True), activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
-    quant = quant_of(weight)
+    quant = weight.qparams
     found = quant.scale if quant.scale.size == 1 else scales.reshape(-1).float().numpy()
-    products = bias_scales(quant_of(source).scale, found)
+    products = bias_scales(source.qparams.scale, found)
     return (
         replace(weight, integers=placed.numpy(), quant=replace(quant, scale=found)),
-        quantize_bias(bias, products, learned.numpy(), quant_of(bias).dtype),
+        quantize_bias(bias, products, learned.numpy(), bias.qparams.dtype),
     )
 
 
@@ -131,7 +130,7 @@ def _chosen(
     Each channel with ``FEW`` taps takes the best of the scales with which all runtimes round alike: so few roundings
     seldom make up for one another, and their sum differs much from scale to scale.
     """
-    source, weight, made = (quant_of(tensors[i]) for i in (*node.inputs[:2], node.output))
+    source, weight, made = (tensors[i].qparams for i in (*node.inputs[:2], node.output))
 
     def solved(given: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scales = torch.from_numpy(np.broadcast_to(given, rows.shape[0] * rows.shape[1]).astype(np.float64))
@@ -145,7 +144,7 @@ def _chosen(
     if rows.shape[2] <= FEW and weight.scale.size > 1 and source.dtype == made.dtype == "int8":
         peaks = (rows.abs().amax(2).reshape(-1) / limit).float().numpy()
         smallest = np.where(peaks > 0, np.minimum(peaks, weight.scale), weight.scale)
-        smallest = clamp_weight_scales(smallest, source, made, value_of(tensors[node.inputs[2]]))
+        smallest = clamp_weight_scales(smallest, source, made, tensors[node.inputs[2]].constant)
         for trial in weight_trials(node, source, made, smallest):
             others, of_others, error = solved(trial)
             better = error < least

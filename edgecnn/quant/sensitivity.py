@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node
 from edgecnn.graph.ir import Graph, Node, QParams
 from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
 from edgecnn.quant.observers.channels import Channels, channel_statistics
-from edgecnn.quant.scales.qparams import quant_of, value_of
 
 WIDE = 100.0  # a channel's range beside the median one's
 CLIPPED = 0.001  # share of an activation's values outside its grid
@@ -123,7 +121,7 @@ class _Measure:
     @torch.inference_mode()
     def update(self, images: NDArray[np.float32]) -> None:
         """Measure on one chunk of images."""
-        grids = {t.name: quant_of(t) for t in self.graph.activations()}
+        grids = {t.name: t.qparams for t in self.graph.activations()}
         self.both, values = SideBySide(self.graph, images), dict[str, torch.Tensor]()
 
         def measure(name: str) -> None:
@@ -150,7 +148,7 @@ class _Measure:
             return values[self.graph.inputs[0]].clone()
         node = self.graph.nodes[position - 1]
         made = [values[i] if i in values else self.both.coarse(i, 0) for i in node.inputs]
-        if node.op in WEIGHTED:
+        if node.weighted:
             made[2] = self.both.exact[node.inputs[2]]
         return run_node(node, made).clone()
 
@@ -164,9 +162,9 @@ def _reasons(graph: Graph, name: str, node: Node | None, seen: Mapping[str, Chan
         found.append(f"{dead} of {reach.size} channels are dead (always 0)")
     if outside.share >= CLIPPED:
         found.append(f"{100 * outside.share:.1f} % of its values are clipped by its range")
-    if node is not None and node.op in WEIGHTED:
+    if node is not None and node.weighted:
         weight = graph.tensors[node.inputs[1]]
-        value, one_scale = np.abs(value_of(weight)), quant_of(weight).axis is None
+        value, one_scale = np.abs(weight.constant), weight.qparams.axis is None
         peaks = value.reshape(weight.shape[0], -1).max(axis=1)
         if one_scale and (ratio := _unevenness(peaks)) >= WIDE:
             where = f"the weights of channel {int(peaks.argmax())}"

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph, laid_out
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant import rounding_solver as module
@@ -64,7 +64,7 @@ def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
     after = round_adaptively(before, x, 127)
     check_integers(after)
     for node in after:
-        if node.op in WEIGHTED:
+        if node.weighted:
             weight, old = after.tensors[node.inputs[1]], before.tensors[node.inputs[1]]
             if weight.value[0].size > module.FEW:
                 assert weight.quant.same_as(old.quant)
@@ -114,7 +114,7 @@ def test_no_single_weight_would_be_better_at_its_other_neighbour():
 
 def solved(graph, x):
     """The moments of the only layer, its rows and their scales."""
-    (node,) = (n for n in graph if n.op in WEIGHTED)
+    (node,) = (n for n in graph if n.weighted)
     weight = nearest(graph, x).tensors[node.inputs[1]]
     value = laid_out(weight.value)
     moments = module._Moments(1, value[0].numel(), len(value))

@@ -19,7 +19,7 @@ from zoo import GOOD
 from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.graph.oracle import run
@@ -357,8 +357,8 @@ def test_a_step_is_limited_to_layers(tmp_path):
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
     graph = capture(module, (3, 96, 96), Metadata())
     kept = calibrate(graph, [images(graph, 4)], keep=4)
-    inside = {n.output for n in graph if n.op in WEIGHTED and n.source.startswith("features.1")}
-    outside = {n.output for n in graph if n.op in WEIGHTED} - inside
+    inside = {n.output for n in graph if n.weighted and n.source.startswith("features.1")}
+    outside = {n.output for n in graph if n.weighted} - inside
     steps = [
         UNCORRECTED,
         *(recipe("fast").with_settings("bias_correction", **{k: "features.1*"}) for k in ("layers", "except")),
@@ -368,7 +368,7 @@ def test_a_step_is_limited_to_layers(tmp_path):
         moved = {
             node.output
             for node in made
-            if node.op in WEIGHTED
+            if node.weighted
             and not np.array_equal(made.tensors[node.inputs[2]].integers, plain.tensors[node.inputs[2]].integers)
         }
         assert moved
@@ -419,7 +419,7 @@ class ClipBiases(Step):
 
     def apply(self, work):
         assert len(work.images) == self.images
-        biases = [work.graph.tensors[n.inputs[2]] for n in work.graph if n.op in WEIGHTED]
+        biases = [work.graph.tensors[n.inputs[2]] for n in work.graph if n.weighted]
         clipped = [replace(b, value=b.value.clip(-self.limit, self.limit)) for b in biases]
         return replace(work, graph=work.graph.with_tensors(*clipped))
 
@@ -447,7 +447,7 @@ def test_a_step_of_another_package_is_a_step(with_plugins, tmp_path):
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
     prepared, seen = calibrated(graph, iter([images(graph, 4)]), mine)
     int8 = quantize(prepared, seen, mine)
-    biases = [int8.tensors[n.inputs[2]].value for n in int8 if n.op in WEIGHTED]
+    biases = [int8.tensors[n.inputs[2]].value for n in int8 if n.weighted]
     assert max(np.abs(b).max() for b in biases) == 0.125
     assert mine.to_json()["steps"][0] == {"name": "clip_biases", "limit": 0.125, "images": 2}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT, WEIGHTED
+from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales.qparams import activation_qparams, rescaled
@@ -43,7 +43,7 @@ def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
             )
             for name, scale in ((node.output, output), *zip(names, scales, strict=True)):
                 changed |= chosen[name] not in FIXED_OF.values() and raise_to(name, scale)
-            if dtype == "int16" and node.op in WEIGHTED:
+            if dtype == "int16" and node.weighted:
                 changed |= raise_to(node.output, accumulator_scale(float(chosen[names[0]].scale[0]), *constants))
 
 
@@ -63,7 +63,7 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
     [2**-32, 2**8), products [2**-16, 2**8), sums ``s_in / s_out`` in [2**-10, 2**8), others [2**-8, 2**7].
     """
     raised = list(inputs)
-    if op in WEIGHTED:
+    if OPS[op].weighted:
         return raised, max(output, raised[0] * weight / 200)
     if op == "mul":
         first, second = (*raised, weight)[:2]
@@ -77,7 +77,7 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
 
 def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> float:
     """Return the largest scale that a weight, or a constant operand, will get."""
-    if op in WEIGHTED:
+    if OPS[op].weighted:
         return float(np.abs(value).max()) / WEIGHT_LIMIT
     return float(activation_qparams(float(value.min()), float(value.max()), dtype).scale[0])
 

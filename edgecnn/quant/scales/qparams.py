@@ -19,18 +19,6 @@ from edgecnn.graph.ops import OPS
 SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
 
 
-def quant_of(tensor: Tensor) -> QParams:
-    """Return the parameters of a tensor that has them."""
-    assert tensor.quant is not None, f"{tensor.name} is not quantized"
-    return tensor.quant
-
-
-def value_of(tensor: Tensor) -> NDArray[np.float32]:
-    """Return the float values of a constant."""
-    assert tensor.value is not None, f"{tensor.name} is no constant"
-    return tensor.value
-
-
 def integers_of(tensor: Tensor) -> NDArray[Any]:
     """Return the integers of a quantized constant."""
     assert tensor.integers is not None, f"{tensor.name} has no integers"
@@ -68,7 +56,7 @@ def parameters_of(graph: Graph) -> dict[str, QParams]:
     """Return the parameters of every activation; those that must share them are one object."""
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
-        chosen.update(dict.fromkeys(group, quant_of(graph.tensors[min(group)])))
+        chosen.update(dict.fromkeys(group, graph.tensors[min(group)].qparams))
     return chosen
 
 
@@ -144,7 +132,7 @@ def least_error(
 def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> Tensor:
     """Return the tensor with int8 integers, nearest, symmetric, in [-limit, limit]; one scale per channel or one."""
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
-    wide = value_of(tensor).astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    wide = tensor.constant.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
     return replace(tensor, quant=quant, integers=np.clip(np.rint(wide), -limit, limit).astype(np.int8))
 
 

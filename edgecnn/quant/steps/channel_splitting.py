@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.quant.scales.qparams import quant_of, value_of
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 Reals = NDArray[np.float64]
@@ -105,10 +104,10 @@ def _is_depthwise(graph: Graph, node: Node) -> bool:
 
 def _highest(graph: Graph, chain: Chain) -> Reals:
     """Return the largest value that each channel's sums can have in the chain's last layer, whatever the image is."""
-    quant = quant_of(graph.tensors[chain.layers[0].inputs[0]])
+    quant = graph.tensors[chain.layers[0].inputs[0]].qparams
     low, high = (np.array([[[end]]]) for end in (np.array(quant.limits) - quant.zero_point) * float(quant.scale[0]))
     for node in chain.layers:
-        weight, bias = (value_of(graph.tensors[name]).astype(np.float64) for name in node.inputs[1:])
+        weight, bias = (graph.tensors[name].constant.astype(np.float64) for name in node.inputs[1:])
         rows = weight.reshape(len(weight), -1, weight.shape[-1])
         products = rows * np.minimum(low, 0), rows * np.maximum(high, 0)  # a padding holds zeros
         most: Reals = bias + np.maximum(*products).sum(axis=(1, 2))
@@ -132,7 +131,7 @@ def _places(weight: Reals, dead: NDArray[np.int64]) -> dict[int, list[int]]:
 
 def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
     values = {
-        name: value_of(graph.tensors[name]).astype(np.float64)
+        name: graph.tensors[name].constant.astype(np.float64)
         for node in (*chain.layers, *chain.consumers)
         for name in node.inputs[1:]
     }
@@ -141,7 +140,7 @@ def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
         before = np.zeros(len(taken))
         for node in chain.layers:
             weight, bias = (values[name] for name in node.inputs[1:])
-            after = moves * float(quant_of(graph.tensors[node.output]).scale[0])
+            after = moves * float(graph.tensors[node.output].qparams.scale[0])
             weight[taken], bias[taken] = weight[k], bias[k] + after - before * weight[k].sum()
             before = after
         for node in chain.consumers:

@@ -23,10 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.ops import OPS
-from edgecnn.quant.scales.qparams import value_of
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def scalable(graph: Graph) -> Iterator[Group]:
         names = [i for i in node.inputs if i in groups]
         if "relu6" in (node.op, node.attrs.get("activation")):
             clipped.add(node.output)
-        if node.op in WEIGHTED:
+        if node.weighted:
             continue
         if node.op in HOMOGENEOUS and _keeps_channels(graph, node):
             merged = set().union(*(groups[n] for n in (*names, node.output)))
@@ -131,8 +129,8 @@ def scalable(graph: Graph) -> Iterator[Group]:
         else:
             fixed |= {*names, node.output}
     for group in {id(g): g for g in groups.values()}.values():
-        producers = tuple(n for n in graph if n.op in WEIGHTED and n.output in group)
-        consumers = tuple(n for n in graph if n.op in WEIGHTED and n.inputs[0] in group)
+        producers = tuple(n for n in graph if n.weighted and n.output in group)
+        consumers = tuple(n for n in graph if n.weighted and n.inputs[0] in group)
         if not group & fixed and producers and consumers:
             yield Group(
                 tensors=tuple(sorted(group)),
@@ -156,8 +154,8 @@ class _Scaling:
         self.weights: dict[str, NDArray[np.float64]] = {}  # magnitudes (out, in / groups): the largest of a kernel's
         self.energy: dict[str, float] = {}
         for node in graph:
-            if node.op in WEIGHTED:
-                value = value_of(graph.tensors[node.inputs[1]])
+            if node.weighted:
+                value = graph.tensors[node.inputs[1]].constant
                 taps = np.abs(value.astype(np.float64)).reshape(value.shape[0], -1, value.shape[-1])
                 self.weights[node.output] = taps.max(axis=1)
                 self.energy[node.output] = float(statistics[node.output].square.sum()) + TINY
@@ -226,15 +224,15 @@ class _Scaling:
         """Return the source with its weights and biases scaled."""
         changed = []
         for node in self.source:
-            if node.op not in WEIGHTED:
+            if not node.weighted:
                 continue
             weight, bias = (self.source.tensors[i] for i in node.inputs[1:])
             before, after = self.scaling[node.inputs[0]], self.scaling[node.output]
             columns = before[_input_channels(self.source, node)]
             columns = columns.reshape(columns.shape[0], *[1] * (len(weight.shape) - 2), -1)
-            scaled = value_of(weight) * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
+            scaled = weight.constant * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
             changed.append(replace(weight, value=scaled.astype(np.float32)))
-            changed.append(replace(bias, value=(value_of(bias) / after).astype(np.float32)))
+            changed.append(replace(bias, value=(bias.constant / after).astype(np.float32)))
         return self.source.with_tensors(*changed)
 
 

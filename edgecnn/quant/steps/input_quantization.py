@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.scales.qparams import value_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST = -128  # the integer of level 0
@@ -47,7 +45,7 @@ def fold_mean(graph: Graph) -> Graph:
     """
     preprocess = graph.metadata.preprocess
     consumers = graph.consumers(graph.inputs[0])
-    if preprocess is None or not _uniform(preprocess) or not all(n.op in WEIGHTED for n in consumers):
+    if preprocess is None or not _uniform(preprocess) or not all(n.weighted for n in consumers):
         return graph
     mean, std = preprocess.mean[0], preprocess.std[0]
     level = math.ceil(mean - 0.5)
@@ -55,7 +53,7 @@ def fold_mean(graph: Graph) -> Graph:
         return graph
     changed = []
     for node in consumers:
-        weight, bias = (value_of(graph.tensors[i]) for i in node.inputs[1:])
+        weight, bias = (graph.tensors[i].constant for i in node.inputs[1:])
         sums = weight.astype(np.float64).reshape(len(weight), -1).sum(axis=1)
         moved = (bias - (mean - level) / std * sums).astype(np.float32)
         changed.append(replace(graph.tensors[node.inputs[2]], value=moved))
