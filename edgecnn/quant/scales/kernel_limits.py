@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.graph.ops import OPS
-from edgecnn.quant.scales.qparams import activation_qparams, rescaled
+from edgecnn.quant.scales.qparams import activation_qparams, rescale
 
 BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
 ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
@@ -25,15 +25,14 @@ def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
         old = chosen[name]
         if np.float32(scale) <= old.scale[0]:
             return False
-        group = [other for other, quant in chosen.items() if quant is old]
-        chosen.update(dict.fromkeys(group, rescaled(old, scale)))
+        rescale(chosen, old, scale)
         return True
 
     changed = True
     while changed:
         changed = False
         for node in graph:
-            if OPS[node.op].scale != "own" or node.op == "requantize":
+            if node.spec.scale != "own" or node.op == "requantize":
                 continue
             names, dtype = [i for i in node.inputs if i in chosen], chosen[node.output].dtype
             constants = [v for i in node.inputs[1:] if (v := graph.tensors[i].value) is not None]

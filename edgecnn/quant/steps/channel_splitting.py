@@ -13,7 +13,7 @@ The network computes the same on the same channels: its shapes, its operations a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,7 +41,15 @@ class ChannelSplitting(Step):
 
     def apply(self, work: Work) -> Work:
         """Split channels of the convolutions that are selected."""
-        return replace(work, graph=split_channels(work.graph, work.images[: self.images], self.selects))
+        from edgecnn.quant.observers.gradient_sensitivity import gradient_sensitivity
+
+        graph, images = work.graph, work.images[: self.images]
+        for chain in chains(graph):
+            dead = np.flatnonzero(_highest(graph, chain) <= 0)
+            if len(dead) and self.selects(chain.layers[0]):
+                (weight,) = gradient_sensitivity(graph, [chain.layers[0].output], images).values()
+                graph = _copied(graph, chain, _places(weight, dead))
+        return replace(work, graph=graph)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +63,6 @@ class Chain:
 
     layers: tuple[Node, ...]
     consumers: tuple[Node, ...]
-
-
-def split_channels(
-    graph: Graph, images: NDArray[np.float32], selects: Callable[[Node], bool] = lambda node: True
-) -> Graph:
-    """Return the float graph with copies of its most sensitive channels in those that are always zero.
-
-    Args:
-        graph: float values, activations with their parameters.
-        images: (N, H, W, C) network inputs, on which the gradients are taken; some 16.
-        selects: the convolutions whose channels may be split.
-    """
-    from edgecnn.quant.observers.gradient_sensitivity import gradient_sensitivity
-
-    for chain in chains(graph):
-        dead = np.flatnonzero(_highest(graph, chain) <= 0)
-        if len(dead) and selects(chain.layers[0]):
-            (weight,) = gradient_sensitivity(graph, [chain.layers[0].output], images).values()
-            graph = _copied(graph, chain, _places(weight, dead))
-    return graph
 
 
 def chains(graph: Graph) -> Iterator[Chain]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgecnn.errors import InputError
+from edgecnn.graph.contract import BIAS_OF
 from edgecnn.graph.ir import Graph
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
 from edgecnn.quant.scales.qparams import (
     activation_qparams,
     bias_scales,
-    bias_type,
     least_error,
     quantize_bias,
     quantize_weight,
@@ -47,8 +47,7 @@ class Weights(Step):
                     low, high = float(tensor.value.min()), float(tensor.value.max())
                     quant = activation_qparams(low, high, graph.tensors[node.output].qparams.dtype)
                     changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
-        graph = self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit)
-        return replace(work, graph=graph)
+        return replace(work, graph=self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit))
 
     def quantize_weights(self, graph: Graph, limit: int) -> Graph:
         """Return the graph with int8 weights and, between integer activations, int32 (int64) biases.
@@ -76,5 +75,5 @@ class Weights(Step):
                     scales = least_error(weight.constant, weight_trials(node, source.quant, made, scales), limit)
                 products = bias_scales(source.quant.scale, scales)
                 changed.append(quantize_weight(weight, scales, limit))
-                changed.append(quantize_bias(bias, products, bias.constant, bias_type(source.quant)))
+                changed.append(quantize_bias(bias, products, bias.constant, BIAS_OF[source.quant.dtype]))
         return graph.with_tensors(*changed)

@@ -12,7 +12,6 @@ move by less than half a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,24 +36,15 @@ class ZeroPointPlacement(Step):
     limitable = True
 
     def apply(self, work: Work) -> Work:
-        """Move what ``layers`` and ``except`` select."""
-        return replace(work, graph=place_zero_points(work.graph, self.selects))
-
-
-def place_zero_points(graph: Graph, selects: Callable[[Node], bool] = lambda node: True) -> Graph:
-    """Return the graph with such zero points, wherever all consumers of a convolution's output can take them back.
-
-    Args:
-        graph: all integers.
-        selects: convolutions whose outputs may change.
-    """
-    fixed = {node.output for node in graph if not selects(node)}
-    while True:
-        work = _Walk(graph=graph, fixed=fixed)
-        strange = next((node for node in graph if not work.advance(node)), None)
-        if strange is None:
-            return graph.with_tensors(*work.changed.values())
-        fixed |= {i for i in strange.inputs if i in work.offsets} - fixed
+        """Move zero points of selected layers, wherever all consumers of the output can take its offset back."""
+        graph = work.graph
+        fixed = {node.output for node in graph if not self.selects(node)}
+        while True:
+            walk = _Walk(graph=graph, fixed=fixed)
+            strange = next((node for node in graph if not walk.advance(node)), None)
+            if strange is None:
+                return replace(work, graph=graph.with_tensors(*walk.changed.values()))
+            fixed |= {i for i in strange.inputs if i in walk.offsets} - fixed
 
 
 @dataclass(kw_only=True)
@@ -83,19 +73,16 @@ class _Walk:
             if not LOWEST <= zero <= HIGHEST:
                 return False
             self._place(node.output, passed, zero)
-        if node.op == "conv2d" and node.output not in self.fixed and self._can_move(node):
+        if node.op == "conv2d" and node.attrs["activation"] == "none" and node.output not in self.fixed:
             self._move(node)
         return True
-
-    def _can_move(self, node: Node) -> bool:
-        quant = self.graph.tensors[node.output].qparams
-        plain = node.attrs["activation"] == "none" and quant.dtype == "int8"
-        return plain and LOWEST < quant.zero_point[0] < HIGHEST and _bears(self.graph, node.output)
 
     def _move(self, node: Node) -> None:
         """Move a zero point to the end that leaves the adds which read it the smaller offset."""
         quant = self.graph.tensors[node.output].qparams
         scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+        if quant.dtype != "int8" or not LOWEST < zero < HIGHEST or not _bears(self.graph, node.output):
+            return
         others = [i for n in self.graph.consumers(node.output) for i in n.inputs if n.op == "add"]
         before = sum(self.offsets.get(i, 0.0) for i in others)
         end = min((LOWEST, HIGHEST), key=lambda e: abs(before + (zero - e) * scale))
@@ -135,7 +122,7 @@ def _bears(graph: Graph, name: str) -> bool:
 
 
 def _takes(graph: Graph, node: Node, name: str) -> bool:
-    attrs: Mapping[str, Any] = node.attrs
+    attrs: dict[str, Any] = {**node.attrs}
     if graph.tensors[node.output].qparams.dtype != "int8":
         return False
     if node.op == "add":
