@@ -20,7 +20,6 @@ from edgecnn.errors import InputError
 from edgecnn.graph.execution import execute, released
 from edgecnn.graph.interpreter import laid_out, run_node
 from edgecnn.graph.ir import Graph, Node, Tensor
-from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales import qparams
 from edgecnn.quant.scales.qparams import integers_of
 
@@ -88,7 +87,7 @@ class QatGraph(nn.Module):
         if not self._layers:
             raise InputError("the graph has no convolution and no linear layer: nothing in it could learn")
         self._groups = {name: k for k, group in enumerate(qparams.scale_groups(graph)) for name in group}
-        fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
+        fixed = {self._groups[node.output] for node in graph if node.spec.scale == "fixed"}
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for node in graph:
             if node.weighted:
@@ -102,9 +101,8 @@ class QatGraph(nn.Module):
                 self.register_buffer(f"weight_scales_{k}", torch.from_numpy(weight.qparams.scale), persistent=False)
                 self.register_buffer(f"weight_ranges_{k}", torch.from_numpy(ranges), persistent=False)
                 self.register_buffer(f"bias_range_{k}", torch.tensor(reach, dtype=torch.float64), persistent=False)
-                self.weight_steps.append(
-                    nn.Parameter(torch.zeros(len(weight.qparams.scale)), requires_grad=learn_steps)
-                )
+                steps = torch.zeros(weight.qparams.scale.size)
+                self.weight_steps.append(nn.Parameter(steps, requires_grad=learn_steps))
         self.activation_steps = nn.Parameter(torch.zeros(len(set(self._groups.values()))), requires_grad=learn_steps)
         scales = torch.zeros(len(self.activation_steps))
         for name, k in self._groups.items():
@@ -179,19 +177,16 @@ class QatGraph(nn.Module):
             changed.append(replace(tensor, quant=replace(tensor.qparams, scale=scale)))
         for node in self.graph:
             if node.weighted:
-                changed += self._trained(node, scales[[self._groups[node.inputs[0]]]])
+                k, (weight, bias) = self._layers[node.output], (self.graph.tensors[i] for i in node.inputs[1:])
+                found = self._weight_scales(k).cpu().numpy()
+                value, learned = (t.cpu().numpy() for t in self._learned(k))
+                made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
+                products = qparams.bias_scales(scales[[self._groups[node.inputs[0]]]], found)
+                limit = _bias_limit(bias) * products.astype(np.float64)
+                changed.append(replace(made, value=weight.value))
+                learned = np.clip(learned, -limit, limit)
+                changed.append(qparams.quantize_bias(bias, products, learned, bias.qparams.dtype))
         return self.graph.with_tensors(*changed)
-
-    def _trained(self, node: Node, input_scale: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        k = self._layers[node.output]
-        weight, bias = (self.graph.tensors[i] for i in node.inputs[1:])
-        found = self._weight_scales(k).cpu().numpy()
-        value, learned = (t.cpu().numpy() for t in self._learned(k))
-        made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
-        products = qparams.bias_scales(input_scale, found)
-        limit = _bias_limit(bias) * products.astype(np.float64)
-        learned = np.clip(learned, -limit, limit)
-        return replace(made, value=weight.value), qparams.quantize_bias(bias, products, learned, bias.qparams.dtype)
 
 
 def _bias_limit(bias: Tensor) -> int:
@@ -210,8 +205,7 @@ def _steps(tensor: Tensor) -> NDArray[np.float64]:
 
 def _real(tensor: Tensor) -> NDArray[np.float64]:
     """Return real values of the integers in float64: an int32 does not fit into float32."""
-    real: NDArray[np.float64] = integers_of(tensor) * _steps(tensor)
-    return real
+    return integers_of(tensor) * _steps(tensor)
 
 
 def _start(weight: Tensor) -> NDArray[np.float64]:

@@ -152,7 +152,7 @@ def test_an_output_that_is_no_vector_is_never_clipped():
 
 def test_a_bias_too_large_for_int32_widens_its_weights():
     narrow, source = np.array([1e-9, 1e-3], np.float32), qparams.rescaled(qparams.activation_qparams(0, 1), 1e-6)
-    scales = kernel_limits.raise_for_bias(narrow, source, np.array([5.0, 0.5]))
+    scales = kernel_limits.clamp_weight_scales(narrow, source, source, np.array([5.0, 0.5]))
     assert 5.0 / (1e-6 * float(scales[0])) <= 2**30 * 1.001
     assert scales[1] == np.float32(1e-3)
 

@@ -84,7 +84,5 @@ def channel_weights(graph: Graph, names: Collection[str], images: NDArray[np.flo
         names: of activations that nodes make.
         images: (N, H, W, C) network inputs; some ``IMAGES``, at least one.
     """
-    looks = {name: PROBES * len(images) * math.prod(graph.tensors[name].shape[1:-1]) for name in names}
-    return {
-        name: total / looks[name] for name, total in gradient_sensitivity(graph, names, images, before=False).items()
-    }
+    looks, found = PROBES * len(images), gradient_sensitivity(graph, names, images, before=False)
+    return {name: total / (looks * math.prod(graph.tensors[name].shape[1:-1])) for name, total in found.items()}

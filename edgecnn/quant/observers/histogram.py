@@ -192,9 +192,7 @@ def calibrate(
             raise InputError(
                 f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
             )
-    ranges = {
-        name: replace(observer.range(), second=second.get(name, math.nan)) for name, observer in observers.items()
-    }
+    ranges = {name: replace(seen.range(), second=second.get(name, math.nan)) for name, seen in observers.items()}
     growth = {name: observer.growth for name, observer in observers.items()}
     images = np.concatenate(kept) if kept else np.zeros((0,), np.float32)
     return Calibration(ranges=ranges, images=images, growth=growth)

@@ -90,13 +90,8 @@ def accumulator_scale(input_scale: float, weight: NDArray[np.float32], bias: NDA
 def clamp_weight_scales(
     scales: NDArray[np.float32], source: QParams, made: QParams, bias: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Return weight scales, raised where integer kernels or the bias's type could not hold them."""
-    return raise_for_bias(np.maximum(scales, made.scale / source.scale * SMALLEST_MULTIPLIER), source, bias)
-
-
-def raise_for_bias(scales: NDArray[np.float32], source: QParams, bias: NDArray[Any]) -> NDArray[np.float32]:
-    """Return weight scales, raised where the bias would not fit in half of the sum's bits at ``s_in * s_w``."""
+    """Return weight scales, raised where kernels could not hold them, or half of a sum's bits not the bias."""
+    scales = np.maximum(scales, made.scale / source.scale * SMALLEST_MULTIPLIER)
     needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT[source.dtype] * float(source.scale[0]))
-    needed = needed if scales.size == bias.size else needed.max()
-    raised: NDArray[np.float32] = np.maximum(scales, needed).astype(np.float32)
-    return raised
+    raised: NDArray[np.float32] = np.maximum(scales, needed if scales.size == bias.size else needed.max())
+    return raised.astype(np.float32)

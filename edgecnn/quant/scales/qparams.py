@@ -131,8 +131,7 @@ def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WE
 
 def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``s_in * s_w``, rounded once to float32, as LiteRT checks it."""
-    product: NDArray[np.float32] = (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
-    return product
+    return (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
 
 
 def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArray[Any], dtype: str = "int32") -> Tensor:

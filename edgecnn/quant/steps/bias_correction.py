@@ -34,7 +34,6 @@ class BiasCorrection(Step):
     images: int = setting(32, "calibration images; fewer where their activations would not fit in 2.5 GiB", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Correct the biases of the layers that are selected, by as many images as fit in ``MEMORY``."""
         import torch
 
         from edgecnn.quant.executor import SideBySide, affordable

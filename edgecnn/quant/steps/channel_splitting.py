@@ -40,7 +40,6 @@ class ChannelSplitting(Step):
     images: int = setting(16, "calibration images on which gradients are taken", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Split channels of the convolutions that are selected."""
         from edgecnn.quant.observers.gradient_sensitivity import gradient_sensitivity
 
         graph, images = work.graph, work.images[: self.images]

@@ -71,7 +71,6 @@ class Equalization(Step):
     images: int = setting(48, "calibration images whose channel statistics decide", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Scale the groups of activations whose producers may all be changed."""
         from edgecnn.quant.observers.channels import channel_statistics
 
         if not len(work.images):

@@ -39,7 +39,6 @@ class Weights(Step):
     per_tensor: bool = setting(False, "one scale for all of a layer's weights, for hardware that has no more")
 
     def apply(self, work: Work) -> Work:
-        """Round constants, weights and biases."""
         graph, changed = work.graph, []
         for node in graph:
             for tensor in (graph.tensors[i] for i in node.inputs if not node.weighted):

@@ -23,6 +23,7 @@ from edgecnn.quant.scales.qparams import integers_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST, HIGHEST = -128, 127
+UNPADDED = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,8 @@ class _Walk:
         """Take from a layer's bias what the offset of its input adds to each of its outputs."""
         source, weight, bias = (self._now(i) for i in node.inputs)
         steps = int(self.graph.tensors[source.name].qparams.zero_point[0]) - int(source.qparams.zero_point[0])
-        rows = len(integers_of(weight))
-        integers = integers_of(weight).astype(np.int64).reshape(rows, -1).sum(axis=1)
-        reals = weight.constant.astype(np.float64).reshape(rows, -1).sum(axis=1)
+        both = (integers_of(weight).astype(np.int64), weight.constant.astype(np.float64))
+        integers, reals = (array.reshape(len(array), -1).sum(axis=1) for array in both)
         self._set_bias(bias, integers_of(bias) - steps * integers, bias.constant - self.offsets[source.name] * reals)
 
     def _set_bias(self, bias: Tensor, integers: Any, value: Any) -> None:
@@ -122,9 +122,8 @@ def _bears(graph: Graph, name: str) -> bool:
 
 
 def _takes(graph: Graph, node: Node, name: str) -> bool:
-    attrs: dict[str, Any] = {**node.attrs}
     if graph.tensors[node.output].qparams.dtype != "int8":
         return False
     if node.op == "add":
-        return attrs["activation"] == "none" and _bears(graph, node.output)
-    return node.weighted and node.inputs[0] == name and not any(attrs.get("padding", ()))
+        return node.attrs["activation"] == "none" and _bears(graph, node.output)
+    return node.weighted and node.inputs[0] == name and node.attrs.get("padding", UNPADDED) == UNPADDED
