@@ -13,6 +13,7 @@ from graphs import float_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from seen import range_of
 from torch import nn
 from zoo import GOOD
 
@@ -26,7 +27,7 @@ from edgecnn.graph.oracle import run
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.clipping import mse_range, percentile_range
-from edgecnn.quant.observers.histogram import BINS, calibrate, range_of
+from edgecnn.quant.observers.histogram import BINS, calibrate
 from edgecnn.quant.pipeline import calibrated, images_needed, quantize, quantize_weights
 from edgecnn.quant.recipe import recipe, recipes
 from edgecnn.quant.scales import kernel_limits, qparams

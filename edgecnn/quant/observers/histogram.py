@@ -42,12 +42,6 @@ class Range:
     second: float = math.nan
 
 
-def range_of(values: NDArray[np.float32]) -> Range:
-    """Return the range of values at hand."""
-    samples, counts = np.unique(values, return_counts=True)
-    return Range(low=float(samples[0]), high=float(samples[-1]), samples=samples, counts=counts.astype(np.float32))
-
-
 def union(seen: Sequence[Range]) -> Range:
     """Return what several activations showed together."""
     samples, counts = np.concatenate([r.samples for r in seen]), np.concatenate([r.counts for r in seen])
