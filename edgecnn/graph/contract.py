@@ -10,7 +10,10 @@ import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+<<<<<<< HEAD
 from edgecnn.graph.ops import OPS, need
+=======
+>>>>>>> 3c10c10cb9cc117f7299d3e6f581830b2453f292
 
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
 FIXED_INT16 = QParams(scale=np.array([1 / 32768], np.float32), zero_point=np.array([0]), dtype="int16")
@@ -18,7 +21,6 @@ FIXED_OF = {"int8": FIXED, "int16": FIXED_INT16}  # by type of the activations
 BIAS_OF = {"int8": "int32", "int16": "int64"}
 WEIGHT_LIMIT = 127
 BIAS_TOLERANCE = 1e-6  # relative; float32 products differ by the order of rounding, nothing more
-WEIGHTED = tuple(op for op, spec in OPS.items() if spec.weighted)
 
 
 def check_integers(graph: Graph) -> None:

@@ -110,25 +110,12 @@ def _conv(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     return F.conv2d(source, x[1], x[2], a["stride"], inside, a["dilation"], a["groups"])
 
 
-def _max_pool(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
-    return F.max_pool2d(_padded(x[0], a["padding"], float("-inf")), a["kernel"], a["stride"])
-
-
 def _avg_pool(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     total = F.avg_pool2d(_padded(x[0], a["padding"]), a["kernel"], a["stride"])
     if not any(a["padding"]):
         return total
     inside = F.avg_pool2d(_padded(torch.ones_like(x[0][:1, :1]), a["padding"]), a["kernel"], a["stride"])
     return total / inside
-
-
-def _mean(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
-    return x[0].mean(dim=(2, 3), keepdim=a["keepdims"])
-
-
-def _concat(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
-    axis = {1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"]
-    return torch.cat(x, dim=axis)
 
 
 def _pad(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
@@ -147,10 +134,10 @@ KERNELS: Mapping[str, Kernel] = {
     "fully_connected": lambda a, x: F.linear(x[0], x[1], x[2]),
     "add": lambda a, x: x[0] + x[1],
     "mul": lambda a, x: x[0] * x[1],
-    "max_pool2d": _max_pool,
+    "max_pool2d": lambda a, x: F.max_pool2d(_padded(x[0], a["padding"], float("-inf")), a["kernel"], a["stride"]),
     "avg_pool2d": _avg_pool,
-    "mean": _mean,
-    "concat": _concat,
+    "mean": lambda a, x: x[0].mean(dim=(2, 3), keepdim=a["keepdims"]),
+    "concat": lambda a, x: torch.cat(x, dim={1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"]),
     "pad": _pad,
     "reshape": _reshape,
     "requantize": lambda a, x: x[0].clone(),

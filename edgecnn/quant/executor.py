@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import TorchGraph, activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
-from edgecnn.quant.scales.qparams import quant_of, value_of
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 Chunks = list[torch.Tensor]
@@ -51,7 +49,7 @@ class FakeQuantizedGraph:
 
     def __init__(self, graph: Graph) -> None:
         self._run = TorchGraph(graph, integers=True)
-        self._grids = {t.name: quant_of(t) for t in graph.activations()}
+        self._grids = {t.name: t.qparams for t in graph.activations()}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Run a batch."""
@@ -90,7 +88,7 @@ class SideBySide:
         if name in self.exact:
             return self._coarse[name] if not self._compact else _dequantized(self.tensors[name])
         held = self.quantized[name][chunk]
-        return decode(held, quant_of(self.tensors[name])) if self._compact else held
+        return decode(held, self.tensors[name].qparams) if self._compact else held
 
     def run(
         self,
@@ -110,7 +108,7 @@ class SideBySide:
         after(self.graph.inputs[0])
         for node, expired in zip(self.graph, released(self.graph), strict=True):
             before(node)
-            self._advance(node, sums if node.op in WEIGHTED else None)
+            self._advance(node, sums if node.weighted else None)
             after(node.output)
             for name in expired:
                 del self.floats[name], self.quantized[name]
@@ -140,7 +138,7 @@ class SideBySide:
         return half if bool(torch.isfinite(half).all()) else real.clone()
 
     def _held_quantized(self, name: str, real: torch.Tensor) -> torch.Tensor:
-        quant = quant_of(self.tensors[name])
+        quant = self.tensors[name].qparams
         return encode(real, quant) if self._compact else fake_quantize(real, quant)
 
 
@@ -152,7 +150,7 @@ def _made(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
 
 def _dequantized(tensor: Tensor) -> torch.Tensor:
     if tensor.quant is None or tensor.integers is None:
-        return laid_out(value_of(tensor))
+        return laid_out(tensor.constant)
     return laid_out(tensor.quant.dequantize(tensor.integers))
 
 
@@ -183,7 +181,7 @@ def pieces(graph: Graph, layers: int) -> list[Graph]:
     for node, expired in zip(graph, released(graph), strict=True):
         nodes.append(node)
         alive = {*alive, node.output} - set(expired)
-        enough = sum(n.op in WEIGHTED for n in nodes) >= layers
+        enough = sum(n.weighted for n in nodes) >= layers
         if node is graph.nodes[-1] or (enough and len(alive) == 1):
             names = {name for n in nodes for name in (*n.inputs, n.output)}
             tensors = {name: tensor for name, tensor in graph.tensors.items() if name in names}

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgecnn.errors import InputError
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import execute, released
 from edgecnn.graph.interpreter import laid_out, run_node
 from edgecnn.graph.ir import Graph, Node, Tensor
-from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales import qparams
-from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
+from edgecnn.quant.scales.qparams import integers_of
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
 FLOAT64 = 2**53  # largest integer up to which float64 holds every one
@@ -85,41 +83,40 @@ class QatGraph(nn.Module):
         if graph.precision not in ("int8", "int16x8"):
             raise InputError(f"the graph is {graph.precision}; quantization-aware training starts from an int8 graph")
         self.graph, self.weight_limit = graph, weight_limit
-        self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.op in WEIGHTED)}
+        self._layers = {node.output: k for k, node in enumerate(n for n in graph if n.weighted)}
         if not self._layers:
             raise InputError("the graph has no convolution and no linear layer: nothing in it could learn")
         self._groups = {name: k for k, group in enumerate(qparams.scale_groups(graph)) for name in group}
-        fixed = {self._groups[node.output] for node in graph if OPS[node.op].scale == "fixed"}
+        fixed = {self._groups[node.output] for node in graph if node.spec.scale == "fixed"}
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for node in graph:
-            if node.op in WEIGHTED:
+            if node.weighted:
                 weight, bias = (graph.tensors[i] for i in node.inputs[1:])
-                made = quant_of(graph.tensors[node.output])
+                made = graph.tensors[node.output].qparams
                 reach = (made.limits[1] - made.limits[0]) * float(made.scale[0])
                 ranges = _steps(weight) * weight_limit
                 self.weights.append(nn.Parameter(torch.from_numpy(_start(weight) / ranges)))
                 self.biases.append(nn.Parameter(torch.from_numpy(_real(bias) / reach)))
                 k = self._layers[node.output]
-                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(quant_of(weight).scale), persistent=False)
+                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(weight.qparams.scale), persistent=False)
                 self.register_buffer(f"weight_ranges_{k}", torch.from_numpy(ranges), persistent=False)
                 self.register_buffer(f"bias_range_{k}", torch.tensor(reach, dtype=torch.float64), persistent=False)
-                self.weight_steps.append(
-                    nn.Parameter(torch.zeros(len(quant_of(weight).scale)), requires_grad=learn_steps)
-                )
+                steps = torch.zeros(weight.qparams.scale.size)
+                self.weight_steps.append(nn.Parameter(steps, requires_grad=learn_steps))
         self.activation_steps = nn.Parameter(torch.zeros(len(set(self._groups.values()))), requires_grad=learn_steps)
         scales = torch.zeros(len(self.activation_steps))
         for name, k in self._groups.items():
-            scales[k] = float(quant_of(graph.tensors[name]).scale[0])
+            scales[k] = float(graph.tensors[name].qparams.scale[0])
         self.activation_scales: torch.Tensor
         self.register_buffer("activation_scales", scales, persistent=False)
         learned = torch.tensor([float(k not in fixed) for k in range(len(scales))])
         self.learned: torch.Tensor
         self.register_buffer("learned", learned, persistent=False)
         self._constants: dict[str, str] = {}  # the buffer of each constant, by tensor
-        for name in dict.fromkeys(i for node in graph if node.op not in WEIGHTED for i in node.inputs):
+        for name in dict.fromkeys(i for node in graph if not node.weighted for i in node.inputs):
             if not graph.tensors[name].is_constant:
                 continue
-            value = laid_out(quant_of(graph.tensors[name]).dequantize(integers_of(graph.tensors[name])))
+            value = laid_out(graph.tensors[name].qparams.dequantize(integers_of(graph.tensors[name])))
             self._constants[name] = f"constant_{len(self._constants)}"
             self.register_buffer(self._constants[name], value, persistent=False)
         self._expired = released(graph)
@@ -130,7 +127,7 @@ class QatGraph(nn.Module):
         (name,) = self.graph.inputs
 
         def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            if node.op in WEIGHTED:
+            if node.weighted:
                 arguments = [values[node.inputs[0]], *self._layer(node, scales)]
             else:
                 arguments = [values[i] if i in values else getattr(self, self._constants[i]) for i in node.inputs]
@@ -153,7 +150,7 @@ class QatGraph(nn.Module):
         return weight, bias
 
     def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        quant = quant_of(self.graph.tensors[name])
+        quant = self.graph.tensors[name].qparams
         (low, high), zero = quant.limits, int(quant.zero_point[0])
         return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
@@ -177,26 +174,23 @@ class QatGraph(nn.Module):
         changed = []
         for tensor in self.graph.activations():
             scale = scales[[self._groups[tensor.name]]]
-            changed.append(replace(tensor, quant=replace(quant_of(tensor), scale=scale)))
+            changed.append(replace(tensor, quant=replace(tensor.qparams, scale=scale)))
         for node in self.graph:
-            if node.op in WEIGHTED:
-                changed += self._trained(node, scales[[self._groups[node.inputs[0]]]])
+            if node.weighted:
+                k, (weight, bias) = self._layers[node.output], (self.graph.tensors[i] for i in node.inputs[1:])
+                found = self._weight_scales(k).cpu().numpy()
+                value, learned = (t.cpu().numpy() for t in self._learned(k))
+                made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
+                products = qparams.bias_scales(scales[[self._groups[node.inputs[0]]]], found)
+                limit = _bias_limit(bias) * products.astype(np.float64)
+                changed.append(replace(made, value=weight.value))
+                learned = np.clip(learned, -limit, limit)
+                changed.append(qparams.quantize_bias(bias, products, learned, bias.qparams.dtype))
         return self.graph.with_tensors(*changed)
-
-    def _trained(self, node: Node, input_scale: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        k = self._layers[node.output]
-        weight, bias = (self.graph.tensors[i] for i in node.inputs[1:])
-        found = self._weight_scales(k).cpu().numpy()
-        value, learned = (t.cpu().numpy() for t in self._learned(k))
-        made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
-        products = qparams.bias_scales(input_scale, found)
-        limit = _bias_limit(bias) * products.astype(np.float64)
-        learned = np.clip(learned, -limit, limit)
-        return replace(made, value=weight.value), qparams.quantize_bias(bias, products, learned, quant_of(bias).dtype)
 
 
 def _bias_limit(bias: Tensor) -> int:
-    return min(quant_of(bias).limits[1], FLOAT64)
+    return min(bias.qparams.limits[1], FLOAT64)
 
 
 def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -206,19 +200,18 @@ def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 
 def _steps(tensor: Tensor) -> NDArray[np.float64]:
     """Return the scales of a weight or bias, shaped to broadcast against it."""
-    return quant_of(tensor).scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return tensor.qparams.scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
 
 
 def _real(tensor: Tensor) -> NDArray[np.float64]:
     """Return real values of the integers in float64: an int32 does not fit into float32."""
-    real: NDArray[np.float64] = integers_of(tensor) * _steps(tensor)
-    return real
+    return integers_of(tensor) * _steps(tensor)
 
 
 def _start(weight: Tensor) -> NDArray[np.float64]:
     """Return the float weights, moved so far that each rounds to its integer, whichever way that was chosen."""
     reach = CELL * _steps(weight)
     start: NDArray[np.float64] = np.clip(
-        value_of(weight).astype(np.float64), _real(weight) - reach, _real(weight) + reach
+        weight.constant.astype(np.float64), _real(weight) - reach, _real(weight) + reach
     )
     return start

@@ -16,9 +16,8 @@ Sources: see ``steps/adaptive_rounding.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,18 +25,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node, without_activation
-from edgecnn.graph.ir import Graph, Node, Tensor
-from edgecnn.progress import track
-from edgecnn.quant.executor import SideBySide, affordable
-from edgecnn.quant.scales.consumers import Nonlinearity, activation_of, bias_shift
+from edgecnn.graph.ir import Node, Tensor
+from edgecnn.quant.executor import SideBySide
+from edgecnn.quant.scales.consumers import activation_of, bias_shift
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
-from edgecnn.quant.scales.qparams import bias_scales, quant_of, quantize_bias, value_of
+from edgecnn.quant.scales.qparams import bias_scales, quantize_bias
 from edgecnn.quant.scales.rounding_safe import weight_trials
-from edgecnn.quant.step_checkpoint import StepCheckpoint
 
-MEMORY = 7 << 28  # bytes that the activations of both networks may take: all of MobileNetV2 is to fit in 4 GiB
 RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations) of the mean variance
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
@@ -46,106 +41,74 @@ FEW = 9  # taps of a channel that chooses its scale too
 COMPENSATED = 0.5  # of what earlier layers got wrong: that much of it is the same on other images
 
 
-@torch.inference_mode()
-def round_adaptively(
-    graph: Graph,
-    images: NDArray[np.float32],
-    limit: int,
-    checkpoint: StepCheckpoint | None = None,
-    selects: Callable[[Node], bool] = lambda node: True,
-) -> Graph:
-    """Return the graph with other weight and bias integers, and scales where a channel has ``FEW`` taps; floats stay.
-
-    Args:
-        graph: all integers, float values beside them.
-        images: (N, H, W, C) network inputs; as many of them are used as ``affordable`` says.
-        limit: the largest weight integer.
-        checkpoint: where layers are kept as they are solved, and those that an earlier run has solved.
-        selects: the layers that are solved.
-    """
-    count = affordable(
-        graph, len(images), lambda t: 2 + np.dtype(quant_of(t).dtype).itemsize, MEMORY
-    )  # float16, and integers
-    if count < len(images):  # else they would be copied
-        images = images[np.arange(count) * len(images) // count]
-    checkpoint = checkpoint or StepCheckpoint()
-    chosen = [node.output for node in graph if node.op in WEIGHTED and selects(node)]
-    how = repr((limit, chosen, torch.__version__, torch.get_num_threads())).encode()
-    checkpoint.begin(graph, images.view(np.uint8).reshape(-1).data, how)
-    both = SideBySide(graph, images, compact=True)
-    progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
-
-    def solve(node: Node) -> None:
-        next(progress)
-        if node.output in chosen:
-            work = partial(_solve_layer, node, both, limit, activation_of(node))
-            both.tensors.update({t.name: t for t in checkpoint.step(node.output, both.tensors, work)})
-
-    solved = both.run(before=solve)
-    next(progress, None)
-    return solved
-
-
-def _solve_layer(node: Node, both: SideBySide, limit: int, activation: Nonlinearity | None) -> tuple[Tensor, Tensor]:
+def solve_layer(node: Node, both: SideBySide, limit: int) -> tuple[Tensor, Tensor]:
     """Return the layer's weight and bias with the integers that make its output nearest the float network's.
 
     The weights are chosen by the layer's sums, the bias then by the mean of what the activation makes of them.
+
+    Args:
+        node: weighted.
+        both: at this node.
+        limit: the largest weight integer.
     """
     tensors = both.tensors
     source, weight, bias = (tensors[i] for i in node.inputs)
     float_weight = both.exact[weight.name]
     attrs: Mapping[str, Any] = node.attrs
     groups, taps = attrs.get("groups", 1), float_weight[0].numel()
-    moments = _Moments(groups, taps, len(float_weight) // groups)
+    moments = Moments(groups, taps, len(float_weight) // groups)
     before = without_activation(node)
     chunks, float_bias = range(len(both.floats[source.name])), both.exact[bias.name]
     for j in chunks:
         y = run_node(before, [both.real(source.name, j), float_weight, float_bias])
-        moments.add(_patches(node, both.coarse(source.name, j), float_weight), y)
+        moments.add(patches(node, both.coarse(source.name, j), float_weight), y)
     rows = float_weight.reshape(groups, -1, taps).double()
-    integers, scales = _chosen(node, tensors, moments, rows, limit)
+    integers, scales = _chosen(node, tensors, *moments.problem(rows), rows, limit)
     mean_x, mean_y = moments.means()
-    learned = mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]
-    learned = learned.reshape(-1)
-    if activation is not None:
+    learned = (mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]).reshape(-1)
+    if (activation := activation_of(node)) is not None:
         rounded, shifted = (integers * scales).reshape(float_weight.shape).float(), learned.float()
         wanted = (run_node(before, [both.real(source.name, j), float_weight, float_bias]) for j in chunks)
         made = (run_node(before, [both.coarse(source.name, j), rounded, shifted]) for j in chunks)
         learned = learned + bias_shift(zip(wanted, made, strict=True), activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
-    quant = quant_of(weight)
+    quant = weight.qparams
     found = quant.scale if quant.scale.size == 1 else scales.reshape(-1).float().numpy()
-    products = bias_scales(quant_of(source).scale, found)
+    products = bias_scales(source.qparams.scale, found)
     return (
         replace(weight, integers=placed.numpy(), quant=replace(quant, scale=found)),
-        quantize_bias(bias, products, learned.numpy(), quant_of(bias).dtype),
+        quantize_bias(bias, products, learned.numpy(), bias.qparams.dtype),
     )
 
 
 def _chosen(
-    node: Node, tensors: Mapping[str, Tensor], moments: _Moments, rows: torch.Tensor, limit: int
+    node: Node,
+    tensors: Mapping[str, Tensor],
+    covariance: torch.Tensor,
+    cross: torch.Tensor,
+    rows: torch.Tensor,
+    limit: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a layer's integers ``(groups, rows, taps)`` and their scales ``(groups, rows, 1)``.
 
     Each channel with ``FEW`` taps takes the best of the scales with which all runtimes round alike: so few roundings
     seldom make up for one another, and their sum differs much from scale to scale.
     """
-    source, weight, made = (quant_of(tensors[i]) for i in (*node.inputs[:2], node.output))
+    source, weight, made = (tensors[i].qparams for i in (*node.inputs[:2], node.output))
 
     def solved(given: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scales = torch.from_numpy(np.broadcast_to(given, rows.shape[0] * rows.shape[1]).astype(np.float64))
         scales = scales.reshape(*rows.shape[:2], 1)
-        integers = _round(moments, rows, scales, limit)
+        integers = round_rows(covariance, cross, rows, scales, limit)
         real = integers * scales
         return integers, scales, ((real @ covariance - 2 * cross) * real).sum(2, keepdim=True)
 
-    covariance, cross = _problem(moments, rows)
     integers, scales, least = solved(weight.scale)
     if rows.shape[2] <= FEW and weight.scale.size > 1 and source.dtype == made.dtype == "int8":
         peaks = (rows.abs().amax(2).reshape(-1) / limit).float().numpy()
         smallest = np.where(peaks > 0, np.minimum(peaks, weight.scale), weight.scale)
-        smallest = clamp_weight_scales(smallest, source, made, value_of(tensors[node.inputs[2]]))
+        smallest = clamp_weight_scales(smallest, source, made, tensors[node.inputs[2]].constant)
         for trial in weight_trials(node, source, made, smallest):
             others, of_others, error = solved(trial)
             better = error < least
@@ -154,7 +117,7 @@ def _chosen(
     return integers, scales
 
 
-def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return what output positions read: ``(groups, taps, positions)``, taps in the order of a row of ``weight``."""
     if x.ndim == 2:
         return x.T[None]
@@ -170,7 +133,7 @@ def _patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return columns.permute(1, 0, 2).reshape(attrs["groups"], -1, columns.shape[0] * columns.shape[2])
 
 
-class _Moments:
+class Moments:
     """Hold sums over positions: of inputs, outputs and their products, group by group, float64."""
 
     def __init__(self, groups: int, taps: int, rows: int) -> None:
@@ -195,27 +158,36 @@ class _Moments:
         """Return the means of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
         return self.x / self.count, self.y / self.count
 
-    def covariances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return those of inputs, of outputs with inputs, and a ridge ``(groups, 1)`` that makes the first definite."""
+    def problem(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return covariances: of the inputs, made definite by a ridge, and with the outputs that are aimed at.
+
+        Args:
+            weights: float, ``(groups, rows, taps)``; the ridge pulls to them.
+        """
         mean_x, mean_y = self.means()
         xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
         yx = self.yx / self.count - mean_y[:, :, None] * mean_x[:, None]
         variance = xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp(min=0)
         square = self.xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) / self.count
         share = max(SMALLEST_RIDGE, RIDGE * xx.shape[1] / self.count)
-        return (xx + xx.mT) / 2, yx, share * variance + CONSTANT * square + 1e-12
+        ridge = share * variance + CONSTANT * square + 1e-12
+        covariance = (xx + xx.mT) / 2
+        same = weights @ covariance  # what the float weights make of the quantized prefix's input
+        cross = same + COMPENSATED * (yx - same) + ridge[:, :, None] * weights
+        return covariance + torch.diag_embed(ridge.expand(-1, weights.shape[2])), cross
 
 
-def _round(moments: _Moments, weights: torch.Tensor, scales: torch.Tensor, limit: int) -> torch.Tensor:
+def round_rows(
+    covariance: torch.Tensor, cross: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, limit: int
+) -> torch.Tensor:
     """Return integers ``(groups, rows, taps)``, each a neighbour of its float weight.
 
     Args:
-        moments: what the layer reads and should make.
+        covariance, cross: from ``Moments.problem``.
         weights: float64, the shape of the result.
         scales: float64, ``(groups, rows, 1)``.
         limit: the largest magnitude.
     """
-    covariance, cross = _problem(moments, weights)
     taps = weights.shape[2]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
     spread = torch.linalg.cholesky(inverse, upper=True)
@@ -223,28 +195,16 @@ def _round(moments: _Moments, weights: torch.Tensor, scales: torch.Tensor, limit
     high = torch.ceil(weights / scales).clamp(-limit, limit)
     wanted, integers = cross @ inverse, torch.empty_like(weights)
     for k in range(taps):
-        integers[:, :, k] = _nearest(wanted[:, :, k] / scales[:, :, 0], low[:, :, k], high[:, :, k])
+        integers[:, :, k] = torch.round(wanted[:, :, k] / scales[:, :, 0]).clamp(low[:, :, k], high[:, :, k])
         error = (wanted[:, :, k] - integers[:, :, k] * scales[:, :, 0]) / spread[:, k, k, None]
         wanted[:, :, k:] -= error[:, :, None] * spread[:, None, k, k:]
     gradient = cross - (integers * scales) @ covariance
     for _ in range(SWEEPS):
         for k in range(taps):
             step = gradient[:, :, k] / covariance[:, k, k, None] / scales[:, :, 0]
-            better = _nearest(integers[:, :, k] + step, low[:, :, k], high[:, :, k])
+            better = torch.round(integers[:, :, k] + step).clamp(low[:, :, k], high[:, :, k])
             moved = (better - integers[:, :, k]) * scales[:, :, 0]
             if moved.any():
                 gradient -= moved[:, :, None] * covariance[:, None, k]
                 integers[:, :, k] = better
     return integers
-
-
-def _problem(moments: _Moments, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return covariances: of the inputs, and with the outputs that are aimed at; the ridge pulls to ``weights``."""
-    covariance, cross, ridge = moments.covariances()
-    same = weights @ covariance  # what the float weights make of the quantized prefix's input
-    covariance = covariance + torch.diag_embed(ridge.expand(-1, weights.shape[2]))
-    return covariance, same + COMPENSATED * (cross - same) + ridge[:, :, None] * weights
-
-
-def _nearest(real: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    return torch.minimum(torch.maximum(torch.round(real), low), high)

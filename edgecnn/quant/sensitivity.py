@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.interpreter import run_node
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ir import Graph, Node
 from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
 from edgecnn.quant.observers.channels import Channels, channel_statistics
-from edgecnn.quant.scales.qparams import quant_of, value_of
 
 WIDE = 100.0  # a channel's range beside the median one's
 CLIPPED = 0.001  # share of an activation's values outside its grid
@@ -58,21 +56,26 @@ def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
         raise InputError(f"the graph is {graph.precision}; sensitivity is of an integer one (export --quantize int8)")
     if not len(images):
         raise InputError("there are no images to measure on; give a folder with some")
-    measure = _Measure(graph)
-    for start in range(0, len(images), CHUNK):
-        measure.update(images[start : start + CHUNK])
+    names = [t.name for t in graph.activations()]
+    alone, running = {name: _Error() for name in names}, {name: _Error() for name in names}
+    outside = dict.fromkeys(names, 0)
+    with torch.inference_mode():
+        for start in range(0, len(images), CHUNK):
+            _measure(graph, images[start : start + CHUNK], alone, running, outside)
     seen = channel_statistics(graph, images)
     ops = {node.output: node for node in graph}
-    rows = [
-        Sensitivity(
-            name=name,
-            op=ops[name].op if name in ops else "input",
-            alone_db=measure.alone[name].db,
-            running_db=measure.running[name].db,
-            reasons=tuple(_reasons(graph, name, ops.get(name), seen, measure.outside[name])),
+    rows = []
+    for name in names:
+        node, share = ops.get(name), outside[name] / (len(images) * math.prod(graph.tensors[name].shape))
+        rows.append(
+            Sensitivity(
+                name=name,
+                op=node.op if node is not None else "input",
+                alone_db=alone[name].db,
+                running_db=running[name].db,
+                reasons=tuple(_reasons(graph, name, node, seen[name], share)),
+            )
         )
-        for name in measure.alone
-    ]
     return sorted(rows, key=lambda row: math.inf if row.alone_db is None else row.alone_db)
 
 
@@ -93,80 +96,61 @@ class _Error:
         return 10 * math.log10(max(self.signal, 1e-30) / self.noise)
 
 
-class _Share:
-    """Count how much of a tensor lies outside its grid."""
+def _measure(
+    graph: Graph,
+    images: NDArray[np.float32],
+    alone: Mapping[str, _Error],
+    running: Mapping[str, _Error],
+    outside: dict[str, int],
+) -> None:
+    """Add what a chunk of images shows: errors of each layer alone and running, and values outside its grid.
 
-    def __init__(self) -> None:
-        self.outside = self.count = 0
+    A layer alone has quantized constants and reads the float network's activations. Its bias stays float: a corrected
+    one also makes up for the layers before, which are not quantized here.
+    """
+    both, values = SideBySide(graph, images), dict[str, torch.Tensor]()
+    grids = {t.name: t.qparams for t in graph.activations()}
 
-    def update(self, values: torch.Tensor, quant: QParams) -> None:
-        low, high = quant.limits
-        ends = [(end - int(quant.zero_point[0])) * float(quant.scale[0]) for end in (low - 0.5, high + 0.5)]
-        self.outside += int(((values < ends[0]) | (values > ends[1])).sum())
-        self.count += values.numel()
+    def measure(name: str) -> None:
+        value, quant = both.real(name, 0), grids[name]
+        low, high = (
+            (end - int(quant.zero_point[0])) * float(quant.scale[0])
+            for end in (quant.limits[0] - 0.5, quant.limits[1] + 0.5)
+        )
+        values[name] = value
+        outside[name] += int(((value < low) | (value > high)).sum())
+        running[name].update(value, both.coarse(name, 0))
 
-    @property
-    def share(self) -> float:
-        return self.outside / max(self.count, 1)
-
-
-class _Measure:
-    """Run the float network, the quantized one, and one with a single layer quantized, for every layer."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        names = [t.name for t in graph.activations()]
-        self.alone = {name: _Error() for name in names}
-        self.running = {name: _Error() for name in names}
-        self.outside = {name: _Share() for name in names}
-
-    @torch.inference_mode()
-    def update(self, images: NDArray[np.float32]) -> None:
-        """Measure on one chunk of images."""
-        grids = {t.name: quant_of(t) for t in self.graph.activations()}
-        self.both, values = SideBySide(self.graph, images), dict[str, torch.Tensor]()
-
-        def measure(name: str) -> None:
-            values[name] = self.both.real(name, 0)
-            self.outside[name].update(values[name], grids[name])
-            self.running[name].update(values[name], self.both.coarse(name, 0))
-
-        self.both.run(after=measure)
-        (output,) = self.graph.outputs
-        for position, name in enumerate((*self.graph.inputs, *(node.output for node in self.graph))):
-            changed = {name: fake_quantize(self._alone(position, values), grids[name])}
-            for node in self.graph.nodes[position:]:
-                if any(i in changed for i in node.inputs):
-                    at_hand = {**self.both.exact, **values, **changed}
-                    changed[node.output] = run_node(node, [at_hand[i] for i in node.inputs])
-            self.alone[name].update(values[output], changed.get(output, values[output]))
-
-    def _alone(self, position: int, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the layer's output with quantized constants, of the float network's inputs; its bias stays float.
-
-        A corrected bias also makes up for the layers before, which are not quantized here.
-        """
-        if position == 0:
-            return values[self.graph.inputs[0]].clone()
-        node = self.graph.nodes[position - 1]
-        made = [values[i] if i in values else self.both.coarse(i, 0) for i in node.inputs]
-        if node.op in WEIGHTED:
-            made[2] = self.both.exact[node.inputs[2]]
-        return run_node(node, made).clone()
+    both.run(after=measure)
+    for position, name in enumerate(alone):
+        made = values[name]
+        if position > 0:
+            node = graph.nodes[position - 1]
+            given = [values[i] if i in values else both.coarse(i, 0) for i in node.inputs]
+            if node.weighted:
+                given[2] = both.exact[node.inputs[2]]
+            made = run_node(node, given)
+        changed = {name: fake_quantize(made.clone(), grids[name])}
+        for node in graph.nodes[position:]:
+            if any(i in changed for i in node.inputs):
+                at_hand = {**both.exact, **values, **changed}
+                changed[node.output] = run_node(node, [at_hand[i] for i in node.inputs])
+        output = graph.outputs[0]
+        alone[name].update(values[output], changed.get(output, values[output]))
 
 
-def _reasons(graph: Graph, name: str, node: Node | None, seen: Mapping[str, Channels], outside: _Share) -> list[str]:
+def _reasons(graph: Graph, name: str, node: Node | None, seen: Channels, outside: float) -> list[str]:
     found = []
-    reach = np.maximum(np.abs(seen[name].low), np.abs(seen[name].high))
+    reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
     if (ratio := _unevenness(reach)) >= WIDE:
         found.append(f"channel {int(reach.argmax())} reaches {ratio:.0f} times as far as the median one, on one scale")
     if dead := int((reach == 0).sum()):
         found.append(f"{dead} of {reach.size} channels are dead (always 0)")
-    if outside.share >= CLIPPED:
-        found.append(f"{100 * outside.share:.1f} % of its values are clipped by its range")
-    if node is not None and node.op in WEIGHTED:
+    if outside >= CLIPPED:
+        found.append(f"{100 * outside:.1f} % of its values are clipped by its range")
+    if node is not None and node.weighted:
         weight = graph.tensors[node.inputs[1]]
-        value, one_scale = np.abs(value_of(weight)), quant_of(weight).axis is None
+        value, one_scale = np.abs(weight.constant), weight.qparams.axis is None
         peaks = value.reshape(weight.shape[0], -1).max(axis=1)
         if one_scale and (ratio := _unevenness(peaks)) >= WIDE:
             where = f"the weights of channel {int(peaks.argmax())}"

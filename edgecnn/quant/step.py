@@ -145,10 +145,9 @@ class Step:
                 raise InputError(f"step {self.name!r}: {unknown(each.name, value, limits['allowed'])}")
             raise InputError(f"{where} {value}; allowed: {', '.join(map(str, limits['allowed']))}")
         low, high = limits.get("low"), limits.get("high")
-        if low is not None and high is not None and not low <= value <= high:
-            raise InputError(f"{where} {value}; allowed: {low} to {high}")
-        if low is not None and value < low:
-            raise InputError(f"{where} {value}; at least {low}")
+        if low is not None and not low <= value <= (value if high is None else high):
+            allowed = f"at least {low}" if high is None else f"allowed: {low} to {high}"
+            raise InputError(f"{where} {value}; {allowed}")
 
     def needs(self, graph: Graph) -> Needs:
         """Return what the step looks at: its setting ``images``, before calibration or after it."""

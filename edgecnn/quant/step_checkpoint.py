@@ -16,7 +16,7 @@ import numpy as np
 from edgecnn.errors import InputError
 from edgecnn.files import sha256, write_atomic
 from edgecnn.graph.ir import Graph, Tensor
-from edgecnn.quant.scales.qparams import integers_of, quant_of
+from edgecnn.quant.scales.qparams import integers_of
 
 SUFFIX = ".safetensors"
 KEY, STEP = "edgecnn key", "edgecnn step"
@@ -85,7 +85,7 @@ class StepCheckpoint:
             from safetensors.numpy import save
 
             arrays = {f"{t.name}/integers": np.ascontiguousarray(integers_of(t)) for t in made}
-            arrays |= {f"{t.name}/scale": np.ascontiguousarray(quant_of(t).scale) for t in made}
+            arrays |= {f"{t.name}/scale": np.ascontiguousarray(t.qparams.scale) for t in made}
             file = self._folder / f"{sha256(f'{self._key} {name}'.encode())[:16]}{SUFFIX}"
             write_atomic(file, save(arrays, metadata={KEY: self._key, STEP: name}))
         return made
@@ -122,6 +122,6 @@ def _read(place: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
 def _restored(arrays: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     made = []
     for name in (key.removesuffix("/integers") for key in arrays if key.endswith("/integers")):
-        quant = replace(quant_of(tensors[name]), scale=arrays[f"{name}/scale"])
+        quant = replace(tensors[name].qparams, scale=arrays[f"{name}/scale"])
         made.append(replace(tensors[name], integers=arrays[f"{name}/integers"], quant=quant))
     return tuple(made)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from edgecnn_targets.runtimes.c.compiler import host_compiler
 from graphs import Int8Builder, random_images
 from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
 from torch import nn
@@ -22,6 +21,7 @@ from edgecnn.graph.ops import OPS, OpSpec
 from edgecnn.graph.oracle import fixed_point, kernels, parameters
 from edgecnn_converters.registry import converter, converters
 from edgecnn_converters.tflite.format import VERSIONS
+from edgecnn_targets.runtimes.c import host_compiler
 
 LOWERINGS = [room.LOWERINGS for room in (to_tflite, to_onnx, to_openvino, to_c)]
 MADE_BY_QUANTIZATION = {"requantize"}  # joins int8 and int16: no float network has it

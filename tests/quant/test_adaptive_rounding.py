@@ -12,7 +12,7 @@ from torch import nn
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph, laid_out
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant import rounding_solver as module
@@ -20,7 +20,7 @@ from edgecnn.quant.executor import affordable
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
-from edgecnn.quant.rounding_solver import round_adaptively
+from edgecnn.quant.step import Work
 
 NEAREST = recipe("fast").without("bias_correction")
 LAYERS = {
@@ -43,6 +43,11 @@ def nearest(graph, x):
     return quantize(graph, calibrate(graph, [x]), NEAREST)
 
 
+def round_adaptively(int8, x):
+    best = recipe("best")
+    return best.step("adaptive_rounding").apply(Work(graph=int8, recipe=best, images=x)).graph
+
+
 def error(graph, int8, x):
     """Mean squared error of the output of a single layer, before the output is rounded itself."""
     want = TorchGraph(graph)(torch.from_numpy(x))
@@ -61,10 +66,10 @@ def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
         before = nearest(graph, x)
     except UnsupportedError:
         return
-    after = round_adaptively(before, x, 127)
+    after = round_adaptively(before, x)
     check_integers(after)
     for node in after:
-        if node.op in WEIGHTED:
+        if node.weighted:
             weight, old = after.tensors[node.inputs[1]], before.tensors[node.inputs[1]]
             if weight.value[0].size > module.FEW:
                 assert weight.quant.same_as(old.quant)
@@ -78,7 +83,7 @@ def test_a_layer_is_nearer_than_with_the_nearest_integers(name):
     graph = capture(LAYERS[name].eval(), (3, 12, 10), Metadata(model=name))
     x = images(graph, 64)
     before = nearest(graph, x)
-    assert error(graph, round_adaptively(before, x, 127), x) < error(graph, before, x)
+    assert error(graph, round_adaptively(before, x), x) < error(graph, before, x)
 
 
 def test_a_channel_with_few_taps_chooses_a_scale_that_is_no_worse(monkeypatch):
@@ -86,10 +91,10 @@ def test_a_channel_with_few_taps_chooses_a_scale_that_is_no_worse(monkeypatch):
     graph = capture(LAYERS["depthwise"].eval(), (3, 12, 10), Metadata(model="m"))
     x = images(graph, 64)
     before = nearest(graph, x)
-    chosen = round_adaptively(before, x, 127)
+    chosen = round_adaptively(before, x)
     check_integers(chosen)
     monkeypatch.setattr(module, "FEW", 0)
-    assert error(graph, chosen, x) < error(graph, round_adaptively(before, x, 127), x)
+    assert error(graph, chosen, x) < error(graph, round_adaptively(before, x), x)
 
 
 def test_no_single_weight_would_be_better_at_its_other_neighbour():
@@ -97,8 +102,8 @@ def test_no_single_weight_would_be_better_at_its_other_neighbour():
     graph = capture(nn.Conv2d(3, 4, 3).eval(), (3, 12, 10), Metadata(model="m"))
     x = images(graph, 32)
     moments, rows, scales = solved(graph, x)
-    integers = module._round(moments, rows, scales, 127)
-    covariance, cross = module._problem(moments, rows)
+    covariance, cross = moments.problem(rows)
+    integers = module.round_rows(covariance, cross, rows, scales, 127)
 
     def cost(candidate):
         w = candidate * scales
@@ -114,12 +119,12 @@ def test_no_single_weight_would_be_better_at_its_other_neighbour():
 
 def solved(graph, x):
     """The moments of the only layer, its rows and their scales."""
-    (node,) = (n for n in graph if n.op in WEIGHTED)
+    (node,) = (n for n in graph if n.weighted)
     weight = nearest(graph, x).tensors[node.inputs[1]]
     value = laid_out(weight.value)
-    moments = module._Moments(1, value[0].numel(), len(value))
+    moments = module.Moments(1, value[0].numel(), len(value))
     made = TorchGraph(graph)(torch.from_numpy(x)).permute(0, 3, 1, 2)
-    moments.add(module._patches(node, torch.from_numpy(x).permute(0, 3, 1, 2), value), made)
+    moments.add(module.patches(node, torch.from_numpy(x).permute(0, 3, 1, 2), value), made)
     scales = torch.from_numpy(weight.quant.scale).double().reshape(1, -1, 1)
     return moments, value.reshape(1, len(value), -1).double(), scales
 
@@ -128,7 +133,7 @@ def test_the_same_images_give_the_same_integers():
     torch.manual_seed(0)
     graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
     x = images(graph, 16)
-    first, second = (round_adaptively(nearest(graph, x), x, 127) for _ in range(2))
+    first, second = (round_adaptively(nearest(graph, x), x) for _ in range(2))
     for name, tensor in first.tensors.items():
         if tensor.integers is not None:
             np.testing.assert_array_equal(tensor.integers, second.tensors[name].integers)

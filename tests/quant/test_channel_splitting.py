@@ -17,7 +17,7 @@ from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
-from edgecnn.quant.steps.channel_splitting import chains, split_channels
+from edgecnn.quant.steps.channel_splitting import ChannelSplitting, chains
 
 PLAIN = recipe("fast").without("bias_correction")
 SPLIT = PLAIN.with_settings("channel_splitting")
@@ -53,6 +53,10 @@ def on_grids(graph, x):
     for name in ("ranges", "rounding_safe_scales"):
         work = PLAIN.step(name).apply(work)
     return work.graph
+
+
+def split_channels(graph, x):
+    return ChannelSplitting().apply(Work(graph=graph, recipe=SPLIT, images=x)).graph
 
 
 def sqnr(want, got):

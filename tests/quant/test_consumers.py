@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from seen import range_of
 from torch import nn
 
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.quant.observers.clipping import mse_range
-from edgecnn.quant.observers.histogram import calibrate, range_of
+from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scales.consumers import activation_of, around_swishes, bias_shift, saturating_consumer

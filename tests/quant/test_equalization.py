@@ -20,7 +20,8 @@ from edgecnn.quant.observers.channels import channel_statistics
 from edgecnn.quant.observers.histogram import calibrate, peek
 from edgecnn.quant.pipeline import calibrated, quantize
 from edgecnn.quant.recipe import recipe
-from edgecnn.quant.steps.equalization import equalize, scalable
+from edgecnn.quant.step import Work
+from edgecnn.quant.steps.equalization import Equalization, scalable
 
 SHAPE = (3, 12, 10)
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))["equalization"]
@@ -48,6 +49,11 @@ def images(count=24, seed=0):
     return np.random.default_rng(seed).normal(0, 1, (count, SHAPE[1], SHAPE[2], 3)).astype(np.float32)
 
 
+def equalized(graph, *, per_tensor=False):
+    steps = recipe("fast").with_settings("weights", per_tensor=per_tensor)
+    return Equalization().apply(Work(graph=graph, recipe=steps, images=images())).graph
+
+
 def error_db(exact, got):
     return float(10 * torch.log10(exact.square().sum() / (exact - got).square().sum().clamp(min=1e-30)))
 
@@ -63,7 +69,7 @@ def int8_db(graph, prepared, recipe):
 def test_an_equalized_network_computes_the_same(module, per_tensor):
     torch.manual_seed(1)
     graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
-    equal = equalize(graph, channel_statistics(graph, images()), per_tensor=per_tensor)
+    equal = equalized(graph, per_tensor=per_tensor)
     x = torch.from_numpy(images())
     torch.testing.assert_close(TorchGraph(equal)(x), TorchGraph(graph)(x), rtol=1e-4, atol=1e-5)
 
@@ -88,7 +94,7 @@ def test_a_residual_stream_is_scaled_as_one():
 def test_a_clipped_channel_is_left_alone():
     graph = capture(Chain(torch.nn.ReLU6).eval(), SHAPE, Metadata())
     seen = channel_statistics(graph, images())
-    equal = equalize(graph, seen, per_tensor=True)
+    equal = equalized(graph, per_tensor=True)
     name = next(n.output for n in graph if n.attrs.get("groups") == 16)
     before, after = (g.tensors[f"{name}.bias"].value for g in (graph, equal))
     clipped = seen[name].high >= 6
@@ -96,7 +102,7 @@ def test_a_clipped_channel_is_left_alone():
     assert not clipped.all()
     np.testing.assert_array_equal(before[clipped], after[clipped])
     assert not np.array_equal(before, after)
-    exact = equalize(graph, seen)
+    exact = equalized(graph)
     np.testing.assert_array_equal(exact.tensors[f"{name}.bias"].value, before)
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
@@ -39,7 +38,7 @@ def test_a_residual_block_is_never_cut():
     assert [node.output for part in parts for node in part] == [node.output for node in graph]
     for part, after in pairwise(parts):
         assert after.inputs == part.outputs
-        assert sum(node.op in WEIGHTED for node in part) == 3
+        assert sum(node.weighted for node in part) == 3
     adds = {node.output for node in graph if node.op == "add"}
     assert adds
     assert adds <= {part.outputs[0] for part in parts}

@@ -7,13 +7,14 @@ import pytest
 from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from seen import range_of
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph
 from edgecnn.graph.ops import make_node
 from edgecnn.graph.oracle import run
-from edgecnn.quant.observers.histogram import Calibration, range_of
+from edgecnn.quant.observers.histogram import Calibration
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scales import qparams

@@ -16,7 +16,7 @@ from zoo import GOOD
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.oracle import run
 from edgecnn.quant.observers.histogram import calibrate
@@ -76,7 +76,7 @@ def test_random_networks_start_at_their_integers_and_export_what_they_learned(se
         graph = quantized(float_graph(random_graph(seed, pieces)))
     except UnsupportedError:
         return
-    if not any(n.op in WEIGHTED for n in graph):
+    if not any(n.weighted for n in graph):
         with pytest.raises(InputError, match="nothing in it could learn"):
             QatGraph(graph, weight_limit=127, learn_steps=learn_steps)
         return

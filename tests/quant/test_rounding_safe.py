@@ -17,13 +17,13 @@ from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.spec import resolve
+from edgecnn.quant.observers import gradient_sensitivity
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.recipe import recipe
-from edgecnn.quant.scales import rounding_safe
 from edgecnn.quant.scales.qparams import parameters_of
 from edgecnn.quant.step import Work
-from edgecnn.quant.steps.zero_point_placement import place_zero_points
+from edgecnn.quant.steps.shared_scales import added
 
 SHARED = recipe("minmax").with_settings("shared_scales")
 ALIKE = {"conv2d", "fully_connected", "add", "max_pool2d", "concat", "pad", "reshape", "relu", "relu6"}
@@ -110,19 +110,21 @@ def test_adds_of_one_scale_round_nothing(mobilenet):
         np.testing.assert_array_equal(np.clip(steps[0] + steps[1] + zero, -128, 127), steps[2] + zero)
 
 
-def test_adds_share_a_scale_only_where_what_it_is_worth_pays(mobilenet):
+def test_adds_share_a_scale_only_where_what_it_is_worth_pays(mobilenet, monkeypatch):
     graph, images, _ = mobilenet
     work = Work(graph=graph, recipe=SHARED, ranges=calibrate(graph, [images]).ranges)
-    scaled = SHARED.step("ranges").apply(work).graph
+    scaled = SHARED.step("ranges").apply(work)
 
     def scales(weights=None):
-        made = parameters_of(scaled)
+        made = scaled
         if weights is not None:
-            rounding_safe.share_scales(scaled, made, weights)
-        rounding_safe.make_rounding_safe(scaled, made)
-        return {name: float(made[name].scale[0]) for name in rounding_safe.added(graph)}
+            found = {name: np.array([weight]) for name, weight in weights.items()}
+            monkeypatch.setattr(gradient_sensitivity, "gradient_sensitivity", lambda *given: found)
+            made = SHARED.step("shared_scales").apply(made)
+        made = parameters_of(SHARED.step("rounding_safe_scales").apply(made).graph)
+        return {name: float(made[name].scale[0]) for name in added(graph)}
 
-    alike = dict.fromkeys(rounding_safe.added(graph), 1.0)
+    alike = dict.fromkeys(added(graph), 1.0)
     plain, joined = scales(), scales(alike)
     assert joined != plain
     assert scales(dict.fromkeys(alike, 0.0)) == plain
@@ -168,4 +170,5 @@ def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):
     assert (before != after).mean() < 0.01
     a, b = (TorchGraph(g.as_float())(torch.from_numpy(images)).numpy() for g in (plain, sided))
     np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(a).max())
-    assert {t.name for t in place_zero_points(sided).tensors.values() if t is not sided.tensors[t.name]} == set()
+    again = recipe("minmax").step("zero_point_placement").apply(Work(graph=sided, recipe=SHARED)).graph
+    assert {t.name for t in again.tensors.values() if t is not sided.tensors[t.name]} == set()

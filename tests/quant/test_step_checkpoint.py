@@ -97,7 +97,7 @@ def exported(out, images):
 
 def test_a_run_that_broke_off_ends_in_the_same_bytes(tmp_path, monkeypatch, capfd):
     want, out = exported(tmp_path / "undisturbed", 16), tmp_path / "out"
-    solve, solved = module._solve_layer, []
+    solve, solved = module.solve_layer, []
 
     def breaks(node, *rest):
         if len(solved) == KILLED_AT:
@@ -105,7 +105,7 @@ def test_a_run_that_broke_off_ends_in_the_same_bytes(tmp_path, monkeypatch, capf
         solved.append(node.output)
         return solve(node, *rest)
 
-    monkeypatch.setattr(module, "_solve_layer", breaks)
+    monkeypatch.setattr(module, "solve_layer", breaks)
     assert main([*EXPORT, "--calibration-images", "16", "-o", str(out)]) == 130
     kept = list((out / f"{MODEL}.unfinished").iterdir())
     assert len(kept) == KILLED_AT
@@ -115,7 +115,7 @@ def test_a_run_that_broke_off_ends_in_the_same_bytes(tmp_path, monkeypatch, capf
         solved.append(node.output)
         return solve(node, *rest)
 
-    monkeypatch.setattr(module, "_solve_layer", counts)
+    monkeypatch.setattr(module, "solve_layer", counts)
     capfd.readouterr()
     assert exported(out, 16) == want
     assert f"{KILLED_AT} steps are of an earlier run that did not end, in {out}" in capfd.readouterr().err

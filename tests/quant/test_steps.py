@@ -13,20 +13,21 @@ from graphs import float_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from seen import range_of
 from torch import nn
 from zoo import GOOD
 
 from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import WEIGHTED, check_integers
+from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata, Tensor
 from edgecnn.graph.oracle import run
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.clipping import mse_range, percentile_range
-from edgecnn.quant.observers.histogram import BINS, calibrate, range_of
+from edgecnn.quant.observers.histogram import BINS, calibrate
 from edgecnn.quant.pipeline import calibrated, images_needed, quantize, quantize_weights
 from edgecnn.quant.recipe import recipe, recipes
 from edgecnn.quant.scales import kernel_limits, qparams
@@ -152,7 +153,7 @@ def test_an_output_that_is_no_vector_is_never_clipped():
 
 def test_a_bias_too_large_for_int32_widens_its_weights():
     narrow, source = np.array([1e-9, 1e-3], np.float32), qparams.rescaled(qparams.activation_qparams(0, 1), 1e-6)
-    scales = kernel_limits.raise_for_bias(narrow, source, np.array([5.0, 0.5]))
+    scales = kernel_limits.clamp_weight_scales(narrow, source, source, np.array([5.0, 0.5]))
     assert 5.0 / (1e-6 * float(scales[0])) <= 2**30 * 1.001
     assert scales[1] == np.float32(1e-3)
 
@@ -357,8 +358,8 @@ def test_a_step_is_limited_to_layers(tmp_path):
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
     graph = capture(module, (3, 96, 96), Metadata())
     kept = calibrate(graph, [images(graph, 4)], keep=4)
-    inside = {n.output for n in graph if n.op in WEIGHTED and n.source.startswith("features.1")}
-    outside = {n.output for n in graph if n.op in WEIGHTED} - inside
+    inside = {n.output for n in graph if n.weighted and n.source.startswith("features.1")}
+    outside = {n.output for n in graph if n.weighted} - inside
     steps = [
         UNCORRECTED,
         *(recipe("fast").with_settings("bias_correction", **{k: "features.1*"}) for k in ("layers", "except")),
@@ -368,7 +369,7 @@ def test_a_step_is_limited_to_layers(tmp_path):
         moved = {
             node.output
             for node in made
-            if node.op in WEIGHTED
+            if node.weighted
             and not np.array_equal(made.tensors[node.inputs[2]].integers, plain.tensors[node.inputs[2]].integers)
         }
         assert moved
@@ -419,7 +420,7 @@ class ClipBiases(Step):
 
     def apply(self, work):
         assert len(work.images) == self.images
-        biases = [work.graph.tensors[n.inputs[2]] for n in work.graph if n.op in WEIGHTED]
+        biases = [work.graph.tensors[n.inputs[2]] for n in work.graph if n.weighted]
         clipped = [replace(b, value=b.value.clip(-self.limit, self.limit)) for b in biases]
         return replace(work, graph=work.graph.with_tensors(*clipped))
 
@@ -447,7 +448,7 @@ def test_a_step_of_another_package_is_a_step(with_plugins, tmp_path):
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
     prepared, seen = calibrated(graph, iter([images(graph, 4)]), mine)
     int8 = quantize(prepared, seen, mine)
-    biases = [int8.tensors[n.inputs[2]].value for n in int8 if n.op in WEIGHTED]
+    biases = [int8.tensors[n.inputs[2]].value for n in int8 if n.weighted]
     assert max(np.abs(b).max() for b in biases) == 0.125
     assert mine.to_json()["steps"][0] == {"name": "clip_biases", "limit": 0.125, "images": 2}
 

@@ -48,10 +48,8 @@ def run(
     if x.dtype != quant.dtype or x.shape[1:] != wanted:
         raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes {quant.dtype} of shape (batch, *{wanted})")
     made = [t.name for t in graph.activations()]
-    strange = set(keep) - set(made)
-    if strange:
+    if strange := set(keep) - set(made):
         raise InputError(unknown("activation", min(strange), made))
-    needed = {*graph.outputs, *keep}
 
     def compute(node: Node, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         call = Call(
@@ -65,4 +63,4 @@ def run(
 
     constants = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
     values = execute(graph, {**constants, name: x}, compute, released(graph, keep))
-    return {key: values[key] for key in made if key in needed}
+    return {key: values[key] for key in made if key in {*graph.outputs, *keep}}

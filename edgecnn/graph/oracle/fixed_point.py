@@ -106,8 +106,7 @@ def multiply_wide(x: Integers, multiplier: Integers, shift: Integers) -> Integer
 
 def saturate32(x: Integers) -> Integers:
     """Clipped to int32."""
-    clipped: Integers = np.clip(x, -(2**31), 2**31 - 1)
-    return clipped
+    return np.clip(x, -(2**31), 2**31 - 1)
 
 
 def exp_on_negative_values(x: Integers) -> Integers:

@@ -36,8 +36,7 @@ def sigmoid(centred: fp.Integers, scale: np.float32) -> fp.Integers:
     inside = np.minimum(entry, 254)
     line = (table[inside] << 9) + rest * (table[inside + 1] - table[inside])
     above = np.where(entry >= 255, HIGH << 10, line)
-    made: fp.Integers = np.where(fine >= 0, above + (1 << 9), (1 << 25) - above + (1 << 9) - 1) >> 10
-    return made
+    return np.where(fine >= 0, above + (1 << 9), (1 << 25) - above + (1 << 9) - 1) >> 10
 
 
 @cache

@@ -159,8 +159,7 @@ def requantize(c: Call) -> Integers:
 
 def max_pool2d(c: Call) -> Integers:
     """``MaxPool``: over the pixels inside the image."""
-    largest: Integers = _pooled(c, c.values[0], np.maximum, c.limits("none")[0])
-    return largest
+    return _pooled(c, c.values[0], np.maximum, c.limits("none")[0])
 
 
 def avg_pool2d(c: Call) -> Integers:
@@ -268,8 +267,7 @@ def _high_mul16(a: fp.Integers, b: fp.Integers) -> fp.Integers:
 
 
 def _saturate16(x: fp.Integers) -> fp.Integers:
-    clipped: fp.Integers = np.clip(x, -(2**15), 2**15 - 1)
-    return clipped
+    return np.clip(x, -(2**15), 2**15 - 1)
 
 
 def exponentials(c: Call) -> fp.Integers:

@@ -93,7 +93,7 @@ def weighted(c: Call) -> Multiplier:
     if weight.qparams.axis is None and len(weight.shape) == 2:
         weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
         scale = (c.scale(0) * weight_scale).astype(np.float64)
-        return fp.quantize_multiplier(scale / _real(c.scale(-1)))
+        return fp.quantize_multiplier(scale / np.float64(c.scale(-1)))
     return fp.quantize_multiplier(real_weighted(c))
 
 
@@ -101,15 +101,15 @@ def real_weighted(c: Call) -> NDArray[np.float64]:
     """Return those of conv2d and fully_connected as real numbers, one per output channel."""
     weight = c.inputs[1]
     weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
-    product: NDArray[np.float64] = _real(c.scale(0)) * weight_scale.astype(np.float64)
-    return product / _real(c.scale(-1))
+    product: NDArray[np.float64] = np.float64(c.scale(0)) * weight_scale.astype(np.float64)
+    return product / np.float64(c.scale(-1))
 
 
 def add(c: Call) -> tuple[Multiplier, Multiplier, Multiplier]:
     """Return those of the inputs, shifted left by ``add_shift``, to twice the larger scale; of the sum (add.cc)."""
-    twice = 2 * _real(max(c.scale(0), c.scale(1)))
-    first, second = (fp.quantize_multiplier(_real(c.scale(k)) / twice) for k in (0, 1))
-    return first, second, fp.quantize_multiplier(twice / (2.0**c.add_shift * _real(c.scale(-1))))
+    twice = 2 * np.float64(max(c.scale(0), c.scale(1)))
+    first, second = (fp.quantize_multiplier(np.float64(c.scale(k)) / twice) for k in (0, 1))
+    return first, second, fp.quantize_multiplier(twice / (2.0**c.add_shift * np.float64(c.scale(-1))))
 
 
 def mul(c: Call) -> Multiplier:
@@ -124,7 +124,7 @@ def rescaling(c: Call) -> Multiplier:
 
 def requantize(c: Call) -> Multiplier:
     """Return that of the centred integers of the one input (quantize.cc)."""
-    return fp.quantize_multiplier(_real(c.scale(0)) / _real(c.scale(-1)))
+    return fp.quantize_multiplier(np.float64(c.scale(0)) / np.float64(c.scale(-1)))
 
 
 def mean(c: Call) -> Multiplier:
@@ -138,8 +138,4 @@ def mean(c: Call) -> Multiplier:
 
 def softmax(c: Call) -> Multiplier:
     """Return that of a difference of integers, to Q5.26 (``PreprocessSoftmaxScaling``, beta 1)."""
-    return fp.quantize_multiplier(min(_real(c.scale(0)) * 2.0**26, 2.0**31 - 1))
-
-
-def _real(x: np.float32) -> np.float64:
-    return np.float64(x)
+    return fp.quantize_multiplier(min(np.float64(c.scale(0)) * 2.0**26, 2.0**31 - 1))

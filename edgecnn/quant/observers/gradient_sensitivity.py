@@ -39,58 +39,41 @@ def gradient_sensitivity(
         Float64 ``(channels,)`` by name: sums over images, ``PROBES`` and positions of squared gradients.
     """
     total = {name: torch.zeros(graph.tensors[name].shape[-1], dtype=torch.float64) for name in names}
-    if total:
-        random, network = torch.Generator().manual_seed(0), _Network(graph, total, before)
-        for image in torch.split(laid_out(images), 1):
-            network.back(image, random)
-    return {name: cast(Reals, value.numpy()) for name, value in total.items()}
+    constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
+    random, parts = torch.Generator().manual_seed(0), pieces(graph, 1)
 
-
-class _Network:
-    """Run the float graph piece by piece: only what pieces read is kept, and each runs again for its gradients.
-
-    Attributes:
-        total: by name, float64 ``(channels,)``: the squared gradients, added up on their way back.
-        before: see ``gradient_sensitivity``.
-    """
-
-    def __init__(self, graph: Graph, total: Mapping[str, torch.Tensor], before: bool) -> None:
-        self.total, self.before, self._parts = total, before, pieces(graph, 1)
-        self._constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
-
-    def back(self, image: torch.Tensor, random: torch.Generator) -> None:
-        """Add up the gradients of ``PROBES`` sums of the logits of one NCHW image."""
-        given, x = list[torch.Tensor](), image
-        with torch.no_grad():
-            for part in self._parts:
-                given.append(x)
-                x = self._run(part, x)
-        gradients = [torch.randn(x.shape, generator=random) for _ in range(PROBES)]
-        for part, read in zip(reversed(self._parts), reversed(given), strict=True):
-            leaf = read.detach().requires_grad_()
-            made = self._run(part, leaf)
-            gradients = [torch.autograd.grad(made, leaf, g, retain_graph=True)[0] for g in gradients]
-
-    def _run(self, part: Graph, x: torch.Tensor) -> torch.Tensor:
-        def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            arguments = [values[i] for i in node.inputs]
-            if node.output not in self.total:
-                return run_node(node, arguments)
-            if not self.before:
-                return self._watched(node.output, run_node(node, arguments))
-            sums = self._watched(node.output, run_node(without_activation(node), arguments))
-            return activated(sums.clone(), node.attrs.get("activation"))
-
-        return execute(part, {**self._constants, part.inputs[0]: x}, compute, released(part))[part.outputs[0]]
-
-    def _watched(self, name: str, value: torch.Tensor) -> torch.Tensor:
+    def watched(name: str, value: torch.Tensor) -> torch.Tensor:
         def add(gradient: torch.Tensor) -> None:
             over = (0, 2, 3) if gradient.ndim == 4 else (0,)
-            self.total[name].add_(gradient.square().sum(dim=over, dtype=torch.float64))
+            total[name].add_(gradient.square().sum(dim=over, dtype=torch.float64))
 
         if value.requires_grad:
             value.register_hook(add)  # type: ignore[no-untyped-call]  # torch's stub
         return value
+
+    def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        arguments = [values[i] for i in node.inputs]
+        if node.output not in total:
+            return run_node(node, arguments)
+        if not before:
+            return watched(node.output, run_node(node, arguments))
+        sums = watched(node.output, run_node(without_activation(node), arguments))
+        return activated(sums.clone(), node.attrs.get("activation"))
+
+    def run(part: Graph, x: torch.Tensor) -> torch.Tensor:
+        return execute(part, {**constants, part.inputs[0]: x}, compute, released(part))[part.outputs[0]]
+
+    for x in torch.split(laid_out(images), 1) if total else ():
+        given = [x]  # only what pieces read is kept, and each runs again for its gradients
+        with torch.no_grad():
+            for part in parts:
+                given.append(run(part, given[-1]))
+        gradients = [torch.randn(given[-1].shape, generator=random) for _ in range(PROBES)]
+        for part, read in zip(reversed(parts), reversed(given[:-1]), strict=True):
+            leaf = read.detach().requires_grad_()
+            made = run(part, leaf)
+            gradients = [torch.autograd.grad(made, leaf, g, retain_graph=True)[0] for g in gradients]
+    return {name: cast(Reals, value.numpy()) for name, value in total.items()}
 
 
 def channel_weights(graph: Graph, names: Collection[str], images: NDArray[np.float32]) -> Mapping[str, Reals]:
@@ -101,7 +84,5 @@ def channel_weights(graph: Graph, names: Collection[str], images: NDArray[np.flo
         names: of activations that nodes make.
         images: (N, H, W, C) network inputs; some ``IMAGES``, at least one.
     """
-    looks = {name: PROBES * len(images) * math.prod(graph.tensors[name].shape[1:-1]) for name in names}
-    return {
-        name: total / looks[name] for name, total in gradient_sensitivity(graph, names, images, before=False).items()
-    }
+    looks, found = PROBES * len(images), gradient_sensitivity(graph, names, images, before=False)
+    return {name: total / (looks * math.prod(graph.tensors[name].shape[1:-1])) for name, total in found.items()}

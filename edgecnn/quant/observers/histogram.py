@@ -42,12 +42,6 @@ class Range:
     second: float = math.nan
 
 
-def range_of(values: NDArray[np.float32]) -> Range:
-    """Return the range of values at hand."""
-    samples, counts = np.unique(values, return_counts=True)
-    return Range(low=float(samples[0]), high=float(samples[-1]), samples=samples, counts=counts.astype(np.float32))
-
-
 def union(seen: Sequence[Range]) -> Range:
     """Return what several activations showed together."""
     samples, counts = np.concatenate([r.samples for r in seen]), np.concatenate([r.counts for r in seen])
@@ -192,9 +186,7 @@ def calibrate(
             raise InputError(
                 f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
             )
-    ranges = {
-        name: replace(observer.range(), second=second.get(name, math.nan)) for name, observer in observers.items()
-    }
+    ranges = {name: replace(seen.range(), second=second.get(name, math.nan)) for name, seen in observers.items()}
     growth = {name: observer.growth for name, observer in observers.items()}
     images = np.concatenate(kept) if kept else np.zeros((0,), np.float32)
     return Calibration(ranges=ranges, images=images, growth=growth)

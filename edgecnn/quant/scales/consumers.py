@@ -32,8 +32,10 @@ def saturating_consumer(graph: Graph, name: str) -> Nonlinearity | None:
             return F.hardswish
         case ["sigmoid"]:
             return torch.sigmoid
-        case ["mul", "sigmoid"] if _gated(graph, *consumers):
-            return F.silu
+        case ["mul", "sigmoid"]:  # a value times its own sigmoid, which nothing else reads
+            mul, sigmoid = consumers
+            if set(mul.inputs) == {name, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]:
+                return F.silu
         case ["add"] if _clipped(graph, consumers[0]):
             added = [graph.tensors[other].value for other in consumers[0].inputs if other != name]
             if len(added) == 1 and added[0] is not None and added[0].size == 1:
@@ -50,11 +52,6 @@ def around_swishes(graph: Graph) -> set[str]:
             made = (n.output for n in graph.consumers(tensor.name) if n.op in ("hard_swish", "mul"))
             found |= {tensor.name, *made}
     return found
-
-
-def _gated(graph: Graph, mul: Node, sigmoid: Node) -> bool:
-    """Tell whether a product is a value times its own sigmoid, which nothing else reads."""
-    return set(mul.inputs) == {*sigmoid.inputs, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]
 
 
 def _clipped(graph: Graph, node: Node) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT, WEIGHTED
+from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.graph.ops import OPS
-from edgecnn.quant.scales.qparams import activation_qparams, rescaled
+from edgecnn.quant.scales.qparams import activation_qparams, rescale
 
 BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
 ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
@@ -25,15 +25,14 @@ def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
         old = chosen[name]
         if np.float32(scale) <= old.scale[0]:
             return False
-        group = [other for other, quant in chosen.items() if quant is old]
-        chosen.update(dict.fromkeys(group, rescaled(old, scale)))
+        rescale(chosen, old, scale)
         return True
 
     changed = True
     while changed:
         changed = False
         for node in graph:
-            if OPS[node.op].scale != "own" or node.op == "requantize":
+            if node.spec.scale != "own" or node.op == "requantize":
                 continue
             names, dtype = [i for i in node.inputs if i in chosen], chosen[node.output].dtype
             constants = [v for i in node.inputs[1:] if (v := graph.tensors[i].value) is not None]
@@ -43,7 +42,7 @@ def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
             )
             for name, scale in ((node.output, output), *zip(names, scales, strict=True)):
                 changed |= chosen[name] not in FIXED_OF.values() and raise_to(name, scale)
-            if dtype == "int16" and node.op in WEIGHTED:
+            if dtype == "int16" and node.weighted:
                 changed |= raise_to(node.output, accumulator_scale(float(chosen[names[0]].scale[0]), *constants))
 
 
@@ -63,7 +62,7 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
     [2**-32, 2**8), products [2**-16, 2**8), sums ``s_in / s_out`` in [2**-10, 2**8), others [2**-8, 2**7].
     """
     raised = list(inputs)
-    if op in WEIGHTED:
+    if OPS[op].weighted:
         return raised, max(output, raised[0] * weight / 200)
     if op == "mul":
         first, second = (*raised, weight)[:2]
@@ -77,7 +76,7 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
 
 def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> float:
     """Return the largest scale that a weight, or a constant operand, will get."""
-    if op in WEIGHTED:
+    if OPS[op].weighted:
         return float(np.abs(value).max()) / WEIGHT_LIMIT
     return float(activation_qparams(float(value.min()), float(value.max()), dtype).scale[0])
 
@@ -91,13 +90,8 @@ def accumulator_scale(input_scale: float, weight: NDArray[np.float32], bias: NDA
 def clamp_weight_scales(
     scales: NDArray[np.float32], source: QParams, made: QParams, bias: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Return weight scales, raised where integer kernels or the bias's type could not hold them."""
-    return raise_for_bias(np.maximum(scales, made.scale / source.scale * SMALLEST_MULTIPLIER), source, bias)
-
-
-def raise_for_bias(scales: NDArray[np.float32], source: QParams, bias: NDArray[Any]) -> NDArray[np.float32]:
-    """Return weight scales, raised where the bias would not fit in half of the sum's bits at ``s_in * s_w``."""
+    """Return weight scales, raised where kernels could not hold them, or half of a sum's bits not the bias."""
+    scales = np.maximum(scales, made.scale / source.scale * SMALLEST_MULTIPLIER)
     needed = np.abs(bias.astype(np.float64)) / (BIAS_LIMIT[source.dtype] * float(source.scale[0]))
-    needed = needed if scales.size == bias.size else needed.max()
-    raised: NDArray[np.float32] = np.maximum(scales, needed).astype(np.float32)
-    return raised
+    raised: NDArray[np.float32] = np.maximum(scales, needed if scales.size == bias.size else needed.max())
+    return raised.astype(np.float32)

@@ -12,23 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import BIAS_OF, WEIGHT_LIMIT
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
-from edgecnn.graph.ops import OPS
+from edgecnn.graph.contract import WEIGHT_LIMIT
+from edgecnn.graph.ir import Graph, QParams, Tensor
 
 SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
-
-
-def quant_of(tensor: Tensor) -> QParams:
-    """Return the parameters of a tensor that has them."""
-    assert tensor.quant is not None, f"{tensor.name} is not quantized"
-    return tensor.quant
-
-
-def value_of(tensor: Tensor) -> NDArray[np.float32]:
-    """Return the float values of a constant."""
-    assert tensor.value is not None, f"{tensor.name} is no constant"
-    return tensor.value
 
 
 def integers_of(tensor: Tensor) -> NDArray[Any]:
@@ -37,23 +24,11 @@ def integers_of(tensor: Tensor) -> NDArray[Any]:
     return tensor.integers
 
 
-def activation_types(graph: Graph, first: str) -> dict[str, str]:
-    """Return the integer type of every activation: the input's is ``first``, and only a requantize changes it."""
-    types = dict.fromkeys(graph.inputs, first)
-    for node in graph:
-        types[node.output] = str(node.attrs.get("to")) if node.op == "requantize" else _read_type(node, types)
-    return types
-
-
-def _read_type(node: Node, types: dict[str, str]) -> str:
-    return next(types[i] for i in node.inputs if i in types)
-
-
 def scale_groups(graph: Graph) -> list[set[str]]:
     """Return the activations that must share their parameters: what ops of scale ``same`` read and make."""
     groups = {t.name: {t.name} for t in graph.activations()}
     for node in graph:
-        if OPS[node.op].scale == "same":
+        if node.spec.scale == "same":
             merged = set().union(*(groups[n] for n in (*node.inputs, node.output) if n in groups))
             groups.update(dict.fromkeys(merged, merged))
     return list({id(g): g for g in groups.values()}.values())
@@ -68,7 +43,7 @@ def parameters_of(graph: Graph) -> dict[str, QParams]:
     """Return the parameters of every activation; those that must share them are one object."""
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
-        chosen.update(dict.fromkeys(group, quant_of(graph.tensors[min(group)])))
+        chosen.update(dict.fromkeys(group, graph.tensors[min(group)].qparams))
     return chosen
 
 
@@ -98,6 +73,12 @@ def rescaled(quant: QParams, scale: float) -> QParams:
     low = (-128 - int(quant.zero_point[0])) * float(quant.scale[0])
     zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
     return QParams(scale=np.array([scale]), zero_point=np.array([zero_point]), dtype=quant.dtype)
+
+
+def rescale(chosen: dict[str, QParams], quant: QParams, scale: float) -> None:
+    """Give all activations with some parameters another scale, in place; lower ends stay."""
+    if np.float32(scale) != quant.scale[0]:
+        chosen.update(dict.fromkeys([name for name in chosen if chosen[name] is quant], rescaled(quant, scale)))
 
 
 def weight_scales(
@@ -144,14 +125,13 @@ def least_error(
 def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> Tensor:
     """Return the tensor with int8 integers, nearest, symmetric, in [-limit, limit]; one scale per channel or one."""
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
-    wide = value_of(tensor).astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    wide = tensor.constant.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
     return replace(tensor, quant=quant, integers=np.clip(np.rint(wide), -limit, limit).astype(np.int8))
 
 
 def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``s_in * s_w``, rounded once to float32, as LiteRT checks it."""
-    product: NDArray[np.float32] = (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
-    return product
+    return (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
 
 
 def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArray[Any], dtype: str = "int32") -> Tensor:
@@ -159,8 +139,3 @@ def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArra
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype=dtype, axis=0)
     integers = np.rint(corrected.astype(np.float64) / scales.astype(np.float64)).astype(np.int64)
     return replace(tensor, quant=quant, integers=integers.astype(dtype))
-
-
-def bias_type(source: QParams) -> str:
-    """Return the integer type of the bias of a layer that reads ``source``."""
-    return BIAS_OF[source.dtype]

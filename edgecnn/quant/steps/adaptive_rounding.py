@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
+
+from edgecnn.graph.ir import Node
+from edgecnn.progress import track
 from edgecnn.quant.step import Stage, Step, Work, setting
 from edgecnn.quant.steps.bias_correction import BiasCorrection
+
+MEMORY = 7 << 28  # bytes that the activations of both networks may take: all of MobileNetV2 is to fit in 4 GiB
+HALF_BYTES = 2  # of a float16 value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +33,31 @@ class AdaptiveRounding(Step):
     images: int = setting(300, "calibration images; fewer where their activations would not fit in 1.75 GiB", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Solve the layers that are selected, each kept in the checkpoint."""
-        from edgecnn.quant.rounding_solver import round_adaptively
+        """Solve the layers that are selected, each kept in the checkpoint; a channel with few taps gets a scale too."""
+        import torch
 
-        images, limit = work.images[: self.images], work.recipe.weight_limit
-        return replace(work, graph=round_adaptively(work.graph, images, limit, work.checkpoint, self.selects))
+        from edgecnn.quant import rounding_solver
+        from edgecnn.quant.executor import SideBySide, affordable
+
+        def solve(node: Node) -> None:
+            next(progress)
+            if node.output in chosen:
+                given = partial(rounding_solver.solve_layer, node, both, limit)
+                both.tensors.update({t.name: t for t in work.checkpoint.step(node.output, both.tensors, given)})
+
+        graph, images, limit = work.graph, work.images[: self.images], work.recipe.weight_limit
+        count = affordable(graph, len(images), lambda t: HALF_BYTES + np.dtype(t.qparams.dtype).itemsize, MEMORY)
+        if count < len(images):  # else they would be copied
+            images = images[np.arange(count) * len(images) // count]
+        chosen = [node.output for node in graph if node.weighted and self.selects(node)]
+        how = repr((limit, chosen, torch.__version__, torch.get_num_threads())).encode()
+        work.checkpoint.begin(graph, images.view(np.uint8).reshape(-1).data, how)
+        progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
+        with torch.inference_mode():
+            both = SideBySide(graph, images, compact=True)
+            solved = both.run(before=solve)
+        next(progress, None)
+        return replace(work, graph=solved)
 
     def quick(self) -> Step:
         """Return bias correction, which takes seconds."""

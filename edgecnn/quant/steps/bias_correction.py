@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgecnn.graph.ir import Node
-from edgecnn.quant.scales.qparams import integers_of, quant_of, quantize_bias
+from edgecnn.quant.scales.qparams import integers_of, quantize_bias
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class BiasCorrection(Step):
     images: int = setting(32, "calibration images; fewer where their activations would not fit in 2.5 GiB", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Correct the biases of the layers that are selected, by as many images as fit in ``MEMORY``."""
         import torch
 
         from edgecnn.quant.executor import SideBySide, affordable
@@ -45,7 +44,7 @@ class BiasCorrection(Step):
                 return
             moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
             bias = both.tensors[node.inputs[2]]
-            quant = quant_of(bias)
+            quant = bias.qparams
             found = quant.dequantize(integers_of(bias)) + moved.numpy()
             both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
             for chunk in got:

@@ -13,14 +13,13 @@ The network computes the same on the same channels: its shapes, its operations a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.quant.scales.qparams import quant_of, value_of
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 Reals = NDArray[np.float64]
@@ -41,8 +40,15 @@ class ChannelSplitting(Step):
     images: int = setting(16, "calibration images on which gradients are taken", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Split channels of the convolutions that are selected."""
-        return replace(work, graph=split_channels(work.graph, work.images[: self.images], self.selects))
+        from edgecnn.quant.observers.gradient_sensitivity import gradient_sensitivity
+
+        graph, images = work.graph, work.images[: self.images]
+        for chain in chains(graph):
+            dead = np.flatnonzero(_highest(graph, chain) <= 0)
+            if len(dead) and self.selects(chain.layers[0]):
+                (weight,) = gradient_sensitivity(graph, [chain.layers[0].output], images).values()
+                graph = _copied(graph, chain, _places(weight, dead))
+        return replace(work, graph=graph)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,26 +62,6 @@ class Chain:
 
     layers: tuple[Node, ...]
     consumers: tuple[Node, ...]
-
-
-def split_channels(
-    graph: Graph, images: NDArray[np.float32], selects: Callable[[Node], bool] = lambda node: True
-) -> Graph:
-    """Return the float graph with copies of its most sensitive channels in those that are always zero.
-
-    Args:
-        graph: float values, activations with their parameters.
-        images: (N, H, W, C) network inputs, on which the gradients are taken; some 16.
-        selects: the convolutions whose channels may be split.
-    """
-    from edgecnn.quant.observers.gradient_sensitivity import gradient_sensitivity
-
-    for chain in chains(graph):
-        dead = np.flatnonzero(_highest(graph, chain) <= 0)
-        if len(dead) and selects(chain.layers[0]):
-            (weight,) = gradient_sensitivity(graph, [chain.layers[0].output], images).values()
-            graph = _copied(graph, chain, _places(weight, dead))
-    return graph
 
 
 def chains(graph: Graph) -> Iterator[Chain]:
@@ -105,10 +91,10 @@ def _is_depthwise(graph: Graph, node: Node) -> bool:
 
 def _highest(graph: Graph, chain: Chain) -> Reals:
     """Return the largest value that each channel's sums can have in the chain's last layer, whatever the image is."""
-    quant = quant_of(graph.tensors[chain.layers[0].inputs[0]])
+    quant = graph.tensors[chain.layers[0].inputs[0]].qparams
     low, high = (np.array([[[end]]]) for end in (np.array(quant.limits) - quant.zero_point) * float(quant.scale[0]))
     for node in chain.layers:
-        weight, bias = (value_of(graph.tensors[name]).astype(np.float64) for name in node.inputs[1:])
+        weight, bias = (graph.tensors[name].constant.astype(np.float64) for name in node.inputs[1:])
         rows = weight.reshape(len(weight), -1, weight.shape[-1])
         products = rows * np.minimum(low, 0), rows * np.maximum(high, 0)  # a padding holds zeros
         most: Reals = bias + np.maximum(*products).sum(axis=(1, 2))
@@ -132,7 +118,7 @@ def _places(weight: Reals, dead: NDArray[np.int64]) -> dict[int, list[int]]:
 
 def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
     values = {
-        name: value_of(graph.tensors[name]).astype(np.float64)
+        name: graph.tensors[name].constant.astype(np.float64)
         for node in (*chain.layers, *chain.consumers)
         for name in node.inputs[1:]
     }
@@ -141,7 +127,7 @@ def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
         before = np.zeros(len(taken))
         for node in chain.layers:
             weight, bias = (values[name] for name in node.inputs[1:])
-            after = moves * float(quant_of(graph.tensors[node.output]).scale[0])
+            after = moves * float(graph.tensors[node.output].qparams.scale[0])
             weight[taken], bias[taken] = weight[k], bias[k] + after - before * weight[k].sum()
             before = after
         for node in chain.consumers:

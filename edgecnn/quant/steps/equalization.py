@@ -15,24 +15,21 @@ images seen, and only so far that they still do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.graph.ops import OPS
-from edgecnn.quant.scales.qparams import value_of
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
     from edgecnn.quant.observers.channels import Channels
 
-HOMOGENEOUS = tuple(op for op, spec in OPS.items() if spec.homogeneous)
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the family, for weights with one scale per output channel
 COARSE = (0.0, 0.5, 1.0)  # for those with one, which depend on a third vector
 ROUNDS = 2  # over all groups: a layer's noise depends on the scaling of both its sides
@@ -74,45 +71,20 @@ class Equalization(Step):
     images: int = setting(48, "calibration images whose channel statistics decide", low=1)
 
     def apply(self, work: Work) -> Work:
-        """Scale the groups of activations whose producers may all be changed."""
         from edgecnn.quant.observers.channels import channel_statistics
 
         if not len(work.images):
             return work
-        seen = channel_statistics(work.graph, work.images[: self.images])
-        graph = equalize(work.graph, seen, per_tensor=work.recipe.per_tensor, selects=self.selects)
-        return replace(work, graph=graph)
-
-
-def equalize(
-    graph: Graph,
-    statistics: Mapping[str, Channels],
-    *,
-    per_tensor: bool = False,
-    selects: Callable[[Node], bool] = lambda node: True,
-) -> Graph:
-    """Return a float graph that computes the same, up to float rounding, and suffers less from int8.
-
-    Where a ReLU6 is scaled, it computes the same on inputs like those of the statistics: see the module's docstring.
-
-    Args:
-        graph: float.
-        statistics: of its activations.
-        per_tensor: weights will have one scale per tensor.
-        selects: layers whose outputs may be scaled.
-    """
-    work = _Scaling(graph, statistics, per_tensor)
-    groups = [g for g in scalable(graph) if per_tensor or not g.clipped or _well_seen(graph, g)]
-    groups = [g for g in groups if all(map(selects, g.producers))]
-    for _ in range(ROUNDS):
-        for group in groups:
-            work.improve(group)
-    return work.graph()
-
-
-def _well_seen(graph: Graph, group: Group) -> bool:
-    shapes = [graph.tensors[name].shape for name in group.clipped]
-    return all(len(shape) == 4 and shape[1] * shape[2] >= WELL_SEEN for shape in shapes)
+        graph, per_tensor = work.graph, work.recipe.per_tensor
+        scaling = _Scaling(graph, channel_statistics(graph, work.images[: self.images]), per_tensor)
+        groups = [g for g in scalable(graph) if all(map(self.selects, g.producers))]
+        if not per_tensor:
+            large = {t.name for t in graph.activations() if math.prod(t.shape[1:-1]) >= WELL_SEEN}
+            groups = [g for g in groups if large.issuperset(g.clipped)]
+        for _ in range(ROUNDS):
+            for group in groups:
+                scaling.improve(group)
+        return replace(work, graph=scaling.graph())
 
 
 def scalable(graph: Graph) -> Iterator[Group]:
@@ -120,31 +92,23 @@ def scalable(graph: Graph) -> Iterator[Group]:
     groups = {t.name: {t.name} for t in graph.activations()}
     fixed, clipped = {*graph.inputs, *graph.outputs}, set()
     for node in graph:
-        names = [i for i in node.inputs if i in groups]
+        names = {*node.inputs, node.output}
         if "relu6" in (node.op, node.attrs.get("activation")):
             clipped.add(node.output)
-        if node.op in WEIGHTED:
+        if node.weighted:
             continue
-        if node.op in HOMOGENEOUS and _keeps_channels(graph, node):
-            merged = set().union(*(groups[n] for n in (*names, node.output)))
+        keeps_channels = len({graph.tensors[name].shape[-1] for name in names}) == 1
+        if node.spec.homogeneous and keeps_channels and names <= groups.keys():
+            merged = set().union(*(groups[n] for n in names))
             groups.update(dict.fromkeys(merged, merged))
         else:
-            fixed |= {*names, node.output}
+            fixed |= names
     for group in {id(g): g for g in groups.values()}.values():
-        producers = tuple(n for n in graph if n.op in WEIGHTED and n.output in group)
-        consumers = tuple(n for n in graph if n.op in WEIGHTED and n.inputs[0] in group)
+        producers = tuple(n for n in graph if n.weighted and n.output in group)
+        consumers = tuple(n for n in graph if n.weighted and n.inputs[0] in group)
         if not group & fixed and producers and consumers:
-            yield Group(
-                tensors=tuple(sorted(group)),
-                clipped=tuple(sorted(group & clipped)),
-                producers=producers,
-                consumers=consumers,
-            )
-
-
-def _keeps_channels(graph: Graph, node: Node) -> bool:
-    channels = {graph.tensors[name].shape[-1] for name in (*node.inputs, node.output)}
-    return len(channels) == 1 and not any(graph.tensors[name].is_constant for name in node.inputs)
+            tensors, sixes = tuple(sorted(group)), tuple(sorted(group & clipped))
+            yield Group(tensors=tensors, clipped=sixes, producers=producers, consumers=consumers)
 
 
 class _Scaling:
@@ -154,23 +118,33 @@ class _Scaling:
         self.source, self.statistics, self.per_tensor = graph, statistics, per_tensor
         self.scaling = {t.name: np.ones(t.shape[-1]) for t in graph.activations()}
         self.weights: dict[str, NDArray[np.float64]] = {}  # magnitudes (out, in / groups): the largest of a kernel's
+        self.reads: dict[str, NDArray[np.int64]] = {}  # the input channel of each of these
         self.energy: dict[str, float] = {}
         for node in graph:
-            if node.op in WEIGHTED:
-                value = value_of(graph.tensors[node.inputs[1]])
+            if node.weighted:
+                value = graph.tensors[node.inputs[1]].constant
                 taps = np.abs(value.astype(np.float64)).reshape(value.shape[0], -1, value.shape[-1])
                 self.weights[node.output] = taps.max(axis=1)
+                attrs: Mapping[str, Any] = node.attrs
+                part = np.arange(len(value)) // (len(value) // attrs.get("groups", 1))
+                self.reads[node.output] = part[:, None] * value.shape[-1] + np.arange(value.shape[-1])
                 self.energy[node.output] = float(statistics[node.output].square.sum()) + TINY
 
     def improve(self, group: Group) -> None:
         """Choose the best of the family for this group, given the others' present scaling."""
         name = group.tensors[0]
         reach = np.max([np.maximum(s.high, -s.low) for s in map(self.statistics.__getitem__, group.tensors)], axis=0)
-        columns = _peaks([self._columns(n) for n in group.consumers])
-        rows = _peaks([self._rows(n) for n in group.producers])
+        columns, importance = np.zeros(reach.size), np.zeros(reach.size)
+        for node in group.consumers:
+            weights, reads = self.weights[node.output], self.reads[node.output]
+            np.maximum.at(columns, reads, weights / max(float(weights.max()), TINY))
+            np.add.at(importance, reads, np.square(weights) / self.energy[node.output])
+        rows = np.zeros(reach.size)
+        for node in group.producers:
+            peaks = (self.weights[node.output] * self.scaling[node.inputs[0]][self.reads[node.output]]).max(axis=1)
+            rows = np.maximum(rows, peaks / max(float(peaks.max()), TINY))
         high = np.max([np.zeros(reach.size), *(self.statistics[t].high for t in group.clipped)], axis=0)
         free, lowest = high * HEADROOM <= 6, high * HEADROOM / 6
-        importance = self._importance(group)
         best, least = self.scaling[name], self._noise(group, self.scaling[name], importance)
         exponents = (COARSE, COARSE, COARSE) if self.per_tensor else (EXPONENTS, EXPONENTS, (0.0,))
         for a, w, r in product(*exponents):
@@ -182,25 +156,6 @@ class _Scaling:
                 if noise < least:
                     best, least = bound, noise
         self.scaling.update(dict.fromkeys(group.tensors, best))
-
-    def _columns(self, node: Node) -> Vector:
-        """Return the largest weight that reads each input channel, beside the layer's largest output."""
-        peaks: Vector = np.zeros(self.scaling[node.inputs[0]].size)
-        np.maximum.at(peaks, _input_channels(self.source, node), self.weights[node.output])
-        return peaks
-
-    def _rows(self, node: Node) -> Vector:
-        rows: Vector = self.weights[node.output] * self.scaling[node.inputs[0]][_input_channels(self.source, node)]
-        largest: Vector = rows.max(axis=1)
-        return largest
-
-    def _importance(self, group: Group) -> Vector:
-        """Return what a squared error of each channel becomes at the layers that read it, relatively."""
-        importance = np.zeros(self.scaling[group.tensors[0]].size)
-        for node in group.consumers:
-            value = np.square(self.weights[node.output]) / self.energy[node.output]
-            np.add.at(importance, _input_channels(self.source, node), value)
-        return importance
 
     def _noise(self, group: Group, scaling: Vector, importance: Vector) -> float:
         """Return the expected relative squared error at the group's weighted layers, if it were scaled so."""
@@ -214,7 +169,7 @@ class _Scaling:
         return float(total)
 
     def _weight_noise(self, node: Node, before: Vector, after: Vector) -> float:
-        channels = _input_channels(self.source, node)
+        channels = self.reads[node.output]
         weights = self.weights[node.output] * before[channels] / after[:, None]
         steps = weights.max(axis=1) / 127
         if self.per_tensor:
@@ -226,28 +181,13 @@ class _Scaling:
         """Return the source with its weights and biases scaled."""
         changed = []
         for node in self.source:
-            if node.op not in WEIGHTED:
+            if not node.weighted:
                 continue
             weight, bias = (self.source.tensors[i] for i in node.inputs[1:])
             before, after = self.scaling[node.inputs[0]], self.scaling[node.output]
-            columns = before[_input_channels(self.source, node)]
+            columns = before[self.reads[node.output]]
             columns = columns.reshape(columns.shape[0], *[1] * (len(weight.shape) - 2), -1)
-            scaled = value_of(weight) * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
+            scaled = weight.constant * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
             changed.append(replace(weight, value=scaled.astype(np.float32)))
-            changed.append(replace(bias, value=(value_of(bias) / after).astype(np.float32)))
+            changed.append(replace(bias, value=(bias.constant / after).astype(np.float32)))
         return self.source.with_tensors(*changed)
-
-
-def _peaks(vectors: list[Vector]) -> Vector:
-    """Return the largest of several layers' magnitudes, each beside its own largest."""
-    peaks: Vector = np.max([v / max(float(v.max()), TINY) for v in vectors], axis=0)
-    return peaks
-
-
-def _input_channels(graph: Graph, node: Node) -> NDArray[np.int64]:
-    """Return which input channel each weight reads: (out, in / groups)."""
-    shape = graph.tensors[node.inputs[1]].shape
-    groups = node.attrs.get("groups", 1)
-    assert isinstance(groups, int)
-    group = np.arange(shape[0]) // (shape[0] // groups)
-    return group[:, None] * shape[-1] + np.arange(shape[-1])

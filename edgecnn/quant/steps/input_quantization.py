@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.preprocess import Preprocess
-from edgecnn.quant.scales.qparams import value_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST = -128  # the integer of level 0
@@ -31,47 +29,32 @@ class InputQuantization(Step):
 
     def fixed_parameters(self, graph: Graph) -> Mapping[str, QParams]:
         """Return the input's parameters, where pixels can be its integers."""
-        quant = pixel_parameters(graph.metadata.preprocess)
-        return {} if quant is None else dict.fromkeys(graph.inputs, quant)
+        preprocess = graph.metadata.preprocess
+        if preprocess is None or not _uniform(preprocess):
+            return {}
+        zero = LOWEST + preprocess.mean[0]
+        if zero != int(zero) or not LOWEST <= zero <= LOWEST + 255:
+            return {}
+        scale = np.array([1 / preprocess.std[0]], np.float32)
+        return dict.fromkeys(graph.inputs, QParams(scale=scale, zero_point=np.array([int(zero)]), dtype="int8"))
 
     def apply(self, work: Work) -> Work:
         """Fold the mean's fraction into the first layer, for int8 inputs."""
-        return replace(work, graph=fold_mean(work.graph)) if work.precision == "int8" else work
-
-
-def fold_mean(graph: Graph) -> Graph:
-    """Return the float graph with a whole mean, where one mean and one std serve all channels; else the graph itself.
-
-    Args:
-        graph: float; its preprocessing says how pixels are fed.
-    """
-    preprocess = graph.metadata.preprocess
-    consumers = graph.consumers(graph.inputs[0])
-    if preprocess is None or not _uniform(preprocess) or not all(n.op in WEIGHTED for n in consumers):
-        return graph
-    mean, std = preprocess.mean[0], preprocess.std[0]
-    level = math.ceil(mean - 0.5)
-    if level == mean:
-        return graph
-    changed = []
-    for node in consumers:
-        weight, bias = (value_of(graph.tensors[i]) for i in node.inputs[1:])
-        sums = weight.astype(np.float64).reshape(len(weight), -1).sum(axis=1)
-        moved = (bias - (mean - level) / std * sums).astype(np.float32)
-        changed.append(replace(graph.tensors[node.inputs[2]], value=moved))
-    whole = replace(preprocess, mean=(float(level),) * 3)
-    return replace(graph.with_tensors(*changed), metadata=replace(graph.metadata, preprocess=whole))
-
-
-def pixel_parameters(preprocess: Preprocess | None) -> QParams | None:
-    """Return the int8 parameters with which levels 0..255 are -128..127, if there are any."""
-    if preprocess is None or not _uniform(preprocess):
-        return None
-    zero = LOWEST + preprocess.mean[0]
-    if zero != int(zero) or not LOWEST <= zero <= LOWEST + 255:
-        return None
-    scale = np.array([1 / preprocess.std[0]], np.float32)
-    return QParams(scale=scale, zero_point=np.array([int(zero)]), dtype="int8")
+        graph, preprocess = work.graph, work.graph.metadata.preprocess
+        consumers = graph.consumers(graph.inputs[0])
+        if work.precision != "int8" or preprocess is None or not _uniform(preprocess):
+            return work
+        mean, std = preprocess.mean[0], preprocess.std[0]
+        level = math.ceil(mean - 0.5)
+        if level == mean or not all(node.weighted for node in consumers):
+            return work
+        changed = []
+        for node in consumers:
+            weight, bias = (graph.tensors[i] for i in node.inputs[1:])
+            sums = weight.constant.astype(np.float64).reshape(len(weight.constant), -1).sum(axis=1)
+            changed.append(replace(bias, value=(bias.constant - (mean - level) / std * sums).astype(np.float32)))
+        metadata = replace(graph.metadata, preprocess=replace(preprocess, mean=(float(level),) * 3))
+        return replace(work, graph=replace(graph.with_tensors(*changed), metadata=metadata))
 
 
 def _uniform(preprocess: Preprocess) -> bool:

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.contract import FIXED_OF
 from edgecnn.graph.ir import Graph, QParams
-from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales.kernel_limits import raise_for_kernels
 from edgecnn.quant.scales.qparams import (
     activation_qparams,
-    activation_types,
     groups_inside,
     scale_groups,
     with_parameters,
@@ -79,13 +77,17 @@ class Ranges(Step):
             UnsupportedError: an op's scale contract cannot be met; names the tensors.
         """
         graph = work.graph
-        fixed = {n.output for n in graph if OPS[n.op].scale == "fixed"}
-        types = activation_types(graph, "int16" if work.precision == "int16x8" else "int8")
+        fixed = {n.output for n in graph if n.spec.scale == "fixed"}
+        passed_on = {n.output for n in graph if n.spec.scale == "same"}
+        types = dict.fromkeys(graph.inputs, "int16" if work.precision == "int16x8" else "int8")
+        for node in graph:
+            read = next(types[i] for i in node.inputs if i in types)
+            types[node.output] = str(node.attrs["to"]) if node.op == "requantize" else read
         chosen: dict[str, QParams] = {}
         for group in scale_groups(graph):
             given = [work.parameters[name] for name in sorted(group) if name in work.parameters]
             if group & fixed:
-                if group - fixed and any(_has_own_range(graph, name) for name in group - fixed):
+                if group - fixed - passed_on:
                     names = ", ".join(sorted(group))
                     raise UnsupportedError(
                         f"{names} must share one scale, but a sigmoid or softmax among them has a fixed scale; "
@@ -118,9 +120,3 @@ class Ranges(Step):
             return activation_qparams(*percentile_range(seen, self.percentile))
         consumer = saturating_consumer(graph, min(group)) if len(group) == 1 else None
         return activation_qparams(*mse_range(seen, consumer))
-
-
-def _has_own_range(graph: Graph, name: str) -> bool:
-    """Tell whether a tensor is an input, or made by an op that does not pass its input's scale on."""
-    node = graph.producer(name)
-    return node is None or OPS[node.op].scale == "own"

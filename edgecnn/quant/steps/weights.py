@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgecnn.errors import InputError
-from edgecnn.graph.contract import WEIGHTED
+from edgecnn.graph.contract import BIAS_OF
 from edgecnn.graph.ir import Graph
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
 from edgecnn.quant.scales.qparams import (
     activation_qparams,
     bias_scales,
-    bias_type,
     least_error,
-    quant_of,
     quantize_bias,
     quantize_weight,
-    value_of,
     weight_scales,
 )
 from edgecnn.quant.scales.rounding_safe import weight_trials
@@ -42,16 +39,14 @@ class Weights(Step):
     per_tensor: bool = setting(False, "one scale for all of a layer's weights, for hardware that has no more")
 
     def apply(self, work: Work) -> Work:
-        """Round constants, weights and biases."""
         graph, changed = work.graph, []
         for node in graph:
-            for tensor in (graph.tensors[i] for i in node.inputs if node.op not in WEIGHTED):
+            for tensor in (graph.tensors[i] for i in node.inputs if not node.weighted):
                 if tensor.value is not None:  # an operand of an elementwise op: per tensor, in the type of the output
                     low, high = float(tensor.value.min()), float(tensor.value.max())
-                    quant = activation_qparams(low, high, quant_of(graph.tensors[node.output]).dtype)
+                    quant = activation_qparams(low, high, graph.tensors[node.output].qparams.dtype)
                     changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
-        graph = self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit)
-        return replace(work, graph=graph)
+        return replace(work, graph=self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit))
 
     def quantize_weights(self, graph: Graph, limit: int) -> Graph:
         """Return the graph with int8 weights and, between integer activations, int32 (int64) biases.
@@ -65,19 +60,19 @@ class Weights(Step):
         """
         changed = []
         for node in graph:
-            if node.op in WEIGHTED:
+            if node.weighted:
                 source, weight, bias = (graph.tensors[i] for i in node.inputs)
                 if weight.quant is not None:
                     raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-                scales = weight_scales(value_of(weight), self.range, limit, per_tensor=self.per_tensor)
+                scales = weight_scales(weight.constant, self.range, limit, per_tensor=self.per_tensor)
                 if source.quant is None:
                     changed.append(quantize_weight(weight, scales, limit))
                     continue
-                made = quant_of(graph.tensors[node.output])
-                scales = clamp_weight_scales(scales, source.quant, made, value_of(bias))
+                made = graph.tensors[node.output].qparams
+                scales = clamp_weight_scales(scales, source.quant, made, bias.constant)
                 if source.quant.dtype == made.dtype == "int8":
-                    scales = least_error(value_of(weight), weight_trials(node, source.quant, made, scales), limit)
+                    scales = least_error(weight.constant, weight_trials(node, source.quant, made, scales), limit)
                 products = bias_scales(source.quant.scale, scales)
                 changed.append(quantize_weight(weight, scales, limit))
-                changed.append(quantize_bias(bias, products, value_of(bias), bias_type(source.quant)))
+                changed.append(quantize_bias(bias, products, bias.constant, BIAS_OF[source.quant.dtype]))
         return graph.with_tensors(*changed)

@@ -12,19 +12,18 @@ move by less than half a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from edgecnn.graph.contract import WEIGHTED
 from edgecnn.graph.ir import Graph, Node, Tensor
 from edgecnn.quant.scales.kernel_limits import BIAS_LIMIT
-from edgecnn.quant.scales.qparams import integers_of, quant_of, value_of
+from edgecnn.quant.scales.qparams import integers_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST, HIGHEST = -128, 127
+UNPADDED = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +37,15 @@ class ZeroPointPlacement(Step):
     limitable = True
 
     def apply(self, work: Work) -> Work:
-        """Move what ``layers`` and ``except`` select."""
-        return replace(work, graph=place_zero_points(work.graph, self.selects))
-
-
-def place_zero_points(graph: Graph, selects: Callable[[Node], bool] = lambda node: True) -> Graph:
-    """Return the graph with such zero points, wherever all consumers of a convolution's output can take them back.
-
-    Args:
-        graph: all integers.
-        selects: convolutions whose outputs may change.
-    """
-    fixed = {node.output for node in graph if not selects(node)}
-    while True:
-        work = _Walk(graph=graph, fixed=fixed)
-        strange = next((node for node in graph if not work.advance(node)), None)
-        if strange is None:
-            return graph.with_tensors(*work.changed.values())
-        fixed |= {i for i in strange.inputs if i in work.offsets} - fixed
+        """Move zero points of selected layers, wherever all consumers of the output can take its offset back."""
+        graph = work.graph
+        fixed = {node.output for node in graph if not self.selects(node)}
+        while True:
+            walk = _Walk(graph=graph, fixed=fixed)
+            strange = next((node for node in graph if not walk.advance(node)), None)
+            if strange is None:
+                return replace(work, graph=graph.with_tensors(*walk.changed.values()))
+            fixed |= {i for i in strange.inputs if i in walk.offsets} - fixed
 
 
 @dataclass(kw_only=True)
@@ -76,55 +66,51 @@ class _Walk:
 
     def advance(self, node: Node) -> bool:
         """Take one more node; return false where an add's grid cannot reach what it has to."""
-        if node.op in WEIGHTED and node.inputs[0] in self.offsets:
+        if node.weighted and node.inputs[0] in self.offsets:
             self._take_back(node)
         if node.op == "add" and (passed := sum(self.offsets.get(i, 0.0) for i in node.inputs)):
-            quant = quant_of(self.graph.tensors[node.output])
+            quant = self.graph.tensors[node.output].qparams
             zero = int(quant.zero_point[0]) - round(passed / float(quant.scale[0]))
             if not LOWEST <= zero <= HIGHEST:
                 return False
             self._place(node.output, passed, zero)
-        if node.op == "conv2d" and node.output not in self.fixed and self._can_move(node):
+        if node.op == "conv2d" and node.attrs["activation"] == "none" and node.output not in self.fixed:
             self._move(node)
         return True
 
-    def _can_move(self, node: Node) -> bool:
-        quant = quant_of(self.graph.tensors[node.output])
-        plain = node.attrs["activation"] == "none" and quant.dtype == "int8"
-        return plain and LOWEST < quant.zero_point[0] < HIGHEST and _bears(self.graph, node.output)
-
     def _move(self, node: Node) -> None:
         """Move a zero point to the end that leaves the adds which read it the smaller offset."""
-        quant = quant_of(self.graph.tensors[node.output])
+        quant = self.graph.tensors[node.output].qparams
         scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+        if quant.dtype != "int8" or not LOWEST < zero < HIGHEST or not _bears(self.graph, node.output):
+            return
         others = [i for n in self.graph.consumers(node.output) for i in n.inputs if n.op == "add"]
         before = sum(self.offsets.get(i, 0.0) for i in others)
         end = min((LOWEST, HIGHEST), key=lambda e: abs(before + (zero - e) * scale))
         offset = (zero - end) * scale
         bias = self._now(node.inputs[2])
-        steps = np.rint(offset / quant_of(bias).scale.astype(np.float64)).astype(np.int64)
+        steps = np.rint(offset / bias.qparams.scale.astype(np.float64)).astype(np.int64)
         grown = integers_of(bias).astype(np.int64) + steps
         if np.abs(grown).max() < BIAS_LIMIT["int8"]:
-            self._set_bias(bias, grown, value_of(bias) + np.float32(offset))
+            self._set_bias(bias, grown, bias.constant + np.float32(offset))
             self._place(node.output, offset, end)
 
     def _take_back(self, node: Node) -> None:
         """Take from a layer's bias what the offset of its input adds to each of its outputs."""
         source, weight, bias = (self._now(i) for i in node.inputs)
-        steps = int(quant_of(self.graph.tensors[source.name]).zero_point[0]) - int(quant_of(source).zero_point[0])
-        rows = len(integers_of(weight))
-        integers = integers_of(weight).astype(np.int64).reshape(rows, -1).sum(axis=1)
-        reals = value_of(weight).astype(np.float64).reshape(rows, -1).sum(axis=1)
-        self._set_bias(bias, integers_of(bias) - steps * integers, value_of(bias) - self.offsets[source.name] * reals)
+        steps = int(self.graph.tensors[source.name].qparams.zero_point[0]) - int(source.qparams.zero_point[0])
+        both = (integers_of(weight).astype(np.int64), weight.constant.astype(np.float64))
+        integers, reals = (array.reshape(len(array), -1).sum(axis=1) for array in both)
+        self._set_bias(bias, integers_of(bias) - steps * integers, bias.constant - self.offsets[source.name] * reals)
 
     def _set_bias(self, bias: Tensor, integers: Any, value: Any) -> None:
-        kind = quant_of(bias).dtype
+        kind = bias.qparams.dtype
         self.changed[bias.name] = replace(bias, integers=integers.astype(kind), value=value.astype(np.float32))
 
     def _place(self, name: str, offset: float, zero: int) -> None:
         tensor = self._now(name)
         self.offsets[name] = offset
-        self.changed[name] = replace(tensor, quant=replace(quant_of(tensor), zero_point=np.array([zero])))
+        self.changed[name] = replace(tensor, quant=replace(tensor.qparams, zero_point=np.array([zero])))
 
     def _now(self, name: str) -> Tensor:
         return self.changed.get(name, self.graph.tensors[name])
@@ -136,9 +122,8 @@ def _bears(graph: Graph, name: str) -> bool:
 
 
 def _takes(graph: Graph, node: Node, name: str) -> bool:
-    attrs: Mapping[str, Any] = node.attrs
-    if quant_of(graph.tensors[node.output]).dtype != "int8":
+    if graph.tensors[node.output].qparams.dtype != "int8":
         return False
     if node.op == "add":
-        return attrs["activation"] == "none" and _bears(graph, node.output)
-    return node.op in WEIGHTED and node.inputs[0] == name and not any(attrs.get("padding", ()))
+        return node.attrs["activation"] == "none" and _bears(graph, node.output)
+    return node.weighted and node.inputs[0] == name and node.attrs.get("padding", UNPADDED) == UNPADDED
