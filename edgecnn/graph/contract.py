@@ -10,10 +10,7 @@ import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Graph, Node, QParams, Tensor
-<<<<<<< HEAD
-from edgecnn.graph.ops import OPS, need
-=======
->>>>>>> 3c10c10cb9cc117f7299d3e6f581830b2453f292
+from edgecnn.graph.ops import need
 
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
 FIXED_INT16 = QParams(scale=np.array([1 / 32768], np.float32), zero_point=np.array([0]), dtype="int16")

