@@ -21,7 +21,7 @@ from timing import interleaved, ratio
 from edgecnn.data import open_images
 from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
-from edgecnn_targets.accuracy import AccuracyMeter
+from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.runtimes.litert import LiteRtSession
 

@@ -27,7 +27,7 @@ from edgecnn.data import open_images
 from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
 from edgecnn.preprocess import Preprocess
-from edgecnn_targets.accuracy import AccuracyMeter
+from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.registry import open_session, runtime_of

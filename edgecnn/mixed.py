@@ -20,7 +20,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import say, track
 from edgecnn.quant.executor import FakeQuantizedGraph
 from edgecnn.quant.promotion_search import Names, fewest, ranked
-from edgecnn_targets.accuracy import AccuracyMeter
+from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import latency
 from edgecnn_targets.registry import open_session

@@ -17,7 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name from `edgecnn models`, package.module:factory, or a .edgecnn file")
     add("--target", required=True, metavar="TARGET", help="a name from `edgecnn targets`, or all")
-    add("--quantize", default="int8", choices=["int8", "none", "fp16", "w8", "int16x8"])
+    precisions = ["int8", "none", "fp16", "w8", "int16x8"]
+    add("--quantize", default="int8", choices=precisions, help="default int8; none: fp32; w8: weights only")
     add("--weights", metavar="FILE|demo|random", help="safetensors or torch state dict")
     add(
         "--calibration",

@@ -4,7 +4,7 @@ A folder holds class subfolders of images, or ``images/`` with ``labels.csv`` (`
 classes in the order of their names, or, where every name is a number, that class. Where no labels are needed
 (calibration) any folder with images somewhere inside will do. ``FILE.npz:SPLIT`` is a numpy archive (``arrays.py``).
 
-    files, decode, arrays, given ─► sources: the kinds of sets, read once in batches ─► here: what a user names
+    folders, decode, arrays, given ─► image_sets: the kinds of sets, read once in batches ─► here: what a user names
                           └► training: images by index, a part of them held out
 """
 
@@ -22,7 +22,7 @@ from edgecnn.data.arrays import ArraySet, demo_set, held_set, is_array_set, load
 from edgecnn.data.decode import Pixels
 from edgecnn.data.folders import Labels, any_images, has_classes, kinds, labelled_files
 from edgecnn.data.given import TAKES, StreamImages
-from edgecnn.data.sources import ArrayImages, FolderImages
+from edgecnn.data.image_sets import ArrayImages, FolderImages
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 

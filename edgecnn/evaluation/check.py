@@ -23,7 +23,7 @@ from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT, Artifact
 from edgecnn.progress import track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
-from edgecnn_targets.accuracy import AccuracyMeter
+from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.interface import Device, Op, Session, Usage

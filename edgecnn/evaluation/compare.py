@@ -25,7 +25,7 @@ from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use
 from edgecnn_converters.registry import converter
-from edgecnn_targets.accuracy import AccuracyMeter
+from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.registry import activations, open_session, runtime_of

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.graph.ir import Graph
 from edgecnn.preprocess import Preprocess
 from edgecnn.report.record import BesideHost, Parity
-from edgecnn_targets.accuracy import parity
+from edgecnn_targets.accuracy_meter import parity
 from edgecnn_targets.devices import device
 from edgecnn_targets.interface import Session
 from edgecnn_targets.registry import missing, open_session, runtime

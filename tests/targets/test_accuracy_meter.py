@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgecnn.errors import InputError
 from edgecnn.report.record import SQNR_CEILING_DB
-from edgecnn_targets.accuracy import AccuracyMeter, paired_interval, parity, sqnr_db
+from edgecnn_targets.accuracy_meter import AccuracyMeter, paired_interval, parity, sqnr_db
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["paired_interval"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError
-from edgecnn_targets.accuracy import AccuracyMeter
+from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.evaluate import fixed_input, latency, logits
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
