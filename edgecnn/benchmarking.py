@@ -65,6 +65,7 @@ def benchmark(
     calibration: Any = None,
     output: str | Path = "out",
     preprocess: Preprocess | str | None = None,
+    label_offset: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     **checking: Any,
@@ -80,11 +81,11 @@ def benchmark(
         weights: model to weights, where the key ``""`` is for every other model; or one for all.
         calibration: as for ``edgecnn.quantize``; a model is calibrated once.
         output: the folder.
-        preprocess: as for ``edgecnn.load``.
+        preprocess, label_offset: as for ``edgecnn.load``.
         seed: of every random choice.
         progress: shows progress; ``Progress()`` is silent.
         checking: as for ``edgecnn.validate``: ``limit``, ``limits``, ``threads``, ``allow_float``, ``exact_kernels``,
-            ``label_offset``, ``skip_bad_images``.
+            ``skip_bad_images``.
 
     Returns:
         A cell per model, format, precision and device. What goes wrong in a cell is in its line.
@@ -118,7 +119,7 @@ def benchmark(
             try:
                 with use(Progress()):
                     own = None if is_file(model) else of_model.get(model, of_model.get(""))
-                    network = load(model, weights=own, preprocess=preprocess, seed=seed)
+                    network = load(model, weights=own, preprocess=preprocess, label_offset=label_offset, seed=seed)
                     if "int8" in precisions and not is_file(model):  # calibrated once for all cells
                         network = quantize(network, calibration, seed=seed)
             except EdgecnnError as error:

@@ -1,4 +1,4 @@
-"""``edgecnn.export``: the whole street, from a model to checked artifacts. Stages hand on their results."""
+"""``edgecnn.export``: from a model to checked artifacts. Each stage takes the result of the one before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
 from edgecnn.quant import DEFAULT
 from edgecnn.quant.recipe import Recipe
-from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, prepared, quantized, recipe_of
+from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, quantized, recipe_of
 from edgecnn.report.record import Finding, Report
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
@@ -102,7 +102,8 @@ def export(
         devices=places, threads=threads, limits=limits or Limits(), allow_float=allow_float, exact_kernels=exact_kernels
     )
     own: dict[str, Any] = {
-        "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "padding": padding
+        "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,
+        "padding": padding, "convention": convention, "classes": classes,
     }  # fmt: skip
     if isinstance(model, Network) and any(value is not None for value in own.values()):
         raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
@@ -137,16 +138,11 @@ def export(
             seed=seed,
         )
         with watch.step("capture") as notes:
-            if isinstance(model, Network):
-                network = model
-            else:
-                own |= {"label_offset": label_offset, "convention": convention, "classes": classes, "seed": seed}
-                network = load(model, **own)
+            network = model if isinstance(model, Network) else load(model, **own, seed=seed)
             size = sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
             notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
         if images is not None:
-            fed = prepared(network, how) if ranging is not None else network
-            match_labels(images, fed.labels, fed.outputs, fed.graph.metadata.label_offset)
+            match_labels(images, network.labels, network.outputs, network.graph.metadata.label_offset)
         from edgecnn.quant.step_checkpoint import StepCheckpoint
 
         checkpoint = StepCheckpoint(folder / f"{network.name}.unfinished", say)
@@ -224,7 +220,7 @@ def _written(
 def _mixed_costs(
     network: Network, artifacts: Sequence[Artifact], io: str | None, devices: Sequence[str], threads: int
 ) -> Mapping[str, tuple[Finding, ...]]:
-    """What the layers that are kept out of 8 bits cost in latency on this machine, by target."""
+    """Measure what the layers that are kept out of 8 bits cost in latency on this machine, by target."""
     if not isinstance(network, QuantizedNetwork) or network.int8_alone is None or not network.graph.kept:
         return {}
     from edgecnn.mixed import latency_cost

@@ -68,12 +68,12 @@ def load(
     """
     held = {"weights": weights, "padding": padding, "convention": convention}
     if not isinstance(model, str | Path):
-        _refuse(held, "a module, which has weights and a form of its own")
+        _refuse({**held, "classes": classes}, "a module, which has weights and a form of its own")
         module = _ready(model)
         found, size, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
     elif (importer := importer_of(Path(model))) is not None:
-        _refuse({**held, "input-shape": input_shape}, f"{model}: it holds its weights already")
+        _refuse({**held, "input_shape": input_shape}, f"{model}: it holds its weights already")
         graph = importer.read(Path(model))
         graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
         kind = Network if graph.precision == "fp32" else QuantizedNetwork

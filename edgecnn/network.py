@@ -1,4 +1,4 @@
-"""What the street hands on: a network, the same network quantized, and an artifact of it."""
+"""The results of the stages: a network, the same network quantized, and an artifact of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Network:
 
     Example:
         >>> edgecnn.load("mobilenet_v2_0.35_96", weights="demo")
-        Network mobilenet_v2_0.35_96: fp32, input 96x96x3, 10 outputs, 64 ops, 10.8 M MACs, 0.41 M weights
+        Network mobilenet_v2_0.35_96: fp32, input 96x96x3, 16 outputs, 64 ops, 10.7 M MACs, 0.41 M weights
     """
 
     graph: Graph
@@ -175,7 +175,7 @@ class Artifact:
         return self.write(folder)
 
     def write(self, folder: str | Path) -> Artifact:
-        """As ``save``, without ``NAME.edgecnn``, which is there once for all formats."""
+        """Write as ``save`` does, without ``NAME.edgecnn``, which is there once for all formats."""
         name, metadata = self.network.name, self.network.graph.metadata
         return replace(self, path=write_artifact(Path(folder), name, self.converted, metadata, library_versions()))
 

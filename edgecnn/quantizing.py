@@ -151,13 +151,6 @@ def open_calibration(given: Any, recipe: Recipe, count: int | None, seed: int, s
     return open_images(given, demo_split="calibration", labelled=False, limit=count, shuffle=seed, skip_bad=skip_bad)
 
 
-def prepared(network: Network, how: Quantization) -> Network:
-    """Return the float network, fed so that pixels are integers already where the recipe asks for it."""
-    from edgecnn.quant import pipeline as post_training
-
-    return replace(network, graph=post_training.aligned(network.graph.as_float(), how.recipe, how.precision))
-
-
 def quantized(
     network: Network, how: Quantization, watch: Stopwatch, checkpoint: StepCheckpoint | None
 ) -> QuantizedNetwork:
@@ -180,7 +173,7 @@ def quantized(
             graph = post_training.quantize_weights(network.graph.as_float(), how.recipe)
         return _recorded(network, graph, record)
     assert how.images is not None
-    fed, images = prepared(network, how).graph, how.images
+    fed, images = post_training.aligned(network.graph.as_float(), how.recipe, how.precision), how.images
     preprocess = require_preprocess(fed.metadata)
     lint = CalibrationLint()
     with watch.step("calibrate") as notes:

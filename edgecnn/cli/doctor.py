@@ -19,20 +19,18 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn doctor``: what is installed and what is missing; status 3 when no target can be exported."""
     import os
     import platform
-    from importlib import metadata
 
-    from edgecnn.network import LIBRARIES
+    from edgecnn.network import LIBRARIES, library_versions
     from edgecnn_targets.registry import runtimes
 
     rows: list[Row] = [
         {"what": "python", "found": platform.python_version(), "missing": ""},
         {"what": "machine", "found": f"{platform.machine()}, {os.cpu_count()} cores", "missing": ""},
     ]
+    versions = library_versions()
     for library in LIBRARIES:
-        try:
-            rows.append({"what": library, "found": metadata.version(library), "missing": ""})
-        except metadata.PackageNotFoundError:
-            rows.append({"what": library, "found": "", "missing": "not installed"})
+        missing = "" if library in versions else "not installed"
+        rows.append({"what": library, "found": versions.get(library, ""), "missing": missing})
     for row in runtimes().values():
         command = row.missing()
         rows.append({"what": f"target {row.target}", "found": "" if command else "ready", "missing": command or ""})

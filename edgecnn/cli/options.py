@@ -87,7 +87,7 @@ def taken(options: argparse.Namespace, names: str) -> dict[str, Any]:
 
 
 def checking(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options of ``add_checking`` say."""
+    """Return the options of ``add_checking`` as arguments of ``edgecnn.validate``."""
     return {
         "devices": tuple(filter(None, options.device.split(","))),
         "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),

@@ -131,7 +131,7 @@ class StreamImages:
                 count += 1
         except InputError:
             raise
-        except Exception as error:
+        except Exception as error:  # the caller's own code may raise anything; it is named, not hidden
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise InputError(
                 f"{self.name} raised {type(error).__name__} after {count} items: {' '.join(str(error).split())} "

@@ -37,7 +37,7 @@ class FolderImages:
     def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
         if preprocess.as_given:
             raise InputError(
-                f"{self.name} holds images, but this network is fed arrays as they are: give FILE.npz:SPLIT"
+                f"{self.name} holds images, but this network is fed arrays as they are: give float32 arrays"
             )
         hashes: dict[str, str] = {}
         pixels: list[Pixels] = []

@@ -164,8 +164,9 @@ def check(
             if executing and images is not None:
                 _over_images(executing, images, reference, oracle, pool)
             elif executing and oracle is not None:
+                noise = _noise(oracle)
                 for run in executing:
-                    run.compare(_noise(oracle), oracle)
+                    run.compare(noise, oracle)
             _each(pool, runs, _Run.measure)
             return [run.entry(images) for run in runs]
         finally:
@@ -334,8 +335,9 @@ def _over_images(
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
+    first = np.concatenate(seen)[:PARITY_IMAGES]
     for run in runs:
-        run.compare(np.concatenate(seen)[:PARITY_IMAGES], oracle)
+        run.compare(first, oracle)
 
 
 def _noise(oracle: Graph) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What a user demands of an artifact's figures. A row per limit; every row is an option of the command line."""
+"""Limits on an artifact's figures: a row each, which is an option of the command line too."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def figure(self) -> str:
-        """What a device must find out for it, of ``edgecnn_targets.interface.FIGURES``."""
+        """Return the figure that a device must measure for it, of ``edgecnn_targets.interface.FIGURES``."""
         return "accuracy" if self.place[0] in ("accuracy", "parity") else self.name
 
     def check(self, entry: ReportEntry, limit: float) -> Check:
@@ -77,7 +77,7 @@ def _required(text: str) -> tuple[str, str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a user demands; ``None`` demands nothing. The fields are those of ``ROWS``, which say what each means.
+    """Hold limits on figures; ``None`` is no limit. The fields are those of ``ROWS``, which say what each means.
 
     ``require`` holds limits of any figure of accuracy, also of a registered metric: ``cosine>=0.99``.
 

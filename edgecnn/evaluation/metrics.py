@@ -65,7 +65,7 @@ class MetricMeter:
         for name, metric in self._metrics.items():
             try:
                 values = metric.measure(outputs, labels, reference)
-            except Exception as error:
+            except Exception as error:  # another's code may raise anything; it is named, not hidden
                 said = " ".join(str(error).split())
                 raise InputError(f"metric {name!r} raised {type(error).__name__}: {said}") from error
             if values is None:

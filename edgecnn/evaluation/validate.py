@@ -32,7 +32,7 @@ from edgecnn_targets.registry import open_session, runtime_of
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What an artifact is compared with; ``None`` where there is none."""
+    """Hold what an artifact is compared with; ``None`` where there is none."""
 
     reference: Reference | None = None
     oracle: Graph | None = None
@@ -169,7 +169,7 @@ def _subject(path: Path, checking: Checking) -> Subject:
 def _beside_file(
     artifact: Path, given: str | Path | None, metadata: Metadata, precision: str, own: bool, limits: Limits
 ) -> Beside:
-    """What an artifact is compared with, from files; ``own`` is whether the user says how images are fed."""
+    """Read what an artifact is compared with from files; ``own`` is whether the user says how images are fed."""
     fed = None if own else metadata.preprocess
     path = graph_path(artifact)
     if given is not None and str(given) != "none":

@@ -21,8 +21,8 @@ COMPUTED = "a weight that is computed while the network runs"
 
 @dataclass(frozen=True)
 class Value:
-    """What an aten call made. A flattened image has the (channels, height, width) that it was flattened from: torch
-    flattens channels first, the graph channels last, and only a linear layer can absorb the difference."""
+    """Hold what an aten call made. A flattened image has the (channels, height, width) that it was flattened from:
+    torch flattens channels first, the graph channels last, and only a linear layer can absorb the difference."""
 
     name: str  # of the graph tensor that holds it
     chw: tuple[int, int, int] | None = None

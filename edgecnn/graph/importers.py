@@ -13,7 +13,7 @@ from edgecnn.plugins import INTERFACE, registry
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """What reads one format.
+    """Describe how one format is read.
 
     ``read`` makes a file a graph, NHWC, with the metadata that the file has. It raises ``InputError`` for a damaged
     file, and ``UnsupportedError`` that lists every op which no graph holds.

@@ -120,7 +120,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """What ``trace`` recorded."""
+    """Hold what ``trace`` recorded."""
 
     image: Traced  # the input
     calls: tuple[Call, ...]  # in the order of the run

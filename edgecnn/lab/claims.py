@@ -17,7 +17,7 @@ SIGMAS = 2.0  # standard errors that a difference must exceed
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """What a network of so many layers reached.
+    """Hold the errors that a network of so many layers reached.
 
     Attributes:
         layers: with weights, or that are the identity.

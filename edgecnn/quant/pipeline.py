@@ -130,7 +130,7 @@ def _run(work: Work, sequence: list[Step]) -> Work:
                     raise InputError(unknown("layer", pattern, [node.output for node in work.graph]))
             work = step.apply(work)
             check_stage(step, work.graph)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it says which step it is of
             after = f" (steps already run: {', '.join(done)})" if done else ""
             if isinstance(error, EdgecnnError):
                 raise type(error)(f"step {step.name}: {error}{after}") from error

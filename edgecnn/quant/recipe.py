@@ -126,7 +126,7 @@ def recipe(name: str) -> Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """What a recipe's file holds."""
+    """Hold the content of a recipe's file."""
 
     name: str = ""
     about: str = ""
