@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from edgecnn.cli import main
 
 DEMO = "mobilenet_v2_0.35_96"
@@ -34,3 +36,14 @@ def error_of(capfd, *words, status=2):
 def texts(entry):
     """Return the findings of an entry of a report as a user reads them."""
     return [finding["text"] for finding in entry["findings"]]
+
+
+def assert_same_figures(entry, before):
+    """A validated artifact has the figures that its export found."""
+    near = pytest.approx(
+        before["accuracy"]["sqnr_db"],
+        abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
+    )  # fp32 is the equalized network: equal but for rounding
+    alike = pytest.approx(before["accuracy"]["cosine"], abs=1e-5)
+    assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near, "cosine": alike}
+    assert entry["parity"] == before["parity"]

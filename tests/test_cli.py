@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import DEMO, EXPORT, QUICK, error_of, run
+from commands import DEMO, EXPORT, QUICK, assert_same_figures, error_of, run
 
 from edgecnn.artifact import PRECISIONS, read_manifest
 from edgecnn.cli import main
@@ -90,13 +90,7 @@ def test_validate_finds_reference_and_oracle_beside_the_artifact(exported, capfd
     assert main(["validate", str(path), "--data", "demo", "--limit", "60", "--min-agreement", "90", "--json"]) == 0
     (entry,) = json.loads(capfd.readouterr().out)["entries"]
     before = exported[1][0]
-    near = pytest.approx(
-        before["accuracy"]["sqnr_db"],
-        abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
-    )  # fp32 is the equalized network: equal but for rounding
-    alike = pytest.approx(before["accuracy"]["cosine"], abs=1e-5)
-    assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near, "cosine": alike}
-    assert entry["parity"] == before["parity"]
+    assert_same_figures(entry, before)
 
 
 def test_validate_without_reference(exported, tmp_path, capfd):

@@ -8,6 +8,7 @@ import sys
 from itertools import combinations
 
 import pytest
+from commands import assert_same_figures
 from runtimes import golden
 
 from edgecnn.cli import main
@@ -161,13 +162,7 @@ def test_validate_takes_every_format(exported, target, capfd):
     assert main(words) == 0
     (entry,) = json.loads(capfd.readouterr().out)["entries"]
     before = next(e for e in json.loads((exported / "report.json").read_text())["entries"] if e["target"] == target)
-    near = pytest.approx(
-        before["accuracy"]["sqnr_db"],
-        abs=0.05,  # fp32 as given, and as quantized: padding is half a level apart
-    )  # fp32 is the equalized network: equal but for rounding
-    alike = pytest.approx(before["accuracy"]["cosine"], abs=1e-5)
-    assert entry["accuracy"] == {**before["accuracy"], "sqnr_db": near, "cosine": alike}
-    assert entry["parity"] == before["parity"]
+    assert_same_figures(entry, before)
     assert entry["size_bytes"] == before["size_bytes"]
 
 
