@@ -139,7 +139,7 @@ def export(
         )
         with watch.step("capture") as notes:
             network = model if isinstance(model, Network) else load(model, **own, seed=seed)
-            size = sum(t.value.nbytes for t in network.graph.tensors.values() if t.value is not None)
+            size = sum(t.value.nbytes for t in network.graph.constants())
             notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
         if images is not None:
             match_labels(images, network.labels, network.outputs, network.graph.metadata.label_offset)

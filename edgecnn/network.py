@@ -86,7 +86,7 @@ class Network:
         return path
 
     def _facts(self) -> list[str]:
-        size = sum(t.value.size for t in self.graph.tensors.values() if t.value is not None)
+        size = sum(t.value.size for t in self.graph.constants())
         shape = "x".join(map(str, self.input_shape))
         ops = f"{len(self.graph.nodes)} ops"
         counts = [f"{self.macs / 1e6:.1f} M MACs", f"{size / 1e6:.2f} M weights"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.contract import FIXED
-from edgecnn.graph.ir import Attr, Graph, Metadata, QParams, Tensor
+from edgecnn.graph.ir import Attr, Constant, Graph, Metadata, QParams, Quantized, Tensor
 from edgecnn.graph.ops import OPS, make_node, output_shape, same_padding
 
 
@@ -34,9 +34,7 @@ class Int8Builder:
 
     def quant(self, name: str) -> QParams:
         """The grid of a tensor."""
-        found = self.tensors[name].quant
-        assert found is not None
-        return found
+        return Quantized.of(self.tensors[name]).quant
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""
@@ -75,9 +73,7 @@ class Int8Builder:
         grid = grid or self.grid(0.02)
         name = self._name("constant")
         integers = self.rng.integers(-128, 128, shape).astype(np.int8)
-        self.tensors[name] = Tensor(
-            name=name, shape=shape, value=grid.dequantize(integers), quant=grid, integers=integers
-        )
+        self.tensors[name] = Constant(name=name, value=grid.dequantize(integers)).quantized(grid, integers)
         return name
 
     def graph(self, output: str | None = None, metadata: Metadata | None = None) -> Graph:
@@ -94,15 +90,13 @@ class Int8Builder:
         return f"{op}_{len(self.tensors)}"
 
     def _activation(self, name: str, shape: tuple[int, ...], quant: QParams) -> str:
-        self.tensors[name] = Tensor(name=name, shape=shape, quant=quant)
+        self.tensors[name] = Quantized(name=name, shape=shape, quant=quant)
         return name
 
     def _constant(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32], axis: int) -> str:
         zeros = np.zeros(len(scales), np.int64)
         quant = QParams(scale=scales, zero_point=zeros, dtype=str(integers.dtype), axis=axis)
-        self.tensors[name] = Tensor(
-            name=name, shape=integers.shape, value=quant.dequantize(integers), quant=quant, integers=integers
-        )
+        self.tensors[name] = Constant(name=name, value=quant.dequantize(integers)).quantized(quant, integers)
         return name
 
     def _node(self, op: str, inputs: tuple[str, ...], name: str, out: QParams, attrs: dict[str, Attr]) -> str:
@@ -113,7 +107,7 @@ class Int8Builder:
 
 def float_graph(graph: Graph) -> Graph:
     """The same graph without quantization; weights are the integers' real values."""
-    return replace(graph, tensors={n: replace(t, quant=None, integers=None) for n, t in graph.tensors.items()})
+    return replace(graph, tensors={n: t.as_float() for n, t in graph.tensors.items()})
 
 
 def weight_only_graph(graph: Graph) -> Graph:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecnn.artifact import write_artifact
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Metadata, Quantized
 from edgecnn.graph.oracle import run
 from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
@@ -39,7 +39,7 @@ def integers_in(target, converted):
 
 def assert_integers_are_the_graphs(graph, target, converted):
     """Every quantized tensor of the graph is in the files: grid and integers."""
-    quantized = {k: t for k, t in graph.tensors.items() if t.quant is not None}
+    quantized = {k: t for k, t in graph.tensors.items() if isinstance(t, Quantized)}
     found = integers_in(target, converted)
     assert set(found) == set(quantized)
     for name, (quant, values) in found.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgecnn.artifact import Port
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, QParams, Quantized, Tensor
 
 OHWI_TO_OIHW = (0, 3, 1, 2)
 OIHW_TO_OHWI = (0, 2, 3, 1)
@@ -49,13 +49,13 @@ def kernel_of(graph: Graph, node: Node) -> tuple[int, int]:
 def needed_activation(graph: Graph, node: Node) -> str:
     """Return ``none`` where the output's integers already end where its activation does; else the activation."""
     wanted: Any = node.attrs.get("activation", "none")
-    quant = graph.tensors[node.output].quant
-    if wanted == "none" or quant is None:
+    made = graph.tensors[node.output]
+    if wanted == "none" or not isinstance(made, Quantized):
         return str(wanted)
-    low, high = grid_ends(quant)
+    low, high = grid_ends(made.quant)
     if low < 0:
         return str(wanted)
-    return "none" if wanted == "relu" or high <= 6 + float(quant.scale[0]) / 2 else "relu6"
+    return "none" if wanted == "relu" or high <= 6 + float(made.quant.scale[0]) / 2 else "relu6"
 
 
 def grid_ends(quant: QParams) -> tuple[float, float]:
@@ -70,8 +70,8 @@ def port(tensor: Tensor, layout: str, dtype: str, name: str = "") -> Port:
     shape = nchw(tensor.shape) if layout == "NCHW" else tensor.shape
     scale = zero = None
     if dtype != "float32":
-        offset = UINT8_OFFSET if dtype == "uint8" else 0
-        scale, zero = float(tensor.qparams.scale[0]), int(tensor.qparams.zero_point[0]) + offset
+        quant, offset = Quantized.of(tensor).quant, UINT8_OFFSET if dtype == "uint8" else 0
+        scale, zero = float(quant.scale[0]), int(quant.zero_point[0]) + offset
     layout = layout if len(shape) == 4 else "NC"
     return Port(name=name or tensor.name, shape=shape, layout=layout, dtype=dtype, scale=scale, zero_point=zero)
 

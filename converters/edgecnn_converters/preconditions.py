@@ -9,7 +9,7 @@ import numpy as np
 from edgecnn.artifact import INTEGER_PRECISIONS, PRECISIONS
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.contract import check_integers
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.ir import Constant, Graph
 
 FROM: Mapping[str, str] = {**{p: p for p in PRECISIONS}, "fp16": "fp32"}  # of the file: of the graph
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -50,6 +50,6 @@ def beyond_float16(graph: Graph, precision: str) -> list[Fault]:
     found = []
     for node in graph if precision == "fp16" else ():
         for tensor in (graph.tensors[i] for i in node.inputs):
-            if tensor.value is not None and np.abs(tensor.value).max(initial=0) > FLOAT16_MAX:
+            if isinstance(tensor, Constant) and np.abs(tensor.value).max(initial=0) > FLOAT16_MAX:
                 found.append((node.output, f"{tensor.name!r} is larger than float16's {FLOAT16_MAX:g}; use fp32"))
     return found

@@ -18,7 +18,7 @@ from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, Unsu
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
-from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.ir import Graph, Metadata, Quantized
 from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT, Artifact
 from edgecnn.progress import track
@@ -342,11 +342,11 @@ def _over_images(
 
 def _noise(oracle: Graph) -> NDArray[np.float32]:
     """Inputs of every integer that there is, drawn evenly: (PARITY_IMAGES, H, W, C), always the same."""
-    source = oracle.tensors[oracle.inputs[0]]
-    low, high = source.qparams.limits
+    source = Quantized.of(oracle.tensors[oracle.inputs[0]])
+    low, high = source.quant.limits
     shape = (PARITY_IMAGES, *source.shape[1:])
-    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.qparams.dtype)
-    return source.qparams.dequantize(integers)
+    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.quant.dtype)
+    return source.quant.dequantize(integers)
 
 
 def _each(pool: Executor, runs: Sequence[_Run], work: Callable[[_Run], None]) -> None:

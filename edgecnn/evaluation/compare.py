@@ -17,7 +17,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
 from edgecnn.errors import InputError, unknown
 from edgecnn.evaluation.references import Reference, float_reference
-from edgecnn.graph.ir import Metadata, QParams
+from edgecnn.graph.ir import Metadata, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.serialize import load
 from edgecnn.loading import overridden
@@ -253,23 +253,24 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
 def _open_graph(path: Path, arithmetic: str) -> _Side:
     graph = load(path)
     ordered = {t.name: t for t in (*graph.activations(), *graph.tensors.values())}  # activations as they are made
+    quantized = [t for t in ordered.values() if isinstance(t, Quantized)]
     source, out = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
 
     def inside(x: NDArray[np.float32], grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
         names = {t.name for t in graph.activations()} & set(grids)
-        found = run(graph, source.qparams.quantize(x), keep=names, arithmetic=arithmetic)
+        found = run(graph, graph.quant(source.name).quantize(x), keep=names, arithmetic=arithmetic)
         return {name: grids[name].dequantize(found[name]) for name in names}
 
     def oracle(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return inside(x, {out.name: out.qparams})[out.name].reshape(len(x), -1)
+        return inside(x, {out.name: graph.quant(out.name)})[out.name].reshape(len(x), -1)
 
     return _Side(
         path=path,
         metadata=graph.metadata,
-        integers={t.name: (t.quant, t.integers) for t in ordered.values() if t.quant is not None},
+        integers={t.name: (t.quant, t.integers if isinstance(t, QuantizedConstant) else None) for t in quantized},
         shape=source.shape[1:],
-        grid=out.quant,
-        run=oracle if out.quant is not None else float_reference(graph),
-        findings=(f"the integer oracle rounds as {arithmetic} does",) if out.quant is not None else (),
+        grid=out.quant if isinstance(out, Quantized) else None,
+        run=oracle if isinstance(out, Quantized) else float_reference(graph),
+        findings=(f"the integer oracle rounds as {arithmetic} does",) if isinstance(out, Quantized) else (),
         inside=inside,
     )

@@ -65,7 +65,7 @@ def compare_with_oracle(session: Session, oracle: Graph, inputs: NDArray[np.floa
     """
     from edgecnn.graph.oracle import run
 
-    into, out = (oracle.tensors[name].qparams for name in (oracle.inputs[0], oracle.outputs[0]))
+    into, out = (oracle.quant(name) for name in (oracle.inputs[0], oracle.outputs[0]))
     fed = session.input.encode(inputs)
     exact = run(oracle, into.quantize(session.input.decode(fed)), arithmetic=session.arithmetic)[oracle.outputs[0]]
     got = out.quantize(session.output.decode(session.run(fed))).reshape(exact.shape)

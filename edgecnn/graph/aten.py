@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.ir import Constant
 from edgecnn.graph.meta_kernels import pair, windows
 from edgecnn.graph.ops import OPS, need
 from edgecnn.graph.trace import Call
@@ -66,10 +67,10 @@ def _batch_norm(b: Builder, call: Call) -> Value:
     value = b.value(x)
     last = b.nodes[-1] if b.nodes else None
     if last and last.weighted and last.output == value.name and b.consumers[x] == 1:
-        w, c = (b.tensors[last.inputs[i]] for i in (1, 2))
-        folded = w.constant.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
+        w, c = (Constant.of(b.tensors[last.inputs[i]]) for i in (1, 2))
+        folded = w.value.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
         b.tensors[w.name] = replace(w, value=folded.astype(np.float32))
-        b.tensors[c.name] = replace(c, value=(c.constant.astype(np.float64) * scale + shift).astype(np.float32))
+        b.tensors[c.name] = replace(c, value=(c.value.astype(np.float64) * scale + shift).astype(np.float32))
         return value
     _image(b, value)
     kernel = scale.reshape(-1, 1, 1, 1).astype(np.float32)
@@ -93,9 +94,9 @@ def _clamp(b: Builder, call: Call) -> Value:
 def _binary(b: Builder, call: Call) -> Value:
     need(call.kwargs.get("alpha", 1) == 1, "add with alpha")
     left, right = (b.operand(argument, len(call.output.shape)) for argument in call.args[:2])
-    if b.tensors[left.name].is_constant:
+    if isinstance(b.tensors[left.name], Constant):
         left, right = right, left
-    ranks = {len(b.shape(v)) for v in (left, right) if not b.tensors[v.name].is_constant}
+    ranks = {len(b.shape(v)) for v in (left, right) if not isinstance(b.tensors[v.name], Constant)}
     need(len(ranks) <= 1 and not left.chw and not right.chw, "operands of different ranks, or flattened images")
     return b.add(call.name, left, right)
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.ir import Attr, Node, Tensor
+from edgecnn.graph.ir import Attr, Constant, Node, Tensor
 from edgecnn.graph.ops import make_node, need, output_shape
 from edgecnn.graph.trace import Call, Trace, Traced
 
@@ -34,7 +34,7 @@ class Builder:
     def __init__(self, traced: Trace) -> None:
         batch, channels, height, width = traced.image.shape
         self.nodes: list[Node] = []
-        self.tensors = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
+        self.tensors: dict[str, Tensor] = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
         self.values: dict[Traced, Value] = {traced.image: Value("input")}
         self.computed: set[Traced] = set()  # without the image
         self.consumers = Counter(i for call in traced.calls for i in call.inputs)
@@ -80,7 +80,7 @@ class Builder:
         return self._stored(name, value)
 
     def _stored(self, name: str, value: NDArray[np.float32]) -> Value:
-        self.tensors[name] = Tensor(name=name, shape=value.shape, value=np.ascontiguousarray(value, np.float32))
+        self.tensors[name] = Constant(name=name, value=np.ascontiguousarray(value, np.float32))
         return Value(name)
 
     def add(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgecnn.errors import InputError
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.ops import need
 
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
@@ -40,46 +40,48 @@ def check_integers(graph: Graph) -> None:
 
 def _check_node(graph: Graph, node: Node) -> None:
     inputs = [graph.tensors[name] for name in node.inputs]
-    made = graph.tensors[node.output].qparams
+    made = graph.quant(node.output)
     if node.weighted:
         _check_weights(node, *inputs)
         inputs = inputs[:1]
     wanted = node.attrs.get("to", made.dtype)
     need(made.dtype == wanted, f"{node} makes {made.dtype}; it must make {wanted}")
     for tensor in inputs:
-        _per_tensor(tensor, f"{node}: input {tensor.name!r}")
-        types = f"{node} reads {tensor.name!r} in {tensor.qparams.dtype} and makes {made.dtype}"
-        same = node.op == "requantize" or tensor.qparams.dtype == made.dtype
-        need(same, f"{types}; put a requantize between")
-    for tensor in inputs if node.spec.scale == "same" else ():
+        quant = _per_tensor(tensor, f"{node}: input {tensor.name!r}")
+        types = f"{node} reads {tensor.name!r} in {quant.dtype} and makes {made.dtype}"
+        need(node.op == "requantize" or quant.dtype == made.dtype, f"{types}; put a requantize between")
         grids = f"its output is on another grid than its input {tensor.name!r}"
         remedy = "quantize both with the same scale and zero point"
-        need(made.same_as(tensor.quant), f"{node} only moves or compares integers, but {grids}; {remedy}")
+        same = node.spec.scale != "same" or made.same_as(quant)
+        need(same, f"{node} only moves or compares integers, but {grids}; {remedy}")
     fixed = FIXED_OF[made.dtype]
     grid = f"scale 1/{1 / fixed.scale[0]:.0f} and zero point {fixed.zero_point[0]}"
     need(node.spec.scale != "fixed" or made.same_as(fixed), f"{node}: its output must have {grid}")
 
 
-def _per_tensor(tensor: Tensor, what: str) -> None:
-    need(tensor.quant is not None, f"{what} stays float; in an integer graph every tensor is quantized")
-    quant = tensor.qparams
+def _per_tensor(tensor: Tensor, what: str) -> QParams:
+    if not isinstance(tensor, Quantized):
+        raise InputError(f"{what} stays float; in an integer graph every tensor is quantized")
+    quant = tensor.quant
     axis = "per tensor" if quant.axis is None else f"per channel of axis {quant.axis}"
     plain = quant.dtype in FIXED_OF and quant.axis is None
     need(plain, f"{what} is {quant.dtype} {axis}; it must be int8 or int16 per tensor")
     zero = quant.zero_point[0]
     need(quant.dtype != "int16" or zero == 0, f"{what} is int16 with zero point {zero}; it must be 0")
+    return quant
 
 
 def _check_weights(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    quant, own, name = weight.quant, bias.quant, f"{node}: weight {weight.name!r}"
-    if weight.integers is None or quant is None or quant.dtype != "int8" or quant.axis not in (0, None):
+    name = f"{node}: weight {weight.name!r}"
+    if not isinstance(weight, QuantizedConstant) or weight.quant.dtype != "int8" or weight.quant.axis not in (0, None):
         raise InputError(f"{name} must be a constant in int8, one scale per output channel or one")
+    quant = weight.quant
     symmetric = not np.any(quant.zero_point) and weight.integers.min() >= -WEIGHT_LIMIT
     need(symmetric, f"{name} must be symmetric: zero point 0, integers in [-127, 127]")
-    need(x.quant is not None, f"{node}: input {x.name!r} stays float")
-    wanted, name = BIAS_OF[x.qparams.dtype], f"{node}: bias {bias.name!r}"
-    if bias.integers is None or own is None or own.dtype != wanted or own.axis != quant.axis:
+    read = _per_tensor(x, f"{node}: input {x.name!r}")
+    wanted, name = BIAS_OF[read.dtype], f"{node}: bias {bias.name!r}"
+    if not isinstance(bias, QuantizedConstant) or bias.quant.dtype != wanted or bias.quant.axis != quant.axis:
         raise InputError(f"{name} must be a constant in {wanted} with as many scales as the weight")
-    product = x.qparams.scale.astype(np.float64) * quant.scale
+    own, product = bias.quant, read.scale.astype(np.float64) * quant.scale
     scaled = not np.any(own.zero_point) and np.allclose(own.scale, product, rtol=BIAS_TOLERANCE, atol=0)
     need(scaled, f"{name} must have zero point 0 and scale s_in * s_w")

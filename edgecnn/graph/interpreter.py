@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from edgecnn.graph.execution import execute, released
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Graph, Node, QuantizedConstant
 
 Observer = Callable[[str, torch.Tensor], torch.Tensor | None]
 Kernel = Callable[[Mapping[str, Any], list[torch.Tensor]], torch.Tensor]
@@ -30,10 +30,9 @@ class TorchGraph:
     def __init__(self, graph: Graph, *, integers: bool = False, device: torch.device | None = None) -> None:
         self.graph = graph
         self.constants: dict[str, torch.Tensor] = {}
-        for t in graph.tensors.values():
-            if t.value is not None:
-                real = t.quant.dequantize(t.integers) if integers and t.quant and t.integers is not None else t.value
-                self.constants[t.name] = laid_out(real).to(device)
+        for t in graph.constants():
+            real = t.quant.dequantize(t.integers) if integers and isinstance(t, QuantizedConstant) else t.value
+            self.constants[t.name] = laid_out(real).to(device)
         self._expired = released(graph)
 
     @torch.inference_mode()

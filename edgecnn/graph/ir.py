@@ -6,14 +6,15 @@ Conventions, everywhere:
   graph, and an interpreter takes any batch.
 - Convolution weights are OHWI: ``(out_channels, kernel_h, kernel_w, in_channels / groups)``; fully connected weights
   are ``(out_features, in_features)``. The quantization axis of a weight or bias is therefore always 0.
-- A constant is a tensor with a ``value``; a quantized constant has ``integers`` beside it.
+- A tensor's class says what is known of it: ``Tensor`` (an activation in float), ``Constant`` (with its ``value``),
+  ``Quantized`` (with ``quant``) or ``QuantizedConstant`` (with all of these, and ``integers``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,7 @@ from edgecnn.graph.ops import ACTIVATIONS, Attr, Node, need, output_shape
 from edgecnn.preprocess import Preprocess
 from edgecnn.records import read_record
 
-__all__ = ["INTEGER_TYPES", "Attr", "Graph", "Metadata", "Node", "QParams", "Tensor", "is_wide"]
-INTEGER_TYPES = ("int8", "int16", "int32", "int64")
+__all__ = ["Attr", "Constant", "Graph", "Metadata", "Node", "QParams", "Quantized", "QuantizedConstant", "Tensor"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +34,7 @@ class QParams:
     Attributes:
         scale: float32, shape ``(1,)`` per tensor or ``(channels,)``; finite and above 0.
         zero_point: int64, the shape of ``scale``.
-        dtype: the integer type, one of ``INTEGER_TYPES``.
+        dtype: the integer type, one of ``TYPES``.
         axis: the channel dimension, or ``None`` for per tensor. One scale is always per tensor: no file tells a single
             channel from it.
 
@@ -42,6 +42,7 @@ class QParams:
     Integer-Arithmetic-Only Inference", eq. 1; LiteRT 8-bit quantization specification.
     """
 
+    TYPES: ClassVar = ("int8", "int16", "int32", "int64")
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int64]
     dtype: str
@@ -50,8 +51,8 @@ class QParams:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", np.atleast_1d(np.asarray(self.scale, np.float32)))
         object.__setattr__(self, "zero_point", np.atleast_1d(np.asarray(self.zero_point, np.int64)))
-        if self.dtype not in INTEGER_TYPES:
-            raise InputError(f"quantized type {self.dtype!r}; allowed: {', '.join(INTEGER_TYPES)}")
+        if self.dtype not in self.TYPES:
+            raise InputError(f"quantized type {self.dtype!r}; allowed: {', '.join(self.TYPES)}")
         if self.scale.ndim != 1 or self.scale.shape != self.zero_point.shape:
             raise InputError(f"scale {self.scale.shape} and zero point {self.zero_point.shape} must be equal vectors")
         if self.scale.size == 1:
@@ -95,50 +96,66 @@ class QParams:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tensor:
-    """One tensor of a graph."""
+    """One tensor of a graph. Where it is of no subclass, it is an activation in float."""
 
     name: str  # unique in the graph
     shape: tuple[int, ...]  # see the module's conventions; batch 1
-    value: NDArray[np.float32] | None = None  # of a constant
-    quant: QParams | None = None  # how the tensor is quantized; ``None`` where it is float
-    integers: NDArray[Any] | None = None  # the constant on the grid of ``quant``; given when both of them are
 
     def __post_init__(self) -> None:
         if any(d < 1 for d in self.shape):
             raise InputError(f"tensor {self.name!r} has shape {self.shape}; every dimension must be at least 1")
-        if self.value is not None and self.value.shape != self.shape:
-            raise InputError(f"tensor {self.name!r} has shape {self.shape} but its value has {self.value.shape}")
-        if (self.integers is not None) != (self.value is not None and self.quant is not None):
-            raise InputError(f"tensor {self.name!r}: a constant has integers exactly when it is quantized")
-        if self.integers is not None and self.quant is not None:
-            if self.integers.shape != self.shape or self.integers.dtype != np.dtype(self.quant.dtype):
-                raise InputError(f"tensor {self.name!r}: integers must be {self.quant.dtype} of shape {self.shape}")
-            if self.quant.axis is not None and self.quant.scale.size != self.shape[self.quant.axis]:
-                raise InputError(f"tensor {self.name!r}: {self.quant.scale.size} scales for {self.shape}")
 
-    @property
-    def qparams(self) -> QParams:
-        """Return the parameters of a tensor known to be quantized; raise ``ValueError`` else: a fault of the caller."""
-        if self.quant is None:
-            raise ValueError(f"tensor {self.name!r} is not quantized")
-        return self.quant
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Return a tensor known to be of this class; raise ``ValueError`` where it is not: a fault of the caller."""
+        if not isinstance(tensor, cls):
+            raise ValueError(f"tensor {tensor.name!r} is a {type(tensor).__name__}; it must be a {cls.__name__}")
+        return tensor
 
-    @property
-    def constant(self) -> NDArray[np.float32]:
-        """Return the value of a tensor known to be a constant; raise ``ValueError`` else: a fault of the caller."""
-        if self.value is None:
-            raise ValueError(f"tensor {self.name!r} is no constant")
-        return self.value
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether the tensor is known before the graph runs."""
-        return self.value is not None
+    def as_float(self) -> Tensor:
+        """Return the tensor without quantization."""
+        return Tensor(name=self.name, shape=self.shape)
 
 
-def is_wide(tensor: Tensor) -> bool:
-    """Whether a tensor is an activation in 16 bits."""
-    return tensor.quant is not None and tensor.quant.dtype == "int16"
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Constant(Tensor):
+    """A tensor that is known before the graph runs."""
+
+    shape: tuple[int, ...] = field(init=False)  # of the value
+    value: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", self.value.shape)
+        super().__post_init__()
+
+    def quantized(self, quant: QParams, integers: NDArray[Any]) -> QuantizedConstant:
+        """Return the constant with these integers; their float value stays beside them."""
+        return QuantizedConstant(name=self.name, value=self.value, quant=quant, integers=integers)
+
+    def as_float(self) -> Constant:
+        """Return the constant without its integers."""
+        return Constant(name=self.name, value=self.value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantized(Tensor):
+    """A tensor whose integers mean what ``quant`` says."""
+
+    quant: QParams
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedConstant(Constant, Quantized):
+    """A constant in float and in integers, which need not be the nearest to it."""
+
+    integers: NDArray[Any]  # of the type and on the grid of ``quant``
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.integers.shape != self.shape or self.integers.dtype != np.dtype(self.quant.dtype):
+            raise InputError(f"tensor {self.name!r}: integers must be {self.quant.dtype} of shape {self.shape}")
+        if self.quant.axis is not None and self.quant.scale.size != self.shape[self.quant.axis]:
+            raise InputError(f"tensor {self.name!r}: {self.quant.scale.size} scales for {self.shape}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +206,7 @@ class Graph:
     def __post_init__(self) -> None:
         missing = [n for n in (*self.inputs, *self.outputs) if n not in self.tensors]
         need(not missing, f"graph names undefined tensors: {', '.join(missing)}")
-        known = set(self.inputs) | {t.name for t in self.tensors.values() if t.is_constant}
+        known = {*self.inputs, *(t.name for t in self.constants())}
         for node in self.nodes:
             need(set(node.attrs) == set(node.spec.attrs), f"{node} has attributes {sorted(node.attrs)}")
             activation = node.attrs.get("activation", "none")
@@ -214,6 +231,23 @@ class Graph:
         """Return the node that makes the tensor, or ``None`` for an input or a constant."""
         return next((n for n in self.nodes if n.output == name), None)
 
+    def constants(self) -> list[Constant]:
+        """Return the constants."""
+        return [t for t in self.tensors.values() if isinstance(t, Constant)]
+
+    def constant(self, name: str) -> Constant:
+        """Return a tensor known to be a constant; see ``Tensor.of``."""
+        return Constant.of(self.tensors[name])
+
+    def quant(self, name: str) -> QParams:
+        """Return the parameters of a tensor known to be quantized; see ``Tensor.of``."""
+        return Quantized.of(self.tensors[name]).quant
+
+    def is_wide(self, name: str) -> bool:
+        """Tell whether a tensor is in 16 bits."""
+        tensor = self.tensors[name]
+        return isinstance(tensor, Quantized) and tensor.quant.dtype == "int16"
+
     def macs(self, node: Node) -> int:
         """Return the multiply-accumulates of one node for one image."""
         return node.spec.macs([self.tensors[i].shape for i in node.inputs], self.tensors[node.output].shape)
@@ -225,17 +259,17 @@ class Graph:
     @property
     def precision(self) -> str:
         """``fp32``, ``w8`` (weights only), ``int8`` (but for what is ``kept``) or ``int16x8``: read off the tensors."""
-        types = {t.quant.dtype for t in self.activations() if t.quant is not None}
+        types = {t.quant.dtype for t in self.activations() if isinstance(t, Quantized)}
         if types:
             return "int16x8" if types == {"int16"} else "int8"
-        return "w8" if any(t.quant is not None for t in self.tensors.values()) else "fp32"
+        return "w8" if any(isinstance(t, Quantized) for t in self.tensors.values()) else "fp32"
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Return the nodes of an int8 graph that compute in 16 bits, or in float where a target has no int16."""
         if self.precision != "int8":
             return ()
-        return tuple(n.output for n in self.nodes if n.op != "requantize" and is_wide(self.tensors[n.output]))
+        return tuple(n.output for n in self.nodes if n.op != "requantize" and self.is_wide(n.output))
 
     @property
     def kept_tensors(self) -> tuple[str, ...]:
@@ -259,7 +293,7 @@ class Graph:
             for n in self.nodes
             if n.op != "requantize"
         )
-        tensors = {name: replace(t, quant=None, integers=None) for name, t in self.tensors.items() if name not in same}
+        tensors = {name: t.as_float() for name, t in self.tensors.items() if name not in same}
         return replace(self, nodes=nodes, tensors=tensors, metadata=replace(self.metadata, quantization=None))
 
     def with_tensors(self, *changed: Tensor) -> Graph:

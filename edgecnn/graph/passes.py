@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.graph.ir import Attr, Graph, Node, Tensor
+from edgecnn.graph.ir import Attr, Constant, Graph, Node, Tensor
 from edgecnn.graph.ops import ACTIVATIONS, make_node
 
 
@@ -104,13 +104,13 @@ def pointwise_to_linear(g: Graph, first: Node, second: Node) -> Graph | None:
         return None
     weight, padding = g.tensors[second.inputs[1]], second.attrs["padding"]
     plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and padding == (0, 0, 0, 0)
-    if not plain or weight.value is None or len(g.tensors[last.output].shape) != 2:
+    if not plain or not isinstance(weight, Constant) or len(g.tensors[last.output].shape) != 2:
         return None
     flat = np.ascontiguousarray(weight.value.reshape(weight.shape[0], weight.shape[3]))
     activation, shape = second.attrs["activation"], g.tensors[first.output].shape
     linear = make_node("fully_connected", second.inputs, last.output, second.source, activation=activation)
     tensors = {k: t for k, t in g.tensors.items() if k != second.output}
-    tensors[weight.name] = Tensor(name=weight.name, shape=flat.shape, value=flat)
+    tensors[weight.name] = Constant(name=weight.name, value=flat)
     tensors[first.output] = Tensor(name=first.output, shape=(shape[0], shape[-1]))
     swap = {first.output: _with(first, keepdims=False), second.output: linear}
     return replace(g, nodes=tuple(swap.get(n.output, n) for n in g.nodes if n is not last), tensors=tensors)

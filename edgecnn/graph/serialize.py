@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
-from edgecnn.graph.ir import Graph, Metadata, QParams, Tensor
-from edgecnn.graph.ops import make_node
+from edgecnn.graph.ir import Constant, Graph, Metadata, QParams, Quantized, QuantizedConstant, Tensor
+from edgecnn.graph.ops import make_node, need
 
 FORMAT = 1
 
@@ -34,14 +34,9 @@ def save(graph: Graph, path: Path) -> None:
     tensors: dict[str, Any] = {}
     for tensor in graph.tensors.values():
         record: dict[str, Any] = {"shape": list(tensor.shape)}
-        if tensor.value is not None:
-            arrays[f"{tensor.name}/value"] = np.ascontiguousarray(tensor.value)
-        if tensor.integers is not None:
-            arrays[f"{tensor.name}/integers"] = np.ascontiguousarray(tensor.integers)
-        if tensor.quant is not None:
+        if isinstance(tensor, Quantized):
             record["quant"] = {"dtype": tensor.quant.dtype, "axis": tensor.quant.axis}
-            arrays[f"{tensor.name}/scale"] = tensor.quant.scale
-            arrays[f"{tensor.name}/zero_point"] = tensor.quant.zero_point
+        arrays |= {f"{tensor.name}/{key}": np.ascontiguousarray(a) for key, a in arrays_of(tensor).items()}
         tensors[tensor.name] = record
     structure = {
         "format": FORMAT,
@@ -52,6 +47,16 @@ def save(graph: Graph, path: Path) -> None:
         "metadata": graph.metadata.to_json(),
     }
     write_atomic(path, to_bytes(arrays, metadata={"edgecnn": json.dumps(structure, sort_keys=True)}))
+
+
+def arrays_of(tensor: Tensor) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a tensor, by the names that they have in files."""
+    arrays: dict[str, NDArray[Any]] = {"value": tensor.value} if isinstance(tensor, Constant) else {}
+    if isinstance(tensor, QuantizedConstant):
+        arrays["integers"] = tensor.integers
+    if isinstance(tensor, Quantized):
+        arrays |= {"scale": tensor.quant.scale, "zero_point": tensor.quant.zero_point}
+    return arrays
 
 
 def load(path: Path) -> Graph:
@@ -79,21 +84,29 @@ def load(path: Path) -> Graph:
 def _graph(structure: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Graph:
     if structure["format"] != FORMAT:
         raise ValueError(f"format {structure['format']}")
-    tensors = {}
-    for name, record in structure["tensors"].items():
-        quant = None
-        if kind := record.get("quant"):
-            quant = QParams(scale=arrays[f"{name}/scale"], zero_point=arrays[f"{name}/zero_point"], **kind)
-        value, stored = arrays.get(f"{name}/value"), arrays.get(f"{name}/integers")
-        tensors[name] = Tensor(name=name, shape=tuple(record["shape"]), value=value, integers=stored, quant=quant)
     nodes = []
     for n in structure["nodes"]:
         attrs = {k: tuple(v) if isinstance(v, list) else v for k, v in n["attrs"].items()}
         nodes.append(make_node(n["op"], tuple(n["inputs"]), n["output"], n["source"], **attrs))
     return Graph(
         nodes=tuple(nodes),
-        tensors=tensors,
+        tensors={name: _tensor(name, record, arrays) for name, record in structure["tensors"].items()},
         inputs=tuple(structure["inputs"]),
         outputs=tuple(structure["outputs"]),
         metadata=Metadata.from_json(structure["metadata"]),
     )
+
+
+def _tensor(name: str, record: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Tensor:
+    shape, kind = tuple(record["shape"]), record.get("quant")
+    value, integers = arrays.get(f"{name}/value"), arrays.get(f"{name}/integers")
+    made = Tensor(name=name, shape=shape) if value is None else Constant(name=name, value=value)
+    need(made.shape == shape, f"tensor {name!r} has shape {shape} but its value has {made.shape}")
+    if (integers is not None) != (value is not None and kind is not None):
+        raise InputError(f"tensor {name!r}: a constant has integers exactly when it is quantized")
+    if kind is None:
+        return made
+    quant = QParams(scale=arrays[f"{name}/scale"], zero_point=arrays[f"{name}/zero_point"], **kind)
+    if integers is not None:
+        return Constant.of(made).quantized(quant, integers)
+    return Quantized(name=name, shape=shape, quant=quant)

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Constant, Graph, Node, Quantized, QuantizedConstant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +34,21 @@ def layers(graph: Graph) -> list[Layer]:
 
 def _layer(graph: Graph, node: Node) -> Layer:
     made = graph.tensors[node.output]
-    constants = [graph.tensors[i] for i in node.inputs if graph.tensors[i].is_constant]
-    stored = [t.integers if t.integers is not None else t.value for t in constants]
+    constants = [t for i in node.inputs if isinstance(t := graph.tensors[i], Constant)]
+    stored = [t.integers if isinstance(t, QuantizedConstant) else t.value for t in constants]
     weight = constants[0] if constants else None
+    quant = made.quant if isinstance(made, Quantized) else None
+    of_weight = weight.quant if isinstance(weight, Quantized) else None
     return Layer(
         op=node.op,
         name=node.output,
         output=made.shape,
-        dtype=made.quant.dtype if made.quant else "float32",
-        scale=float(made.quant.scale[0]) if made.quant else None,
-        zero_point=int(made.quant.zero_point[0]) if made.quant else None,
-        weight=f"{weight.quant.dtype if weight.quant else 'float32'} {_x(weight.shape)}" if weight else "",
-        weight_scales=scale_span(weight.quant.scale if weight and weight.quant else None),
-        weight_bytes=sum(a.nbytes for a in stored if a is not None),
+        dtype=quant.dtype if quant else "float32",
+        scale=float(quant.scale[0]) if quant else None,
+        zero_point=int(quant.zero_point[0]) if quant else None,
+        weight=f"{of_weight.dtype if of_weight else 'float32'} {_x(weight.shape)}" if weight else "",
+        weight_scales=scale_span(of_weight.scale if of_weight else None),
+        weight_bytes=sum(a.nbytes for a in stored),
         macs=graph.macs(node),
         details=_details(node),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import TorchGraph, activated, laid_out, run_node, without_activation
-from edgecnn.graph.ir import Graph, Node, QParams, Tensor
+from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
 
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 Chunks = list[torch.Tensor]
@@ -49,7 +49,7 @@ class FakeQuantizedGraph:
 
     def __init__(self, graph: Graph) -> None:
         self._run = TorchGraph(graph, integers=True)
-        self._grids = {t.name: t.qparams for t in graph.activations()}
+        self._grids = {t.name: graph.quant(t.name) for t in graph.activations()}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Run a batch."""
@@ -72,8 +72,8 @@ class SideBySide:
 
     def __init__(self, graph: Graph, images: NDArray[np.float32], *, compact: bool = False) -> None:
         self.graph, self.tensors, self._compact = graph, dict(graph.tensors), compact
-        self.exact = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
-        self._coarse = {name: _dequantized(graph.tensors[name]) for name in self.exact} if not compact else {}
+        self.exact = {t.name: laid_out(t.value) for t in graph.constants()}
+        self._coarse = {name: _dequantized(graph.constant(name)) for name in self.exact} if not compact else {}
         (name,) = graph.inputs
         chunks = [laid_out(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
         self.floats: dict[str, Chunks] = {name: [self._held(c) for c in chunks]}
@@ -86,9 +86,9 @@ class SideBySide:
     def coarse(self, name: str, chunk: int) -> torch.Tensor:
         """Return a chunk of the quantized network's activation as real values, or a constant's."""
         if name in self.exact:
-            return self._coarse[name] if not self._compact else _dequantized(self.tensors[name])
+            return self._coarse[name] if not self._compact else _dequantized(Constant.of(self.tensors[name]))
         held = self.quantized[name][chunk]
-        return decode(held, self.tensors[name].qparams) if self._compact else held
+        return decode(held, Quantized.of(self.tensors[name]).quant) if self._compact else held
 
     def run(
         self,
@@ -138,7 +138,7 @@ class SideBySide:
         return half if bool(torch.isfinite(half).all()) else real.clone()
 
     def _held_quantized(self, name: str, real: torch.Tensor) -> torch.Tensor:
-        quant = self.tensors[name].qparams
+        quant = Quantized.of(self.tensors[name]).quant
         return encode(real, quant) if self._compact else fake_quantize(real, quant)
 
 
@@ -148,9 +148,9 @@ def _made(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
     return out.clone() if any(out.data_ptr() == x.data_ptr() for x in arguments) else out
 
 
-def _dequantized(tensor: Tensor) -> torch.Tensor:
-    if tensor.quant is None or tensor.integers is None:
-        return laid_out(tensor.constant)
+def _dequantized(tensor: Constant) -> torch.Tensor:
+    if not isinstance(tensor, QuantizedConstant):
+        return laid_out(tensor.value)
     return laid_out(tensor.quant.dequantize(tensor.integers))
 
 

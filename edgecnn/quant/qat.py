@@ -19,9 +19,8 @@ from torch import nn
 from edgecnn.errors import InputError
 from edgecnn.graph.execution import execute, released
 from edgecnn.graph.interpreter import laid_out, run_node
-from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ir import Graph, Node, QParams, QuantizedConstant
 from edgecnn.quant.scales import qparams
-from edgecnn.quant.scales.qparams import integers_of
 
 CELL = 0.499  # of a step: how far from an integer a weight may start; at 0.5 it would belong to the next
 FLOAT64 = 2**53  # largest integer up to which float64 holds every one
@@ -91,22 +90,22 @@ class QatGraph(nn.Module):
         self.weights, self.biases, self.weight_steps = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for node in graph:
             if node.weighted:
-                weight, bias = (graph.tensors[i] for i in node.inputs[1:])
-                made = graph.tensors[node.output].qparams
+                weight, bias = (QuantizedConstant.of(graph.tensors[i]) for i in node.inputs[1:])
+                made = graph.quant(node.output)
                 reach = (made.limits[1] - made.limits[0]) * float(made.scale[0])
                 ranges = _steps(weight) * weight_limit
                 self.weights.append(nn.Parameter(torch.from_numpy(_start(weight) / ranges)))
                 self.biases.append(nn.Parameter(torch.from_numpy(_real(bias) / reach)))
                 k = self._layers[node.output]
-                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(weight.qparams.scale), persistent=False)
+                self.register_buffer(f"weight_scales_{k}", torch.from_numpy(weight.quant.scale), persistent=False)
                 self.register_buffer(f"weight_ranges_{k}", torch.from_numpy(ranges), persistent=False)
                 self.register_buffer(f"bias_range_{k}", torch.tensor(reach, dtype=torch.float64), persistent=False)
-                steps = torch.zeros(weight.qparams.scale.size)
+                steps = torch.zeros(weight.quant.scale.size)
                 self.weight_steps.append(nn.Parameter(steps, requires_grad=learn_steps))
         self.activation_steps = nn.Parameter(torch.zeros(len(set(self._groups.values()))), requires_grad=learn_steps)
         scales = torch.zeros(len(self.activation_steps))
         for name, k in self._groups.items():
-            scales[k] = float(graph.tensors[name].qparams.scale[0])
+            scales[k] = float(graph.quant(name).scale[0])
         self.activation_scales: torch.Tensor
         self.register_buffer("activation_scales", scales, persistent=False)
         learned = torch.tensor([float(k not in fixed) for k in range(len(scales))])
@@ -114,9 +113,10 @@ class QatGraph(nn.Module):
         self.register_buffer("learned", learned, persistent=False)
         self._constants: dict[str, str] = {}  # the buffer of each constant, by tensor
         for name in dict.fromkeys(i for node in graph if not node.weighted for i in node.inputs):
-            if not graph.tensors[name].is_constant:
+            constant = graph.tensors[name]
+            if not isinstance(constant, QuantizedConstant):
                 continue
-            value = laid_out(graph.tensors[name].qparams.dequantize(integers_of(graph.tensors[name])))
+            value = laid_out(constant.quant.dequantize(constant.integers))
             self._constants[name] = f"constant_{len(self._constants)}"
             self.register_buffer(self._constants[name], value, persistent=False)
         self._expired = released(graph)
@@ -150,7 +150,7 @@ class QatGraph(nn.Module):
         return weight, bias
 
     def _on_grid(self, name: str, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        quant = self.graph.tensors[name].qparams
+        quant = self.graph.quant(name)
         (low, high), zero = quant.limits, int(quant.zero_point[0])
         return rounded(x, scales[self._groups[name]], low - zero, high - zero)
 
@@ -163,7 +163,7 @@ class QatGraph(nn.Module):
         of_input = activation_scales[self._groups[node.inputs[0]]]
         exact = (of_input.double() * scales.double()).detach()
         product = exact.float().double()  # as files hold it; its integers then count in what the sums count in
-        limit = _bias_limit(self.graph.tensors[node.inputs[2]])
+        limit = _bias_limit(self.graph.quant(node.inputs[2]))
         bias = (rounded(learned, product, -limit, limit) * (exact / product)).to(activation_scales.dtype)
         return (real.permute(0, 3, 1, 2) if real.ndim == 4 else real), bias
 
@@ -171,26 +171,25 @@ class QatGraph(nn.Module):
     def quantized(self) -> Graph:
         """Return the graph with the learned integers and scales; its float values stay those that it started from."""
         scales = self._activation_scales().cpu().numpy()
+        grids = {n: replace(self.graph.quant(n), scale=scales[[group]]) for n, group in self._groups.items()}
         changed = []
-        for tensor in self.graph.activations():
-            scale = scales[[self._groups[tensor.name]]]
-            changed.append(replace(tensor, quant=replace(tensor.qparams, scale=scale)))
         for node in self.graph:
             if node.weighted:
-                k, (weight, bias) = self._layers[node.output], (self.graph.tensors[i] for i in node.inputs[1:])
+                weight, bias = (QuantizedConstant.of(self.graph.tensors[i]) for i in node.inputs[1:])
+                k = self._layers[node.output]
                 found = self._weight_scales(k).cpu().numpy()
                 value, learned = (t.cpu().numpy() for t in self._learned(k))
                 made = qparams.quantize_weight(replace(weight, value=value), found, self.weight_limit)
                 products = qparams.bias_scales(scales[[self._groups[node.inputs[0]]]], found)
-                limit = _bias_limit(bias) * products.astype(np.float64)
+                limit = _bias_limit(bias.quant) * products.astype(np.float64)
                 changed.append(replace(made, value=weight.value))
                 learned = np.clip(learned, -limit, limit)
-                changed.append(qparams.quantize_bias(bias, products, learned, bias.qparams.dtype))
-        return self.graph.with_tensors(*changed)
+                changed.append(qparams.quantize_bias(bias, products, learned, bias.quant.dtype))
+        return qparams.with_parameters(self.graph.with_tensors(*changed), grids)
 
 
-def _bias_limit(bias: Tensor) -> int:
-    return min(bias.qparams.limits[1], FLOAT64)
+def _bias_limit(bias: QParams) -> int:
+    return min(bias.limits[1], FLOAT64)
 
 
 def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
@@ -198,20 +197,18 @@ def _scales(start: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     return (start.float() * torch.exp(steps.float())).to(start.dtype)
 
 
-def _steps(tensor: Tensor) -> NDArray[np.float64]:
+def _steps(tensor: QuantizedConstant) -> NDArray[np.float64]:
     """Return the scales of a weight or bias, shaped to broadcast against it."""
-    return tensor.qparams.scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return tensor.quant.scale.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
 
 
-def _real(tensor: Tensor) -> NDArray[np.float64]:
+def _real(tensor: QuantizedConstant) -> NDArray[np.float64]:
     """Return real values of the integers in float64: an int32 does not fit into float32."""
-    return integers_of(tensor) * _steps(tensor)
+    return tensor.integers * _steps(tensor)
 
 
-def _start(weight: Tensor) -> NDArray[np.float64]:
+def _start(weight: QuantizedConstant) -> NDArray[np.float64]:
     """Return the float weights, moved so far that each rounds to its integer, whichever way that was chosen."""
     reach = CELL * _steps(weight)
-    start: NDArray[np.float64] = np.clip(
-        weight.constant.astype(np.float64), _real(weight) - reach, _real(weight) + reach
-    )
+    start: NDArray[np.float64] = np.clip(weight.value.astype(np.float64), _real(weight) - reach, _real(weight) + reach)
     return start

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from edgecnn.graph.interpreter import run_node, without_activation
-from edgecnn.graph.ir import Node, Tensor
+from edgecnn.graph.ir import Constant, Node, Quantized, QuantizedConstant, Tensor
 from edgecnn.quant.executor import SideBySide
 from edgecnn.quant.scales.consumers import activation_of, bias_shift
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
@@ -41,7 +41,7 @@ FEW = 9  # taps of a channel that chooses its scale too
 COMPENSATED = 0.5  # of what earlier layers got wrong: that much of it is the same on other images
 
 
-def solve_layer(node: Node, both: SideBySide, limit: int) -> tuple[Tensor, Tensor]:
+def solve_layer(node: Node, both: SideBySide, limit: int) -> tuple[QuantizedConstant, QuantizedConstant]:
     """Return the layer's weight and bias with the integers that make its output nearest the float network's.
 
     The weights are chosen by the layer's sums, the bias then by the mean of what the activation makes of them.
@@ -52,7 +52,8 @@ def solve_layer(node: Node, both: SideBySide, limit: int) -> tuple[Tensor, Tenso
         limit: the largest weight integer.
     """
     tensors = both.tensors
-    source, weight, bias = (tensors[i] for i in node.inputs)
+    source = Quantized.of(tensors[node.inputs[0]])
+    weight, bias = (QuantizedConstant.of(tensors[i]) for i in node.inputs[1:])
     float_weight = both.exact[weight.name]
     attrs: Mapping[str, Any] = node.attrs
     groups, taps = attrs.get("groups", 1), float_weight[0].numel()
@@ -73,12 +74,12 @@ def solve_layer(node: Node, both: SideBySide, limit: int) -> tuple[Tensor, Tenso
         learned = learned + bias_shift(zip(wanted, made, strict=True), activation)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
-    quant = weight.qparams
+    quant = weight.quant
     found = quant.scale if quant.scale.size == 1 else scales.reshape(-1).float().numpy()
-    products = bias_scales(source.qparams.scale, found)
+    products = bias_scales(source.quant.scale, found)
     return (
         replace(weight, integers=placed.numpy(), quant=replace(quant, scale=found)),
-        quantize_bias(bias, products, learned.numpy(), bias.qparams.dtype),
+        quantize_bias(bias, products, learned.numpy(), bias.quant.dtype),
     )
 
 
@@ -95,7 +96,7 @@ def _chosen(
     Each channel with ``FEW`` taps takes the best of the scales with which all runtimes round alike: so few roundings
     seldom make up for one another, and their sum differs much from scale to scale.
     """
-    source, weight, made = (tensors[i].qparams for i in (*node.inputs[:2], node.output))
+    source, weight, made = (Quantized.of(tensors[i]).quant for i in (*node.inputs[:2], node.output))
 
     def solved(given: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scales = torch.from_numpy(np.broadcast_to(given, rows.shape[0] * rows.shape[1]).astype(np.float64))
@@ -108,7 +109,7 @@ def _chosen(
     if rows.shape[2] <= FEW and weight.scale.size > 1 and source.dtype == made.dtype == "int8":
         peaks = (rows.abs().amax(2).reshape(-1) / limit).float().numpy()
         smallest = np.where(peaks > 0, np.minimum(peaks, weight.scale), weight.scale)
-        smallest = clamp_weight_scales(smallest, source, made, tensors[node.inputs[2]].constant)
+        smallest = clamp_weight_scales(smallest, source, made, Constant.of(tensors[node.inputs[2]]).value)
         for trial in weight_trials(node, source, made, smallest):
             others, of_others, error = solved(trial)
             better = error < least

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import run_node
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Graph, Node, QuantizedConstant
 from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
 from edgecnn.quant.observers.channels import Channels, channel_statistics
 
@@ -109,7 +109,7 @@ def _measure(
     one also makes up for the layers before, which are not quantized here.
     """
     both, values = SideBySide(graph, images), dict[str, torch.Tensor]()
-    grids = {t.name: t.qparams for t in graph.activations()}
+    grids = {t.name: graph.quant(t.name) for t in graph.activations()}
 
     def measure(name: str) -> None:
         value, quant = both.real(name, 0), grids[name]
@@ -149,8 +149,8 @@ def _reasons(graph: Graph, name: str, node: Node | None, seen: Channels, outside
     if outside >= CLIPPED:
         found.append(f"{100 * outside:.1f} % of its values are clipped by its range")
     if node is not None and node.weighted:
-        weight = graph.tensors[node.inputs[1]]
-        value, one_scale = np.abs(weight.constant), weight.qparams.axis is None
+        weight = QuantizedConstant.of(graph.tensors[node.inputs[1]])
+        value, one_scale = np.abs(weight.value), weight.quant.axis is None
         peaks = value.reshape(weight.shape[0], -1).max(axis=1)
         if one_scale and (ratio := _unevenness(peaks)) >= WIDE:
             where = f"the weights of channel {int(peaks.argmax())}"

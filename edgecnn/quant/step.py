@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.contract import check_integers
-from edgecnn.graph.ir import Graph, Node, QParams
+from edgecnn.graph.ir import Graph, Node, QParams, Quantized
 from edgecnn.plugins import registry
 from edgecnn.quant.step_checkpoint import StepCheckpoint
 
@@ -257,8 +257,8 @@ def check_stage(step: Step, graph: Graph) -> None:
     Raises:
         InputError: names the step and what does not hold.
     """
-    activations = [t.quant is not None for t in graph.activations()]
-    weights = [t.integers is not None for t in graph.tensors.values() if t.is_constant]
+    activations = [isinstance(t, Quantized) for t in graph.activations()]
+    weights = [isinstance(t, Quantized) for t in graph.constants()]
     if step.after >= Stage.INTEGER:
         check_integers(graph)
     elif any(weights) or (any(activations) if step.after <= Stage.CALIBRATED else not all(activations)):

@@ -15,14 +15,14 @@ import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.files import sha256, write_atomic
-from edgecnn.graph.ir import Graph, Tensor
-from edgecnn.quant.scales.qparams import integers_of
+from edgecnn.graph.ir import Graph, Quantized, QuantizedConstant, Tensor
+from edgecnn.graph.serialize import arrays_of
 
 SUFFIX = ".safetensors"
 KEY, STEP = "edgecnn key", "edgecnn step"
 
 Say = Callable[[str], None]
-Solve = Callable[[], tuple[Tensor, ...]]
+Solve = Callable[[], tuple[QuantizedConstant, ...]]
 
 
 class StepCheckpoint:
@@ -67,13 +67,13 @@ class StepCheckpoint:
     def __contains__(self, step: str) -> bool:
         return step in self._known
 
-    def step(self, name: str, tensors: Mapping[str, Tensor], solve: Solve) -> tuple[Tensor, ...]:
+    def step(self, name: str, tensors: Mapping[str, Tensor], solve: Solve) -> tuple[QuantizedConstant, ...]:
         """Return the tensors that a part changes: those of an earlier run, or what ``solve`` makes, which is kept.
 
         Args:
             name: of the step.
             tensors: all, by name, before the step.
-            solve: does the work; its tensors have integers.
+            solve: does the work.
 
         Raises:
             InputError: the folder cannot be written.
@@ -84,8 +84,8 @@ class StepCheckpoint:
         if self._folder is not None:
             from safetensors.numpy import save
 
-            arrays = {f"{t.name}/integers": np.ascontiguousarray(integers_of(t)) for t in made}
-            arrays |= {f"{t.name}/scale": np.ascontiguousarray(t.qparams.scale) for t in made}
+            arrays = {f"{t.name}/integers": np.ascontiguousarray(t.integers) for t in made}
+            arrays |= {f"{t.name}/scale": np.ascontiguousarray(t.quant.scale) for t in made}
             file = self._folder / f"{sha256(f'{self._key} {name}'.encode())[:16]}{SUFFIX}"
             write_atomic(file, save(arrays, metadata={KEY: self._key, STEP: name}))
         return made
@@ -100,11 +100,10 @@ def digest(graph: Graph) -> bytes:
     """Return everything of a graph that a computation can see."""
     parts = [repr((graph.inputs, graph.outputs, graph.nodes)).encode()]
     for tensor in graph.tensors.values():
-        quant = tensor.quant
-        arrays = [tensor.value, tensor.integers, *((quant.scale, quant.zero_point) if quant is not None else ())]
-        said = (tensor.name, tensor.shape, None if quant is None else (quant.dtype, quant.axis))
-        parts.append(repr(said).encode())
-        parts += [b"none" if a is None else repr((a.dtype.str, a.shape)).encode() + a.tobytes() for a in arrays]
+        grid = (tensor.quant.dtype, tensor.quant.axis) if isinstance(tensor, Quantized) else None
+        parts.append(repr((tensor.name, tensor.shape, grid)).encode())
+        arrays = arrays_of(tensor)
+        parts += [repr((key, a.dtype.str, a.shape)).encode() + a.tobytes() for key, a in arrays.items()]
     return b"".join(sha256(part).encode() for part in parts)
 
 
@@ -119,9 +118,10 @@ def _read(place: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
         raise InputError(f"cannot read {place} ({error}); remove its folder to start over") from None
 
 
-def _restored(arrays: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+def _restored(arrays: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> tuple[QuantizedConstant, ...]:
     made = []
     for name in (key.removesuffix("/integers") for key in arrays if key.endswith("/integers")):
-        quant = replace(tensors[name].qparams, scale=arrays[f"{name}/scale"])
-        made.append(replace(tensors[name], integers=arrays[f"{name}/integers"], quant=quant))
+        old = QuantizedConstant.of(tensors[name])
+        quant = replace(old.quant, scale=arrays[f"{name}/scale"])
+        made.append(replace(old, integers=arrays[f"{name}/integers"], quant=quant))
     return tuple(made)

@@ -16,7 +16,7 @@ from edgecnn.artifact import graph_path, write_artifact
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import FIXED
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Metadata, Quantized
 from edgecnn.graph.ops import OPS
 from edgecnn.graph.oracle import run
 from edgecnn.graph.summary import layers as graph_layers
@@ -185,7 +185,7 @@ def test_integers_read_back_equal_the_graphs(mobilenet, files):
     written += [(graph, convert(graph, precision="int8").files) for graph in map(random_graph, range(12))]
     for graph, made in written:
         found = integers(*made.values())
-        quantized = {name: t for name, t in graph.tensors.items() if t.quant is not None}
+        quantized = {name: t for name, t in graph.tensors.items() if isinstance(t, Quantized)}
         used = {*graph.inputs, *(name for node in graph for name in (*node.inputs, node.output))}
         assert set(found) == set(quantized) & used
         for name, (quant, values) in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from runtimes import WRITERS, assert_integers_are_the_graphs
 from edgecnn.artifact import PRECISIONS, write_artifact
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.ir import Metadata, Tensor
+from edgecnn.graph.ir import Metadata
 from edgecnn.models import families, resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.histogram import calibrate
@@ -61,9 +62,7 @@ def test_opset_and_ir_version_are_the_oldest_that_carry_what_is_used(piece, prec
     import onnx
 
     drawn = (piece_graph(piece, seed) for seed in range(9))
-    graph = next(
-        g for g in drawn if all(t.quant is None or t.quant.axis == 0 for t in g.tensors.values() if t.is_constant)
-    )
+    graph = next(g for g in drawn if all(t.quant.axis == 0 for t in g.constants()))
     graph = {"int8": lambda g: g, "w8": weight_only_graph}.get(precision, float_graph)(graph)
     converted = to_onnx.convert(graph, precision=precision)
     model = onnx.load_from_string(converted.files[".onnx"])
@@ -218,8 +217,8 @@ def test_every_converter_has_its_runtime():
 @pytest.mark.parametrize("target", WRITERS)
 def test_what_a_format_cannot_hold_is_listed_before_it_is_written(target):
     graph = float_graph(piece_graph("conv", 0))
-    weight = next(t for t in graph.tensors.values() if t.is_constant and len(t.shape) == 4)
-    huge = graph.with_tensors(Tensor(name=weight.name, shape=weight.shape, value=weight.value * np.float32(1e8)))
+    weight = next(t for t in graph.constants() if len(t.shape) == 4)
+    huge = graph.with_tensors(replace(weight, value=weight.value * np.float32(1e8)))
     assert converter(target).unsupported(graph, "fp16") == []
     ((node, reason),) = converter(target).unsupported(huge, "fp16")
     assert node == graph.nodes[0].output

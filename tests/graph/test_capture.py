@@ -52,7 +52,7 @@ def test_norms_are_folded_activations_fused_and_dead_nodes_gone(name, ops):
     _, graph = made(name)
     assert [n.op for n in graph] == ops
     used = {i for n in graph for i in n.inputs}
-    assert all(t in used or t in graph.outputs for t in graph.tensors if graph.tensors[t].is_constant)
+    assert all(t.name in used or t.name in graph.outputs for t in graph.constants())
 
 
 @pytest.mark.parametrize("name", BAD)

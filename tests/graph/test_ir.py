@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import InputError, UnsupportedError
-from edgecnn.graph.ir import Graph, Metadata, QParams, Tensor
+from edgecnn.graph.ir import Constant, Graph, Metadata, QParams, Quantized, Tensor
 from edgecnn.graph.ops import make_node, same_padding
 from edgecnn.graph.serialize import load, save
 from edgecnn.graph.summary import layers
@@ -20,9 +20,8 @@ from edgecnn.preprocess import Preprocess
 
 def equal(a: Graph, b: Graph) -> bool:
     def facts(t: Tensor):
-        arrays = [x.tobytes() for x in (t.value, t.integers) if x is not None]
-        quant = None if t.quant is None else (t.quant.scale.tobytes(), t.quant.zero_point.tobytes(), t.quant.dtype)
-        return t.shape, arrays, quant
+        held = {**vars(t), **vars(t.quant), "quant": None} if isinstance(t, Quantized) else vars(t)
+        return type(t), {k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in held.items()}
 
     return (
         (a.nodes, a.inputs, a.outputs, a.metadata) == (b.nodes, b.inputs, b.outputs, b.metadata)
@@ -58,7 +57,8 @@ def test_as_float_keeps_values_and_drops_the_rest():
     plain = graph.as_float()
     assert plain.precision == "fp32"
     assert plain.metadata.quantization is None
-    assert all(np.array_equal(plain.tensors[k].value, t.value) for k, t in graph.tensors.items() if t.is_constant)
+    assert all(np.array_equal(plain.constant(t.name).value, t.value) for t in graph.constants())
+    assert {type(t) for t in plain.tensors.values()} == {Tensor, Constant}
 
 
 def damaged(data: bytes, how: str) -> bytes:
@@ -94,6 +94,33 @@ def graph_of(node, tensors, inputs=("x",)):
 X = Tensor(name="x", shape=(1, 4, 4, 2))
 
 
+def test_the_class_of_a_tensor_says_what_is_known_of_it():
+    quant = QParams(scale=np.array([0.5]), zero_point=np.array([0]), dtype="int8")
+    constant = Constant(name="w", value=np.ones((2, 3), np.float32))
+    made = constant.quantized(quant, np.full((2, 3), 2, np.int8))
+    assert made.shape == constant.shape == (2, 3)
+    assert isinstance(made, Quantized)
+    assert type(made.as_float()) is Constant
+    with pytest.raises(InputError, match=r"'w': integers must be int8 of shape \(2, 3\)"):
+        constant.quantized(quant, np.full((2, 3), 2, np.int32))
+    with pytest.raises(ValueError, match="tensor 'x' is a Tensor; it must be a Constant"):
+        Constant.of(X)
+
+
+@pytest.mark.parametrize("missing", ["value", "integers"])
+def test_a_file_that_lacks_half_of_a_constant_is_not_read(missing, tmp_path):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    save(piece_graph("conv", 1), tmp_path / "whole.edgecnn")
+    with safe_open(tmp_path / "whole.edgecnn", framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        del arrays[next(name for name in arrays if name.endswith(f".weight/{missing}"))]
+        save_file(arrays, tmp_path / "half.edgecnn", metadata=file.metadata())
+    with pytest.raises(InputError, match="weight'.*a constant has integers exactly when it is quantized"):
+        load(tmp_path / "half.edgecnn")
+
+
 def test_wrong_graphs_name_the_node():
     relu = make_node("relu", ("x",), "y", "net.act")
     with pytest.raises(InputError, match=r"relu 'y' \(net\.act\) makes \(1, 4, 4, 2\) but its tensor is \(1, 4\)"):
@@ -106,7 +133,7 @@ def test_wrong_graphs_name_the_node():
         make_node("max_pool2d", ("x",), "y")
     with pytest.raises(InputError, match="unknown attribute of relu 'alpha'"):
         make_node("relu", ("x",), "y", alpha=1)
-    weight = Tensor(name="w", shape=(3, 1, 1, 5), value=np.zeros((3, 1, 1, 5), np.float32))
+    weight = Constant(name="w", value=np.zeros((3, 1, 1, 5), np.float32))
     with pytest.raises(InputError, match=r"conv2d 'y' \(net.conv\).*do not fit"):
         graph_of(make_node("conv2d", ("x", "w"), "y", "net.conv"), [X, weight, Tensor(name="y", shape=(1, 4, 4, 3))])
     pool = make_node("max_pool2d", ("x",), "y", kernel=(9, 9))

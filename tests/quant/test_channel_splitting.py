@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +96,7 @@ def test_what_only_these_images_leave_at_zero_is_not_taken():
     weight = graph.tensors[graph.nodes[0].inputs[1]].value
     reach = np.abs(weight).reshape(8, -1).sum(axis=1) * np.abs(x).max()
     bias[2] = -0.9 * reach[2]  # images of the largest values everywhere would open it, these do not
-    lowered = graph.with_tensors(type(graph.tensors[name])(name=name, shape=(8,), value=bias))
+    lowered = graph.with_tensors(replace(graph.constant(name), value=bias))
     int8 = on_grids(lowered, x)
     assert split_channels(int8, x) is int8
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph
@@ -11,7 +13,7 @@ from seen import range_of
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.contract import check_integers
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.ops import make_node
 from edgecnn.graph.oracle import run
 from edgecnn.quant.observers.histogram import Calibration
@@ -148,7 +150,7 @@ def test_the_file_says_the_same_integers_and_versions():
         assert quant.same_as(graph.tensors[name].quant), name
         if values is not None:
             np.testing.assert_array_equal(values, graph.tensors[name].integers)
-    assert set(found) == {t.name for t in graph.tensors.values() if t.quant is not None}
+    assert set(found) == {t.name for t in graph.tensors.values() if isinstance(t, Quantized)}
     versions = {op.name: op.version for op in read(data).ops}
     assert versions.get("CONV_2D", 4) in (4, 6)
     assert versions.get("ADD", 3) == 3
@@ -188,7 +190,7 @@ def test_a_dead_layer_stays_in_int32_on_its_way(tmp_path):
     b.weighted("conv2d", dead, (3, 1, 1, 3))
     graph = float_graph(b.graph())
     bias = graph.tensors[graph.nodes[0].inputs[2]]
-    graph = graph.with_tensors(type(bias)(name=bias.name, shape=bias.shape, value=np.full(bias.shape, -30, np.float32)))
+    graph = graph.with_tensors(replace(bias, value=np.full(bias.shape, -30, np.float32)))
     span = np.array([-1, 1], np.float32)
     ranges = {t.name: range_of(span) for t in graph.activations()}
     ranges[dead] = range_of(np.zeros(2, np.float32))

@@ -154,7 +154,7 @@ class ClipBiases(Step):
 
     def apply(self, work):
         assert len(work.images) == self.images
-        biases = [work.graph.tensors[n.inputs[2]] for n in work.graph if n.weighted]
+        biases = [work.graph.constant(n.inputs[2]) for n in work.graph if n.weighted]
         clipped = [replace(b, value=b.value.clip(-self.limit, self.limit)) for b in biases]
         return replace(work, graph=work.graph.with_tensors(*clipped))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgecnn.graph import rounding
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Constant, Metadata
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
 from edgecnn.models.checkpoint import random_weights
@@ -138,7 +138,7 @@ def test_adds_share_a_scale_only_where_what_it_is_worth_pays(mobilenet, monkeypa
 def assert_alike(integer, images):
     """Until an op that arithmetics compute in their own ways; how many activations were alike."""
     x = integer.tensors[integer.inputs[0]].quant.quantize(images)
-    alike = set(integer.inputs) | {t.name for t in integer.tensors.values() if t.is_constant}
+    alike = set(integer.inputs) | {t.name for t in integer.constants()}
     for node in integer:
         if node.op in ALIKE and all(i in alike for i in node.inputs) and not is_constant_add(integer, node):
             alike.add(node.output)
@@ -153,7 +153,7 @@ def assert_alike(integer, images):
 
 def is_constant_add(graph, node):
     """An add of a constant, whose grid is the constant's own."""
-    return node.op == "add" and any(graph.tensors[i].is_constant for i in node.inputs)
+    return node.op == "add" and any(isinstance(graph.tensors[i], Constant) for i in node.inputs)
 
 
 def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):

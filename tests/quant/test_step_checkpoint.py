@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from edgecnn.cli import main
 from edgecnn.errors import InputError
 from edgecnn.files import sha256
-from edgecnn.graph.ir import Graph, Metadata, QParams, Tensor
+from edgecnn.graph.ir import Constant, Graph, Metadata, QParams
 from edgecnn.quant import rounding_solver as module
 from edgecnn.quant.step_checkpoint import StepCheckpoint
 
@@ -25,9 +25,7 @@ KILLED_AT = 7
 
 def tensor(scale=0.5, value=3):
     quant = QParams(scale=np.array([scale]), zero_point=np.array([0]), dtype="int8")
-    return Tensor(
-        name="w", shape=(2, 2), value=np.eye(2, dtype=np.float32), quant=quant, integers=np.full((2, 2), value, np.int8)
-    )
+    return Constant(name="w", value=np.eye(2, dtype=np.float32)).quantized(quant, np.full((2, 2), value, np.int8))
 
 
 def graph(weight):

@@ -17,7 +17,7 @@ from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import Metadata, Tensor
+from edgecnn.graph.ir import Constant, Metadata
 from edgecnn.graph.oracle import run
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
@@ -86,7 +86,7 @@ def test_zero_is_exact_and_the_range_is_covered(low, high):
 @given(arrays.arrays(np.float32, (4, 9), elements=st.floats(-100, 100, width=32)), st.sampled_from(["minmax", "mse"]))
 def test_weights_are_nearest_symmetric_and_in_range(weight, method):
     scales = qparams.weight_scales(weight, method)
-    tensor = qparams.quantize_weight(Tensor(name="w", shape=weight.shape, value=weight), scales)
+    tensor = qparams.quantize_weight(Constant(name="w", value=weight), scales)
     assert np.isfinite(scales).all()
     assert (scales > 0).all()
     assert np.abs(tensor.integers.astype(int)).max() <= 127

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.artifact import ConvertedModel
-from edgecnn.graph.ir import Graph, Tensor
+from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.summary import layers as layers_of
 from edgecnn_converters.c.format import identifier, real, record
 from edgecnn_converters.c.reader import describe, integers, layers
@@ -75,7 +75,7 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     for node, layer in zip(graph, layers_of(graph), strict=True):
         emitter.begin(asdict(layer))
         LOWERINGS[node.op].write(emitter, node)
-    source, result = (graph.tensors[n] for n in (*graph.inputs, *graph.outputs))
+    source, result = (Quantized.of(graph.tensors[n]) for n in (*graph.inputs, *graph.outputs))
     texts = {
         ".c": _source(graph, emitter, name, planned),
         ".h": _header(source, result, name, planned.size, emitter.constant_bytes),
@@ -86,18 +86,18 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     return ConvertedModel(target="c", precision=precision, files=files, folder="_c", input=into, output=out)
 
 
-def _header(source: Tensor, result: Tensor, name: str, arena: int, constants: int) -> str:
+def _header(source: Quantized, result: Quantized, name: str, arena: int, constants: int) -> str:
     fields: dict[str, Any] = {"arena": arena, "constants": constants}
     for side, tensor in (("input", source), ("output", result)):
         fields[f"{side}_size"] = math.prod(tensor.shape)
         fields[f"{side}_shape"] = " x ".join(map(str, tensor.shape[1:]))
-        fields[f"{side}_scale"], fields[f"{side}_zero"] = real(tensor.qparams.scale[0]), tensor.qparams.zero_point[0]
+        fields[f"{side}_scale"], fields[f"{side}_zero"] = real(tensor.quant.scale[0]), tensor.quant.zero_point[0]
     function = identifier(name)
     return HEADER.format(title=name, macro=function.upper(), function=function, **fields)
 
 
 def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
-    quant = graph.tensors[graph.inputs[0]].qparams
+    quant = graph.quant(graph.inputs[0])
     noted = {"name": graph.inputs[0], "scale": float(quant.scale[0]), "zero_point": int(quant.zero_point[0])}
     folder = resources.files(__package__) / "kernels"
     function = identifier(name)

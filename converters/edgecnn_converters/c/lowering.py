@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, called
@@ -86,16 +86,16 @@ class Emitter:
     def operand(self, name: str) -> str:
         """Return an activation, or a constant that an op takes as it is."""
         tensor = self.graph.tensors[name]
-        if tensor.integers is None:
+        if not isinstance(tensor, QuantizedConstant):
             return self.places[name]
         if name not in self._operands:
-            note = record({**_about(tensor), "zero_point": tensor.qparams.zero_point.tolist()})
+            note = record({**_about(tensor), "zero_point": tensor.quant.zero_point.tolist()})
             self._operands[name] = self.constant(f"constant{len(self._operands)}", "int8_t", tensor.integers, note)
         return self._operands[name]
 
 
-def _about(tensor: Tensor) -> dict[str, Any]:
-    quant = tensor.qparams
+def _about(tensor: Quantized) -> dict[str, Any]:
+    quant = tensor.quant
     return {"name": tensor.name, "shape": tensor.shape, "scale": quant.scale.tolist(), "axis": quant.axis}
 
 
@@ -111,7 +111,7 @@ def _window(graph: Graph, node: Node) -> dict[str, int]:
 def _weighted(e: Emitter, node: Node, axes: tuple[int, ...], *, folded: bool) -> dict[str, Any]:
     """Return weights and outputs of a weighted node. ``folded``: the bias takes the input's zero point in."""
     c = called(e.graph, node)
-    weight, bias = (e.graph.tensors[name] for name in node.inputs[1:3])
+    weight, bias = (Quantized.of(e.graph.tensors[name]) for name in node.inputs[1:3])
     noted = record({**_about(weight), "stored": axes})
     weights = e.constant("weights", "int8_t", c.values[1].transpose(axes), noted)
     sums, multiplier = bounds.start(c, folded=folded), parameters.weighted(c)

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecnn.graph.ir import Graph, Node, is_wide
+from edgecnn.graph.ir import Constant, Graph, Node, QuantizedConstant
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
@@ -114,7 +114,7 @@ class Emitter:
 
     def grid(self, name: str, dtype: str | None = None) -> list[str]:
         """Return scale and zero point, of uint8 or int8; what the file's activations are unless told."""
-        dtype, quant = dtype or self.activations, self.graph.tensors[name].qparams
+        dtype, quant = dtype or self.activations, self.graph.quant(name)
         zero = int(quant.zero_point[0]) + (layout.UINT8_OFFSET if dtype == "uint8" else 0)
         return [
             self.initializer(part(name, "scale"), quant.scale[0]),
@@ -130,15 +130,15 @@ class Emitter:
         self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None, affine: bool = False
     ) -> str:
         """Add a constant in the file's precision, permuted or reshaped; store ``affine`` ones as activations are."""
-        tensor = self.graph.tensors[name]
+        tensor = self.graph.constant(name)
 
         def placed(array: NDArray[Any]) -> NDArray[Any]:
             moved = array if axes is None else array.transpose(axes)
             return moved if shape is None else moved.reshape(shape)
 
+        if not isinstance(tensor, QuantizedConstant) or (not self.integer and tensor.quant.dtype != "int8"):
+            return self.initializer(name, placed(tensor.value).astype(self.real))
         quant = tensor.quant
-        if quant is None or tensor.integers is None or (not self.integer and quant.dtype != "int8"):
-            return self.initializer(name, placed(tensor.constant).astype(self.real))
         if quant.dtype in ("int16", "int64"):  # of a layer that is kept: float here
             return self.initializer(name, placed(quant.dequantize(tensor.integers)))
         if name not in (n.output[0] for n in self.nodes):
@@ -156,7 +156,7 @@ class Emitter:
     def operand(self, name: str, rank: int) -> str:
         """Return an activation, or a constant that broadcasts over it."""
         tensor = self.graph.tensors[name]
-        if not tensor.is_constant:
+        if not isinstance(tensor, Constant):
             return self.value(name)
         return self.constant(name, shape=layout.broadcast(tensor.shape, rank), affine=True)
 
@@ -190,7 +190,7 @@ class Emitter:
 
     def on_grid(self, name: str) -> bool:
         """Whether an activation is quantized in the file; in 16 bits it stays float."""
-        return self.integer and not is_wide(self.graph.tensors[name])
+        return self.integer and not self.graph.is_wide(name)
 
     def between_integers(self, node: Node, kind: str, inputs: list[str]) -> None:
         """Add an op that moves integers, between integers: ONNX Runtime would compute it in float otherwise."""

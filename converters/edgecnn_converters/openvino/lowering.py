@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset1
 from openvino import opset8 as ops
 
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant
 from edgecnn.graph.rounding import past_halves
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
@@ -63,20 +63,20 @@ class Emitter:
         FakeQuantize is the kernel's first post-operation, clips its values without rounding them (OpenVINO 2026.4,
         "drop rounding one special residual pattern"). A PReLU of slope 1 before it computes nothing and is first.
         """
-        quant = self.graph.tensors[node.output].quant
+        made = self.graph.tensors[node.output]
         consumers = self.graph.consumers(node.output)
         added = [n.op for n in consumers] == ["add"] and node.output not in self.graph.outputs
-        if node.op != "conv2d" or quant is None or quant.dtype != "int8" or not added:
+        if node.op != "conv2d" or not isinstance(made, Quantized) or made.quant.dtype != "int8" or not added:
             return value
         if self.slope is None:  # one constant serves all
             self.slope = self.plain(np.ones(1, np.float32), "identity/slope")
         return ops.prelu(value, self.slope, name=part(node.output, "identity"))
 
     def _on_grid(self, name: str, value: Any) -> Any:
-        quant = self.graph.tensors[name].quant
-        if quant is None or quant.dtype == "int16":  # kept in 16 bits: float here
+        tensor = self.graph.tensors[name]
+        if not isinstance(tensor, Quantized) or tensor.quant.dtype == "int16":  # kept in 16 bits: float here
             return value
-        reals = zip((facts.LOW, facts.HIGH), layout.grid_ends(quant), strict=True)
+        reals = zip((facts.LOW, facts.HIGH), layout.grid_ends(tensor.quant), strict=True)
         ends = [self.plain(np.float32(real), part(name, end)) for end, real in reals]
         return ops.fake_quantize(value, *ends, *ends, facts.LEVELS, name=part(name, facts.QUANTIZED))
 
@@ -91,18 +91,17 @@ class Emitter:
 
         ``affine`` ones have a zero point, as activations do.
         """
-        tensor = self.graph.tensors[name]
+        tensor = self.graph.constant(name)
 
         def placed(array: NDArray[Any]) -> NDArray[Any]:
             return (array if axes is None else array.transpose(axes)).reshape(shape)
 
-        quant, integers = tensor.quant, tensor.integers
-        if quant is None or integers is None or quant.dtype == "int16":
+        if not isinstance(tensor, QuantizedConstant) or tensor.quant.dtype == "int16":
             if self.precision == "fp16" and len(tensor.shape) > 1:
-                half = self.plain(placed(tensor.constant).astype(np.float16), part(name, "half"))
+                half = self.plain(placed(tensor.value).astype(np.float16), part(name, "half"))
                 return ops.convert(half, "f32", name=name)
-            return self.plain(placed(tensor.constant), name)
-        real = self._steps(placed(integers), name)
+            return self.plain(placed(tensor.value), name)
+        quant, real = tensor.quant, self._steps(placed(tensor.integers), name)
         if affine:
             zero = self.plain(np.float32(quant.zero_point[0]), part(name, facts.ZERO_POINT))
             real = ops.subtract(real, zero, name=part(name, "centred"))
@@ -118,11 +117,12 @@ class Emitter:
         Its scale is the input's times the weight's, written as these two: the file then stores the latter once, for the
         writer keeps equal data once.
         """
-        source, weight, bias = (self.graph.tensors[i] for i in node.inputs)
-        if bias.integers is None or source.quant is None or weight.quant is None:
+        source, bias = (self.graph.tensors[node.inputs[i]] for i in (0, 2))
+        if not isinstance(source, Quantized) or not isinstance(bias, QuantizedConstant):
             return self.constant(bias.name, shape)
         real = self._led(node, bias.integers.reshape(shape), bias.name)
-        factors = weight.quant.scale[0] if weight.quant.axis is None else weight.quant.scale.reshape(shape)
+        weight = self.graph.quant(node.inputs[1])
+        factors = weight.scale[0] if weight.axis is None else weight.scale.reshape(shape)
         scales = self.plain(factors, part(bias.name, facts.WEIGHT_SCALE))
         scaled = ops.multiply(real, scales, name=part(bias.name, "scaled"))
         step = self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE))
@@ -135,11 +135,10 @@ class Emitter:
         ``edgecnn.graph.rounding``; the grid of the output says which side is the right one.
         """
         real = self._steps(integers, name)
-        source, weight, _ = (self.graph.tensors[i] for i in node.inputs)
-        made = self.graph.tensors[node.output].quant
-        if node.op != "conv2d" or made is None or made.dtype != "int8" or made.zero_point[0] not in SIDES:
+        source, weight, made = (self.graph.quant(i) for i in (*node.inputs[:2], node.output))
+        if node.op != "conv2d" or made.dtype != "int8" or made.zero_point[0] not in SIDES:
             return real
-        scales = weight.qparams.scale.astype(np.float64) * source.qparams.scale / made.scale
+        scales = weight.scale.astype(np.float64) * source.scale / made.scale
         led = np.broadcast_to(past_halves(scales), integers.size)
         if not led.any():
             return real

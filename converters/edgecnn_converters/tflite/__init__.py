@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgecnn.artifact import PRECISIONS, ConvertedModel
-from edgecnn.graph.ir import Graph, Metadata, Node, Tensor, is_wide
+from edgecnn.graph.ir import Graph, Metadata, Node, Quantized, Tensor
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, described, to_text
 from edgecnn_converters.preconditions import beyond_float16, check
@@ -67,7 +67,7 @@ def _fault(graph: Graph, node: Node, precision: str) -> str | None:
     if node.op == "avg_pool2d" and not isinstance(placement(graph, node, a["kernel"]), str):
         return f"average pooling with padding {a['padding']}; allowed: none, or TensorFlow's SAME"
     if precision in IO and node.op == "hard_swish":
-        if is_wide(graph.tensors[node.output]):
+        if graph.is_wide(node.output):
             return "LiteRT has no hard_swish of 16-bit activations"
         if scale_ratio(graph, node) >= 128:
             return "int8 hard_swish needs an output scale above 1/128 of its input's"
@@ -75,7 +75,8 @@ def _fault(graph: Graph, node: Node, precision: str) -> str | None:
 
 
 def _outer(e: Emitter, tensor: Tensor, io: str) -> int:
-    return e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, tensor.quant if io == "uint8" else None)
+    quant = Quantized.of(tensor).quant if io == "uint8" else None
+    return e.model.tensor(f"{tensor.name}_{io}", tensor.shape, io, quant)
 
 
 CONVERTER = Converter(

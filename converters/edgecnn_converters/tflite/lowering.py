@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.ops import same_padding
 from edgecnn_converters.layout import is_depthwise
 from edgecnn_converters.names import part
@@ -37,13 +37,13 @@ class Emitter:
         """Return the activation's TFLite tensor, made when asked for first."""
         if name not in self._made:
             tensor = self.graph.tensors[name]
-            dtype = tensor.quant.dtype if tensor.quant is not None else "float32"
-            self._made[name] = self.model.tensor(name, tensor.shape, dtype, tensor.quant)
+            quant = tensor.quant if isinstance(tensor, Quantized) else None
+            self._made[name] = self.model.tensor(name, tensor.shape, quant.dtype if quant else "float32", quant)
         return self._made[name]
 
     def operand(self, name: str) -> int:
         """Return an activation or a constant that an op takes as it is."""
-        return self.constant(name) if self.graph.tensors[name].is_constant else self.activation(name)
+        return self.constant(name) if isinstance(self.graph.tensors[name], Constant) else self.activation(name)
 
     def constant(self, name: str, axes: tuple[int, ...] | None = None) -> int:
         """Return a constant in the file's precision, transposed by ``axes``.
@@ -54,17 +54,17 @@ class Emitter:
         """
         if name in self._made:
             return self._made[name]
-        tensor = self.graph.tensors[name]
+        tensor = self.graph.constant(name)
         shape = tensor.shape if axes is None else tuple(tensor.shape[a] for a in axes)
-        quant, stored, dtype = tensor.quant, tensor.constant, "float32"
-        if tensor.integers is not None and quant is not None and (self.integer or quant.dtype == "int8"):
-            stored, dtype = tensor.integers, quant.dtype
+        quant: QParams | None = None
+        stored: NDArray[Any] = tensor.value
+        dtype = "float32"
+        if isinstance(tensor, QuantizedConstant) and (self.integer or tensor.quant.dtype == "int8"):
+            quant, stored, dtype = tensor.quant, tensor.integers, tensor.quant.dtype
             if axes is not None and quant.axis is not None:
                 quant = replace(quant, axis=axes.index(quant.axis))
-        else:
-            quant = None
-            if self.precision == "fp16" and stored.ndim > 1:
-                stored, dtype = stored.astype(np.float16), "float16"
+        elif self.precision == "fp16" and stored.ndim > 1:
+            stored, dtype = stored.astype(np.float16), "float16"
         data = stored if axes is None else stored.transpose(axes)
         index = self.model.tensor(name, shape, dtype, quant, data)
         if dtype != "float32" and not self.integer:
@@ -104,13 +104,14 @@ class Emitter:
             return source, getattr(self.schema.Padding, padding)
         top, bottom, left, right = padding
         shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
-        dtype = "float32" if x.quant is None else x.quant.dtype
-        padded = self.model.tensor(part(node.output, "padded"), shape, dtype, x.quant)
+        quant = x.quant if isinstance(x, Quantized) else None
+        dtype = "float32" if quant is None else quant.dtype
+        padded = self.model.tensor(part(node.output, "padded"), shape, dtype, quant)
         amounts = self.parameters(part(node.output, "padding"), [[0, 0], [top, bottom], [left, right], [0, 0]])
-        zero_is_lowest = x.quant is not None and x.quant.zero_point[0] == x.quant.limits[0]
+        zero_is_lowest = quant is not None and quant.zero_point[0] == quant.limits[0]
         if lowest and not zero_is_lowest:
-            value = np.array([np.finfo(np.float32).min if x.quant is None else x.quant.limits[0]])
-            outside = self.model.tensor(part(node.output, "outside"), (1,), dtype, x.quant, value.astype(dtype))
+            value = np.array([np.finfo(np.float32).min if quant is None else quant.limits[0]])
+            outside = self.model.tensor(part(node.output, "outside"), (1,), dtype, quant, value.astype(dtype))
             self.operator("PADV2", None, [source, amounts, outside], padded, self.schema.PadV2OptionsT())
         else:
             self.operator("PAD", None, [source, amounts], padded, self.schema.PadOptionsT())
@@ -166,15 +167,15 @@ def _add(e: Emitter, node: Node) -> None:
 
 def _mul(e: Emitter, node: Node) -> None:
     options = e.schema.MulOptionsT(fusedActivationFunction=e.fused(node))
-    quant = e.graph.tensors[node.output].quant
-    enlarging = quant is not None and quant.dtype == "int8" and scale_ratio(e.graph, node) >= 1
+    made = e.graph.tensors[node.output]
+    enlarging = isinstance(made, Quantized) and made.quant.dtype == "int8" and scale_ratio(e.graph, node) >= 1
     variant = "int8 enlarging" if enlarging else None
     e.operator("MUL", variant, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
 
 
 def scale_ratio(graph: Graph, node: Node) -> float:
     """Return the product of the inputs' scales over the output's."""
-    scales = [float(graph.tensors[n].qparams.scale[0]) for n in (*node.inputs, node.output)]
+    scales = [float(graph.quant(n).scale[0]) for n in (*node.inputs, node.output)]
     return float(np.prod(scales[:-1]) / scales[-1])
 
 

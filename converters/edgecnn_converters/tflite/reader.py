@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.ir import INTEGER_TYPES, QParams
+from edgecnn.graph.ir import QParams
 from edgecnn.graph.summary import Layer, scale_span
 from edgecnn_converters.metadata import KEY
 from edgecnn_converters.names import SEPARATOR
@@ -144,7 +144,7 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for index, tensor in enumerate(model.tensors):
         scale, zero = tensor.scale, tensor.zero_point
-        if scale is None or zero is None or tensor.dtype not in INTEGER_TYPES or SEPARATOR in tensor.name:
+        if scale is None or zero is None or tensor.dtype not in QParams.TYPES or SEPARATOR in tensor.name:
             continue
         values, axis = tensor.data, 0 if index in per_channel else tensor.axis
         if index in depthwise and values is not None:

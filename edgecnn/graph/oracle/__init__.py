@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.execution import execute, released
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant
 from edgecnn.graph.oracle.arithmetic import ARITHMETICS
 from edgecnn.graph.oracle.parameters import Call
 
@@ -44,7 +44,7 @@ def run(
     kernels = ARITHMETICS[arithmetic]
     check_integers(graph)
     (name,) = graph.inputs
-    wanted, quant = graph.tensors[name].shape[1:], graph.tensors[name].qparams
+    wanted, quant = graph.tensors[name].shape[1:], graph.quant(name)
     if x.dtype != quant.dtype or x.shape[1:] != wanted:
         raise InputError(f"input {name!r} got {x.dtype} {x.shape}; it takes {quant.dtype} of shape (batch, *{wanted})")
     made = [t.name for t in graph.activations()]
@@ -54,13 +54,13 @@ def run(
     def compute(node: Node, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         call = Call(
             attrs=node.attrs,
-            inputs=[graph.tensors[source] for source in node.inputs],
-            output=graph.tensors[node.output],
+            inputs=[Quantized.of(graph.tensors[source]) for source in node.inputs],
+            output=Quantized.of(graph.tensors[node.output]),
             values=[values[source] for source in node.inputs],
         )
         wide = call.wide or node.op == "requantize"  # no runtime has fast kernels for these: LiteRT's own run
         return (ARITHMETICS["litert"] if wide else kernels)[node.op](call)
 
-    constants = {t.name: t.integers for t in graph.tensors.values() if t.integers is not None}
+    constants = {t.name: QuantizedConstant.of(t).integers for t in graph.constants()}
     values = execute(graph, {**constants, name: x}, compute, released(graph, keep))
     return {key: values[key] for key in made if key in {*graph.outputs, *keep}}

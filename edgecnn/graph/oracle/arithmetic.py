@@ -47,7 +47,7 @@ def _once(
 def _weighted(sums: Callable[[Call], NDArray[Any]]) -> Kernel:
     def kernel(c: Call) -> Integers:
         """One scale per output channel: ``s_in * s_w[c] / s_out``, each step in float32."""
-        return _once(c, sums(c), c.scale(0) * c.inputs[1].qparams.scale / c.scale(-1), c.values[2].astype(np.int64))
+        return _once(c, sums(c), c.scale(0) * c.inputs[1].quant.scale / c.scale(-1), c.values[2].astype(np.int64))
 
     return kernel
 

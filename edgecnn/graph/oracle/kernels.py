@@ -60,7 +60,7 @@ def connected(c: Call) -> NDArray[Any]:
 
 def _exact_type(c: Call) -> type[np.floating[Any]]:
     """A float type in which no sum of products can round: every partial sum stays below its 2**24 or 2**53."""
-    weight, (low, high) = c.values[1], c.inputs[0].qparams.limits
+    weight, (low, high) = c.values[1], c.inputs[0].quant.limits
     largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1).max() * (high - low)
     return np.float32 if largest <= 2**24 else np.float64
 

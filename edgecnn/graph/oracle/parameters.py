@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant
 from edgecnn.graph.oracle import fixed_point as fp
 
 LOW, HIGH = -128, 127
@@ -27,25 +27,25 @@ class Call:
     """One node to run: attributes, the tensors' descriptions, and the integers of its inputs."""
 
     attrs: Mapping[str, Any]
-    inputs: list[Tensor]
-    output: Tensor
+    inputs: list[Quantized]
+    output: Quantized
     values: list[NDArray[Any]]
 
-    def _tensor(self, k: int) -> Tensor:
+    def _tensor(self, k: int) -> Quantized:
         return self.output if k < 0 else self.inputs[k]
 
     def scale(self, k: int) -> np.float32:
         """Return the scale of input ``k``; of the output for -1."""
-        return np.float32(self._tensor(k).qparams.scale[0])
+        return np.float32(self._tensor(k).quant.scale[0])
 
     def zero(self, k: int) -> int:
         """Return the zero point of input ``k``; of the output for -1."""
-        return int(self._tensor(k).qparams.zero_point[0])
+        return int(self._tensor(k).quant.zero_point[0])
 
     @property
     def dtype(self) -> str:
         """Return the type of the output."""
-        return self.output.qparams.dtype
+        return self.output.quant.dtype
 
     @property
     def wide(self) -> bool:
@@ -59,16 +59,16 @@ class Call:
 
     def every(self, k: int) -> fp.Integers:
         """Return each integer that input ``k`` can hold, in order."""
-        low, high = self.inputs[k].qparams.limits
+        low, high = self.inputs[k].quant.limits
         return np.arange(low, high + 1, dtype=np.int64)
 
     def looked_up(self, table: NDArray[Any], k: int) -> NDArray[Any]:
         """Return the entries of a table, made for ``every(k)``, that the integers of input ``k`` point at."""
-        return table[self.values[k].astype(np.int32) - self.inputs[k].qparams.limits[0]]
+        return table[self.values[k].astype(np.int32) - self.inputs[k].quant.limits[0]]
 
     def limits(self, activation: str) -> tuple[int, int]:
         """Return the output integers that a fused activation lets through (``CalculateActivationRangeQuantized``)."""
-        low, high = self.output.qparams.limits
+        low, high = self.output.quant.limits
         if activation in ("relu", "relu6"):
             low = max(low, self.zero(-1))
         if activation == "relu6":
@@ -78,9 +78,9 @@ class Call:
 
 def called(graph: Graph, node: Node) -> Call:
     """Return the node as the oracle's functions take it; constants have their integers."""
-    inputs = [graph.tensors[name] for name in node.inputs]
-    integers = [t.integers if t.integers is not None else np.empty(0, np.int8) for t in inputs]
-    return Call(attrs=node.attrs, inputs=inputs, output=graph.tensors[node.output], values=integers)
+    inputs = [Quantized.of(graph.tensors[name]) for name in node.inputs]
+    integers = [t.integers if isinstance(t, QuantizedConstant) else np.empty(0, np.int8) for t in inputs]
+    return Call(attrs=node.attrs, inputs=inputs, output=Quantized.of(graph.tensors[node.output]), values=integers)
 
 
 def weighted(c: Call) -> Multiplier:
@@ -90,8 +90,8 @@ def weighted(c: Call) -> Multiplier:
     (``GetQuantizedConvolutionMultipler``).
     """
     weight = c.inputs[1]
-    if weight.qparams.axis is None and len(weight.shape) == 2:
-        weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
+    if weight.quant.axis is None and len(weight.shape) == 2:
+        weight_scale = np.broadcast_to(weight.quant.scale, weight.shape[:1])
         scale = (c.scale(0) * weight_scale).astype(np.float64)
         return fp.quantize_multiplier(scale / np.float64(c.scale(-1)))
     return fp.quantize_multiplier(real_weighted(c))
@@ -100,7 +100,7 @@ def weighted(c: Call) -> Multiplier:
 def real_weighted(c: Call) -> NDArray[np.float64]:
     """Return those of conv2d and fully_connected as real numbers, one per output channel."""
     weight = c.inputs[1]
-    weight_scale = np.broadcast_to(weight.qparams.scale, weight.shape[:1])
+    weight_scale = np.broadcast_to(weight.quant.scale, weight.shape[:1])
     product: NDArray[np.float64] = np.float64(c.scale(0)) * weight_scale.astype(np.float64)
     return product / np.float64(c.scale(-1))
 

@@ -39,7 +39,7 @@ def gradient_sensitivity(
         Float64 ``(channels,)`` by name: sums over images, ``PROBES`` and positions of squared gradients.
     """
     total = {name: torch.zeros(graph.tensors[name].shape[-1], dtype=torch.float64) for name in names}
-    constants = {t.name: laid_out(t.value) for t in graph.tensors.values() if t.value is not None}
+    constants = {t.name: laid_out(t.value) for t in graph.constants()}
     random, parts = torch.Generator().manual_seed(0), pieces(graph, 1)
 
     def watched(name: str, value: torch.Tensor) -> torch.Tensor:

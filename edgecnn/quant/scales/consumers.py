@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Constant, Graph, Node
 
 Nonlinearity = Callable[[torch.Tensor], torch.Tensor]
 NUDGE = 2**-6  # over which an activation's slope is taken
@@ -37,9 +37,9 @@ def saturating_consumer(graph: Graph, name: str) -> Nonlinearity | None:
             if set(mul.inputs) == {name, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]:
                 return F.silu
         case ["add"] if _clipped(graph, consumers[0]):
-            added = [graph.tensors[other].value for other in consumers[0].inputs if other != name]
-            if len(added) == 1 and added[0] is not None and added[0].size == 1:
-                shift = float(added[0].reshape(()))
+            added = [graph.tensors[other] for other in consumers[0].inputs if other != name]
+            if len(added) == 1 and isinstance(added[0], Constant) and added[0].value.size == 1:
+                shift = float(added[0].value.reshape(()))
                 return lambda x: F.relu6(x + shift)
     return None
 

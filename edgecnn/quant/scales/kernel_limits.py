@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT
-from edgecnn.graph.ir import Graph, QParams
+from edgecnn.graph.ir import Constant, Graph, QParams
 from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales.qparams import activation_qparams, rescale
 
@@ -35,7 +35,7 @@ def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
             if node.spec.scale != "own" or node.op == "requantize":
                 continue
             names, dtype = [i for i in node.inputs if i in chosen], chosen[node.output].dtype
-            constants = [v for i in node.inputs[1:] if (v := graph.tensors[i].value) is not None]
+            constants = [t.value for i in node.inputs[1:] if isinstance(t := graph.tensors[i], Constant)]
             weight = max((constant_scale(node.op, v, dtype) for v in constants[:1]), default=0.0)
             scales, output = kernel_scales(
                 node.op, [float(chosen[i].scale[0]) for i in names], float(chosen[node.output].scale[0]), weight

@@ -6,22 +6,15 @@ Source: LiteRT 8-bit quantization specification; Jacob et al. 2018, section 3; K
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.contract import WEIGHT_LIMIT
-from edgecnn.graph.ir import Graph, QParams, Tensor
+from edgecnn.graph.ir import Constant, Graph, QParams, Quantized, QuantizedConstant
 
 SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
-
-
-def integers_of(tensor: Tensor) -> NDArray[Any]:
-    """Return the integers of a quantized constant."""
-    assert tensor.integers is not None, f"{tensor.name} has no integers"
-    return tensor.integers
 
 
 def scale_groups(graph: Graph) -> list[set[str]]:
@@ -43,13 +36,14 @@ def parameters_of(graph: Graph) -> dict[str, QParams]:
     """Return the parameters of every activation; those that must share them are one object."""
     chosen: dict[str, QParams] = {}
     for group in scale_groups(graph):
-        chosen.update(dict.fromkeys(group, graph.tensors[min(group)].qparams))
+        chosen.update(dict.fromkeys(group, graph.quant(min(group))))
     return chosen
 
 
 def with_parameters(graph: Graph, chosen: Mapping[str, QParams]) -> Graph:
     """Return the graph with the parameters of its activations."""
-    return graph.with_tensors(*(replace(graph.tensors[name], quant=quant) for name, quant in chosen.items()))
+    made = (Quantized(name=name, shape=graph.tensors[name].shape, quant=quant) for name, quant in chosen.items())
+    return graph.with_tensors(*made)
 
 
 def activation_qparams(low: float, high: float, dtype: str = "int8") -> QParams:
@@ -122,11 +116,11 @@ def least_error(
     return best
 
 
-def quantize_weight(tensor: Tensor, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> Tensor:
+def quantize_weight(tensor: Constant, scales: NDArray[np.float32], limit: int = WEIGHT_LIMIT) -> QuantizedConstant:
     """Return the tensor with int8 integers, nearest, symmetric, in [-limit, limit]; one scale per channel or one."""
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype="int8", axis=0)
-    wide = tensor.constant.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
-    return replace(tensor, quant=quant, integers=np.clip(np.rint(wide), -limit, limit).astype(np.int8))
+    wide = tensor.value.astype(np.float64) / scales.astype(np.float64).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return tensor.quantized(quant, np.clip(np.rint(wide), -limit, limit).astype(np.int8))
 
 
 def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -134,8 +128,10 @@ def bias_scales(input_scale: NDArray[np.float32], weight_scales: NDArray[np.floa
     return (np.float64(input_scale[0]) * weight_scales.astype(np.float64)).astype(np.float32)
 
 
-def quantize_bias(tensor: Tensor, scales: NDArray[np.float32], corrected: NDArray[Any], dtype: str = "int32") -> Tensor:
+def quantize_bias(
+    tensor: Constant, scales: NDArray[np.float32], corrected: NDArray[Any], dtype: str = "int32"
+) -> QuantizedConstant:
     """Return the tensor with integers of the corrected bias; its float value stays what it was."""
     quant = QParams(scale=scales, zero_point=np.zeros(len(scales), np.int64), dtype=dtype, axis=0)
     integers = np.rint(corrected.astype(np.float64) / scales.astype(np.float64)).astype(np.int64)
-    return replace(tensor, quant=quant, integers=integers.astype(dtype))
+    return tensor.quantized(quant, integers.astype(dtype))

@@ -46,7 +46,7 @@ class AdaptiveRounding(Step):
                 both.tensors.update({t.name: t for t in work.checkpoint.step(node.output, both.tensors, given)})
 
         graph, images, limit = work.graph, work.images[: self.images], work.recipe.weight_limit
-        count = affordable(graph, len(images), lambda t: HALF_BYTES + np.dtype(t.qparams.dtype).itemsize, MEMORY)
+        count = affordable(graph, len(images), lambda t: HALF_BYTES + (2 if graph.is_wide(t.name) else 1), MEMORY)
         if count < len(images):  # else they would be copied
             images = images[np.arange(count) * len(images) // count]
         chosen = [node.output for node in graph if node.weighted and self.selects(node)]

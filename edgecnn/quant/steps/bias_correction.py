@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgecnn.graph.ir import Node
-from edgecnn.quant.scales.qparams import integers_of, quantize_bias
+from edgecnn.graph.ir import Node, QuantizedConstant
+from edgecnn.quant.scales.qparams import quantize_bias
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class BiasCorrection(Step):
             if not self.selects(node):
                 return
             moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
-            bias = both.tensors[node.inputs[2]]
-            quant = bias.qparams
-            found = quant.dequantize(integers_of(bias)) + moved.numpy()
+            bias = QuantizedConstant.of(both.tensors[node.inputs[2]])
+            quant = bias.quant
+            found = quant.dequantize(bias.integers) + moved.numpy()
             both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
             for chunk in got:
                 chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))

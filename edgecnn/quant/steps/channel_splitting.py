@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Graph, Node, Quantized
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 Reals = NDArray[np.float64]
@@ -74,9 +74,9 @@ def chains(graph: Graph) -> Iterator[Chain]:
             layers += after
         closes = layers[-1].attrs["activation"] in ("relu", "relu6")
         dense = all(n.op == "conv2d" and n.attrs["groups"] == 1 for n in after)
-        quants = [graph.tensors[n.output].quant for n in layers]
+        made = [graph.tensors[n.output] for n in layers]
         inside = after and layers[-1].output not in graph.outputs
-        if inside and closes and dense and all(q is not None and q.dtype == "int8" for q in quants):
+        if inside and closes and dense and all(isinstance(t, Quantized) and t.quant.dtype == "int8" for t in made):
             yield Chain(layers=tuple(layers), consumers=tuple(after))
 
 
@@ -91,10 +91,10 @@ def _is_depthwise(graph: Graph, node: Node) -> bool:
 
 def _highest(graph: Graph, chain: Chain) -> Reals:
     """Return the largest value that each channel's sums can have in the chain's last layer, whatever the image is."""
-    quant = graph.tensors[chain.layers[0].inputs[0]].qparams
+    quant = graph.quant(chain.layers[0].inputs[0])
     low, high = (np.array([[[end]]]) for end in (np.array(quant.limits) - quant.zero_point) * float(quant.scale[0]))
     for node in chain.layers:
-        weight, bias = (graph.tensors[name].constant.astype(np.float64) for name in node.inputs[1:])
+        weight, bias = (graph.constant(name).value.astype(np.float64) for name in node.inputs[1:])
         rows = weight.reshape(len(weight), -1, weight.shape[-1])
         products = rows * np.minimum(low, 0), rows * np.maximum(high, 0)  # a padding holds zeros
         most: Reals = bias + np.maximum(*products).sum(axis=(1, 2))
@@ -118,7 +118,7 @@ def _places(weight: Reals, dead: NDArray[np.int64]) -> dict[int, list[int]]:
 
 def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
     values = {
-        name: graph.tensors[name].constant.astype(np.float64)
+        name: graph.constant(name).value.astype(np.float64)
         for node in (*chain.layers, *chain.consumers)
         for name in node.inputs[1:]
     }
@@ -127,12 +127,12 @@ def _copied(graph: Graph, chain: Chain, places: dict[int, list[int]]) -> Graph:
         before = np.zeros(len(taken))
         for node in chain.layers:
             weight, bias = (values[name] for name in node.inputs[1:])
-            after = moves * float(graph.tensors[node.output].qparams.scale[0])
+            after = moves * float(graph.quant(node.output).scale[0])
             weight[taken], bias[taken] = weight[k], bias[k] + after - before * weight[k].sum()
             before = after
         for node in chain.consumers:
             weight = values[node.inputs[1]]
             weight[..., taken] = weight[..., k, None] / len(taken)
     return graph.with_tensors(
-        *(replace(graph.tensors[name], value=value.astype(np.float32)) for name, value in values.items())
+        *(replace(graph.constant(name), value=value.astype(np.float32)) for name, value in values.items())
     )

@@ -122,7 +122,7 @@ class _Scaling:
         self.energy: dict[str, float] = {}
         for node in graph:
             if node.weighted:
-                value = graph.tensors[node.inputs[1]].constant
+                value = graph.constant(node.inputs[1]).value
                 taps = np.abs(value.astype(np.float64)).reshape(value.shape[0], -1, value.shape[-1])
                 self.weights[node.output] = taps.max(axis=1)
                 attrs: Mapping[str, Any] = node.attrs
@@ -183,11 +183,11 @@ class _Scaling:
         for node in self.source:
             if not node.weighted:
                 continue
-            weight, bias = (self.source.tensors[i] for i in node.inputs[1:])
+            weight, bias = (self.source.constant(i) for i in node.inputs[1:])
             before, after = self.scaling[node.inputs[0]], self.scaling[node.output]
             columns = before[self.reads[node.output]]
             columns = columns.reshape(columns.shape[0], *[1] * (len(weight.shape) - 2), -1)
-            scaled = weight.constant * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
+            scaled = weight.value * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
             changed.append(replace(weight, value=scaled.astype(np.float32)))
-            changed.append(replace(bias, value=(bias.constant / after).astype(np.float32)))
+            changed.append(replace(bias, value=(bias.value / after).astype(np.float32)))
         return self.source.with_tensors(*changed)

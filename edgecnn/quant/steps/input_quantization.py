@@ -50,9 +50,9 @@ class InputQuantization(Step):
             return work
         changed = []
         for node in consumers:
-            weight, bias = (graph.tensors[i] for i in node.inputs[1:])
-            sums = weight.constant.astype(np.float64).reshape(len(weight.constant), -1).sum(axis=1)
-            changed.append(replace(bias, value=(bias.constant - (mean - level) / std * sums).astype(np.float32)))
+            weight, bias = (graph.constant(i) for i in node.inputs[1:])
+            sums = weight.value.astype(np.float64).reshape(len(weight.value), -1).sum(axis=1)
+            changed.append(replace(bias, value=(bias.value - (mean - level) / std * sums).astype(np.float32)))
         metadata = replace(graph.metadata, preprocess=replace(preprocess, mean=(float(level),) * 3))
         return replace(work, graph=replace(graph.with_tensors(*changed), metadata=metadata))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecnn.errors import InputError, unknown
-from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ir import Constant, Graph, Node, Tensor
 from edgecnn.graph.ops import make_node
 from edgecnn.graph.passes import drop_dead
 from edgecnn.quant.scales.qparams import groups_inside
@@ -87,7 +87,7 @@ class _Promotion:
 
     def _wide_twin(self, name: str) -> str:
         """Return an input in 16 bits; it is made when it is asked for first."""
-        if name in self.wide or self.tensors[name].is_constant:
+        if name in self.wide or isinstance(self.tensors[name], Constant):
             return name
         if name not in self._twins:
             self._twins[name] = self._twin(name)
@@ -103,7 +103,7 @@ class _Promotion:
         return name
 
     def _constant(self, name: str, value: float) -> str:
-        self.tensors[name] = Tensor(name=name, shape=(1,), value=np.array([value], np.float32))
+        self.tensors[name] = Constant(name=name, value=np.array([value], np.float32))
         return name
 
     def _compute(self, node: Node) -> None:

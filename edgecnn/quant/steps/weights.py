@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import BIAS_OF
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.ir import Constant, Graph, Quantized
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
 from edgecnn.quant.scales.qparams import (
     activation_qparams,
@@ -42,10 +42,10 @@ class Weights(Step):
         graph, changed = work.graph, []
         for node in graph:
             for tensor in (graph.tensors[i] for i in node.inputs if not node.weighted):
-                if tensor.value is not None:  # an operand of an elementwise op: per tensor, in the type of the output
+                if isinstance(tensor, Constant):  # an elementwise op's operand: per tensor, in its output's type
                     low, high = float(tensor.value.min()), float(tensor.value.max())
-                    quant = activation_qparams(low, high, graph.tensors[node.output].qparams.dtype)
-                    changed.append(replace(tensor, quant=quant, integers=quant.quantize(tensor.value)))
+                    quant = activation_qparams(low, high, graph.quant(node.output).dtype)
+                    changed.append(tensor.quantized(quant, quant.quantize(tensor.value)))
         return replace(work, graph=self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit))
 
     def quantize_weights(self, graph: Graph, limit: int) -> Graph:
@@ -61,18 +61,18 @@ class Weights(Step):
         changed = []
         for node in graph:
             if node.weighted:
-                source, weight, bias = (graph.tensors[i] for i in node.inputs)
-                if weight.quant is not None:
+                source, (weight, bias) = graph.tensors[node.inputs[0]], map(graph.constant, node.inputs[1:])
+                if isinstance(weight, Quantized):
                     raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-                scales = weight_scales(weight.constant, self.range, limit, per_tensor=self.per_tensor)
-                if source.quant is None:
+                scales = weight_scales(weight.value, self.range, limit, per_tensor=self.per_tensor)
+                if not isinstance(source, Quantized):
                     changed.append(quantize_weight(weight, scales, limit))
                     continue
-                made = graph.tensors[node.output].qparams
-                scales = clamp_weight_scales(scales, source.quant, made, bias.constant)
+                made = graph.quant(node.output)
+                scales = clamp_weight_scales(scales, source.quant, made, bias.value)
                 if source.quant.dtype == made.dtype == "int8":
-                    scales = least_error(weight.constant, weight_trials(node, source.quant, made, scales), limit)
+                    scales = least_error(weight.value, weight_trials(node, source.quant, made, scales), limit)
                 products = bias_scales(source.quant.scale, scales)
                 changed.append(quantize_weight(weight, scales, limit))
-                changed.append(quantize_bias(bias, products, bias.constant, BIAS_OF[source.quant.dtype]))
+                changed.append(quantize_bias(bias, products, bias.value, BIAS_OF[source.quant.dtype]))
         return graph.with_tensors(*changed)

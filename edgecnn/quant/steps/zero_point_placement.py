@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.graph.ir import Graph, Node, Tensor
+from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant
 from edgecnn.quant.scales.kernel_limits import BIAS_LIMIT
-from edgecnn.quant.scales.qparams import integers_of
 from edgecnn.quant.step import Stage, Step, Work
 
 LOWEST, HIGHEST = -128, 127
@@ -62,14 +61,14 @@ class _Walk:
     graph: Graph
     fixed: set[str]
     offsets: dict[str, float] = field(default_factory=dict)
-    changed: dict[str, Tensor] = field(default_factory=dict)
+    changed: dict[str, Quantized] = field(default_factory=dict)
 
     def advance(self, node: Node) -> bool:
         """Take one more node; return false where an add's grid cannot reach what it has to."""
         if node.weighted and node.inputs[0] in self.offsets:
             self._take_back(node)
         if node.op == "add" and (passed := sum(self.offsets.get(i, 0.0) for i in node.inputs)):
-            quant = self.graph.tensors[node.output].qparams
+            quant = self.graph.quant(node.output)
             zero = int(quant.zero_point[0]) - round(passed / float(quant.scale[0]))
             if not LOWEST <= zero <= HIGHEST:
                 return False
@@ -80,7 +79,7 @@ class _Walk:
 
     def _move(self, node: Node) -> None:
         """Move a zero point to the end that leaves the adds which read it the smaller offset."""
-        quant = self.graph.tensors[node.output].qparams
+        quant = self.graph.quant(node.output)
         scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
         if quant.dtype != "int8" or not LOWEST < zero < HIGHEST or not _bears(self.graph, node.output):
             return
@@ -88,32 +87,33 @@ class _Walk:
         before = sum(self.offsets.get(i, 0.0) for i in others)
         end = min((LOWEST, HIGHEST), key=lambda e: abs(before + (zero - e) * scale))
         offset = (zero - end) * scale
-        bias = self._now(node.inputs[2])
-        steps = np.rint(offset / bias.qparams.scale.astype(np.float64)).astype(np.int64)
-        grown = integers_of(bias).astype(np.int64) + steps
+        bias = QuantizedConstant.of(self._now(node.inputs[2]))
+        steps = np.rint(offset / bias.quant.scale.astype(np.float64)).astype(np.int64)
+        grown = bias.integers.astype(np.int64) + steps
         if np.abs(grown).max() < BIAS_LIMIT["int8"]:
-            self._set_bias(bias, grown, bias.constant + np.float32(offset))
+            self._set_bias(bias, grown, bias.value + np.float32(offset))
             self._place(node.output, offset, end)
 
     def _take_back(self, node: Node) -> None:
         """Take from a layer's bias what the offset of its input adds to each of its outputs."""
-        source, weight, bias = (self._now(i) for i in node.inputs)
-        steps = int(self.graph.tensors[source.name].qparams.zero_point[0]) - int(source.qparams.zero_point[0])
-        both = (integers_of(weight).astype(np.int64), weight.constant.astype(np.float64))
+        source = self._now(node.inputs[0])
+        weight, bias = (QuantizedConstant.of(self._now(i)) for i in node.inputs[1:])
+        steps = int(self.graph.quant(source.name).zero_point[0]) - int(source.quant.zero_point[0])
+        both = (weight.integers.astype(np.int64), weight.value.astype(np.float64))
         integers, reals = (array.reshape(len(array), -1).sum(axis=1) for array in both)
-        self._set_bias(bias, integers_of(bias) - steps * integers, bias.constant - self.offsets[source.name] * reals)
+        self._set_bias(bias, bias.integers - steps * integers, bias.value - self.offsets[source.name] * reals)
 
-    def _set_bias(self, bias: Tensor, integers: Any, value: Any) -> None:
-        kind = bias.qparams.dtype
+    def _set_bias(self, bias: QuantizedConstant, integers: Any, value: Any) -> None:
+        kind = bias.quant.dtype
         self.changed[bias.name] = replace(bias, integers=integers.astype(kind), value=value.astype(np.float32))
 
     def _place(self, name: str, offset: float, zero: int) -> None:
         tensor = self._now(name)
         self.offsets[name] = offset
-        self.changed[name] = replace(tensor, quant=replace(tensor.qparams, zero_point=np.array([zero])))
+        self.changed[name] = replace(tensor, quant=replace(tensor.quant, zero_point=np.array([zero])))
 
-    def _now(self, name: str) -> Tensor:
-        return self.changed.get(name, self.graph.tensors[name])
+    def _now(self, name: str) -> Quantized:
+        return self.changed.get(name) or Quantized.of(self.graph.tensors[name])
 
 
 def _bears(graph: Graph, name: str) -> bool:
@@ -122,7 +122,7 @@ def _bears(graph: Graph, name: str) -> bool:
 
 
 def _takes(graph: Graph, node: Node, name: str) -> bool:
-    if graph.tensors[node.output].qparams.dtype != "int8":
+    if graph.quant(node.output).dtype != "int8":
         return False
     if node.op == "add":
         return node.attrs["activation"] == "none" and _bears(graph, node.output)

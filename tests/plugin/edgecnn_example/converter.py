@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.contract import check_integers
-from edgecnn.graph.ir import Graph, Metadata, QParams
+from edgecnn.graph.ir import Graph, Metadata, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.summary import Layer
 from edgecnn.graph.summary import layers as layers_of
 from edgecnn_converters.registry import Converter
@@ -41,7 +41,8 @@ def describe(main: bytes) -> tuple[str, Metadata | None]:
 
 def integers(main: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     """Return the parameters and integers of each quantized tensor."""
-    return {t.name: (t.quant, t.integers) for t in from_bytes(main).tensors.values() if t.quant is not None}
+    found = (t for t in from_bytes(main).tensors.values() if isinstance(t, Quantized))
+    return {t.name: (t.quant, t.integers if isinstance(t, QuantizedConstant) else None) for t in found}
 
 
 def layers(main: bytes) -> list[Layer]:

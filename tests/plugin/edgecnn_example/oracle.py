@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, unknown
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load, save
 from edgecnn_targets.interface import Description, Op, Runtime, Session
@@ -36,8 +36,7 @@ def from_bytes(content: bytes) -> Graph:
 
 def port(graph: Graph, name: str) -> Port:
     """Return the input or output of that name."""
-    tensor = graph.tensors[name]
-    assert tensor.quant is not None
+    tensor = Quantized.of(graph.tensors[name])
     return Port(
         name=name,
         shape=tensor.shape,

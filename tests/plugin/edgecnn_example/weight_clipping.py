@@ -21,8 +21,7 @@ class WeightClipping(Step):
         """Clip the weights of the layers that ``layers`` and ``except`` select."""
         changed = []
         for node in (node for node in work.graph if node.spec.weighted and self.selects(node)):
-            tensor = work.graph.tensors[node.inputs[1]]
-            assert tensor.value is not None
+            tensor = work.graph.constant(node.inputs[1])
             most = self.deviations * tensor.value.std(axis=tuple(range(1, tensor.value.ndim)), keepdims=True)
             changed.append(replace(tensor, value=np.clip(tensor.value, -most, most)))
         return replace(work, graph=work.graph.with_tensors(*changed))
