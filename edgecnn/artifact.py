@@ -77,7 +77,7 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedModel:
-    """What a converter returns, still in memory.
+    """Hold what a converter makes of a graph, still in memory.
 
     Attributes:
         target: the format's name, a row of the converters' registry.

@@ -107,7 +107,7 @@ def choose(
 
 
 def latency_cost(plain: ConvertedModel, mixed: Path, threads: int) -> str:
-    """What the layers that are kept cost on this machine: the median of one inference beside the plain artifact's."""
+    """Say what the layers that are kept cost here: the median of one inference beside the plain artifact's."""
     with tempfile.TemporaryDirectory() as folder:
         alone = write_artifact(Path(folder), "plain", plain, Metadata(), {})
         before, after = (

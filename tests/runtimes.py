@@ -1,4 +1,4 @@
-"""What tests of several runtimes share: the writers, what files hold, and how far a session is from the oracle."""
+"""Helpers of tests of several runtimes: the writers, what files hold, and how far a session is from the oracle."""
 
 from __future__ import annotations
 

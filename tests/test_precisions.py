@@ -77,7 +77,7 @@ def mixed(folder, tmp_path_factory):
 
 
 def kept(graph):
-    """What the recorded recipe keeps in 16 bits."""
+    """Return what the recorded recipe keeps in 16 bits."""
     rows = graph.metadata.quantization["recipe"]["steps"]
     (keep,) = (row["keep"] for row in rows if row["name"] == "int16_promotion")
     return keep

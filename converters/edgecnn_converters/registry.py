@@ -24,7 +24,7 @@ ORDER = ("tflite", "onnx", "openvino", "c")  # of listings; other packages' conv
 
 @dataclass(frozen=True, kw_only=True)
 class Converter:
-    """What writes and reads one format.
+    """Write and read one format.
 
     Attributes:
         target: the format; the name of the entry point.

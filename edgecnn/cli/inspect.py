@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _costs(options: argparse.Namespace) -> int:
-    """What each op of an artifact costs on a device: the columns that the device has figures for."""
+    """Print what each op of an artifact costs on a device: the columns that the device has figures for."""
     from dataclasses import asdict
 
     from edgecnn.inspecting import inspect
@@ -90,7 +90,7 @@ def _cost(value: str | int | None) -> str:
 
 
 def _sensitivity(options: argparse.Namespace) -> int:
-    """What quantizing each layer costs, the worst first."""
+    """Print what quantizing each layer costs, the worst first."""
     import numpy as np
 
     from edgecnn.data import open_images

@@ -1,4 +1,4 @@
-"""What a person reads, and what a program reads."""
+"""Print results: tables for a person, JSON for a program."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Images(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """Return the name that the user gave."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:

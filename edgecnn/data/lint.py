@@ -1,4 +1,4 @@
-"""What is odd about a calibration set, in one line each with the figure that shows it.
+"""Find what is odd about a calibration set: one line each, with the figure that shows it.
 
 Every rule was tried on photographs (ImageNet, CIFAR-10, also single classes of it) and on the demo data, none of which
 it may call odd, and on the same images spoilt in the way that it is for.

@@ -46,7 +46,7 @@ class TrainingImages:
 
 
 def training_parts(where: str) -> tuple[str, str]:
-    """What a user named as ``open_images`` knows it: training part and held-out part, or twice the same.
+    """Return the names of the training part and the held-out part, as ``open_images`` takes them; or twice the same.
 
     ``train/`` and ``val/`` inside a folder; the splits ``train`` and ``val`` (or ``test``) of ``FILE.npz``.
     """

@@ -160,7 +160,7 @@ class QuantizedConstant(Constant, Quantized):
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What travels with the network through every format.
+    """Hold what travels with the network through every format.
 
     Attributes:
         model: the name the user asked for.

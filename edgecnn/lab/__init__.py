@@ -1,1 +1,1 @@
-"""What makes the networks work, counted: compound scaling and the blocks that save arithmetic."""
+"""Studies of what makes the networks work: compound scaling, residual learning, blocks that save arithmetic."""

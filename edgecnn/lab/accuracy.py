@@ -1,4 +1,4 @@
-"""What models reach in short trainings of several seeds each, and how far figures must lie apart to mean something."""
+"""Train models shortly, from several seeds each, and say how far their figures must lie apart to mean something."""
 
 from __future__ import annotations
 

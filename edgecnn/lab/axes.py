@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What came out.
+    """Hold what the study found.
 
     Attributes:
         curves: three axes, and all together.

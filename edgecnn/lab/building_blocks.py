@@ -30,7 +30,7 @@ REDUCTION = 4  # of a bottleneck's channels
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all four blocks have in common.
+    """Set what all four blocks have in common.
 
     Attributes:
         channels: of the input and the output; a multiple of 4.

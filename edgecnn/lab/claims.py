@@ -1,4 +1,4 @@
-"""What theory says of residual learning, beside the figures that bear it out or do not; and the figures as a plot."""
+"""Compare what theory says of residual learning with the figures of a study, and plot them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Deepened(Errors):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What theory says, and whether the figures show it.
+    """State what theory says, and whether the figures show it.
 
     Attributes:
         says: theory.

@@ -36,7 +36,7 @@ Measure = Callable[[ModelSpec], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What may not be exceeded.
+    """Set the figure that may not be exceeded.
 
     Attributes:
         figure: ``macs``, ``instructions``, ``ms``, ``sram_kib`` or ``flash_kib``. Milliseconds are measured where the
@@ -98,7 +98,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What came out.
+    """Hold the member that was chosen, and what was measured.
 
     Attributes:
         chosen: the largest that fits.

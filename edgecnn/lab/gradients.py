@@ -1,4 +1,4 @@
-"""What of the loss' gradient reaches each stage of a network.
+"""Measure how much of the loss' gradient reaches each stage of a network.
 
 He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.1, ask whether it vanishes in plain networks.
 With batch norm and no shortcuts its norm grows instead, from layer to layer on its way back, by ``BATCH_NORM_GROWTH``

@@ -40,7 +40,7 @@ WIDER = 2  # times the images of the demo data: smaller differences between smal
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all networks of a study have in common; the defaults are the reduced form.
+    """Set what all networks of a study have in common; the defaults are the reduced form.
 
     Attributes:
         data: as of ``edgecnn train``.
@@ -116,7 +116,7 @@ class Depth(Training):
 
 
 class _Probe:
-    """What a run's gradients were on the first images of its first epoch."""
+    """Measure a run's gradients on the first images of its first epoch."""
 
     def __init__(self, config: TrainConfig) -> None:
         preprocess = default_preprocess(resolve(config.model).resolution)

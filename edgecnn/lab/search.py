@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What is compared, and what is not.
+    """List what is compared, and what is not.
 
     Attributes:
         points: different models of about equal cost.
@@ -54,7 +54,7 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What came out.
+    """Hold what the search found.
 
     Attributes:
         base: the model at phi = 0.

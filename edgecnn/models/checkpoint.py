@@ -28,7 +28,7 @@ from edgecnn.records import read_record
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSource:
-    """What a weight file says beside its tensors.
+    """Hold what a weight file says beside its tensors.
 
     Attributes:
         spec: the model as the weights need it: classes, padding, folding.

@@ -1,4 +1,4 @@
-"""What the rows are built of, as torch modules. Inputs and outputs are NCHW float32."""
+"""The torch modules that rows are built of. Inputs and outputs are NCHW float32."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ STEP = 4  # the rule's resolutions are multiples of so many pixels, as the publi
 
 @dataclass(frozen=True, kw_only=True)
 class Multipliers:
-    """What a model is made larger by: channels, blocks in a stage, and the side of the image in pixels."""
+    """Factors by which a model is made larger: channels, blocks in a stage, and the side of the image in pixels."""
 
     width: float
     depth: float

@@ -1,1 +1,1 @@
-"""What was found: the record of figures and checks, and how it is shown."""
+"""Reports: the record of figures and checks, and how it is shown."""

@@ -139,7 +139,7 @@ class BesideHost:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one inference takes of a device, counted or computed by its emulator or compiler; else ``None``.
+    """Hold what one inference takes of a device, counted or computed by its emulator or compiler; else ``None``.
 
     Attributes:
         cycles: of the core or the NPU.
@@ -219,7 +219,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportEntry:
-    """What was found about one artifact on one device.
+    """Hold what was found about one artifact on one device.
 
     Attributes:
         model: the model's name.
@@ -274,7 +274,7 @@ class ReportEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a command found: an entry per artifact and device.
+    """Hold what a command found: an entry per artifact and device.
 
     A terminal shows it as a table and a notebook as HTML.
 

@@ -88,7 +88,7 @@ def _table(entries: Sequence[ReportEntry]) -> Table:
 
 
 def _resources(entries: Sequence[ReportEntry]) -> Table | None:
-    """What one inference takes of the devices that say it; a column per figure that one of them has."""
+    """Tabulate what one inference takes of the devices that say it; a column per figure that one of them has."""
     from rich.table import Column, Table
 
     figures: dict[str, list[float | None]] = {"instructions": [e.latency.instructions for e in entries]}

@@ -1,4 +1,4 @@
-"""What a run measured: one JSON line per epoch, and the curves as a picture."""
+"""Record what a run measures: one JSON line per epoch, and the curves as a picture."""
 
 from __future__ import annotations
 

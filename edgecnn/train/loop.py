@@ -38,7 +38,7 @@ Opener = Callable[[TrainConfig, torch.device], Trainable]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What came out.
+    """Hold what a training run made.
 
     Attributes:
         weights: the file.

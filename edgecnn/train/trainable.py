@@ -1,4 +1,4 @@
-"""What learns: a float network or a quantized graph; its loss, its images, and the file it becomes."""
+"""Train a float network or a quantized graph: its loss, its images, and the file that it becomes."""
 
 from __future__ import annotations
 

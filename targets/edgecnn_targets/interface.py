@@ -28,8 +28,8 @@ Activations = dict[str, NDArray[np.float32]]
 """Tensor name to real values, NHWC or NC."""
 
 FIGURES = ("accuracy", "latency", "instructions", "cycles", "sram_kib", "flash_kib", "npu_coverage")
-"""What a kind of device can measure: ``accuracy`` by executing artifacts, ``latency`` by a clock on the wall, the rest
-by counting."""
+"""Figures that a kind of device can measure: ``accuracy`` by executing artifacts, ``latency`` by a clock on the wall,
+the rest by counting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Op:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one inference costs on a device, after a warm-up."""
+    """Hold what one inference costs on a device, after a warm-up."""
 
     latency: Latency = field(default_factory=Latency)
     resources: Resources = field(default_factory=Resources)
@@ -61,7 +61,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """What one op, named as in ``Op``, costs on a device; ``None`` where the device does not say.
+    """Hold what one op, named as in ``Op``, costs on a device; ``None`` where the device does not say.
 
     Attributes:
         cycles: of the core or the NPU.
@@ -77,7 +77,7 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an open artifact says of itself.
+    """Hold what an open artifact says of itself.
 
     Attributes:
         ops: in execution order.
@@ -141,7 +141,7 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What executes the artifacts of one format: an entry point of ``edgecnn.runtimes``, named as the target.
+    """Execute the artifacts of one format: an entry point of ``edgecnn.runtimes``, named as the target.
 
     Attributes:
         description: one line for ``edgecnn targets``.
@@ -179,7 +179,7 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceLimits:
-    """What a device has and takes. What has a number is a check wherever the user does not give another.
+    """Limit what a device has and takes. Each number is a check wherever the user does not give another.
 
     Attributes:
         sram_kib: memory for activations and the runtime's state, in KiB; ``None`` where there is plenty.

@@ -1,4 +1,4 @@
-"""What an op costs: a row in each table. The tables agree, and ``abs``, added here as CONTRIBUTING.md says, works."""
+"""An op costs a row in each table. The tables agree, and ``abs``, added here as CONTRIBUTING.md says, works."""
 
 from __future__ import annotations
 

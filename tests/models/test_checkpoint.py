@@ -169,7 +169,7 @@ def test_the_cifar_resnet_that_people_have_loads():
 
 
 def keras_file(path, names=True):
-    """What Keras 3 writes for a model of one dense layer."""
+    """Write what Keras 3 does for a model of one dense layer."""
     with h5py.File(path, "w") as file:
         group = file.create_group("layers/dense/vars")
         if names:

@@ -41,7 +41,7 @@ def test_parameters_and_macs_are_the_golden_and_the_published_ones(name):
 
 
 def size_of_module(module, shape):
-    """What torch runs on its meta device: no memory, no arithmetic."""
+    """Count what torch runs on its meta device: no memory, no arithmetic."""
     made = []
 
     def count(layer, inputs, output):

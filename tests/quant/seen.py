@@ -1,4 +1,4 @@
-"""What calibration would have seen of values at hand."""
+"""Ranges as calibration would have seen them in values at hand."""
 
 from __future__ import annotations
 

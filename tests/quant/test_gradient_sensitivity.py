@@ -18,7 +18,7 @@ from edgecnn.quant.recipe import recipe
 
 
 class Around(nn.Module):
-    """What it reads, added to what a convolution and a gate make of it: one block, inside which much is alive."""
+    """Add to the input what a convolution and a gate make of it: one block, inside which much is alive."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What training sees: the same whichever process prepares it, and labels that fit."""
+"""Training sees the same images whichever process prepares them, and labels that fit."""
 
 from __future__ import annotations
 

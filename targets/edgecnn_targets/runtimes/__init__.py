@@ -1,1 +1,1 @@
-"""What executes artifacts: one module per runtime."""
+"""Execute artifacts: one module per runtime."""

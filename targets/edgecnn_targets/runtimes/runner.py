@@ -48,7 +48,7 @@ def heap() -> Any:
 
 
 def litert_details(interpreter: Any) -> dict[str, Any]:
-    """What LiteRT says of an open file, as plain data."""
+    """Return what LiteRT says of an open file, as plain data."""
 
     def port(detail: dict[str, Any]) -> dict[str, Any]:
         parameters = detail["quantization_parameters"]
@@ -82,7 +82,7 @@ def litert_details(interpreter: Any) -> dict[str, Any]:
 
 
 def onnx_details(session: Any) -> dict[str, Any]:
-    """What ONNX Runtime says of an open file, as plain data."""
+    """Return what ONNX Runtime says of an open file, as plain data."""
     sides = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
     return {
         side: [{"name": p.name, "shape": list(p.shape), "type": p.type} for p in ports] for side, ports in sides.items()

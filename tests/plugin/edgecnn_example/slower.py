@@ -11,7 +11,7 @@ from edgecnn_targets.kinds import host
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a device's file says under ``[settings]``.
+    """Hold what a device's file says under ``[settings]``.
 
     Attributes:
         times: the factor, above 0.
