@@ -6,7 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from edgecnn.errors import MissingDependencyError
 from edgecnn.graph.summary import Layer, layers
 from edgecnn.loading import is_factory, is_file, load
 from edgecnn.network import Artifact, Network
@@ -16,7 +15,7 @@ from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device as device_named
 from edgecnn_targets.interface import LayerCost
 from edgecnn_targets.registry import layers as costs
-from edgecnn_targets.registry import missing, runtime_of
+from edgecnn_targets.registry import require, runtime_of
 
 
 class Layers(tuple[Layer | LayerCost, ...]):
@@ -81,7 +80,6 @@ def inspect(
 
 def _costs(path: Path, name: str) -> Layers:
     place, target = device_named(name), runtime_of(path).target
-    command = missing(place, target) if target in place.targets else None
-    if command is not None:
-        raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
+    if target in place.targets:
+        require(place, target)
     return Layers(costs(place, path))

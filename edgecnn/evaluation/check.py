@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
-from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
+from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
@@ -27,7 +27,7 @@ from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import select
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.interface import Device, Op, Session, Usage
-from edgecnn_targets.registry import kind_of, missing, open_session, runtime
+from edgecnn_targets.registry import kind_of, open_session, require, runtime
 
 BATCH = 10  # images in memory at a time
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
@@ -81,9 +81,7 @@ class Checking:
             if precision not in place.limits.precisions:
                 allowed = ", ".join(place.limits.precisions)
                 raise UnsupportedError(f"device {place.name!r} does not run {precision} artifacts; it runs: {allowed}")
-            command = missing(place, target)
-            if command is not None:
-                raise MissingDependencyError(f"{place.name} cannot run {target} here; install what it needs: {command}")
+            require(place, target)
         return found
 
 

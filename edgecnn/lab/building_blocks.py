@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgecnn.converting import convert
-from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.errors import InputError
 from edgecnn.evaluation.validate import validate
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
@@ -23,7 +23,7 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress
 from edgecnn.quantizing import quantize
 from edgecnn_targets.devices import device
-from edgecnn_targets.registry import kind_of, missing
+from edgecnn_targets.registry import kind_of, require
 
 REDUCTION = 4  # of a bottleneck's channels
 
@@ -145,9 +145,7 @@ def _require(name: str) -> None:
     place = device(name)
     if "instructions" not in kind_of(place).figures:
         raise InputError(f"{name} counts no instructions; it finds out: {', '.join(kind_of(place).figures)}")
-    command = missing(place, place.targets[0])
-    if command is not None:
-        raise MissingDependencyError(f"{name} cannot run {place.targets[0]} here; install what it needs: {command}")
+    require(place, place.targets[0])
 
 
 def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:

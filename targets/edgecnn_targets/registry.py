@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.plugins import registry
 from edgecnn_targets.interface import Activations, Device, Kind, LayerCost, Parameters, Runtime, Session
 
@@ -106,6 +106,17 @@ def open_session(device: Device, artifact: Path, *, threads: int = 1, kernels: s
 def missing(device: Device, target: str) -> str | None:
     """Return the command that installs what a device lacks to run a target, or ``None`` when it is ready."""
     return kind_of(device).missing(device, runtime(target))
+
+
+def require(device: Device, target: str) -> None:
+    """Check that a device is ready to run a target.
+
+    Raises:
+        MissingDependencyError: it is not; says what installs it.
+    """
+    command = missing(device, target)
+    if command is not None:
+        raise MissingDependencyError(f"{device.name} cannot run {target} here; install what it needs: {command}")
 
 
 def layers(device: Device, artifact: Path) -> list[LayerCost]:
