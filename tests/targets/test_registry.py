@@ -82,6 +82,10 @@ def test_a_device_names_the_op_that_it_does_not_run(tflite):
     ("record", "message"),
     [
         ({"targets": ["tflite"], "clock": 3}, "device d: .* 'clock'"),
+        (
+            {"targets": ["tflite"], "nam": "e"},
+            "unknown key 'nam'; allowed: description, kind, limits, onnx_activations, settings, targets, tol",
+        ),
         ({}, "device d: .* 'targets'"),
         ({"targets": ["tflite"], "limits": {"ram": 3}}, "device d: .* 'ram'"),
         ({"targets": ["tflite"], "limits": {"precisions": ["int9"]}}, "unknown precision 'int9'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,12 @@ def parse(name: str, record: Mapping[str, Any], option: str = "") -> Device:
     Raises:
         InputError: a key is unknown or missing, or a value is not allowed.
     """
-    for key in {"name", "option"} & set(record):
-        raise InputError(f"device {name}: remove {key!r}: a device is named as its file")
+    allowed = [f.name for f in fields(Device) if f.name not in ("name", "option")]
+    for key in record:
+        if key in ("name", "option"):
+            raise InputError(f"device {name}: remove {key!r}: a device is named as its file")
+        if key not in allowed:
+            raise InputError(f"device {name}: {unknown('key', key, allowed)}")
     device = read_record(Device, {**record, "name": name, "option": option or name}, f"device {name}")
     settings: Any = read_record(kind_of(device).settings, device.settings, f"device {name}", noun="setting")
     listed = [target for target in device.targets if target != EVERY]
