@@ -15,21 +15,35 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 160  # of what is printed where there is no terminal
+NARROW = 80  # of a report as text
+BESIDE = 3  # entries that fit into that
 
 
 def render(report: Report) -> None:
     """Print the report to stderr for a person: tables, then the failed checks and the findings, a line each."""
     from rich.console import Console
 
-    _print(report, Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH, highlight=False))
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH, highlight=False)
+    for table in _tables(report.entries):
+        console.print(table)
+    _say(report, console, soft_wrap=True)
 
 
 def as_text(report: Report) -> str:
-    """Return what ``render`` prints, without colours."""
+    """Return what ``render`` prints, without colours and at most ``NARROW`` wide: a row per figure that is known."""
     from rich.console import Console
+    from rich.table import Column, Table
 
     with io.StringIO() as text:
-        _print(report, Console(file=text, width=WIDTH, highlight=False))
+        console = Console(file=text, width=NARROW, highlight=False)
+        for k in range(0, len(report.entries), BESIDE):
+            for wide in _tables(report.entries[k : k + BESIDE]):
+                table = Table(*(Column(overflow="fold") for _ in (None, *wide.rows)), show_header=False)
+                for column in wide.columns:
+                    if any(str(cell) != "-" for cell in column.cells):
+                        table.add_row(column.header, *column.cells)
+                console.print(table)
+        _say(report, console, soft_wrap=False)
         return text.getvalue().rstrip()
 
 
@@ -51,14 +65,12 @@ def html_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> 
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _print(report: Report, console: Console) -> None:
-    for table in _tables(report.entries):
-        console.print(table)
+def _say(report: Report, console: Console, *, soft_wrap: bool) -> None:
     for line in report.failures:
-        console.print(f"FAILED  {line}", style="bold red", markup=False, soft_wrap=True)
+        console.print(f"FAILED  {line}", style="bold red", markup=False, soft_wrap=soft_wrap)
     for line, severity in _findings(report.entries):
         style = "bold red" if severity == "error" else "yellow"
-        console.print(f"note    {line}", style=style, markup=False, soft_wrap=True)
+        console.print(f"note    {line}", style=style, markup=False, soft_wrap=soft_wrap)
 
 
 def _findings(entries: Sequence[ReportEntry]) -> Iterator[tuple[str, str]]:

@@ -205,6 +205,7 @@ def test_a_report_shows_itself_in_a_terminal_and_in_a_notebook():
     for shown in ("75.69 (76.31)", "FAILED  out/mobilenet_v2.tflite on host: agreement", "one op is not delegated"):
         assert shown in text
     assert "\x1b" not in text
+    assert max(map(len, repr(report(FULL, FULL, FULL, FULL)).splitlines())) <= 80
     assert "<td>75.69 (76.31)</td>" in page
     assert "<b>failed</b> out/mobilenet_v2.tflite on host: agreement" in page
     assert "a &lt; b" in page
