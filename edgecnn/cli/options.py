@@ -68,7 +68,9 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     )
     add_exact_kernels(data)
     add("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
-    limits = parser.add_argument_group("limits (exit status 1 when one is missed, or an integer artifact is far from fp32)")
+    limits = parser.add_argument_group(
+        "limits (exit status 1 when one is missed, or an integer artifact is far from fp32)"
+    )
     for row in ROWS:
         limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
     limits.add_argument(

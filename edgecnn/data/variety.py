@@ -1,8 +1,8 @@
 """Whether calibration images differ: images of one colour, exact copies, images much alike.
 
-Tried on 300 images each of ImageNet, CIFAR-10 (also single classes), the demo data and rendered lines of text: none is of
-one colour, and at least 98 % differ by the rule here; of the lines, whose paper is alike, 31 %. Of 60 images made from
-one photograph by noise or brightness 1 differs, by an object that moves across 6 to 13, by a camera that turns 27 to 30.
+Tried on 300 images each of ImageNet, CIFAR-10 (also single classes), the demo data and rendered lines of text. None is
+of one colour, and by the rule here at least 98 % differ; of the lines, whose paper is alike, 31 %. Of 60 images made from
+one photograph 1 differs by noise or brightness, 5 to 13 by an object that moves across, 27 to 29 by a camera that turns.
 """
 
 from __future__ import annotations
@@ -50,14 +50,12 @@ class Variety:
             return []
         copies = len(made) - len(np.unique(made, axis=0))
         if copies > SHARE * len(made):
-            return [
-                f"{copies} of {len(made)} calibration images are copies of others; give 100 or more that differ"
-            ]
+            return [f"{copies} of {len(made)} calibration images are copies of others; give 100 or more that differ"]
         differing = _differing(made)
         if differing < ENOUGH and 2 * differing <= len(made):
             return [
-                f"calibration images are much alike: {differing} of {len(made)} differ, the others correlate with one of "
-                f"these by more than {ALIKE} ({SIDE}x{SIDE} pixels), as frames of a video do; give 100 or more scenes"
+                f"calibration images are much alike: {differing} of {len(made)} differ, the others correlate with one "
+                f"of these by more than {ALIKE} ({SIDE}x{SIDE} pixels), as frames of a video; give 100 or more scenes"
             ]
         return []
 

@@ -280,8 +280,10 @@ class _Run:
             accuracy = replace(self.meter.result(), metrics=self.metrics.result())
         findings += found
         if self.session is not None:
-            metadata, allowed, shape = self.subject.metadata, self.checking.allow_loss, self.session.output.shape[1:]
-            findings += quantization_loss(self.subject.precision, accuracy, metadata, shape, allowed)
+            subject, checking, outputs = self.subject, self.checking, self.session.output.shape[1:]
+            findings += quantization_loss(
+                subject.precision, accuracy, subject.metadata, outputs, checking.limits, checking.allow_loss
+            )
         entry = replace(
             self.subject.entry(self.device.name),
             accuracy=accuracy,
@@ -353,9 +355,7 @@ def _over_images(
     if reference is None:
         return ()
     checking = runs[0].checking
-    return tuple(
-        meter.finding(reference, void=checking.limits.max_drop is not None, allow_loss=checking.allow_loss)
-    )
+    return tuple(meter.finding(reference, void=checking.limits.max_drop is not None, allow_loss=checking.allow_loss))
 
 
 def _noise(oracle: Graph) -> NDArray[np.float32]:

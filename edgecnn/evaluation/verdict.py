@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
+from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.references import Reference
 from edgecnn.graph.ir import Metadata
 from edgecnn.loading import RANDOM
@@ -57,25 +58,28 @@ def interval(right: int, n: int) -> tuple[float, float]:
 
 
 def quantization_loss(
-    precision: str, accuracy: Accuracy, metadata: Metadata, outputs: tuple[int, ...], allow_loss: bool
+    precision: str, accuracy: Accuracy, metadata: Metadata, outputs: tuple[int, ...], limits: Limits, allow_loss: bool
 ) -> Iterator[Finding]:
     """Yield a finding where an integer artifact is far from fp32; of severity ``error`` where that is a failure.
 
     Agreement counts where the upper end of its interval is too low. It decides where outputs are known to be classes:
-    by class names, labels, or a registered model. Else they may be an embedding, and it is a warning.
+    by class names, labels, or a registered model. Else they may be an embedding, and it is a warning. A limit that the
+    user gave on SQNR or agreement takes the place of the one here.
 
     Args:
         accuracy: beside fp32.
         outputs: shape of one output, without the batch.
+        limits: that the user gave.
         allow_loss: whether the user accepts it.
     """
     agreement, sqnr, n = accuracy.agreement, accuracy.sqnr_db, accuracy.n
     if precision not in INTEGER_PRECISIONS or agreement is None or sqnr is None:
         return
     count = math.prod(outputs)
-    differs = count > 1 and max(outputs) == count and 100 * interval(round(agreement * n / 100), n)[1] < MIN_AGREEMENT
+    vector = count > 1 and max(outputs) == count and limits.min_agreement is None
+    differs = vector and 100 * interval(round(agreement * n / 100), n)[1] < MIN_AGREEMENT
     known = metadata.labels is not None or accuracy.top1 is not None or _is_registered(metadata.model)
-    said = [f"SQNR {sqnr:.1f} dB, below {MIN_SQNR_DB:g}"] if sqnr < MIN_SQNR_DB else []
+    said = [f"SQNR {sqnr:.1f} dB, below {MIN_SQNR_DB:g}"] if sqnr < MIN_SQNR_DB and limits.min_sqnr is None else []
     if differs and known:
         said.append(f"agreement {agreement:.1f} %, below {MIN_AGREEMENT:g}")
     if said:
@@ -106,7 +110,7 @@ def _is_registered(model: str) -> bool:
 def _excuse(metadata: Metadata, allow_loss: bool) -> tuple[str, str]:
     """What to add to a finding, and its severity."""
     if metadata.weights_sha256 == RANDOM:
-        return "; weights are random, so this is no failure", "warning"
+        return "; no failure, as weights are random", "warning"
     return ("; accepted", "warning") if allow_loss else ("", "error")
 
 
@@ -201,6 +205,8 @@ class ReferenceMeter:
     def _other_preprocessing(self, reference: Reference) -> str:
         """Say which other preprocessing makes fp32 right most often, if one is far better."""
         used = self._metadata.preprocess
+        if self._metadata.weights_sha256 == RANDOM:
+            return "weights are random"
         if used is None or used.as_given or not self._kept:
             return "check labels and weights"
         say("validate: fp32 is at chance; other channel orders and input ranges are tried")
