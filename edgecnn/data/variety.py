@@ -1,8 +1,8 @@
 """Whether calibration images differ: images of one colour, exact copies, images much alike.
 
 Tried on 300 images each of ImageNet, CIFAR-10 (also single classes), the demo data and rendered lines of text. None is
-of one colour. By the rule here at least 98 % differ; of the lines, whose paper is alike, 31 %. Of 60 images made from one
-photograph 1 differs by noise or brightness, 5 to 13 by an object that moves across, 27 to 29 by a camera that turns.
+of one colour. By the rule here at least 98 % differ; of the lines, whose paper is alike, 31 %. Of 60 images made from
+one photograph 1 differs by noise or brightness, 5 to 13 by an object that crosses it, 27 to 29 by a camera that turns.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
+from edgecnn.errors import InputError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.references import Reference
 from edgecnn.graph.ir import Metadata
@@ -86,7 +87,7 @@ def quantization_loss(
         excuse, severity = _excuse(metadata, allow_loss)
         text = (
             f"{precision} is far from fp32 on {n:,} images ({'; '.join(said)}): calibrate on 100 or more images like "
-            f"those of use, try --recipe best, or accept it with --allow-loss{excuse}"
+            f"those of use, try --recipe best{excuse}"
         )
         yield Finding(code="quantization_loss", text=text, severity=severity)
     elif differs:
@@ -99,8 +100,6 @@ def quantization_loss(
 
 def _is_registered(model: str) -> bool:
     """Whether the name is a registered model's, all of which are classifiers."""
-    from edgecnn.errors import InputError
-
     try:
         return bool(resolve(model))
     except InputError:
@@ -110,8 +109,8 @@ def _is_registered(model: str) -> bool:
 def _excuse(metadata: Metadata, allow_loss: bool) -> tuple[str, str]:
     """What to add to a finding, and its severity."""
     if metadata.weights_sha256 == RANDOM:
-        return "; no failure, as weights are random", "warning"
-    return ("; accepted", "warning") if allow_loss else ("", "error")
+        return "; weights are random, so this is no failure", "warning"
+    return ("; accepted", "warning") if allow_loss else (", or accept it with --allow-loss", "error")
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class ReferenceMeter:
             yield Finding(code="fp32_wrong", text=said)
             return
         excuse, severity = _excuse(self._metadata, allow_loss)
-        text = f"{said}. --max-drop means nothing beside it (--allow-loss accepts that){excuse}"
+        text = f"{said}. --max-drop means nothing beside it{excuse}"
         yield Finding(code="fp32_wrong", text=text, severity=severity)
 
     def _at_chance(self, right: int, n: int) -> bool:
