@@ -62,12 +62,10 @@ class Variety:
 
 def _thumbnails(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return means over ``SIDE x SIDE`` blocks, or over fewer of a smaller image: (n, blocks)."""
-    for axis in (1, 2):
-        size = grey.shape[axis]
-        edges = np.linspace(0, size, min(SIDE, size) + 1).astype(int)
-        counts = np.diff(edges).reshape([-1 if k == axis else 1 for k in range(3)])
-        grey = np.add.reduceat(grey, edges[:-1], axis=axis) / counts.astype(np.float32)
-    return grey.reshape(len(grey), -1)
+    down, right = (np.linspace(0, size, min(SIDE, size) + 1).astype(int) for size in grey.shape[1:])
+    sums = np.add.reduceat(np.add.reduceat(grey, down[:-1], axis=1), right[:-1], axis=2)
+    means: NDArray[np.float32] = (sums / np.outer(np.diff(down), np.diff(right))).astype(np.float32)
+    return means.reshape(len(grey), -1)
 
 
 def _differing(made: NDArray[np.float32]) -> int:

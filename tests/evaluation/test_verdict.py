@@ -160,17 +160,21 @@ def test_the_interval_is_wilsons():
 # --- an fp32 that is wrong itself ---
 
 
-def validate(exported, capfd, *words, x=PIXELS, y=LABELS):
-    """Validate the demo's artifact on these images by the command; its status and entry."""
-    folder = exported[0]
-    np.savez(folder / "given.npz", x_test=x, y_test=y)
-    path, data = str(folder / f"{DEMO}.tflite"), f"{folder / 'given.npz'}:test"
-    status = main(["validate", path, "--data", data, "--json", *words])
-    return status, entry_of(capfd)
+@pytest.fixture
+def validate(exported, tmp_path, capfd):
+    """Validate the demo's artifact on images by the command; return its status and entry."""
+
+    def work(*words, x=PIXELS, y=LABELS):
+        np.savez(tmp_path / "given.npz", x_test=x, y_test=y)
+        path, data = str(exported[0] / f"{DEMO}.tflite"), f"{tmp_path / 'given.npz'}:test"
+        status = main(["validate", path, "--data", data, "--json", *words])
+        return status, entry_of(capfd)
+
+    return work
 
 
-def test_a_sound_network_has_no_such_finding(exported, capfd):
-    status, entry = validate(exported, capfd, "--max-drop", "10")
+def test_a_sound_network_has_no_such_finding(validate):
+    status, entry = validate("--max-drop", "10")
     assert status == 0
     assert [f for f in entry["findings"] if f["code"] in ("fp32_wrong", "quantization_loss")] == []
 
@@ -184,32 +188,32 @@ def test_a_sound_network_has_no_such_finding(exported, capfd):
         (["--max-drop", "10", "--allow-loss"], 0, "warning"),
     ],
 )
-def test_labels_moved_by_one_are_said_and_a_drop_beside_them_does_not_pass(exported, capfd, words, status, severity):
+def test_labels_moved_by_one_are_said_and_a_drop_beside_them_does_not_pass(validate, words, status, severity):
     kept = LABELS < 15
-    got, entry = validate(exported, capfd, *words, x=PIXELS[kept], y=LABELS[kept] + 1)
+    got, entry = validate(*words, x=PIXELS[kept], y=LABELS[kept] + 1)
     found_severity, text = found(entry, "fp32_wrong")
     assert (got, found_severity) == (status, severity)
     assert "; with --label-offset -1 it would be 9" in text
     assert all(check["passed"] for check in entry["checks"])
     assert ("--max-drop means nothing" in text) == ("--max-drop" in words)
-    got, entry = validate(exported, capfd, "--label-offset", "-1", x=PIXELS[kept], y=LABELS[kept] + 1)
+    got, entry = validate("--label-offset", "-1", x=PIXELS[kept], y=LABELS[kept] + 1)
     assert entry["accuracy"]["fp32_top1"] > 90, "the option is what it says"
 
 
-def test_labels_that_no_offset_fits_must_move(exported, capfd):
-    _, entry = validate(exported, capfd, y=(LABELS + 1) % 16)
+def test_labels_that_no_offset_fits_must_move(validate):
+    _, entry = validate(y=(LABELS + 1) % 16)
     assert "; with labels moved by -1 it would be" in found(entry, "fp32_wrong")[1]
 
 
-def test_a_wrong_input_range_is_said_with_the_option_that_mends_it(exported, capfd):
-    _, entry = validate(exported, capfd, "--preprocess", "mean=0,std=9000")
+def test_a_wrong_input_range_is_said_with_the_option_that_mends_it(validate):
+    _, entry = validate("--preprocess", "mean=0,std=9000")
     _, text = found(entry, "fp32_wrong")
     assert "of 16 classes no more than chance: with --preprocess mean=127.5,std=127.5 it would be 9" in text
 
 
-def test_nothing_that_mends_it_is_said_too(exported, capfd):
+def test_nothing_that_mends_it_is_said_too(validate):
     shuffled = np.random.default_rng(1).permutation(LABELS)
-    _, entry = validate(exported, capfd, y=shuffled)
+    _, entry = validate(y=shuffled)
     assert "no other label offset, channel order or input range mends it" in found(entry, "fp32_wrong")[1]
 
 
@@ -230,9 +234,9 @@ def test_channels_in_another_order_are_said():
     assert "it would be 100 % of 40 images" in finding.text
 
 
-def test_few_images_are_not_called_chance(exported, capfd):
+def test_few_images_are_not_called_chance(validate):
     wrong = (LABELS[:3] + 5) % 16
-    _, entry = validate(exported, capfd, x=PIXELS[:3], y=wrong)
+    _, entry = validate(x=PIXELS[:3], y=wrong)
     assert [f for f in entry["findings"] if f["code"] == "fp32_wrong"] == []
 
 
