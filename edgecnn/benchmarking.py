@@ -84,8 +84,8 @@ def benchmark(
         preprocess, label_offset: as for ``edgecnn.load``.
         seed: of every random choice.
         progress: shows progress; ``Progress()`` is silent.
-        checking: as for ``edgecnn.validate``: ``limit``, ``limits``, ``threads``, ``allow_float``, ``exact_kernels``,
-            ``skip_bad_images``.
+        checking: as for ``edgecnn.validate``: ``limit``, ``limits``, ``threads``, ``allow_float``, ``allow_loss``,
+            ``exact_kernels``, ``skip_bad_images``.
 
     Returns:
         A cell per model, format, precision and device. What goes wrong in a cell is in its line.
@@ -154,7 +154,7 @@ def _failed(model: str, target: str, precision: str, device: str, error: Edgecnn
 
 def _measured(model: str, precision: str, device: str, entry: ReportEntry) -> Cell:
     median = entry.latency.median_ms
-    failed = "; ".join(str(check) for check in entry.checks if not check.passed)
+    failed = "; ".join(entry.failures)
     return Cell(
         model=model,
         target=entry.target,

@@ -55,6 +55,7 @@ def export(
     limits: Limits | None = None,
     threads: int = 1,
     allow_float: bool = False,
+    allow_loss: bool = False,
     exact_kernels: bool = False,
     input_shape: Sequence[int] | None = None,
     preprocess: Preprocess | str | None = None,
@@ -80,8 +81,8 @@ def export(
         calibration, calibration_images, recipe, reduce_range, per_tensor: as for ``edgecnn.quantize``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
         io: as for ``edgecnn.convert``.
-        data, labels, limit, devices, limits, threads, allow_float, exact_kernels: as for ``edgecnn.validate``. Without
-            data, nothing is run but what a limit needs.
+        data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels: as for
+            ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
         skip_bad_images: leave unreadable images out, instead of stopping.
         seed: of every random choice. The same arguments give the same bytes.
         progress: shows progress; ``Progress()`` is silent.
@@ -99,7 +100,12 @@ def export(
     """
     places = (devices,) if isinstance(devices, str) else tuple(devices)
     checking = Checking(
-        devices=places, threads=threads, limits=limits or Limits(), allow_float=allow_float, exact_kernels=exact_kernels
+        devices=places,
+        threads=threads,
+        limits=limits or Limits(),
+        allow_float=allow_float,
+        allow_loss=allow_loss,
+        exact_kernels=exact_kernels,
     )
     own: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,

@@ -17,6 +17,7 @@ from edgecnn.preprocess import Preprocess
 if TYPE_CHECKING:
     from torch import nn
 
+RANDOM = "random"  # of --weights; in the metadata of such a network, in place of a digest
 HOW_FED = (
     "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed; in Python "
     "input_shape=(3, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
@@ -168,13 +169,16 @@ def _registered(
         spec = replace(spec, padding=padding)
     if weights in (None, "demo"):
         module, found = checkpoint.demo_weights(spec)
-    elif weights == "random":
+    elif weights == RANDOM:
         module, found = checkpoint.random_weights(spec, seed)
     else:
         assert weights is not None
         module, found = checkpoint.load_weights(spec, Path(weights), padding=padding, convention=convention)
     metadata = Metadata(
-        preprocess=found.preprocess, labels=found.labels, label_offset=found.label_offset, weights_sha256=found.digest
+        preprocess=found.preprocess,
+        labels=found.labels,
+        label_offset=found.label_offset,
+        weights_sha256=RANDOM if weights == RANDOM else found.digest,
     )
     return module, (found.spec.resolution, found.spec.resolution), metadata
 

@@ -218,8 +218,7 @@ def _stream(images: Images, graph: Graph, lint: CalibrationLint) -> Iterator[NDA
     """Network inputs, (N, H, W, C) float32, which the lint looks at as they pass."""
     preprocess = require_preprocess(graph.metadata)
     for pixels, _ in track(images.batches(preprocess, BATCH), "calibrate", math.ceil(len(images) / BATCH) or None):
-        if not preprocess.as_given:
-            lint.update(pixels)
+        lint.update(pixels)
         yield preprocess.normalise(pixels)
 
 

@@ -114,7 +114,7 @@ def test_skipped_images_are_counted(tmp_path, capfd):
     folder = folder_of(tmp_path / "stop", 4)
     (folder / "2.png").write_bytes(b"")
     words = [*EXPORT, *QUICK, "-o", str(tmp_path / "out"), "--data", str(tmp_path), "--skip-bad-images", "--json"]
-    assert main(words) == 0
+    assert main([*words, "--allow-loss"]) == 0  # the images are noise, on which classes change
     (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["accuracy"]["n"] == 3
     assert "1 unreadable images were left out" in [finding["text"] for finding in entry["findings"]]

@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 def mixed(folder, tmp_path_factory):
     """(report entries, folder) of the hurt network in all formats, with --mixed."""
     out = tmp_path_factory.mktemp("mixed")
-    assert main([*words(folder, out), "--target", "all", "--mixed", "--max-drop", "5"]) == 0
+    assert main([*words(folder, out), "--target", "all", "--mixed", "--max-drop", "5", "--allow-loss"]) == 0
     return json.loads((out / "report.json").read_text())["entries"], out
 
 

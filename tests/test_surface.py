@@ -11,7 +11,7 @@ COMMANDS = "export validate compare benchmark inspect train scale study models t
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
     "--min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions --max-cycles "
-    "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --seed --json"
+    "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json"
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "

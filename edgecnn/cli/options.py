@@ -68,7 +68,9 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     )
     add_exact_kernels(data)
     add("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
-    limits = parser.add_argument_group("limits (exit status 1 when one is missed)")
+    limits = parser.add_argument_group(
+        "limits (exit status 1 when one is missed, or an integer artifact is far from fp32)"
+    )
     for row in ROWS:
         limits.add_argument(row.option, type=float, metavar=row.unit.upper(), help=row.help)
     limits.add_argument(
@@ -77,6 +79,10 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     limits.add_argument(
         "--allow-float", action="store_true", help="accept ops in an int8 artifact that the runtime computes in float"
     )
+    limits.add_argument(
+        "--allow-loss", action="store_true",
+        help="accept an integer artifact that is far from fp32, and --max-drop beside an fp32 at chance",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
 
@@ -91,7 +97,7 @@ def checking(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "devices": tuple(filter(None, options.device.split(","))),
         "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),
-        **taken(options, "data limit skip_bad_images seed threads allow_float exact_kernels"),
+        **taken(options, "data limit skip_bad_images seed threads allow_float allow_loss exact_kernels"),
     }
 
 

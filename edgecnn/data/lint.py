@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.data.variety import Variety
 from edgecnn.preprocess import Preprocess
 
 FEW = 32  # images; below, the ranges of a network's activations are still moving
@@ -31,15 +32,19 @@ class CalibrationLint:
 
     def __init__(self) -> None:
         self._count = 0
+        self._variety = Variety()
         self._low, self._high = 255, 0
         self._sum = self._squares = self._pixels = 0.0
         self._figures: dict[str, list[Vector]] = {"smooth": [], "third": [], "quarter": [], "blue": [], "sky": []}
 
     def update(self, pixels: NDArray[np.uint8]) -> None:
-        """Look at ``(n, height, width, 3)`` uint8 images, resized but not normalised."""
+        """Look at ``(n, height, width, 3)`` uint8 images, resized but not normalised, or at float network inputs."""
+        self._count += len(pixels)
+        self._variety.update(pixels)
+        if pixels.dtype != np.uint8:
+            return
         rows = pixels[:, ::4]  # some rows will do
         grey = rows.sum(axis=3, dtype=np.uint16).astype(np.float32) / 3
-        self._count += len(pixels)
         self._low, self._high = min(self._low, int(pixels.min())), max(self._high, int(pixels.max()))
         self._sum += float(grey.sum(dtype=np.float64))
         self._squares += float(np.square(grey).sum(dtype=np.float64))
@@ -75,7 +80,8 @@ class CalibrationLint:
             found.append(
                 f"only {self._count} calibration images; ranges from fewer than {FEW} are unreliable, give 100 or more"
             )
-        found += self._of_pixels() + _of_preprocessing(preprocess)
+        found += (self._of_pixels() if self._pixels else []) or self._variety.findings()
+        found += _of_preprocessing(preprocess)
         if classes is not None and outputs is not None and classes < max(COVERED * outputs, min(outputs, 2)):
             found.append(
                 f"calibration images are of {classes} of the network's {outputs} classes; ranges may not fit the "

@@ -18,6 +18,7 @@ from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
+from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss
 from edgecnn.graph.ir import Graph, Metadata, Quantized
 from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT, Artifact
@@ -41,6 +42,7 @@ class Checking:
     threads: int = 1
     limits: Limits = field(default_factory=Limits)
     allow_float: bool = False
+    allow_loss: bool = False
     exact_kernels: bool = False
 
     def need(self, data: object) -> None:
@@ -156,17 +158,18 @@ def check(
     precision = subjects[0].precision
     runs = [_Run(by_target[t], device, checking) for t, device in checking.places(list(by_target), precision)]
     executing = [run for run in runs if run.executes]
+    found: tuple[Finding, ...] = ()
     with ThreadPoolExecutor(len(runs)) as pool:
         try:
             _each(pool, runs, _Run.attempt)
             if executing and images is not None:
-                _over_images(executing, images, reference, oracle, pool)
+                found = _over_images(executing, images, reference, oracle, pool)
             elif executing and oracle is not None:
                 noise = _noise(oracle)
                 for run in executing:
                     run.compare(noise, oracle)
             _each(pool, runs, _Run.measure)
-            return [run.entry(images) for run in runs]
+            return [run.entry(images, found if run.executes else ()) for run in runs]
         finally:
             for run in runs:
                 run.close()
@@ -259,7 +262,8 @@ class _Run:
 
         self.attempt(work)
 
-    def entry(self, images: Images | None) -> ReportEntry:
+    def entry(self, images: Images | None, found: Sequence[Finding]) -> ReportEntry:
+        """Return what was found; ``found`` is of fp32 on the same images."""
         findings = [Finding(code="kernels", text=line) for line in self.session.findings] if self.session else []
         if images is not None and images.bad:
             text = f"{len(images.bad)} unreadable images were left out"
@@ -272,6 +276,12 @@ class _Run:
         accuracy = Accuracy()
         if self.executes and images is not None and self.fault is None:
             accuracy = replace(self.meter.result(), metrics=self.metrics.result())
+        findings += found
+        if self.session is not None:
+            subject, checking, outputs = self.subject, self.checking, self.session.output.shape[1:]
+            findings += quantization_loss(
+                subject.precision, accuracy, subject.metadata, outputs, checking.limits, checking.allow_loss
+            )
         entry = replace(
             self.subject.entry(self.device.name),
             accuracy=accuracy,
@@ -314,28 +324,36 @@ class _Run:
 
 def _over_images(
     runs: Sequence[_Run], images: Images, reference: Reference | None, oracle: Graph | None, pool: Executor
-) -> None:
+) -> tuple[Finding, ...]:
+    """Run all images; return what is to be said of fp32."""
     metadata = runs[0].subject.metadata
     preprocess = require_preprocess(metadata)
     outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
     if not outputs:
-        return
+        return ()
     classes = match_labels(images, metadata.labels, min(outputs), metadata.label_offset)
     seen: list[NDArray[np.float32]] = []
     busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
     total = len(images)
+    meter = ReferenceMeter(metadata, total)
     for pixels, given in track(images.batches(preprocess, BATCH), "validate", math.ceil(total / BATCH) or None):
         labels = given if given is None or classes is None else classes[given]
         x = preprocess.normalise(pixels)
         expected = reference(x) if reference is not None else None
         _wait(busy)
         busy = [pool.submit(run.count, x, labels, expected, total) for run in runs]
+        if labels is not None and expected is not None:
+            meter.update(pixels, labels, expected)
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
     first = np.concatenate(seen)[:PARITY_IMAGES]
     for run in runs:
         run.compare(first, oracle)
+    if reference is None:
+        return ()
+    checking = runs[0].checking
+    return tuple(meter.finding(reference, void=checking.limits.max_drop is not None, allow_loss=checking.allow_loss))
 
 
 def _noise(oracle: Graph) -> NDArray[np.float32]:

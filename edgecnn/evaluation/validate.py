@@ -52,6 +52,7 @@ def validate(
     preprocess: Preprocess | str | None = None,
     label_offset: int | None = None,
     allow_float: bool = False,
+    allow_loss: bool = False,
     exact_kernels: bool = False,
     skip_bad_images: bool = False,
     seed: int = 0,
@@ -74,13 +75,14 @@ def validate(
         preprocess: how images are fed, in place of what the artifact says; or ``KEY=VALUE,…`` that changes some of it.
         label_offset: class ``k`` is logit ``k + label_offset``.
         allow_float: accept ops that compute in float in an integer artifact.
+        allow_loss: accept an integer artifact that is far from fp32, and ``limits.max_drop`` beside an fp32 at chance.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
         skip_bad_images: leave unreadable images out, instead of stopping.
         seed: which images, where there are more than ``limit``.
         progress: shows progress; ``Progress()`` is silent.
 
     Returns:
-        One entry per device. ``Report.passed`` says whether every check held.
+        One entry per device. ``Report.passed`` says whether every check held and no finding is an error.
 
     Raises:
         InputError: the artifact, its manifest, the reference or the data is wrong.
@@ -94,7 +96,12 @@ def validate(
     limits = limits or Limits()
     places = (devices,) if isinstance(devices, str) else tuple(devices)
     checking = Checking(
-        devices=places, threads=threads, limits=limits, allow_float=allow_float, exact_kernels=exact_kernels
+        devices=places,
+        threads=threads,
+        limits=limits,
+        allow_float=allow_float,
+        allow_loss=allow_loss,
+        exact_kernels=exact_kernels,
     )
     checking.need(data)
     watch = Stopwatch()

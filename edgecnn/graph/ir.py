@@ -167,7 +167,7 @@ class Metadata:
         preprocess: how an image becomes the input, or ``None`` when unknown.
         labels: class names, one per logit, or ``None``.
         label_offset: data class ``k`` is logit ``k + label_offset`` (1 for a head with a background class in front).
-        weights_sha256: digest of the weight file, or ``None`` for random weights.
+        weights_sha256: digest of the weight file, ``random``, or ``None`` where that is not known.
         quantization: recipe, calibration digest and seed, as JSON values; ``None`` for a float graph.
     """
 

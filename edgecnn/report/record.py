@@ -42,7 +42,7 @@ class Finding:
     Attributes:
         code: names the kind of finding, for programs.
         text: one line for a person.
-        severity: one of ``SEVERITIES``.
+        severity: one of ``SEVERITIES``; an ``error`` fails the report.
     """
 
     code: str
@@ -262,6 +262,12 @@ class ReportEntry:
         """The artifact, and the device that it ran on."""
         return f"{self.artifact} on {self.device}" if self.device else self.artifact
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Return a line per failed check, then one per finding that is an error."""
+        checks = (str(check) for check in self.checks if not check.passed)
+        return (*checks, *(finding.text for finding in self.findings if finding.severity == "error"))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; every key is there, an absent figure is null."""
         return {
@@ -297,13 +303,13 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every check of every entry passed."""
+        """Whether every check of every entry passed and no finding is an error; decides the exit status."""
         return not self.failures
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line per failed check: where, the figure and its limit."""
-        return tuple(f"{e.place}: {check}" for e in self.entries for check in e.checks if not check.passed)
+        """One line per failed check or error: where, and the figure with its limit or what was found."""
+        return tuple(f"{entry.place}: {failure}" for entry in self.entries for failure in entry.failures)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``report.json`` holds and ``--json`` prints; ``docs/reference/report.md`` has the schema."""

@@ -54,7 +54,7 @@ def as_html(report: Report) -> str:
         for table in _tables(report.entries)
     ]
     said = [f"<li><b>failed</b> {escape(line)}</li>" for line in report.failures]
-    said += [f"<li>{escape(line)}</li>" for line, _ in _findings(report.entries)]
+    said += [f"<li>{escape(line)}</li>" for line in _notes(report.entries)]
     return "".join([*parts, *(["<ul>", *said, "</ul>"] if said else [])])
 
 
@@ -68,17 +68,17 @@ def html_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> 
 def _say(report: Report, console: Console, *, soft_wrap: bool) -> None:
     for line in report.failures:
         console.print(f"FAILED  {line}", style="bold red", markup=False, soft_wrap=soft_wrap)
-    for line, severity in _findings(report.entries):
-        style = "bold red" if severity == "error" else "yellow"
-        console.print(f"note    {line}", style=style, markup=False, soft_wrap=soft_wrap)
+    for line in _notes(report.entries):
+        console.print(f"note    {line}", style="yellow", markup=False, soft_wrap=soft_wrap)
 
 
-def _findings(entries: Sequence[ReportEntry]) -> Iterator[tuple[str, str]]:
-    """Each finding with its place, and its severity; those of all entries last, once, without a place."""
-    shared = [f for f in entries[0].findings if all(f in e.findings for e in entries)] if len(entries) > 1 else []
-    for entry in entries:
-        yield from ((f"{entry.place}: {f}", f.severity) for f in entry.findings if f not in shared)
-    yield from ((str(f), f.severity) for f in shared)
+def _notes(entries: Sequence[ReportEntry]) -> Iterator[str]:
+    """Each finding that is no error, with its place; those of all entries last, once, without a place."""
+    notes = [[finding for finding in entry.findings if finding.severity != "error"] for entry in entries]
+    shared = [f for f in notes[0] if all(f in others for others in notes)] if len(entries) > 1 else []
+    for entry, own in zip(entries, notes, strict=True):
+        yield from (f"{entry.place}: {finding}" for finding in own if finding not in shared)
+    yield from map(str, shared)
 
 
 def _tables(entries: Sequence[ReportEntry]) -> list[Table]:
@@ -95,7 +95,7 @@ def _table(entries: Sequence[ReportEntry]) -> Table:
     for heading in ("MB", "images", "top-1 % (fp32)", "drop [95 %]", "agree %", "SQNR dB", "ms (p90)", "LSB", "checks"):
         table.add_column(Text(heading), justify="right")
     for entry in entries:
-        table.add_row(*map(Text, _cells(entry)))
+        table.add_row(*map(Text, _cells(entry)), style="bold red" if entry.failures else None)
     return table
 
 
@@ -129,7 +129,7 @@ def _resources(entries: Sequence[ReportEntry]) -> Table | None:
 
 
 def _cells(entry: ReportEntry) -> tuple[str, ...]:
-    accuracy, latency, failed = entry.accuracy, entry.latency, sum(not check.passed for check in entry.checks)
+    accuracy, latency, failed = entry.accuracy, entry.latency, len(entry.failures)
     drop, interval = _number(accuracy.drop, "+.2f"), accuracy.drop_ci95
     equal = accuracy.sqnr_db is not None and accuracy.sqnr_db >= SQNR_CEILING_DB
     return (
@@ -144,7 +144,7 @@ def _cells(entry: ReportEntry) -> tuple[str, ...]:
         "equal" if equal else _number(accuracy.sqnr_db, ".1f"),
         _pair(latency.median_ms, latency.p90_ms),
         "-" if entry.parity.max_lsb is None else f"{entry.parity.max_lsb} ({entry.parity.arithmetic})",
-        "-" if not entry.checks else f"{failed} failed" if failed else "passed",
+        f"{failed} failed" if failed else "passed" if entry.checks else "-",
     )
 
 

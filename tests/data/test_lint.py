@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import edgecnn
 from edgecnn.data import demo, open_images
 from edgecnn.data.lint import CalibrationLint
 from edgecnn.preprocess import Preprocess
@@ -43,6 +45,49 @@ def scenes(count):
 
 
 SCENES = scenes(60)
+
+
+NOISY = np.clip(PHOTOS[:1] + np.random.default_rng(0).normal(0, 6, (40, *PHOTOS.shape[1:])), 0, 255).astype(np.uint8)
+
+
+def frames(count):
+    """One scene, through which a lighter square moves, of a brightness that changes."""
+    made = np.repeat(SCENES[:1].astype(np.float32), count, axis=0)
+    for k, frame in enumerate(made):
+        frame[20:30, k % 38 : k % 38 + 10] += 60
+        frame *= 0.8 + 0.01 * (k % 40)
+    return np.clip(made, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (SCENES[:40].mean(axis=(1, 2), keepdims=True).repeat(48, 1).repeat(48, 2), "40 of 40 .* are of one colour"),
+        (np.concatenate([SCENES[:40], np.full((20, 48, 48, 3), 90)]), "20 of 60 .* are of one colour"),
+        (SCENES[:1].repeat(40, axis=0), "39 of 40 calibration images are copies"),
+        (np.concatenate([SCENES, SCENES]), "60 of 120 calibration images are copies"),
+        (NOISY, "much alike: 1 of 40 differ"),
+        (frames(40), r"much alike: 1?\d of 40 differ"),
+    ],
+    ids=["one colour", "a third of one colour", "one image", "each twice", "noise on one image", "a video"],
+)
+def test_images_that_are_all_one_say_how_many_differ(pixels, said):
+    (line,) = lint(pixels.astype(np.uint8))
+    assert re.search(said, line)
+
+
+def test_some_copies_and_some_plain_images_are_not_odd():
+    plain = np.full((6, 48, 48, 3), 90, np.uint8)
+    assert lint(np.concatenate([SCENES, SCENES[:15], plain])) == ()
+
+
+def test_network_inputs_are_looked_at_too():
+    inputs = (SCENES / 127.5 - 1).astype(np.float32)
+    as_is = Preprocess.as_is()
+    assert lint(inputs, as_is) == ()
+    assert "59 of 60 calibration images are copies" in lint(inputs[:1].repeat(60, axis=0), as_is)[0]
+    assert "40 of 40 calibration images are of one colour" in lint(np.full((40, 9, 9, 3), 0.3, np.float32), as_is)[0]
+    assert "only 5 calibration images" in lint(inputs[:5], as_is)[0]
 
 
 def test_photographs_raise_nothing():
@@ -95,6 +140,7 @@ def photographs(name):
 def test_real_photographs_are_not_odd_and_spoilt_ones_are(name):
     pixels = photographs(name)
     assert lint(pixels) == ()
+    assert "copies" in lint(pixels[:1].repeat(60, axis=0))[0]
     assert "look like BGR" in lint(pixels[..., ::-1])[0]
     first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(pixels.shape)
     assert "channels-first" in lint(first)[0]
@@ -115,6 +161,18 @@ def test_ranges_that_still_grow_say_why():
     assert found.findings(SMALL, growth={"a": 0.2, "b": 0.0, "c": 0.0, "d": 0.0}) == ()
     (line,) = found.findings(SMALL, growth={"a": 0.2, "b": 0.3, "c": 0.0, "d": 0.0})
     assert "the ranges of 2 of 4 activations grew by more than 10 %" in line
+
+
+def test_quantize_names_ranges_that_grow_and_images_that_do_not_differ():
+    network = edgecnn.load("mobilenet_v2_0.35_96", weights="demo")
+    dim_first = iter([*(PHOTOS // 8 + 100), *PHOTOS[:12]])  # what is read one by one keeps its order
+    for images, said in (
+        (dim_first, "activations grew by more than 10 %"),
+        (PHOTOS[:1].repeat(60, axis=0), "59 of 60 calibration images are copies of others"),
+    ):
+        made = edgecnn.quantize(network, images, recipe="minmax")
+        assert [f.code for f in made.findings] == ["calibration"]
+        assert said in made.findings[0].text
 
 
 def test_few_images_and_fractions_say_why():

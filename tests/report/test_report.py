@@ -21,7 +21,7 @@ from edgecnn.report.record import (
     Report,
     ReportEntry,
 )
-from edgecnn.report.table import render
+from edgecnn.report.table import _tables, render
 
 
 def entry(**changes) -> ReportEntry:
@@ -131,6 +131,22 @@ def test_one_failed_check_of_one_entry_fails_the_report():
     assert not report(good, FULL).passed
     assert not report(good, unmeasured).passed
     assert report(good, FULL).failures == ("out/mobilenet_v2.tflite on host: agreement: 94.8 %, limit at least 97 %",)
+
+
+def test_a_finding_of_severity_error_fails_the_report_and_is_red(capfd):
+    lost = Finding(code="quantization_loss", text="int8 is far from fp32", severity="error")
+    passed = Check.at_most("drop", 0.1, 1.0, "points")
+    made = report(entry(checks=(passed,), findings=(*said("a note"), lost)), entry(checks=(passed,)))
+    assert not made.passed
+    assert made.failures == ("out/mobilenet_v2.tflite on host: int8 is far from fp32",)
+    assert [row.style for row in _tables(made.entries)[0].rows] == ["bold red", None]
+    render(made)
+    seen = capfd.readouterr().err
+    assert seen.count("int8 is far from fp32") == 1
+    assert "FAILED  out/mobilenet_v2.tflite on host: int8 is far from fp32\n" in seen
+    assert "1 failed" in seen
+    assert made._repr_html_().count("int8 is far from fp32") == 1
+    assert report(entry(findings=said("a note"))).passed
 
 
 def test_the_file_is_the_same_document_and_is_written_whole(tmp_path):
