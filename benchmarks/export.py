@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from timing import interleaved, ratio
 
+import edgecnn
 from edgecnn.data import open_images
 from edgecnn.evaluation.references import float_reference
-from edgecnn.graph.serialize import load
 from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.runtimes.litert import LiteRtSession
@@ -73,12 +73,12 @@ def main() -> None:
     else:
         print("the peer was left out: no --peer", file=sys.stderr)
     result["size_bytes"] = {name: path.stat().st_size for name, path in artifacts.items()}
-    graph = load(out / f"{options.model}.edgecnn")
-    preprocess, reference = graph.metadata.preprocess, float_reference(graph)
+    network = edgecnn.load(out / f"{options.model}.edgecnn")
+    preprocess, reference = network.preprocess, float_reference(network.graph)
     assert preprocess is not None
     for name, path in artifacts.items():
         images = open_images(options.data, demo_split="test", labelled=True)
-        session, meter = LiteRtSession(path), AccuracyMeter(graph.metadata.label_offset)
+        session, meter = LiteRtSession(path), AccuracyMeter(network.graph.metadata.label_offset)
         for pixels, labels in images.batches(preprocess, 10):
             fed = preprocess.normalise(pixels)
             meter.update(logits(session, fed), labels, reference(fed))

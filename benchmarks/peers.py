@@ -13,80 +13,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peer_tools import PEERS, missing
 from timing import interleaved, ratio
 
-from edgecnn.cli import main as edgecnn
+import edgecnn
 from edgecnn.data import open_images
 from edgecnn.evaluation.references import float_reference
-from edgecnn.graph.serialize import load
 from edgecnn.preprocess import Preprocess
 from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.registry import open_session, runtime_of
 
-Images = Callable[[], Iterator[NDArray[np.float32]]]
-
-
-def onnxruntime_static(source: Path, output: Path, images: Images, activations: str) -> None:
-    """``quantize_static``: QDQ, per channel, min-max."""
-    import onnx.version_converter
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # ships no types
-        def __init__(self) -> None:
-            self.rest = images()
-
-        def get_next(self) -> dict[str, Any] | None:
-            image = next(self.rest, None)
-            return None if image is None else {"input": image.transpose(0, 3, 1, 2)}
-
-    prepared = output.with_suffix(".prepared.onnx")
-    quant_pre_process(str(source), str(prepared))
-    model = onnx.load(prepared)
-    if model.opset_import[0].version < PER_CHANNEL_OPSET:
-        onnx.save(onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET), prepared)
-    kind = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}[activations]
-    quantize_static(
-        str(prepared), str(output), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=kind,
-        weight_type=QuantType.QInt8,
-    )  # fmt: skip
-
-
-def nncf_mixed(source: Path, output: Path, images: Images, activations: str) -> None:
-    """``nncf.quantize`` with the mixed preset."""
-    import nncf
-    import openvino
-
-    model = openvino.Core().read_model(str(source))
-    fed = [image.transpose(0, 3, 1, 2).copy() for image in images()]
-    quantized = nncf.quantize(model, nncf.Dataset(fed), preset=nncf.QuantizationPreset.MIXED, subset_size=len(fed))
-    openvino.save_model(quantized, str(output), compress_to_fp16=False)
-
-
 LITERT = "litert-torch + ai-edge-quantizer"
-PER_CHANNEL_OPSET = 13  # from which DequantizeLinear has an axis; our files are of the oldest opset that holds them
-PEERS = {  # name: library, what it does, format, activations
-    "onnxruntime U8S8": ("onnxruntime", onnxruntime_static, "onnx", "uint8"),
-    "onnxruntime S8S8": ("onnxruntime", onnxruntime_static, "onnx", "int8"),
-    "nncf mixed": ("nncf", nncf_mixed, "xml", ""),
-}
+TARGETS = ("tflite", "onnx", "openvino")
+COMPARED = ("onnxruntime U8S8", "onnxruntime S8S8", "nncf mixed")  # of ``peer_tools``
 
 
 def present() -> list[str]:
-    """The peers whose library is installed; says which are left out."""
-    missing = {peer: library for peer, (library, *_) in PEERS.items() if find_spec(library) is None}
-    for peer, library in missing.items():
-        print(f"{peer} was left out: {library} is not installed; pip install 'edgecnn[bench]'", file=sys.stderr)
-    return [peer for peer in PEERS if peer not in missing]
+    """Return the peers whose packages are installed; say which are left out."""
+    lacks = {peer: packages for peer, packages in missing().items() if peer in COMPARED}
+    for peer, packages in lacks.items():
+        print(
+            f"{peer} was left out: {', '.join(packages)} not installed; pip install 'edgecnn[bench]'", file=sys.stderr
+        )
+    return [peer for peer in COMPARED if peer not in lacks]
 
 
 def litert(python: str, options: argparse.Namespace, output: Path) -> None:
@@ -96,6 +53,12 @@ def litert(python: str, options: argparse.Namespace, output: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
+
+
+def saved(network: edgecnn.Network, folder: Path) -> list[Path]:
+    """Convert a network to every format of `--target all`; return the artifacts' paths."""
+    made = [edgecnn.convert(network, target).save(folder) for target in TARGETS]
+    return [artifact.path for artifact in made if artifact.path is not None]
 
 
 def main() -> None:
@@ -110,20 +73,19 @@ def main() -> None:
     parser.add_argument("--no-latency", action="store_true", help="accuracy only")
     options = parser.parse_args()
     out, name = Path(tempfile.mkdtemp()), options.model
-    words = ["export", name, "--target", "all", "--weights", options.weights]
     result: dict[str, Any] = {"model": name, "ours_all_three_s": {}, "rows": {}}
     artifacts: dict[str, Path] = {}
     fed: dict[Path, Preprocess | None] = {}  # as our quantized networks are: their pixels may be integers already
     for recipe in options.recipes.split(","):
         start = time.perf_counter()
-        edgecnn([*words, "--calibration", options.calibration, "--recipe", recipe, "-o", str(out / recipe)])
+        network = edgecnn.load(name, weights=options.weights)
+        int8 = edgecnn.quantize(network, options.calibration, recipe=recipe)
+        for path in saved(int8, out / recipe):
+            artifacts[f"edgecnn {recipe} {path.suffix[1:]}"] = path
+            fed[path] = int8.preprocess
         result["ours_all_three_s"][recipe] = round(time.perf_counter() - start, 1)
-        made = {f"edgecnn {recipe} {k}": out / recipe / f"{name}.{k}" for k in ("tflite", "onnx", "xml")}
-        artifacts |= made
-        fed |= dict.fromkeys(made.values(), load(out / recipe / f"{name}.edgecnn").metadata.preprocess)
-    edgecnn([*words, "--quantize", "none", "-o", str(out / "float")])
-    graph = load(out / "float" / f"{name}.edgecnn")
-    preprocess, reference = graph.metadata.preprocess, float_reference(graph)
+    sources = {path.suffix[1:]: path for path in saved(network, out / "float")}
+    preprocess, reference = network.preprocess, float_reference(network.graph)
     assert preprocess is not None
 
     def calibration() -> Iterator[NDArray[np.float32]]:
@@ -133,10 +95,10 @@ def main() -> None:
 
     seconds: dict[str, float] = {}
     for peer in present():
-        _, quantize, suffix, activations = PEERS[peer]
-        artifacts[peer] = out / f"{peer.replace(' ', '_')}.{suffix}"
+        tool = PEERS[peer]
+        artifacts[peer] = out / f"{peer.replace(' ', '_')}.{tool.suffix}"
         start = time.perf_counter()
-        quantize(out / "float" / f"{name}.{suffix}", artifacts[peer], calibration, activations)
+        tool.quantize(sources[tool.source], artifacts[peer], calibration, tool.activations)
         seconds[peer] = round(time.perf_counter() - start, 1)
     if options.peer:
         artifacts[LITERT] = out / "peer.tflite"
@@ -150,7 +112,7 @@ def main() -> None:
     for key, path in artifacts.items():
         images, own = open_images(options.data, demo_split="test", labelled=True), fed.get(path) or preprocess
         exact = open_session(device("host"), path, kernels=runtime_of(path).exact)
-        meter = AccuracyMeter(graph.metadata.label_offset)
+        meter = AccuracyMeter(network.graph.metadata.label_offset)
         for pixels, labels in images.batches(preprocess, 10):
             meter.update(logits(exact, own.normalise(pixels)), labels, reference(preprocess.normalise(pixels)))
         accuracy = meter.result()
