@@ -64,6 +64,7 @@ def export(
     convention: str | None = None,
     classes: int | None = None,
     skip_bad_images: bool = False,
+    guard: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Report:
@@ -78,7 +79,7 @@ def export(
         quantize: ``int8``, ``int16x8``, ``w8``, ``fp16`` or ``none``.
         output: the folder.
         weights, input_shape, preprocess, label_offset, padding, convention, classes: as for ``edgecnn.load``.
-        calibration, calibration_images, recipe, reduce_range, per_tensor: as for ``edgecnn.quantize``.
+        calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
         io: as for ``edgecnn.convert``.
         data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels: as for
@@ -142,6 +143,7 @@ def export(
             labelled=images if mixed else None,
             max_drop=checking.limits.max_drop,
             seed=seed,
+            guard=guard,
         )
         with watch.step("capture") as notes:
             network = model if isinstance(model, Network) else load(model, **own, seed=seed)

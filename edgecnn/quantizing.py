@@ -56,6 +56,7 @@ class Quantization:
     labelled: Images | None = None
     max_drop: float | None = None
     seed: int = 0
+    guard: bool = True
 
 
 def quantize(
@@ -72,6 +73,7 @@ def quantize(
     labels: Any = None,
     checkpoint: str | Path | None = None,
     skip_bad_images: bool = False,
+    guard: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizedNetwork:
@@ -93,6 +95,7 @@ def quantize(
         checkpoint: a folder that keeps the results of steps that take minutes until they have all ended, so that the
             same call goes on after a kill.
         skip_bad_images: leave unreadable images out, instead of stopping.
+        guard: judge every step on some of the calibration images, and leave out what does harm.
         seed: of every random choice. The same inputs and seed give the same integers.
         progress: shows progress; ``Progress()`` is silent.
 
@@ -118,7 +121,13 @@ def quantize(
                 raise InputError("max_drop holds on labelled images: pass data=")
             labelled = open_images(data, demo_split="test", labelled=True, labels=labels, skip_bad=skip_bad_images)
         how = Quantization(
-            precision=precision, recipe=steps, images=images, labelled=labelled, max_drop=max_drop, seed=seed
+            precision=precision,
+            recipe=steps,
+            images=images,
+            labelled=labelled,
+            max_drop=max_drop,
+            seed=seed,
+            guard=guard,
         )
         from edgecnn.quant.step_checkpoint import StepCheckpoint
 
@@ -166,6 +175,7 @@ def quantized(
         InputError: as ``quantize``.
     """
     from edgecnn.quant import pipeline as post_training
+    from edgecnn.quant.guard import judging_images
 
     record: dict[str, Any] = {"recipe": how.recipe.to_json()}
     if how.precision == "w8":
@@ -178,7 +188,9 @@ def quantized(
     lint = CalibrationLint()
     with watch.step("calibrate") as notes:
         keep = RANKING_IMAGES if how.labelled is not None else 0
-        exact, seen = post_training.calibrated(fed, _stream(images, fed, lint), how.recipe, keep=keep)
+        judging = judging_images(fed) if how.guard else 0
+        stream = _stream(images, fed, lint)
+        exact, seen = post_training.calibrated(fed, stream, how.recipe, keep=keep, judging=judging)
         if isinstance(images, SyntheticImages):
             from edgecnn.quant.observers.histogram import extend
 
@@ -186,7 +198,8 @@ def quantized(
         used = images.count if isinstance(images, SyntheticImages) else len(images) - len(images.bad)
         notes.append(f"{used} images")
     with watch.step("quantize") as notes:
-        graph = post_training.quantize(exact, seen, how.recipe, how.precision, checkpoint)
+        judging = judging_images(exact, seen.count) if how.guard else 0
+        made = post_training.quantize(exact, seen, how.recipe, how.precision, checkpoint, judging=judging)
         notes.append(f"recipe {how.recipe.name}")
     findings = [DATA_FREE_LOSS] if isinstance(images, SyntheticImages) else []
     if images.bad:
@@ -195,17 +208,17 @@ def quantized(
     outputs = exact.tensors[exact.outputs[0]].shape[-1] - exact.metadata.label_offset
     said = lint.findings(preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
     findings += [Finding(code="calibration", text=line) for line in said]
+    findings += [Finding(code="step_left_out", text=str(harm), severity="info") for harm in made.harms]
     for finding in findings:
-        say(f"warning: {finding}")
-    alone = None
+        say(f"{'note' if finding.severity == 'info' else 'warning'}: {finding}")
+    graph, recipe, alone = made.graph, made.recipe, None
     if how.labelled is not None:
         alone = graph
-        graph, recipe, note = _mixed(how, exact, graph, seen, checkpoint)
-        record["recipe"] = recipe.to_json()
+        graph, recipe, note = _mixed(replace(how, recipe=recipe), exact, graph, seen, checkpoint)
         findings.append(Finding(code="mixed_precision", text=note, severity="info"))
     if graph.kept:
         record[KEPT] = graph.kept_tensors
-    record |= {"calibration": {"images": used, "sha256": images.digest}, "seed": how.seed}
+    record |= {"recipe": recipe.to_json(), "calibration": {"images": used, "sha256": images.digest}, "seed": how.seed}
     return replace(_recorded(network, graph, record), findings=tuple(findings), int8_alone=alone)
 
 
@@ -231,13 +244,18 @@ def _mixed(
 
     assert how.labelled is not None
     assert how.max_drop is not None
+
+    def keeping(keep: tuple[str, ...]) -> Graph:
+        return post_training.quantize(exact, seen, how.recipe.quick.with_settings("int16_promotion", keep=keep)).graph
+
     kept, note = choose(
         plain,
-        lambda keep: post_training.quantize(exact, seen, how.recipe.quick.with_settings("int16_promotion", keep=keep)),
+        keeping,
         seen.images[:RANKING_IMAGES],
         DropMeter(exact, how.labelled, require_preprocess(exact.metadata)),
         how.max_drop,
     )
     say(f"mixed: {note}")
     recipe = how.recipe.with_settings("int16_promotion", keep=kept)
-    return post_training.quantize(exact, seen, recipe, checkpoint=checkpoint) if kept else plain, recipe, note
+    made = post_training.quantize(exact, seen, recipe, checkpoint=checkpoint).graph if kept else plain
+    return made, recipe, note

@@ -14,8 +14,8 @@ CHECKING = (
     "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json"
 )
 OPTIONS = {
-    "export": "--target --quantize --weights --calibration --calibration-images --recipe --reduce-range --per-tensor "
-    f"--mixed --io --padding --convention -o {CHECKING}",
+    "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --reduce-range "
+    f"--per-tensor --mixed --io --padding --convention -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",

@@ -25,13 +25,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|demo|none",
         help="images that set the ranges; no labels needed; none: synthesised ones, at some loss",
     )
-    add("--calibration-images", type=positive, metavar="N", help="at most N (default 300; best: 500)")
+    add("--calibration-images", type=positive, metavar="N", help="at most N (default 300; best: 400)")
     add(
         "--recipe",
         default=DEFAULT,
         metavar="NAME|FILE",
         help=f"a name from `edgecnn recipes` (default {DEFAULT}), or a .toml file",
     )
+    add(
+        "--no-guard", dest="guard", action="store_false",
+        help="keep every step of the recipe, also one that does harm to this network; for experiments",
+    )  # fmt: skip
     add("--reduce-range", action="store_true", help="7-bit weights: for x86 without VNNI, whose kernels can saturate")
     add("--per-tensor", action="store_true", help="one scale for all of a layer's weights, for hardware that needs it")
     add(
@@ -56,6 +60,6 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
     from edgecnn.exporting import export
 
-    names = "target quantize output calibration calibration_images recipe reduce_range per_tensor mixed io"
+    names = "target quantize output calibration calibration_images recipe guard reduce_range per_tensor mixed io"
     given = taken(options, f"{names} weights padding convention preprocess label_offset")
     return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)

@@ -17,6 +17,7 @@ from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import TorchGraph, activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
 
+ROUNDING = 64  # multiply-accumulates, which take as long as to round a value of an activation
 CHUNK = 4  # images that go through a layer together: few enough to stay in the caches
 Chunks = list[torch.Tensor]
 
@@ -31,13 +32,13 @@ def fake_quantize(x: torch.Tensor, quant: QParams) -> torch.Tensor:
 def encode(real: torch.Tensor, quant: QParams) -> torch.Tensor:
     """Return the integers of real values on the grid of a per-tensor activation."""
     low, high = quant.limits
-    shifted = torch.round(real / float(quant.scale[0])).add_(float(quant.zero_point[0]))
+    shifted = (real / float(quant.scale[0])).round_().add_(float(quant.zero_point[0]))
     return shifted.clamp_(low, high).to(getattr(torch, quant.dtype))
 
 
 def decode(integers: torch.Tensor, quant: QParams) -> torch.Tensor:
     """Return the real values of such integers."""
-    return (integers.float() - float(quant.zero_point[0])) * float(quant.scale[0])
+    return integers.float().sub_(float(quant.zero_point[0])).mul_(float(quant.scale[0]))
 
 
 class FakeQuantizedGraph:
@@ -73,21 +74,20 @@ class SideBySide:
     def __init__(self, graph: Graph, images: NDArray[np.float32], *, compact: bool = False) -> None:
         self.graph, self.tensors, self._compact = graph, dict(graph.tensors), compact
         self.exact = {t.name: laid_out(t.value) for t in graph.constants()}
-        self._coarse = {name: _dequantized(graph.constant(name)) for name in self.exact} if not compact else {}
         (name,) = graph.inputs
         chunks = [laid_out(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
         self.floats: dict[str, Chunks] = {name: [self._held(c) for c in chunks]}
         self.quantized: dict[str, Chunks] = {name: [self._held_quantized(name, c.clone()) for c in chunks]}
 
-    def real(self, name: str, chunk: int) -> torch.Tensor:
-        """Return a chunk of the float network's activation, or a float constant."""
-        return self.exact[name] if name in self.exact else self.floats[name][chunk].float()
+    def real(self, name: str, chunk: int, rows: slice | None = None) -> torch.Tensor:
+        """Return a chunk of the float network's activation, or some rows of it, or a float constant."""
+        return self.exact[name] if name in self.exact else _rows(self.floats[name][chunk], rows).float()
 
-    def coarse(self, name: str, chunk: int) -> torch.Tensor:
-        """Return a chunk of the quantized network's activation as real values, or a constant's."""
+    def coarse(self, name: str, chunk: int, rows: slice | None = None) -> torch.Tensor:
+        """Return a chunk of the quantized network's activation as real values, or some rows of it, or a constant's."""
         if name in self.exact:
-            return self._coarse[name] if not self._compact else _dequantized(Constant.of(self.tensors[name]))
-        held = self.quantized[name][chunk]
+            return _dequantized(Constant.of(self.tensors[name]))
+        held = _rows(self.quantized[name][chunk], rows)
         return decode(held, Quantized.of(self.tensors[name]).quant) if self._compact else held
 
     def run(
@@ -117,15 +117,15 @@ class SideBySide:
     def _advance(self, node: Node, sums: Callable[[Node, Chunks, Chunks], None] | None) -> None:
         chunks = range(len(next(iter(self.floats.values()))))
         name, activation = node.output, node.attrs.get("activation")
+        constants = {i: self.coarse(i, 0) for i in node.inputs if i in self.exact}
+        for_chunk = ([constants[i] if i in constants else self.coarse(i, j) for i in node.inputs] for j in chunks)
         if sums is None:
             self.floats[name] = [self._held(_made(node, [self.real(i, j) for i in node.inputs])) for j in chunks]
-            constants = {i: self.coarse(i, 0) for i in node.inputs if i in self.exact}
-            for_chunk = ([constants[i] if i in constants else self.coarse(i, j) for i in node.inputs] for j in chunks)
             self.quantized[name] = [self._held_quantized(name, _made(node, given)) for given in for_chunk]
             return
         bare = without_activation(node)
         exact = [_made(bare, [self.real(i, j) for i in node.inputs]) for j in chunks]
-        got = [_made(bare, [self.coarse(i, j) for i in node.inputs]) for j in chunks]
+        got = [_made(bare, given) for given in for_chunk]
         sums(node, exact, got)
         self.floats[name] = [self._held(activated(chunk, activation)) for chunk in exact]
         self.quantized[name] = [self._held_quantized(name, activated(chunk, activation)) for chunk in got]
@@ -142,6 +142,10 @@ class SideBySide:
         return encode(real, quant) if self._compact else fake_quantize(real, quant)
 
 
+def _rows(held: torch.Tensor, rows: slice | None) -> torch.Tensor:
+    return held if rows is None or held.ndim == 2 else held[:, :, rows]
+
+
 def _made(node: Node, arguments: list[torch.Tensor]) -> torch.Tensor:
     """Run a node; what it makes is not a view of what it read."""
     out = run_node(node, arguments)
@@ -152,6 +156,12 @@ def _dequantized(tensor: Constant) -> torch.Tensor:
     if not isinstance(tensor, QuantizedConstant):
         return laid_out(tensor.value)
     return laid_out(tensor.quant.dequantize(tensor.integers))
+
+
+def cost(graph: Graph) -> int:
+    """Return what one image takes in a run, in multiply-accumulates: ``ROUNDING`` to round a value of an activation."""
+    values = sum(math.prod(tensor.shape) for tensor in graph.activations())
+    return sum(graph.macs(node) for node in graph) + ROUNDING * values
 
 
 def affordable(graph: Graph, images: int, each: Callable[[Tensor], int], memory: int) -> int:

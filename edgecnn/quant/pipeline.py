@@ -1,20 +1,21 @@
 """The pipeline of post-training quantization: it runs the steps of a recipe, and gives each what it needs.
 
-The list falls in three: steps before any image is read (``aligned``), steps on the float network that look at the first
-images (``calibrated``, which then observes the ranges of all of them), and the rest (``quantize``).
+The list falls in three: steps before any image is read (``aligned``), steps on the float network (``calibrated``, which
+then runs it over all images and observes its activations), and the rest (``quantize``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
 from edgecnn.graph.ir import Graph
-from edgecnn.quant.observers.gradient_sensitivity import channel_weights
-from edgecnn.quant.observers.histogram import Calibration, calibrate, peek
+from edgecnn.quant.guard import Harm, guarded
+from edgecnn.quant.observers.histogram import Calibration, calibrate
 from edgecnn.quant.recipe import Recipe
 from edgecnn.quant.step import Stage, Step, Work, check_stage, matches
 from edgecnn.quant.step_checkpoint import StepCheckpoint
@@ -30,19 +31,20 @@ def aligned(graph: Graph, recipe: Recipe, precision: str = "int8") -> Graph:
         precision: ``int8`` or ``int16x8``.
     """
     work = Work(graph=graph, recipe=recipe, precision=precision)
-    return _run(work, [step for step in recipe.steps if step.before == Stage.LOADED]).graph
+    return [work, *_run(work, [step for step in recipe.steps if step.before == Stage.LOADED])][-1].graph
 
 
 def calibrated(
-    graph: Graph, batches: Iterator[NDArray[np.float32]], recipe: Recipe, *, keep: int = 0
+    graph: Graph, batches: Iterator[NDArray[np.float32]], recipe: Recipe, *, keep: int = 0, judging: int = 0
 ) -> tuple[Graph, Calibration]:
-    """Run the steps on the float network, then observe the range of every activation, in bounded memory.
+    """Run the steps on the float network, then observe every activation, in bounded memory.
 
     Args:
         graph: float, ``aligned``.
         batches: (N, H, W, C) float32 network inputs, streamed once.
         recipe: the steps.
         keep: how many images to keep at least.
+        judging: how many to keep beside those that steps look at.
 
     Returns:
         The float graph that ``quantize`` takes, and what the images showed of it.
@@ -50,26 +52,29 @@ def calibrated(
     Raises:
         InputError: no images, or an activation that is not finite; names the layer, or the step.
     """
-    early = [step for step in recipe.steps if step.before == Stage.FLOAT]
-    needs = [step.needs(graph) for step in recipe.steps]
-    names = frozenset[str]().union(*(need.sensitivity for need in needs))
-    weights: Mapping[str, NDArray[np.float64]] = {}
-    if ahead := max((need.peek for need in needs), default=0):
-        first, batches = peek(batches, ahead)
-        if len(first):
-            graph = _run(Work(graph=graph, recipe=recipe, images=first), early).graph
-            looked = max(need.peek for need in needs if need.sensitivity) if names else 0
-            weights = channel_weights(graph, names, first[:looked]) if names else {}
-        del first  # they come again in the stream
-    else:
-        graph = _run(Work(graph=graph, recipe=recipe), early).graph
-    kept = max(keep, images_needed(graph, recipe))
-    return graph, calibrate(graph, batches, keep=kept, weights=weights)
+    work = Work(graph=graph, recipe=recipe)
+    graph = [work, *_run(work, [step for step in recipe.steps if step.before == Stage.FLOAT])][-1].graph
+    return graph, calibrate(graph, batches, keep=max(keep, images_needed(graph, recipe) + judging))
 
 
 def images_needed(graph: Graph, recipe: Recipe) -> int:
     """Return how many calibration images the steps of ``quantize`` look at again."""
-    return max((step.needs(graph).images for step in recipe.steps), default=0)
+    return max((step.images_needed(graph) for step in recipe.steps), default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Hold an integer graph, and how it came about.
+
+    Attributes:
+        graph: every activation has parameters, every constant integers.
+        recipe: what was done: without the steps that would have done harm.
+        harms: of those steps.
+    """
+
+    graph: Graph
+    recipe: Recipe
+    harms: tuple[Harm, ...] = ()
 
 
 def quantize(
@@ -78,15 +83,18 @@ def quantize(
     recipe: Recipe,
     precision: str = "int8",
     checkpoint: StepCheckpoint | None = None,
-) -> Graph:
-    """Return the integer graph: every activation has parameters, every constant integers.
+    *,
+    judging: int = 0,
+) -> Outcome:
+    """Quantize a graph.
 
     Args:
         graph: float, as ``calibrated`` returns it.
-        calibration: of this graph, with ``images_needed`` images.
+        calibration: of this graph, with ``images_needed`` images and those that judge.
         recipe: the steps; those before calibration have run.
         precision: ``int8``, but for what the recipe promotes to int16, or ``int16x8``.
         checkpoint: of the step that takes minutes, what an earlier run has done.
+        judging: so many of the images, the last ones, decide nothing but whether a step does harm; 0: every step stays.
 
     Raises:
         InputError: the graph is quantized already, or a step lacks what it needs; names the step.
@@ -101,12 +109,18 @@ def quantize(
         graph=graph,
         recipe=recipe,
         precision=precision,
-        images=calibration.images,
-        ranges=calibration.ranges,
+        images=calibration.images[: len(calibration.images) - judging],
+        statistics=calibration.statistics,
         parameters={name: quant for each in fixed for name, quant in each.items()},
         checkpoint=checkpoint or StepCheckpoint(),
     )
-    return _run(work, [step for step in recipe.steps if step.before >= Stage.CALIBRATED]).graph
+    steps = [step for step in recipe.steps if step.before >= Stage.CALIBRATED]
+    if not judging or all(step == step.plain() for step in steps):
+        return Outcome(graph=_run(work, steps)[-1].graph, recipe=recipe)
+    made, kept, harms = guarded(work, steps, calibration.images[-judging:], _run)
+    early = [step for step in recipe.steps if step.before < Stage.CALIBRATED]
+    done = replace(recipe, steps=(*early, *kept)) if harms else recipe
+    return Outcome(graph=made.graph, recipe=done, harms=tuple(harms))
 
 
 def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
@@ -120,9 +134,9 @@ def quantize_weights(graph: Graph, recipe: Recipe) -> Graph:
     return step.quantize_weights(graph, recipe.weight_limit)
 
 
-def _run(work: Work, sequence: list[Step]) -> Work:
-    """Run steps one after another; an error names the step, and those that have run."""
-    done: list[str] = []
+def _run(work: Work, sequence: Sequence[Step]) -> list[Work]:
+    """Run steps one after another, and return the work after each; an error names the step, and those that have run."""
+    works: list[Work] = []
     for step in sequence:
         try:
             for pattern in (*step.layers, *step.exclude):
@@ -131,10 +145,11 @@ def _run(work: Work, sequence: list[Step]) -> Work:
             work = step.apply(work)
             check_stage(step, work.graph)
         except Exception as error:  # whatever it is, it says which step it is of
-            after = f" (steps already run: {', '.join(done)})" if done else ""
+            done = ", ".join(each.name for each in sequence[: len(works)])
+            after = f" (steps already run: {done})" if done else ""
             if isinstance(error, EdgecnnError):
                 raise type(error)(f"step {step.name}: {error}{after}") from error
             error.add_note(f"in quantization step {step.name}{after}")
             raise
-        done.append(step.name)
-    return work
+        works.append(work)
+    return works

@@ -7,15 +7,14 @@ what the float weights make of ``x`` to ``y``: all the way, they learn the image
 mean is after the activation.
 
 With ``b`` eliminated this is a quadratic in each row of ``W``, and its coefficients, the covariances of ``x`` with
-itself and with ``y``, are all that is kept of the images: no step size, no random choice. It is solved as GPTQ does,
-column by column, each column's rounding error spread over those that follow; then by coordinate descent, up to
-``SWEEPS`` times over all weights, until no single one is better at its other neighbour.
+itself and with ``y``, are all that is kept of the images: no step size, no random choice (``integer_least_squares``).
 
 Sources: see ``steps/adaptive_rounding.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from edgecnn.graph.interpreter import run_node, without_activation
-from edgecnn.graph.ir import Constant, Node, Quantized, QuantizedConstant, Tensor
-from edgecnn.quant.executor import SideBySide
-from edgecnn.quant.scales.consumers import activation_of, bias_shift
+from edgecnn.graph.ir import Constant, Graph, Node, Quantized, QuantizedConstant, Tensor
+from edgecnn.quant.executor import CHUNK, SideBySide
+from edgecnn.quant.integer_least_squares import round_rows
+from edgecnn.quant.scales.bias_shift import bias_shift, function_behind
 from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
 from edgecnn.quant.scales.qparams import bias_scales, quantize_bias
 from edgecnn.quant.scales.rounding_safe import weight_trials
@@ -36,8 +35,9 @@ from edgecnn.quant.scales.rounding_safe import weight_trials
 RIDGE = 3.0  # pull towards the float weights, in units of (unknowns / equations) of the mean variance
 SMALLEST_RIDGE = 1e-3  # of the mean variance
 CONSTANT = 1e-5  # of the mean square: inputs that hardly vary say nothing
-SWEEPS = 4
 FEW = 9  # taps of a channel that chooses its scale too
+POSITIONS, EACH = 1 << 11, 32  # of a layer's output that are looked at: at least, and for each tap
+LEAP = 37  # rows from one chunk's band to the next one's
 COMPENSATED = 0.5  # of what earlier layers got wrong: that much of it is the same on other images
 
 
@@ -60,18 +60,21 @@ def solve_layer(node: Node, both: SideBySide, limit: int) -> tuple[QuantizedCons
     moments = Moments(groups, taps, len(float_weight) // groups)
     before = without_activation(node)
     chunks, float_bias = range(len(both.floats[source.name])), both.exact[bias.name]
+    positions = max(POSITIONS, EACH * taps) / (len(chunks) * CHUNK)
+    seen = []
     for j in chunks:
-        y = run_node(before, [both.real(source.name, j), float_weight, float_bias])
-        moments.add(patches(node, both.coarse(source.name, j), float_weight), y)
-    rows = float_weight.reshape(groups, -1, taps).double()
-    integers, scales = _chosen(node, tensors, *moments.problem(rows), rows, limit)
+        part, rows, beyond = band(before, float_weight, both.graph, positions, j)
+        x, coarse = (F.pad(make(source.name, j, rows), beyond) for make in (both.real, both.coarse))
+        seen.append((coarse, run_node(part, [x, float_weight, float_bias])))
+        moments.add(patches(part, coarse, float_weight), seen[-1][1])
+    weights = float_weight.reshape(groups, -1, taps).double()
+    integers, scales = _chosen(node, tensors, *moments.problem(weights), weights, limit)
     mean_x, mean_y = moments.means()
     learned = (mean_y - ((integers * scales) @ mean_x[:, :, None])[:, :, 0]).reshape(-1)
-    if (activation := activation_of(node)) is not None:
+    if (function := function_behind(both.graph, node)) is not None:
         rounded, shifted = (integers * scales).reshape(float_weight.shape).float(), learned.float()
-        wanted = (run_node(before, [both.real(source.name, j), float_weight, float_bias]) for j in chunks)
-        made = (run_node(before, [both.coarse(source.name, j), rounded, shifted]) for j in chunks)
-        learned = learned + bias_shift(zip(wanted, made, strict=True), activation)
+        pairs = [(wanted, run_node(part, [coarse, rounded, shifted])) for coarse, wanted in seen]
+        learned = learned + bias_shift(pairs, function)
     placed = integers.reshape(float_weight.shape).to(torch.int8)
     placed = placed.permute(0, 2, 3, 1).contiguous() if placed.ndim == 4 else placed
     quant = weight.quant
@@ -98,24 +101,50 @@ def _chosen(
     """
     source, weight, made = (Quantized.of(tensors[i]).quant for i in (*node.inputs[:2], node.output))
 
-    def solved(given: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        scales = torch.from_numpy(np.broadcast_to(given, rows.shape[0] * rows.shape[1]).astype(np.float64))
-        scales = scales.reshape(*rows.shape[:2], 1)
-        integers = round_rows(covariance, cross, rows, scales, limit)
-        real = integers * scales
-        return integers, scales, ((real @ covariance - 2 * cross) * real).sum(2, keepdim=True)
-
-    integers, scales, least = solved(weight.scale)
+    trials = weight.scale[None]
     if rows.shape[2] <= FEW and weight.scale.size > 1 and source.dtype == made.dtype == "int8":
         peaks = (rows.abs().amax(2).reshape(-1) / limit).float().numpy()
         smallest = np.where(peaks > 0, np.minimum(peaks, weight.scale), weight.scale)
         smallest = clamp_weight_scales(smallest, source, made, Constant.of(tensors[node.inputs[2]]).value)
-        for trial in weight_trials(node, source, made, smallest):
-            others, of_others, error = solved(trial)
-            better = error < least
-            integers, scales = torch.where(better, others, integers), torch.where(better, of_others, scales)
-            least = torch.where(better, error, least)
-    return integers, scales
+        trials = np.concatenate([trials, weight_trials(node, source, made, smallest)])
+    count, groups, channels = len(trials), *rows.shape[:2]
+    scales = torch.from_numpy(np.broadcast_to(trials, (count, groups * channels)).astype(np.float64))
+    scales = scales.reshape(count * groups, channels, 1)
+    covariance, cross, rows = (x.repeat(count, 1, 1) for x in (covariance, cross, rows))
+    integers = round_rows(covariance, cross, rows, scales, limit)
+    real = integers * scales
+    errors = ((real @ covariance - 2 * cross) * real).sum(2).reshape(count, groups, channels)
+    best = errors.argmin(0)[None, ..., None]  # the first of equals
+    integers, scales = (x.reshape(count, groups, channels, -1) for x in (integers, scales))
+    return torch.take_along_dim(integers, best, 0)[0], torch.take_along_dim(scales, best, 0)[0]
+
+
+def band(
+    node: Node, weight: torch.Tensor, graph: Graph, positions: float, turn: int
+) -> tuple[Node, slice | None, tuple[int, ...]]:
+    """Return what makes some rows of a layer's output: few positions of every image tell enough.
+
+    Args:
+        node: weighted.
+        weight: OIHW, or OI.
+        graph: of both networks.
+        positions: of the output, of each image, at least; all where there are no more.
+        turn: rows begin elsewhere in each turn.
+
+    Returns:
+        The node without padding, the rows of its input, and the zeros that they are padded by.
+    """
+    shape = graph.tensors[node.output].shape
+    if len(shape) == 2:
+        return node, None, ()
+    attrs: Mapping[str, Any] = node.attrs
+    (top, _, left, right), down = attrs["padding"], attrs["stride"][0]
+    height = min(math.ceil(positions / shape[2]), shape[1])
+    low = turn * LEAP % (shape[1] - height + 1) * down - top
+    high = low + (height - 1) * down + (weight.shape[2] - 1) * attrs["dilation"][0] + 1
+    rows = graph.tensors[node.inputs[0]].shape[1]
+    beyond = (left, right, max(-low, 0), max(high - rows, 0))
+    return replace(node, attrs={**attrs, "padding": (0, 0, 0, 0)}), slice(max(low, 0), min(high, rows)), beyond
 
 
 def patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -176,36 +205,3 @@ class Moments:
         same = weights @ covariance  # what the float weights make of the quantized prefix's input
         cross = same + COMPENSATED * (yx - same) + ridge[:, :, None] * weights
         return covariance + torch.diag_embed(ridge.expand(-1, weights.shape[2])), cross
-
-
-def round_rows(
-    covariance: torch.Tensor, cross: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor, limit: int
-) -> torch.Tensor:
-    """Return integers ``(groups, rows, taps)``, each a neighbour of its float weight.
-
-    Args:
-        covariance, cross: from ``Moments.problem``.
-        weights: float64, the shape of the result.
-        scales: float64, ``(groups, rows, 1)``.
-        limit: the largest magnitude.
-    """
-    taps = weights.shape[2]
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-    spread = torch.linalg.cholesky(inverse, upper=True)
-    low = torch.floor(weights / scales).clamp(-limit, limit)
-    high = torch.ceil(weights / scales).clamp(-limit, limit)
-    wanted, integers = cross @ inverse, torch.empty_like(weights)
-    for k in range(taps):
-        integers[:, :, k] = torch.round(wanted[:, :, k] / scales[:, :, 0]).clamp(low[:, :, k], high[:, :, k])
-        error = (wanted[:, :, k] - integers[:, :, k] * scales[:, :, 0]) / spread[:, k, k, None]
-        wanted[:, :, k:] -= error[:, :, None] * spread[:, None, k, k:]
-    gradient = cross - (integers * scales) @ covariance
-    for _ in range(SWEEPS):
-        for k in range(taps):
-            step = gradient[:, :, k] / covariance[:, k, k, None] / scales[:, :, 0]
-            better = torch.round(integers[:, :, k] + step).clamp(low[:, :, k], high[:, :, k])
-            moved = (better - integers[:, :, k]) * scales[:, :, 0]
-            if moved.any():
-                gradient -= moved[:, :, None] * covariance[:, None, k]
-                integers[:, :, k] = better
-    return integers

@@ -15,7 +15,7 @@ from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import run_node
 from edgecnn.graph.ir import Graph, Node, QuantizedConstant
 from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
-from edgecnn.quant.observers.channels import Channels, channel_statistics
+from edgecnn.quant.observers.histogram import ActivationStatistics, calibrate
 
 WIDE = 100.0  # a channel's range beside the median one's
 CLIPPED = 0.001  # share of an activation's values outside its grid
@@ -62,7 +62,7 @@ def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
     with torch.inference_mode():
         for start in range(0, len(images), CHUNK):
             _measure(graph, images[start : start + CHUNK], alone, running, outside)
-    seen = channel_statistics(graph, images)
+    seen = calibrate(graph, np.split(images, range(CHUNK, len(images), CHUNK))).statistics
     ops = {node.output: node for node in graph}
     rows = []
     for name in names:
@@ -139,7 +139,7 @@ def _measure(
         alone[name].update(values[output], changed.get(output, values[output]))
 
 
-def _reasons(graph: Graph, name: str, node: Node | None, seen: Channels, outside: float) -> list[str]:
+def _reasons(graph: Graph, name: str, node: Node | None, seen: ActivationStatistics, outside: float) -> list[str]:
     found = []
     reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
     if (ratio := _unevenness(reach)) >= WIDE:

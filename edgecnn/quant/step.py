@@ -23,7 +23,7 @@ from edgecnn.plugins import registry
 from edgecnn.quant.step_checkpoint import StepCheckpoint
 
 if TYPE_CHECKING:
-    from edgecnn.quant.observers.histogram import Range
+    from edgecnn.quant.observers.histogram import ActivationStatistics
     from edgecnn.quant.recipe import Recipe
 
 
@@ -39,7 +39,7 @@ class Stage(IntEnum):
 STAGES = (
     "a float network of which no image was read yet",
     "a float network",
-    "a float network whose activation ranges are known",
+    "a float network whose activation statistics are known",
     "activations with scales",
     "activation scales that are final",
     "integer weights and biases",
@@ -56,21 +56,6 @@ def setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
-    """Say what a step looks at.
-
-    Attributes:
-        peek: calibration images from the front of the stream, before calibration.
-        images: calibration images that are kept until the step runs.
-        sensitivity: activations whose channels calibration weighs by gradient sensitivity.
-    """
-
-    peek: int = 0
-    images: int = 0
-    sensitivity: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Work:
     """Hold a quantization under way.
 
@@ -79,7 +64,7 @@ class Work:
         recipe: all steps.
         precision: ``int8``, or ``int16x8``.
         images: the first calibration images, (N, H, W, C) float32 network inputs.
-        ranges: of every activation, from ``Stage.CALIBRATED`` on.
+        statistics: of every activation, from ``Stage.CALIBRATED`` on.
         parameters: of activations whose parameters no range decides.
         checkpoint: keeps what takes minutes.
     """
@@ -88,7 +73,7 @@ class Work:
     recipe: Recipe
     precision: str = "int8"
     images: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0,), np.float32))
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    statistics: Mapping[str, ActivationStatistics] = field(default_factory=dict)
     parameters: Mapping[str, QParams] = field(default_factory=dict)
     checkpoint: StepCheckpoint = field(default_factory=StepCheckpoint)
 
@@ -149,10 +134,9 @@ class Step:
             allowed = f"at least {low}" if high is None else f"allowed: {low} to {high}"
             raise InputError(f"{where} {value}; {allowed}")
 
-    def needs(self, graph: Graph) -> Needs:
-        """Return what the step looks at: its setting ``images``, before calibration or after it."""
-        count = getattr(self, "images", 0)
-        return Needs(peek=count) if self.before < Stage.CALIBRATED else Needs(images=count)
+    def images_needed(self, graph: Graph) -> int:
+        """Return how many of the first calibration images the step looks at again: its setting ``images``."""
+        return int(getattr(self, "images", 0))
 
     def fixed_parameters(self, graph: Graph) -> Mapping[str, QParams]:
         """Return the parameters of int8 activations that no range decides, by name."""
@@ -170,6 +154,14 @@ class Step:
     def quick(self) -> Step:
         """Return what stands in for the step where minutes are too long."""
         return self
+
+    def plain(self) -> Step | None:
+        """Return what is left of the step in plain rounding to nearest over all that was seen; ``None``: nothing."""
+        return None if self.before == self.after or self.after == Stage.CORRECTED else self
+
+    def damped(self) -> Step | None:
+        """Return the step with half of its strength; ``None`` where it has none to halve."""
+        return None
 
     def selects(self, node: Node) -> bool:
         """Tell whether the step may change a node, by ``layers`` and ``except``."""

@@ -132,7 +132,7 @@ def mobilenet():
     metadata = Metadata(model="m", preprocess=source.preprocess, labels=("*/ä", "/*b"))
     graph = capture(module, (3, 96, 96), metadata)
     images = np.random.default_rng(0).normal(0, 0.5, (4, 96, 96, 3)).astype(np.float32)
-    return quantize(graph, calibrate(graph, [images]), recipe("minmax"))
+    return quantize(graph, calibrate(graph, [images]), recipe("minmax")).graph
 
 
 @pytest.fixture(scope="module")

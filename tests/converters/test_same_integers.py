@@ -40,7 +40,7 @@ def mobilenet():
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96"))
     graph = capture(module, (3, 96, 96), Metadata(model="m"))
     images = np.random.default_rng(0).normal(0, 0.5, (4, 96, 96, 3)).astype(np.float32)
-    return quantize(graph, calibrate(graph, [images]), recipe("minmax"))
+    return quantize(graph, calibrate(graph, [images]), recipe("minmax")).graph
 
 
 def test_onnx_runtime_fuses_every_convolution_and_addition(mobilenet, tmp_path):
@@ -180,7 +180,7 @@ def test_every_family_holds_the_same_integers(name):
     side = source.spec.resolution
     graph = capture(module, (3, side, side), Metadata(model=name))
     images = np.random.default_rng(0).normal(0, 0.5, (1, side, side, 3)).astype(np.float32)
-    int8 = quantize(graph, calibrate(graph, [images]), recipe("minmax"))
+    int8 = quantize(graph, calibrate(graph, [images]), recipe("minmax")).graph
     for target, writer in WRITERS.items():
         assert_integers_are_the_graphs(int8, target, writer.convert(int8, precision="int8"))
 

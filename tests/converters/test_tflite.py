@@ -39,7 +39,7 @@ def mobilenet():
     module, source = random_weights(resolve("mobilenet_v2_1.0_96"))
     graph = capture(module, (3, 96, 96), Metadata(model="m", preprocess=source.preprocess, labels=("a",) * 1000))
     images = np.random.default_rng(0).normal(0, 0.5, (8, 96, 96, 3)).astype(np.float32)
-    return quantize(graph, calibrate(graph, [images]), recipe("minmax"))
+    return quantize(graph, calibrate(graph, [images]), recipe("minmax")).graph
 
 
 def test_an_int8_mobilenet_has_no_float_no_transpose_and_no_conversion_inside(mobilenet, tmp_path):

@@ -1,20 +1,32 @@
-"""Ranges as calibration would have seen them in values at hand."""
+"""Ranges and statistics as calibration would have seen them in values at hand."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from edgecnn.quant.observers.histogram import Range
+from edgecnn.quant.observers.histogram import ChannelObserver, Range
 from edgecnn.quant.recipe import recipe
 
 SHAPE = (3, 12, 10)
-UNCORRECTED = recipe("fast").without("bias_correction")
+UNCORRECTED = recipe("fast").without("adaptive_rounding")
 
 
 def range_of(values):
     """Return the range of values at hand."""
     samples, counts = np.unique(values, return_counts=True)
-    return Range(low=float(samples[0]), high=float(samples[-1]), samples=samples, counts=counts.astype(np.float32))
+    values, low, high = samples.astype(np.float64), float(samples[0]), float(samples[-1])
+    return Range(low=low, high=high, lower=values, upper=values, counts=counts.astype(np.float64))
+
+
+def statistics_of(*batches, output=False):
+    """Return the statistics of values at hand: NHWC, NC, or a list of numbers that a single channel has."""
+    observer = ChannelObserver(nonnegative=False)
+    for batch in batches:
+        value = torch.as_tensor(np.asarray(batch, np.float32))
+        value = value[:, None] if value.ndim == 1 else value
+        observer.update(value.permute(0, 3, 1, 2) if value.ndim == 4 else value, output=output)
+    return observer.statistics()
 
 
 def images(graph, count, seed=0):

@@ -22,7 +22,7 @@ from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
 
-NEAREST = recipe("fast").without("bias_correction")
+NEAREST = recipe("fast").without("adaptive_rounding")
 LAYERS = {
     "convolution": nn.Conv2d(3, 8, 3, padding=1),
     "strided pointwise": nn.Conv2d(3, 8, 1, stride=2),
@@ -40,7 +40,7 @@ def images(graph, count):
 
 
 def nearest(graph, x):
-    return quantize(graph, calibrate(graph, [x]), NEAREST)
+    return quantize(graph, calibrate(graph, [x]), NEAREST).graph
 
 
 def round_adaptively(int8, x):

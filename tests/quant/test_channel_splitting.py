@@ -14,22 +14,22 @@ from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
-from edgecnn.quant.executor import FakeQuantizedGraph
+from edgecnn.quant.executor import fake_quantize
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.channel_splitting import ChannelSplitting, chains
 
-PLAIN = recipe("fast").without("bias_correction")
+PLAIN = recipe("fast").without("equalization", "adaptive_rounding")
 SPLIT = PLAIN.with_settings("channel_splitting")
 IMAGES = SPLIT.setting("channel_splitting", "images")
 DEAD = [1, 4, 6]
 
 
-def network(*, dead, depthwise=True, groups=1):
+def network(*, dead, depthwise=True, groups=1, seed=0):
     """Convolution, depthwise convolution, projection; the channels in ``dead`` have no weights and a bias below 0."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     first = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
     with torch.no_grad():
         first.weight[dead], first.bias[dead] = 1e-17, -0.3
@@ -51,7 +51,7 @@ def images(count):
 
 
 def on_grids(graph, x):
-    work = Work(graph=graph, recipe=PLAIN, ranges=calibrate(graph, [x]).ranges)
+    work = Work(graph=graph, recipe=PLAIN, statistics=calibrate(graph, [x]).statistics)
     for name in ("ranges", "rounding_safe_scales"):
         work = PLAIN.step(name).apply(work)
     return work.graph
@@ -76,16 +76,32 @@ def test_the_network_computes_the_same(depthwise):
     assert all(np.abs(taken[k]).max() > 0.01 for k in DEAD)
 
 
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("depthwise", [True, False])
-def test_its_noise_falls(depthwise):
+def test_the_noise_of_its_grids_falls(depthwise, seed):
+    """What the last convolution makes of the split activations is nearer; other layers' noise is not its matter."""
+    graph, x = network(dead=DEAD, depthwise=depthwise, seed=seed), images(64)
+    before = on_grids(graph, x)
+    *split, last = (node.output for node in graph if node.op == "conv2d")
+
+    def noise(made):
+        def rounded(name, value):
+            seen[name] = value.clone()
+            return fake_quantize(value.clone(), made.quant(name)) if name in split else None
+
+        seen = {}
+        TorchGraph(made)(torch.from_numpy(x), rounded)
+        found = seen[last]
+        TorchGraph(graph)(torch.from_numpy(x), lambda name, value: seen.update({name: value.clone()}))
+        return float((found - seen[last]).square().sum())
+
+    assert noise(split_channels(before, x)) < noise(before)
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_a_split_network_meets_the_contract(depthwise):
     graph, x = network(dead=DEAD, depthwise=depthwise), images(64)
-    want = TorchGraph(graph)(torch.from_numpy(x))
-    seen = calibrate(graph, [x], keep=IMAGES)
-    plain, split = (quantize(graph, seen, recipe) for recipe in (PLAIN, SPLIT))
-    check_integers(split)
-    assert sqnr(want, FakeQuantizedGraph(split)(torch.from_numpy(x))) > sqnr(
-        want, FakeQuantizedGraph(plain)(torch.from_numpy(x))
-    )
+    check_integers(quantize(graph, calibrate(graph, [x], keep=IMAGES), SPLIT).graph)
 
 
 def test_what_only_these_images_leave_at_zero_is_not_taken():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from odd_networks import ODD, calibration, network
+from odd_networks import images as odd_images
 from zoo import GOOD
 
 from edgecnn.graph.capture import capture
@@ -16,9 +19,8 @@ from edgecnn.graph.ir import Metadata
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.executor import FakeQuantizedGraph
-from edgecnn.quant.observers.channels import channel_statistics
-from edgecnn.quant.observers.histogram import calibrate, peek
-from edgecnn.quant.pipeline import calibrated, quantize
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.equalization import Equalization, scalable
@@ -51,16 +53,17 @@ def images(count=24, seed=0):
 
 def equalized(graph, *, per_tensor=False):
     steps = recipe("fast").with_settings("weights", per_tensor=per_tensor)
-    return Equalization().apply(Work(graph=graph, recipe=steps, images=images())).graph
+    seen = calibrate(graph, [images()]).statistics
+    return Equalization().apply(Work(graph=graph, recipe=steps, statistics=seen)).graph
 
 
 def error_db(exact, got):
     return float(10 * torch.log10(exact.square().sum() / (exact - got).square().sum().clamp(min=1e-30)))
 
 
-def int8_db(graph, prepared, recipe):
+def int8_db(graph, recipe):
     x = torch.from_numpy(images(seed=1))
-    int8 = quantize(prepared, calibrate(prepared, [images()], keep=24), recipe)
+    int8 = quantize(graph, calibrate(graph, [images()], keep=24), recipe).graph
     return error_db(TorchGraph(graph)(x), FakeQuantizedGraph(int8)(x))
 
 
@@ -79,8 +82,7 @@ def test_integers_cost_an_equalized_network_less(per_tensor):
     limit = LIMITS["per_tensor_gain_db" if per_tensor else "per_channel_gain_db"]
     graph = capture(Chain().eval(), SHAPE, Metadata())
     fast = recipe("fast").with_settings("weights", per_tensor=per_tensor)
-    plain, (equal, _) = fast.without("equalization"), calibrated(graph, iter([images()]), fast)
-    assert int8_db(graph, equal, plain) > int8_db(graph, graph, plain) + limit
+    assert int8_db(graph, fast) > int8_db(graph, fast.without("equalization")) + limit
 
 
 def test_a_residual_stream_is_scaled_as_one():
@@ -93,7 +95,7 @@ def test_a_residual_stream_is_scaled_as_one():
 
 def test_a_clipped_channel_is_left_alone():
     graph = capture(Chain(torch.nn.ReLU6).eval(), SHAPE, Metadata())
-    seen = channel_statistics(graph, images())
+    seen = calibrate(graph, [images()]).statistics
     equal = equalized(graph, per_tensor=True)
     name = next(n.output for n in graph if n.attrs.get("groups") == 16)
     before, after = (g.tensors[f"{name}.bias"].value for g in (graph, equal))
@@ -106,11 +108,110 @@ def test_a_clipped_channel_is_left_alone():
     np.testing.assert_array_equal(exact.tensors[f"{name}.bias"].value, before)
 
 
-def test_the_first_images_are_seen_twice_and_in_order():
-    batches = [images(4, seed) for seed in range(5)]
-    first, stream = peek(iter(batches), 6)
-    np.testing.assert_array_equal(first, np.concatenate(batches)[:6])
-    np.testing.assert_array_equal(np.concatenate(list(stream)), np.concatenate(batches))
-    first, stream = peek(iter(batches), 100)
-    assert len(first) == 20
-    assert len(list(stream)) == 5
+RARE_CHANNELS = {0: 0.0, 1: 1.0, 2: 3.0}  # of every activation, as many images made it large
+
+
+def chain_with_rare_channels():
+    """The chain, and statistics in which some channels were seen in few images only, one of them at a thousandfold."""
+    graph = capture(Chain().eval(), SHAPE, Metadata())
+    statistics = {}
+    for name, seen in calibrate(graph, [images()]).statistics.items():
+        support, high = seen.support.copy(), seen.high.copy()
+        if len(support) > 8:
+            for channel, count in RARE_CHANNELS.items():
+                support[channel] = count
+                high[channel] = 1e3 * count
+        statistics[name] = replace(seen, support=support, high=high)
+    return graph, statistics
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+def test_a_channel_that_was_hardly_seen_keeps_its_weights_bit_for_bit(per_tensor):
+    graph, statistics = chain_with_rare_channels()
+    steps = recipe("fast").with_settings("weights", per_tensor=per_tensor)
+    made = Equalization().apply(Work(graph=graph, recipe=steps, statistics=statistics))
+    equal = made.graph
+    first, second, third = (node for node in graph if node.op == "conv2d")
+    kept, others = sorted(RARE_CHANNELS), np.setdiff1d(np.arange(16), sorted(RARE_CHANNELS))
+
+    def rows(made, chosen):
+        weights = [made.constant(node.inputs[1]).value for node in (first, second, third)]
+        biases = [made.constant(node.inputs[2]).value[chosen] for node in (first, second)]
+        return [weights[0][chosen], weights[1][chosen], *biases]
+
+    for before, after in zip(rows(graph, kept), rows(equal, kept), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert any(not np.array_equal(a, b) for a, b in zip(rows(graph, others), rows(equal, others), strict=True))
+    columns = (g.constant(third.inputs[1]).value[..., kept] for g in (graph, equal))
+    behind = made.statistics[third.output].divisor.reshape(-1, 1, 1, 1)  # the third layer's rows may be scaled
+    before, after = columns
+    np.testing.assert_allclose(before, after * behind, rtol=1e-6)
+
+
+def test_what_was_hardly_seen_moves_no_other_channel():
+    """As long as it sets no range, whether it is small or nothing is no matter for the rest."""
+    graph, statistics = chain_with_rare_channels()
+
+    def with_rare(size):
+        changed = {
+            name: replace(
+                seen, low=np.where(seen.support <= 3, 0, seen.low), high=np.where(seen.support <= 3, size, seen.high)
+            )
+            for name, seen in statistics.items()
+            if len(seen.high) == 16
+        }
+        work = Work(graph=graph, recipe=recipe("fast"), statistics={**statistics, **changed})
+        return Equalization().apply(work).statistics
+
+    first, second = with_rare(1e-9), with_rare(1e-3)
+    for name, seen in first.items():
+        np.testing.assert_allclose(seen.divisor, second[name].divisor)
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_networks_compute_the_same_and_no_scale_exceeds_its_support(odd, per_tensor):
+    steps = recipe("fast").with_settings("weights", per_tensor=per_tensor)
+    for seed in range(3):
+        graph, x = network(odd, seed), torch.from_numpy(odd_images(seed, 32, 5))
+        before = calibrate(graph, [calibration(odd, seed)]).statistics
+        made = Equalization().apply(Work(graph=graph, recipe=steps, statistics=before))
+        clipped = any(g.clipped for g in scalable(graph)) and per_tensor
+        if not clipped:  # of a ReLU6 it holds on what was seen
+            want, got = TorchGraph(graph)(x), TorchGraph(made.graph)(x)
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-4 * float(want.std()))
+        for group in scalable(graph):
+            support = np.max([before[name].support for name in group.tensors], axis=0)
+            for name in group.tensors:
+                scaling = made.statistics[name].divisor
+                assert (scaling <= np.maximum(support, 1) * (1 + 1e-9)).all()
+                assert (scaling >= 1 / np.maximum(support, 1) * (1 - 1e-9)).all()
+                assert (scaling[support <= 3] == 1).all()
+
+
+def test_the_statistics_are_those_of_the_equalized_network():
+    graph = capture(Chain().eval(), SHAPE, Metadata())
+    made = Equalization().apply(
+        Work(graph=graph, recipe=recipe("fast"), statistics=calibrate(graph, [images()]).statistics)
+    )
+    again = calibrate(made.graph, [images()]).statistics
+    assert any((seen.divisor != 1).any() for seen in made.statistics.values())
+    for name, seen in made.statistics.items():
+        for key in ("low", "high", "square"):
+            wanted = getattr(again[name], key)
+            np.testing.assert_allclose(getattr(seen, key), wanted, rtol=0.05, atol=1e-4 * np.abs(wanted).max())
+        np.testing.assert_allclose(seen.support, again[name].support, rtol=1e-3)
+
+
+def test_half_of_its_strength_goes_half_of_the_way():
+    graph = capture(Chain().eval(), SHAPE, Metadata())
+    seen = calibrate(graph, [images()]).statistics
+    full, half, none = (
+        step.apply(Work(graph=graph, recipe=recipe("fast"), statistics=seen))
+        for step in (Equalization(), Equalization().damped(), Equalization(strength=0.0))
+    )
+    for name in seen:
+        np.testing.assert_allclose(half.statistics[name].divisor ** 2, full.statistics[name].divisor)
+        assert (none.statistics[name].divisor == 1).all()
+    x = torch.from_numpy(images(seed=1))
+    torch.testing.assert_close(TorchGraph(half.graph)(x), TorchGraph(graph)(x), rtol=1e-4, atol=1e-5)

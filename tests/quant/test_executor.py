@@ -62,7 +62,7 @@ def test_side_by_side_is_one_network_and_the_other(seed, count, compact):
     graph = float_graph(random_graph(seed, count))
     x = images(graph, 5)
     try:
-        int8 = quantize(graph, calibrate(graph, [x]), recipe("minmax"))
+        int8 = quantize(graph, calibrate(graph, [x]), recipe("minmax")).graph
     except UnsupportedError:
         return
     both, seen = SideBySide(int8, x, compact=compact), []

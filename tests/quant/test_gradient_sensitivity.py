@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from seen import UNCORRECTED
 from torch import nn
 
 from edgecnn.graph.capture import capture
@@ -15,6 +18,7 @@ from edgecnn.quant.observers.gradient_sensitivity import channel_weights, gradie
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import calibrated, quantize
 from edgecnn.quant.recipe import recipe
+from edgecnn.quant.steps.ranges import Ranges
 
 
 class Around(nn.Module):
@@ -90,14 +94,20 @@ def test_counts_take_the_weight_of_their_channel():
     graph, x = network(), np.random.default_rng(0).normal(0, 1, (4, 8, 8, 3)).astype(np.float32)
     name = graph.nodes[0].output
     one, other = np.array([0, 0, 2.0, 0, 0, 0]), np.array([0, 0, 0, 0, 0.5, 0])
-    plain = calibrate(graph, [x]).ranges[name]
-    found = [calibrate(graph, [x], weights={name: w}).ranges[name] for w in (np.ones(6), one, one + other)]
+    seen = calibrate(graph, [x]).statistics[name]
+    plain, *found = [seen.range(weights) for weights in (None, np.ones(6), one, one + other)]
     assert found[0].counts.sum() == plain.counts.sum() == 4 * 6 * 6 * 6
-    np.testing.assert_allclose(found[0].counts @ found[0].samples, plain.counts @ plain.samples, rtol=1e-4)
+    np.testing.assert_array_equal(found[0].counts, plain.counts)
+    assert found[0].weighted
+    assert not plain.weighted
     assert found[1].counts.sum() == 2 * 4 * 6 * 6
     assert found[2].counts.sum() == 2.5 * 4 * 6 * 6
     assert all(seen.high == plain.high for seen in found)  # what is seen stays what it is
-    assert found[1].samples[-1] < plain.samples[-1]
+    values = [np.zeros(0)]
+    TorchGraph(graph)(torch.from_numpy(x), lambda n, v: values.append(v[:, 2].numpy().ravel()) if n == name else None)
+    of_one = np.concatenate(values).astype(np.float64)[:, None]
+    inside = (of_one >= found[1].lower) & (of_one < np.nextafter(found[1].upper, np.inf))
+    assert (found[1].counts <= 2 * inside.sum(axis=0)).all()
 
 
 def test_a_sensitive_channel_gets_the_steps_that_a_swish_cannot_give_it():
@@ -114,18 +124,19 @@ def test_a_sensitive_channel_gets_the_steps_that_a_swish_cannot_give_it():
     x = torch.from_numpy(images[64:])
     want, sqnr = TorchGraph(graph)(x), {}
     for how in ("swish", "everywhere", "alike"):
-        steps = recipe("fast").with_settings("ranges", sensitivity="everywhere" if how == "everywhere" else "swish")
+        steps = UNCORRECTED.with_settings("ranges", sensitivity="everywhere" if how == "everywhere" else "swish")
         prepared, seen = calibrated(graph, iter(np.split(images[:64], 16)), steps)
         if how == "alike":
-            seen = calibrate(prepared, [images[:64]], keep=64)
-        error = FakeQuantizedGraph(quantize(prepared, seen, steps))(x) - want
+            seen = replace(seen, images=images[:0])
+        error = FakeQuantizedGraph(quantize(prepared, seen, steps).graph)(x) - want
         sqnr[how] = 10 * float(torch.log10(want.square().sum() / error.square().sum()))
     assert sqnr["everywhere"] == pytest.approx(sqnr["swish"], abs=0.5)
     assert sqnr["everywhere"] > sqnr["alike"] + 3
 
 
-def test_a_network_without_a_swish_is_not_looked_at_ahead(monkeypatch):
+def test_without_a_swish_no_gradient_is_taken_for_ranges(monkeypatch):
     graph, x = network(), np.random.default_rng(0).normal(0, 1, (4, 8, 8, 3)).astype(np.float32)
-    monkeypatch.setattr("edgecnn.quant.pipeline.channel_weights", None)  # what costs the time is not called
-    _, seen = calibrated(graph, iter([x]), recipe("fast"))
-    assert not any(r.weighted for r in seen.ranges.values())
+    monkeypatch.setattr("edgecnn.quant.observers.gradient_sensitivity.channel_weights", None)  # it is not called
+    assert Ranges().images_needed(graph) == 0
+    prepared, seen = calibrated(graph, iter([x]), recipe("fast"), keep=4)
+    quantize(prepared, seen, recipe("fast"))

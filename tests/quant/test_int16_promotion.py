@@ -9,7 +9,7 @@ import pytest
 from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from seen import range_of
+from seen import statistics_of
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.contract import check_integers
@@ -27,13 +27,12 @@ from edgecnn_targets.runtimes.litert import LiteRtSession
 
 def requantized(graph: Graph, precision: str = "int8", keep: tuple[str, ...] = ()) -> Graph:
     """An int8 graph's float network quantized again, over the ranges of its own grids."""
-    ranges = {}
+    statistics = {}
     for tensor in graph.activations():
         ends = tensor.quant.dequantize(np.array(tensor.quant.limits))
-        ranges[tensor.name] = range_of(ends)
+        statistics[tensor.name] = statistics_of(np.repeat(ends[:, None], tensor.shape[-1], axis=1))
     steps = recipe("minmax").with_settings("int16_promotion", keep=keep)
-    seen = Calibration(ranges=ranges, images=np.zeros((0,), np.float32))
-    return quantize(float_graph(graph), seen, steps, precision)
+    return quantize(float_graph(graph), Calibration(statistics=statistics), steps, precision).graph
 
 
 def some_inside(graph: Graph, seed: int, count: int = 3) -> tuple[str, ...]:
@@ -191,10 +190,9 @@ def test_a_dead_layer_stays_in_int32_on_its_way(tmp_path):
     graph = float_graph(b.graph())
     bias = graph.tensors[graph.nodes[0].inputs[2]]
     graph = graph.with_tensors(replace(bias, value=np.full(bias.shape, -30, np.float32)))
-    span = np.array([-1, 1], np.float32)
-    ranges = {t.name: range_of(span) for t in graph.activations()}
-    ranges[dead] = range_of(np.zeros(2, np.float32))
-    wide = quantize(graph, Calibration(ranges=ranges, images=span[:0]), recipe("minmax"), "int16x8")
+    ends = {t.name: np.repeat([[-1], [1]], t.shape[-1], axis=1) * (t.name != dead) for t in graph.activations()}
+    seen = Calibration(statistics={name: statistics_of(values) for name, values in ends.items()})
+    wide = quantize(graph, seen, recipe("minmax"), "int16x8").graph
     equal(wide, images(wide, 20), tmp_path)
     assert not run(wide, images(wide, 20), keep=(dead,))[dead].any()
 

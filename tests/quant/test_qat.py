@@ -35,7 +35,7 @@ def images(graph, count):
 
 def quantized(graph, steps=None):
     steps = steps or recipe("fast")
-    return quantize(graph, calibrate(graph, [images(graph, 8)], keep=images_needed(graph, steps)), steps)
+    return quantize(graph, calibrate(graph, [images(graph, 8)], keep=images_needed(graph, steps)), steps).graph
 
 
 def assert_same(a, b):

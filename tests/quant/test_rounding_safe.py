@@ -79,7 +79,7 @@ def test_random_networks_are_rounded_alike_by_every_arithmetic(seed, shared):
     shape = graph.tensors[graph.inputs[0]].shape[1:]
     images = np.random.default_rng(seed).normal(0, 1, (8, *shape)).astype(np.float32)
     steps = SHARED if shared else recipe("minmax")
-    integer = quantize(graph, calibrate(graph, [images], keep=images_needed(graph, steps)), steps)
+    integer = quantize(graph, calibrate(graph, [images], keep=images_needed(graph, steps)), steps).graph
     assert_alike(integer, images)
 
 
@@ -88,7 +88,7 @@ def mobilenet():
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96"))
     graph = capture(module, (3, 96, 96), Metadata(model="m"))
     images = np.random.default_rng(0).normal(0, 0.5, (8, 96, 96, 3)).astype(np.float32)
-    return graph, images, quantize(graph, calibrate(graph, [images], keep=8), recipe("minmax"))
+    return graph, images, quantize(graph, calibrate(graph, [images], keep=8), recipe("minmax")).graph
 
 
 def test_a_whole_network_is_rounded_alike_up_to_its_mean(mobilenet):
@@ -98,7 +98,7 @@ def test_a_whole_network_is_rounded_alike_up_to_its_mean(mobilenet):
 
 def test_adds_of_one_scale_round_nothing(mobilenet):
     graph, images, _ = mobilenet
-    shared = quantize(graph, calibrate(graph, [images], keep=8), SHARED)
+    shared = quantize(graph, calibrate(graph, [images], keep=8), SHARED).graph
     x = shared.tensors[shared.inputs[0]].quant.quantize(images)
     adds = [n for n in shared if n.op == "add"]
     exact = [n for n in adds if len({float(shared.tensors[i].quant.scale[0]) for i in (*n.inputs, n.output)}) == 1]
@@ -112,7 +112,7 @@ def test_adds_of_one_scale_round_nothing(mobilenet):
 
 def test_adds_share_a_scale_only_where_what_it_is_worth_pays(mobilenet, monkeypatch):
     graph, images, _ = mobilenet
-    work = Work(graph=graph, recipe=SHARED, ranges=calibrate(graph, [images]).ranges)
+    work = Work(graph=graph, recipe=SHARED, statistics=calibrate(graph, [images]).statistics)
     scaled = SHARED.step("ranges").apply(work)
 
     def scales(weights=None):
@@ -158,7 +158,7 @@ def is_constant_add(graph, node):
 
 def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):
     graph, images, sided = mobilenet
-    plain = quantize(graph, calibrate(graph, [images], keep=8), recipe("minmax").without("zero_point_placement"))
+    plain = quantize(graph, calibrate(graph, [images], keep=8), recipe("minmax").without("zero_point_placement")).graph
     signed = [n.output for n in plain if n.op == "conv2d" and n.attrs["activation"] == "none"]
     assert len(signed) == 17
     assert all(-128 < plain.tensors[n].quant.zero_point[0] < 127 for n in signed)

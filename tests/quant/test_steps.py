@@ -22,7 +22,7 @@ from edgecnn.graph.oracle import run
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.clipping import mse_range, percentile_range
-from edgecnn.quant.observers.histogram import BINS, calibrate
+from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import images_needed, quantize, quantize_weights
 from edgecnn.quant.recipe import recipe, recipes
 from edgecnn.quant.scales import kernel_limits, qparams
@@ -31,7 +31,7 @@ from edgecnn_converters.tflite import convert
 
 def quantized(graph, name="fast", count=16):
     steps = recipe(name)
-    return quantize(graph, calibrate(graph, [images(graph, count)], keep=images_needed(graph, steps)), steps)
+    return quantize(graph, calibrate(graph, [images(graph, count)], keep=images_needed(graph, steps)), steps).graph
 
 
 def sqnr(graph, int8, x):
@@ -115,11 +115,11 @@ def test_logits_are_clipped_above_any_second_largest(second):
     with torch.no_grad():
         module[1].weight.copy_(torch.eye(3))
     graph = capture(module.eval(), (3, 1, 1), Metadata(model="logits"))
-    x = np.random.default_rng(0).normal(0, 1, (20_000, 1, 1, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(0, 1, (120_000, 1, 1, 3)).astype(np.float32)
     x[7, 0, 0], x[9, 0, 0] = (40.0, 1.0, 0.0), (second + 2, second, 0.0)
-    seen = calibrate(graph, [x])
+    seen = calibrate(graph, np.split(x, 60))  # of larger batches not every value is looked at
     lists = (UNCORRECTED.with_settings("ranges", logits=name) for name in ("minmax", "mse"))
-    whole, clipped = (quantize(graph, seen, steps).tensors[graph.outputs[0]].quant for steps in lists)
+    whole, clipped = (quantize(graph, seen, steps).graph.tensors[graph.outputs[0]].quant for steps in lists)
     end, clipped_end = (float(q.dequantize(np.array([127], np.int8))[0]) for q in (whole, clipped))
     assert end == pytest.approx(40, abs=0.2)
     assert clipped_end == pytest.approx(1.1 * second, abs=0.2) if second > 20 else 6.6 <= clipped_end < 30
@@ -130,7 +130,7 @@ def test_an_output_that_is_no_vector_is_never_clipped():
     x = np.random.default_rng(0).normal(0, 1, (64, 8, 8, 3)).astype(np.float32)
     x[0, 0, 0] = 40
     made = [
-        quantize(graph, calibrate(graph, [x]), UNCORRECTED.with_settings("ranges", logits=name))
+        quantize(graph, calibrate(graph, [x]), UNCORRECTED.with_settings("ranges", logits=name)).graph
         for name in ("minmax", "mse")
     ]
     assert made[0].tensors[graph.outputs[0]].quant.same_as(made[1].tensors[graph.outputs[0]].quant)
@@ -141,39 +141,6 @@ def test_a_bias_too_large_for_int32_widens_its_weights():
     scales = kernel_limits.clamp_weight_scales(narrow, source, source, np.array([5.0, 0.5]))
     assert 5.0 / (1e-6 * float(scales[0])) <= 2**30 * 1.001
     assert scales[1] == np.float32(1e-3)
-
-
-def test_calibration_memory_does_not_grow_with_the_images():
-    graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
-    seen = calibrate(graph, (images(graph, 2, seed) for seed in range(100)))
-    for found in seen.ranges.values():
-        assert found.samples.size <= 2 * BINS + 1
-
-
-def test_calibration_counts_what_it_saw():
-    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
-    batches, outputs = [scale * images(graph, 8) for scale in (0, 0.01, 1, 300, 2)], []
-    name = graph.outputs[0]
-    for batch in batches:
-        TorchGraph(graph)(torch.from_numpy(batch), lambda k, v: outputs.append(v.numpy().copy()) if k == name else None)
-    exact, found = np.concatenate([v.ravel() for v in outputs]), calibrate(graph, batches).ranges[name]
-    assert (found.low, found.high) == (exact.min(), exact.max())
-    assert found.counts.sum() == exact.size
-    width = 2.0 ** np.ceil(np.log2(np.abs(exact).max() / BINS))
-    edges = (np.append(found.samples, np.inf) - width / 2).astype(np.float64)
-    misplaced = exact.size / 1000  # where narrow bins were joined to a wide one, those across its edge went to one side
-    np.testing.assert_allclose(np.cumsum(found.counts), np.searchsorted(np.sort(exact), edges[1:]), atol=misplaced)
-
-
-def test_no_images_and_bad_activations():
-    graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
-    with pytest.raises(InputError, match="no calibration images"):
-        calibrate(graph, [])
-    first, second = images(graph, 1), images(graph, 1)
-    second[0, 0, 0, 0] = np.nan
-    for batches in ([second], [first, second]):
-        with pytest.raises(InputError, match="activation 'input' is not finite"):
-            calibrate(graph, batches)
 
 
 def test_a_quantized_graph_is_not_quantized_again():
@@ -198,8 +165,9 @@ def test_bias_correction_moves_the_means_to_the_float_ones():
     graph = capture(module, (3, 96, 96), Metadata())
     x = images(graph, 32)
     kept = calibrate(graph, [x], keep=32)
-    widest = recipe("fast").with_settings("ranges", method="minmax")
-    plain, corrected = (quantize(graph, kept, steps) for steps in (widest.without("bias_correction"), widest))
+    widest = UNCORRECTED.with_settings("ranges", method="minmax")
+    lists = (widest, widest.with_settings("bias_correction"))
+    plain, corrected = (quantize(graph, kept, steps).graph for steps in lists)
     assert sqnr(graph, corrected, x) > sqnr(graph, plain, x)
 
 
@@ -249,7 +217,7 @@ def test_per_tensor_weights_have_one_scale(module):
     graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
     int8 = quantize(
         graph, calibrate(graph, [images(graph, 8)], keep=8), recipe("fast").with_settings("weights", per_tensor=True)
-    )
+    ).graph
     check_integers(int8)
     for node in (n for n in int8 if n.op in ("conv2d", "fully_connected")):
         weight, bias = (int8.tensors[i] for i in node.inputs[1:])
@@ -261,7 +229,7 @@ def test_per_tensor_weights_have_one_scale(module):
 def test_reduced_range_keeps_weights_in_seven_bits():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
     seven = recipe("fast").with_settings("weights", bits=7)
-    int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), seven)
+    int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), seven).graph
     weights = [int8.tensors[n.inputs[1]].integers.astype(int) for n in int8 if n.op in ("conv2d", "fully_connected")]
     assert max(np.abs(w).max() for w in weights) == 63
     check_integers(int8)

@@ -1,13 +1,13 @@
 """Consumers that saturate: ranges and biases are chosen by the error after them.
 
 A swish is nearly 0 far below 0, a sigmoid nearly constant at both ends. Steps of a grid spent there are lost, so where
-nothing else reads an activation, its range is chosen by the error after that function (``observers.clipping``). A bias
-is corrected by the mean error after a ReLU: what a ReLU makes zero of is no error (``bias_shift``).
+nothing else reads an activation, its range is chosen by the error after that function (``observers.clipping``), and its
+layer's bias is corrected by the error after it (``bias_shift``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from edgecnn.graph.ir import Constant, Graph, Node
 
 Nonlinearity = Callable[[torch.Tensor], torch.Tensor]
-NUDGE = 2**-6  # over which an activation's slope is taken
-RARE = 1e-3  # a mean slope that counts as small
 SWISHES: tuple[Nonlinearity, ...] = (F.silu, F.hardswish)
 
 
@@ -57,34 +55,3 @@ def around_swishes(graph: Graph) -> set[str]:
 def _clipped(graph: Graph, node: Node) -> bool:
     """Tell whether a relu6 is all that follows a node, fused or not."""
     return node.attrs.get("activation") == "relu6" or [n.op for n in graph.consumers(node.output)] == ["relu6"]
-
-
-def activation_of(node: Node) -> Nonlinearity | None:
-    """Return the ReLU or ReLU6 that a weighted layer's sums go through; ``None`` without one.
-
-    A swish is none of them: where its slope is nearly 0, or negative, one step of Newton's method leads anywhere.
-    """
-    return {"relu": F.relu, "relu6": F.relu6}.get(str(node.attrs.get("activation", "none")))
-
-
-def bias_shift(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], activation: Nonlinearity | None) -> torch.Tensor:
-    """Return by how much a layer's biases move so that its mean output is the wanted one: float64 ``(channels,)``.
-
-    With an activation in between it is one step of Newton's method: the mean error after the activation, over the mean
-    slope. A channel that passes hardly anywhere moves less.
-
-    Args:
-        pairs: wanted and made sums, NCHW or NC, chunk by chunk.
-        activation: what the sums go through.
-    """
-    error, slope, count = torch.zeros(()), torch.zeros(()), 0
-    for wanted, made in pairs:
-        over = (0, 2, 3) if wanted.ndim == 4 else (0,)
-        count += wanted.numel() // wanted.shape[1]
-        if activation is None:
-            error = error + (wanted - made).sum(over, dtype=torch.float64)
-        else:
-            error = error + (activation(wanted) - activation(made)).sum(over, dtype=torch.float64)
-            rise = activation(wanted + NUDGE) - activation(wanted - NUDGE)
-            slope = slope + rise.sum(over, dtype=torch.float64) / (2 * NUDGE)
-    return error / count if activation is None else error / (slope.clamp(min=0) + RARE * count)

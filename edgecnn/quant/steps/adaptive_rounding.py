@@ -7,13 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from edgecnn.graph.ir import Node
+from edgecnn.graph.ir import Graph, Node
 from edgecnn.progress import track
 from edgecnn.quant.step import Stage, Step, Work, setting
-from edgecnn.quant.steps.bias_correction import BiasCorrection
+from edgecnn.quant.steps.bias_correction import VALUE_BYTES, BiasCorrection
 
 MEMORY = 7 << 28  # bytes that the activations of both networks may take: all of MobileNetV2 is to fit in 4 GiB
 HALF_BYTES = 2  # of a float16 value
+FEWEST = 16  # images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class AdaptiveRounding(Step):
     before, after = Stage.INTEGER, Stage.CORRECTED
     limitable = True
 
-    images: int = setting(300, "calibration images; fewer where their activations would not fit in 1.75 GiB", low=1)
+    images: int = setting(256, "calibration images; fewer where their activations would not fit in 1.75 GiB", low=1)
+    gmacs: float = setting(0.0, "fewer images, but 16, where they take more than so many 1e9 MACs; 0: all", low=0.0)
 
     def apply(self, work: Work) -> Work:
         """Solve the layers that are selected, each kept in the checkpoint; a channel with few taps gets a scale too."""
@@ -45,19 +47,28 @@ class AdaptiveRounding(Step):
                 given = partial(rounding_solver.solve_layer, node, both, limit)
                 both.tensors.update({t.name: t for t in work.checkpoint.step(node.output, both.tensors, given)})
 
-        graph, images, limit = work.graph, work.images[: self.images], work.recipe.weight_limit
+        graph, limit = work.graph, work.recipe.weight_limit
+        images = work.images[: self._count(graph)]
         count = affordable(graph, len(images), lambda t: HALF_BYTES + (2 if graph.is_wide(t.name) else 1), MEMORY)
         if count < len(images):  # else they would be copied
             images = images[np.arange(count) * len(images) // count]
+        compact = affordable(graph, len(images), lambda _: VALUE_BYTES, MEMORY) < len(images)
         chosen = [node.output for node in graph if node.weighted and self.selects(node)]
         how = repr((limit, chosen, torch.__version__, torch.get_num_threads())).encode()
-        work.checkpoint.begin(graph, images.view(np.uint8).reshape(-1).data, how)
+        work.checkpoint.begin(graph, np.ascontiguousarray(images).view(np.uint8).reshape(-1).data, how)
         progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
         with torch.inference_mode():
-            both = SideBySide(graph, images, compact=True)
+            both = SideBySide(graph, images, compact=compact)
             solved = both.run(before=solve)
         next(progress, None)
         return replace(work, graph=solved)
+
+    def _count(self, graph: Graph) -> int:
+        if not self.gmacs:
+            return self.images
+        from edgecnn.quant.executor import cost
+
+        return min(self.images, max(FEWEST, int(self.gmacs * 1e9 / cost(graph))))
 
     def quick(self) -> Step:
         """Return bias correction, which takes seconds."""

@@ -37,12 +37,12 @@ class BiasCorrection(Step):
         import torch
 
         from edgecnn.quant.executor import SideBySide, affordable
-        from edgecnn.quant.scales.consumers import activation_of, bias_shift
+        from edgecnn.quant.scales.bias_shift import bias_shift, function_behind
 
         def correct(node: Node, exact: Chunks, got: Chunks) -> None:
             if not self.selects(node):
                 return
-            moved = bias_shift(zip(exact, got, strict=True), activation_of(node)).float()
+            moved = bias_shift(list(zip(exact, got, strict=True)), function_behind(work.graph, node)).float()
             bias = QuantizedConstant.of(both.tensors[node.inputs[2]])
             quant = bias.quant
             found = quant.dequantize(bias.integers) + moved.numpy()

@@ -11,6 +11,10 @@ A residual stream, whose tensors are joined by additions, is scaled as one.
 A ReLU6 is homogeneous only where it does not clip. Its channels are scaled only for per-tensor weights, which need it,
 and in large maps, where a few images show all that there is; of them only those that stay ``HEADROOM`` below 6 on the
 images seen, and only so far that they still do.
+
+A channel's scaling is no better known than its values are. One that ``RARE`` images or fewer made large keeps its scale
+and takes no part in the choice of others. The scaling of any is at most its support (``ActivationStatistics``) and, but
+for per-tensor weights, ``LARGEST``: images of another kind may excite other channels. The same holds for the inverse.
 """
 
 from __future__ import annotations
@@ -28,12 +32,13 @@ from edgecnn.graph.ir import Graph, Node
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
-    from edgecnn.quant.observers.channels import Channels
+    from edgecnn.quant.observers.histogram import ActivationStatistics
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the family, for weights with one scale per output channel
 COARSE = (0.0, 0.5, 1.0)  # for those with one, which depend on a third vector
 ROUNDS = 2  # over all groups: a layer's noise depends on the scaling of both its sides
-LARGEST = 1e3  # of a channel's scaling, and its inverse: dead channels stay finite
+RARE = 3.0  # images: a channel that no more made large keeps its scale
+LARGEST = 4.0  # of a channel's scaling, and its inverse; MobileNetV2 gains nothing by more
 TINY = 1e-12
 WELL_SEEN = 2000  # positions in a map, from which on a few images show how far a ReLU6's channels go
 HEADROOM = 1.25  # between the largest value seen of a ReLU6's channel and its clip, before and after
@@ -65,18 +70,18 @@ class Equalization(Step):
     Weights with one scale per tensor have the channels of ReLU6 layers scaled too.
     """
 
-    before, after = Stage.FLOAT, Stage.FLOAT
+    before, after = Stage.CALIBRATED, Stage.CALIBRATED
     limitable = True
 
-    images: int = setting(48, "calibration images whose channel statistics decide", low=1)
+    strength: float = setting(1.0, "power that the scaling is raised to: 0.5 goes half of the way", low=0.0, high=1)
+
+    def damped(self) -> Step:
+        """Return the step that goes half of the way."""
+        return replace(self, strength=self.strength / 2)
 
     def apply(self, work: Work) -> Work:
-        from edgecnn.quant.observers.channels import channel_statistics
-
-        if not len(work.images):
-            return work
         graph, per_tensor = work.graph, work.recipe.per_tensor
-        scaling = _Scaling(graph, channel_statistics(graph, work.images[: self.images]), per_tensor)
+        scaling = _Scaling(graph, work.statistics, per_tensor)
         groups = [g for g in scalable(graph) if all(map(self.selects, g.producers))]
         if not per_tensor:
             large = {t.name for t in graph.activations() if math.prod(t.shape[1:-1]) >= WELL_SEEN}
@@ -84,7 +89,9 @@ class Equalization(Step):
         for _ in range(ROUNDS):
             for group in groups:
                 scaling.improve(group)
-        return replace(work, graph=scaling.graph())
+        scaling.scaling = {name: vector**self.strength for name, vector in scaling.scaling.items()}
+        seen = {name: each.divided(scaling.scaling[name]) for name, each in work.statistics.items()}
+        return replace(work, graph=scaling.graph(), statistics=seen)
 
 
 def scalable(graph: Graph) -> Iterator[Group]:
@@ -114,8 +121,9 @@ def scalable(graph: Graph) -> Iterator[Group]:
 class _Scaling:
     """Hold weights under way, float64, and the vector that each tensor is divided by so far."""
 
-    def __init__(self, graph: Graph, statistics: Mapping[str, Channels], per_tensor: bool) -> None:
+    def __init__(self, graph: Graph, statistics: Mapping[str, ActivationStatistics], per_tensor: bool) -> None:
         self.source, self.statistics, self.per_tensor = graph, statistics, per_tensor
+        self.square = {name: seen.square for name, seen in statistics.items()}
         self.scaling = {t.name: np.ones(t.shape[-1]) for t in graph.activations()}
         self.weights: dict[str, NDArray[np.float64]] = {}  # magnitudes (out, in / groups): the largest of a kernel's
         self.reads: dict[str, NDArray[np.int64]] = {}  # the input channel of each of these
@@ -128,12 +136,16 @@ class _Scaling:
                 attrs: Mapping[str, Any] = node.attrs
                 part = np.arange(len(value)) // (len(value) // attrs.get("groups", 1))
                 self.reads[node.output] = part[:, None] * value.shape[-1] + np.arange(value.shape[-1])
-                self.energy[node.output] = float(statistics[node.output].square.sum()) + TINY
+                self.energy[node.output] = float(self.square[node.output].sum()) + TINY
 
     def improve(self, group: Group) -> None:
         """Choose the best of the family for this group, given the others' present scaling."""
         name = group.tensors[0]
-        reach = np.max([np.maximum(s.high, -s.low) for s in map(self.statistics.__getitem__, group.tensors)], axis=0)
+        reach = np.max([self.statistics[t].reach for t in group.tensors], axis=0)
+        support = np.max([self.statistics[t].support for t in group.tensors], axis=0)
+        known, most = support > RARE, np.clip(support, 1, None if self.per_tensor else LARGEST)
+        if not known.any():
+            return
         columns, importance = np.zeros(reach.size), np.zeros(reach.size)
         for node in group.consumers:
             weights, reads = self.weights[node.output], self.reads[node.output]
@@ -149,9 +161,11 @@ class _Scaling:
         exponents = (COARSE, COARSE, COARSE) if self.per_tensor else (EXPONENTS, EXPONENTS, (0.0,))
         for a, w, r in product(*exponents):
             trial = (reach + TINY) ** a * (rows + TINY) ** r / (columns + TINY) ** w
-            trial = np.clip(trial / np.exp(np.mean(np.log(trial))), 1 / LARGEST, LARGEST)
+            trial = np.where(known, trial / np.exp(np.mean(np.log(trial[known]))), 1.0)
             for factor in FACTORS if group.clipped else (1.0,):
-                bound = np.where(free, np.maximum(trial * factor, lowest), 1.0) if group.clipped else trial
+                bound = np.clip(trial * factor, 1 / most, most)
+                if group.clipped:
+                    bound = np.where(free & known, np.maximum(bound, lowest), 1.0)
                 noise = self._noise(group, bound, importance)
                 if noise < least:
                     best, least = bound, noise
@@ -174,7 +188,7 @@ class _Scaling:
         steps = weights.max(axis=1) / 127
         if self.per_tensor:
             steps = np.full_like(steps, steps.max())
-        power = (self.statistics[node.inputs[0]].square / np.square(before))[channels].sum(axis=1)
+        power = (self.square[node.inputs[0]] / np.square(before))[channels].sum(axis=1)
         return float((np.square(steps * after) * power).sum()) / 12 / self.energy[node.output]
 
     def graph(self) -> Graph:

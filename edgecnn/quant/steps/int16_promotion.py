@@ -17,7 +17,7 @@ from edgecnn.quant.scales.qparams import groups_inside
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
-    from edgecnn.quant.observers.histogram import Range
+    from edgecnn.quant.observers.histogram import ActivationStatistics
 
 SUFFIX = ".int16"  # of the 16-bit twin of an 8-bit activation
 
@@ -32,6 +32,10 @@ class Int16Promotion(Step):
     before, after = Stage.CALIBRATED, Stage.CALIBRATED
 
     keep: tuple[str, ...] = setting((), "names of activations, or patterns of them")
+
+    def plain(self) -> Step:
+        """Return the step: it changes no accuracy for the worse."""
+        return self
 
     def apply(self, work: Work) -> Work:
         """Add requantizes where 8 and 16 bits meet.
@@ -57,19 +61,19 @@ class Int16Promotion(Step):
             wide = set().union(*(group for group in groups if group & named))
         if not wide:
             return work
-        promotion = _Promotion(graph, work.ranges, wide)
+        promotion = _Promotion(graph, work.statistics, wide)
         for node in graph:
             promotion.add(node)
         made = replace(graph, nodes=tuple(promotion.nodes), tensors=promotion.tensors)
-        return replace(work, graph=drop_dead(made), ranges=promotion.ranges)
+        return replace(work, graph=drop_dead(made), statistics=promotion.statistics)
 
 
 class _Promotion:
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range], wide: Set[str]) -> None:
+    def __init__(self, graph: Graph, statistics: Mapping[str, ActivationStatistics], wide: Set[str]) -> None:
         self.wide = wide
         self.nodes: list[Node] = []
         self.tensors = dict(graph.tensors)
-        self.ranges = dict(ranges)
+        self.statistics = dict(statistics)
         self._twins: dict[str, str] = {}
 
     def add(self, node: Node) -> None:
@@ -95,11 +99,11 @@ class _Promotion:
         return self._twins[name]
 
     def _twin(self, name: str) -> str:
-        return self._activation(f"{name}{SUFFIX}", self.tensors[name].shape, self.ranges[name])
+        return self._activation(f"{name}{SUFFIX}", self.tensors[name].shape, self.statistics[name])
 
-    def _activation(self, name: str, shape: tuple[int, ...], seen: Range) -> str:
+    def _activation(self, name: str, shape: tuple[int, ...], seen: ActivationStatistics) -> str:
         self.tensors[name] = Tensor(name=name, shape=shape)
-        self.ranges[name] = seen
+        self.statistics[name] = seen
         return name
 
     def _constant(self, name: str, value: float) -> str:
@@ -111,9 +115,9 @@ class _Promotion:
             self.nodes.append(node)
             return
         (x,), out = node.inputs, node.output
-        shape, seen = self.tensors[x].shape, self.ranges[x]
-        shifted = replace(seen, low=0.0, high=6.0, samples=np.clip(seen.samples + np.float32(3), 0, 6))
-        sixths = replace(shifted, high=1.0, samples=shifted.samples / np.float32(6))
+        shape, seen = self.tensors[x].shape, self.statistics[x]
+        ends = (np.zeros_like(seen.low), np.ones_like(seen.high))
+        shifted, sixths = (replace(seen, low=ends[0], high=ends[1] * top) for top in (6, 1))  # all that 16 bits look at
         sum_ = self._activation(f"{out}.shifted", shape, shifted)
         gate = self._activation(f"{out}.gate", shape, sixths)
         three, sixth = self._constant(f"{out}.three", 3.0), self._constant(f"{out}.sixth", 1 / 6)

@@ -17,10 +17,10 @@ from edgecnn.quant.scales.qparams import (
     scale_groups,
     with_parameters,
 )
-from edgecnn.quant.step import Needs, Stage, Step, Work, setting
+from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
-    from edgecnn.quant.observers.histogram import Range
+    from edgecnn.quant.observers.histogram import ActivationStatistics, Range
 
 SECOND_MARGIN = 1.1  # beyond the second largest logit of any image, above which two of another image could tie
 INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then
@@ -59,7 +59,11 @@ class Ranges(Step):
         allowed=("minmax", "mse"),
     )
 
-    def needs(self, graph: Graph) -> Needs:
+    def images_needed(self, graph: Graph) -> int:
+        """Return ``sensitivity_images`` where some activation's channels are weighted."""
+        return self.sensitivity_images if self._weighted(graph) else 0
+
+    def _weighted(self, graph: Graph) -> frozenset[str]:
         """Return the activations whose channels are weighted by sensitivity; of a scale group all or none."""
         from edgecnn.quant.scales.consumers import around_swishes
 
@@ -67,8 +71,11 @@ class Ranges(Step):
         if self.sensitivity == "swish":
             swished = around_swishes(graph)
             groups = [group for group in groups if group & swished]
-        names = frozenset[str]().union(*groups)
-        return Needs(peek=self.sensitivity_images if names else 0, sensitivity=names)
+        return frozenset[str]().union(*groups)
+
+    def plain(self) -> Step:
+        """Return ranges that cover all that was seen."""
+        return Ranges(method="minmax")
 
     def apply(self, work: Work) -> Work:
         """Give every activation its parameters, with which integer kernels can work.
@@ -76,7 +83,12 @@ class Ranges(Step):
         Raises:
             UnsupportedError: an op's scale contract cannot be met; names the tensors.
         """
+        from edgecnn.quant.observers.gradient_sensitivity import channel_weights
+
         graph = work.graph
+        counted = self._weighted(graph) if len(work.images) else frozenset[str]()
+        weights = channel_weights(graph, counted, work.images[: self.sensitivity_images]) if counted else {}
+        seen = {name: statistics.range(weights.get(name)) for name, statistics in work.statistics.items()}
         fixed = {n.output for n in graph if n.spec.scale == "fixed"}
         passed_on = {n.output for n in graph if n.spec.scale == "same"}
         types = dict.fromkeys(graph.inputs, "int16" if work.precision == "int16x8" else "int8")
@@ -95,12 +107,19 @@ class Ranges(Step):
                     )
                 quant = FIXED_OF[types[min(group)]]
             else:
-                quant = given[0] if given else self._parameters(graph, group, work.ranges, types[min(group)])
+                quant = given[0] if given else self._parameters(graph, group, work.statistics, seen, types[min(group)])
             chosen.update(dict.fromkeys(group, quant))
         raise_for_kernels(graph, chosen)
         return replace(work, graph=with_parameters(graph, chosen))
 
-    def _parameters(self, graph: Graph, group: set[str], ranges: Mapping[str, Range], dtype: str) -> QParams:
+    def _parameters(
+        self,
+        graph: Graph,
+        group: set[str],
+        statistics: Mapping[str, ActivationStatistics],
+        ranges: Mapping[str, Range],
+        dtype: str,
+    ) -> QParams:
         from edgecnn.quant.observers.clipping import mse_range, percentile_range
         from edgecnn.quant.observers.histogram import union
         from edgecnn.quant.scales.consumers import saturating_consumer
@@ -109,7 +128,7 @@ class Ranges(Step):
         outputs = group & set(graph.outputs)
         if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
             return activation_qparams(seen.low, seen.high, dtype)
-        second = ranges[min(outputs)].second if outputs else math.nan
+        second = statistics[min(outputs)].second if outputs else math.nan
         if self.logits == "mse" and not math.isnan(second) and group.isdisjoint(graph.inputs):
             low, high = mse_range(seen)  # the largest logit of an image may be clipped: it stays the largest
             return activation_qparams(low, min(max(high, SECOND_MARGIN * second), seen.high))

@@ -35,6 +35,10 @@ class ZeroPointPlacement(Step):
     before, after = Stage.INTEGER, Stage.INTEGER
     limitable = True
 
+    def plain(self) -> Step:
+        """Return the step: it changes no accuracy for the worse."""
+        return self
+
     def apply(self, work: Work) -> Work:
         """Move zero points of selected layers, wherever all consumers of the output can take its offset back."""
         graph = work.graph
