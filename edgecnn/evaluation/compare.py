@@ -46,7 +46,7 @@ class LayerDistance:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two artifacts have in common.
+    """Hold what two artifacts have in common.
 
     Attributes:
         a, b: their paths.

@@ -1,4 +1,4 @@
-"""What an artifact is held beside: fp32, the integer oracle, and the same artifact on this machine."""
+"""References that an artifact is held beside: fp32, the integer oracle, and the same artifact on this machine."""
 
 from __future__ import annotations
 
