@@ -95,6 +95,7 @@ class SideBySide:
         *,
         before: Callable[[Node], None] = lambda node: None,
         sums: Callable[[Node, Chunks, Chunks], None] | None = None,
+        summed: Callable[[Node], bool] = lambda node: True,
         after: Callable[[str], None] = lambda name: None,
     ) -> Graph:
         """Run both networks and return the graph with the tensors as hooks left them.
@@ -103,12 +104,13 @@ class SideBySide:
             before: told of each node before it runs, when its inputs are at hand.
             sums: given the outputs of each weighted layer before its activation, of the float network and of the
                 quantized one, all chunks; it may change them in place.
+            summed: the weighted layers of which it is.
             after: told of each activation when it is made, the input first.
         """
         after(self.graph.inputs[0])
         for node, expired in zip(self.graph, released(self.graph), strict=True):
             before(node)
-            self._advance(node, sums if node.weighted else None)
+            self._advance(node, sums if node.weighted and summed(node) else None)
             after(node.output)
             for name in expired:
                 del self.floats[name], self.quantized[name]

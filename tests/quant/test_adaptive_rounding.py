@@ -147,3 +147,19 @@ def test_memory_bounds_the_images():
     assert affordable(int8, 300, lambda _: 5, 7 * both) == 7
     assert affordable(int8, 300, lambda _: 8, 7 * both) == 4
     assert affordable(int8, 300, lambda _: 5, 1) == 1
+
+
+def test_a_layer_of_many_taps_keeps_its_integers_and_has_its_bias_corrected():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    graph = capture(module.eval(), (3, 12, 10), Metadata())
+    x = images(graph, 16)
+    plain = nearest(graph, x)
+    step = recipe("best").step("adaptive_rounding").with_settings(taps=30)
+    made = step.apply(Work(graph=plain, recipe=recipe("best"), images=x)).graph
+    first, second = (node for node in graph if node.weighted)
+    same = [
+        np.array_equal(plain.tensors[name].integers, made.tensors[name].integers)
+        for name in (*first.inputs[1:], *second.inputs[1:])
+    ]
+    assert same == [False, False, True, False]

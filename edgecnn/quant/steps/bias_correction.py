@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgecnn.graph.ir import Node, QuantizedConstant
@@ -10,7 +11,7 @@ from edgecnn.quant.scales.qparams import quantize_bias
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
-    from edgecnn.quant.executor import Chunks
+    from edgecnn.quant.executor import Chunks, SideBySide
 
 MEMORY = 5 << 29  # bytes that the activations of both networks may take: all of EfficientNet-B7 is to fit in 6 GiB
 VALUE_BYTES = 8  # of a float32 value in both
@@ -37,21 +38,28 @@ class BiasCorrection(Step):
         import torch
 
         from edgecnn.quant.executor import SideBySide, affordable
-        from edgecnn.quant.scales.bias_shift import bias_shift, function_behind
-
-        def correct(node: Node, exact: Chunks, got: Chunks) -> None:
-            if not self.selects(node):
-                return
-            moved = bias_shift(list(zip(exact, got, strict=True)), function_behind(work.graph, node)).float()
-            bias = QuantizedConstant.of(both.tensors[node.inputs[2]])
-            quant = bias.quant
-            found = quant.dequantize(bias.integers) + moved.numpy()
-            both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
-            for chunk in got:
-                chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
 
         images = work.images[: self.images]
         with torch.inference_mode():
             images = images[: affordable(work.graph, len(images), lambda _: VALUE_BYTES, MEMORY)]
             both = SideBySide(work.graph, images)
-            return replace(work, graph=both.run(sums=correct))
+            return replace(work, graph=both.run(sums=partial(correct_bias, both), summed=self.selects))
+
+
+def correct_bias(both: SideBySide, node: Node, exact: Chunks, got: Chunks) -> None:
+    """Move a layer's bias, and what it made, towards the float network.
+
+    Args:
+        both: at this node.
+        node: weighted.
+        exact, got: the layer's sums in the float network and in the quantized one, all chunks; ``got`` changes.
+    """
+    from edgecnn.quant.scales.bias_shift import bias_shift, function_behind
+
+    moved = bias_shift(list(zip(exact, got, strict=True)), function_behind(both.graph, node)).float()
+    bias = QuantizedConstant.of(both.tensors[node.inputs[2]])
+    quant = bias.quant
+    found = quant.dequantize(bias.integers) + moved.numpy()
+    both.tensors[bias.name] = quantize_bias(bias, quant.scale, found, quant.dtype)
+    for chunk in got:
+        chunk += moved.reshape(1, -1, *[1] * (chunk.ndim - 2))
