@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from zoo import BAD, GOOD
+from user_modules import BAD, GOOD
 
 from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture
@@ -70,7 +70,7 @@ def test_all_offending_ops_are_listed_with_module_and_line():
     text = str(error.value)
     for op in ("gelu", "conv_transpose2d", "tanh"):
         assert text.count(f"{op} in ") == 2, text
-    assert "zoo.py:" in text
+    assert "user_modules.py:" in text
 
 
 def test_capture_prints_nothing(capfd):

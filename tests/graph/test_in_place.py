@@ -7,7 +7,7 @@ import random
 import torch
 import torch.nn.functional as F
 from torch import nn
-from zoo import batch_norm, conv
+from user_modules import batch_norm, conv
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.capture import capture

@@ -8,7 +8,7 @@ import torch
 from graphs import Int8Builder, random_images
 from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
 from torch import nn
-from zoo import GOOD
+from user_modules import GOOD
 
 import edgecnn_converters.c.lowering as to_c
 import edgecnn_converters.onnx.lowering as to_onnx

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from zoo import BAD, GOOD, Function, conv
+from user_modules import BAD, GOOD, Function, conv
 
 from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from odd_networks import ODD, calibration, network
 from odd_networks import images as odd_images
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpreter import TorchGraph

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seen import SHAPE, images, statistics_of
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture

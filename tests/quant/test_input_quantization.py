@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.graph.capture import capture
 from edgecnn.graph.interpreter import TorchGraph

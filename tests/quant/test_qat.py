@@ -12,7 +12,7 @@ import torch
 from graphs import float_graph, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture

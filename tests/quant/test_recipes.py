@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from seen import SHAPE, UNCORRECTED, images
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.cli import main
 from edgecnn.errors import InputError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.cli import main
 from edgecnn.errors import InputError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from seen import SHAPE, UNCORRECTED, images, range_of
 from torch import nn
-from zoo import GOOD
+from user_modules import GOOD
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture

@@ -320,8 +320,8 @@ def standardised(m, x):
     return F.conv2d(x, m.c.weight - m.c.weight.mean((1, 2, 3), keepdim=True), m.c.bias)
 
 
-READS = "looks at the data of a tensor.*zoo.py:.*control flow must not depend on data"
-COMPUTED = "a weight that is computed while the network runs.*zoo.py:"
+READS = "looks at the data of a tensor.*user_modules.py:.*control flow must not depend on data"
+COMPUTED = "a weight that is computed while the network runs.*user_modules.py:"
 SHARES = "shares memory with one changed in place"
 
 
@@ -331,7 +331,7 @@ def wants_32(m, x):
 
 
 BAD = {  # module, what its one line must say
-    "gelu": (Gelu, r"gelu.*zoo.py.*conv_transpose2d.*tanh.*Supported: "),
+    "gelu": (Gelu, r"gelu.*user_modules.py.*conv_transpose2d.*tanh.*Supported: "),
     "two_outputs": (TwoOutputs, "1 input and 2 outputs"),
     "bool": (lambda: Function(lambda m, x: x + 1 if x.sum() > 0 else x - 1), READS),
     "item": (lambda: Function(lambda m, x: x * x.max().item()), READS),
@@ -343,10 +343,13 @@ BAD = {  # module, what its one line must say
     "nonzero": (lambda: Function(lambda m, x: x[x > 0]), READS),
     "parameter_item": (lambda: Function(lambda m, x: x * m.p.item(), p=nn.Parameter(torch.ones(1))), READS),
     "looks_and_hides_it": (lambda: Function(looks_and_hides_it), READS),
-    "base_of_a_view": (lambda: Function(base_read_after_a_view_changed, c=conv()), f"add: .*{SHARES}.*zoo.py:"),
+    "base_of_a_view": (
+        lambda: Function(base_read_after_a_view_changed, c=conv()),
+        f"add: .*{SHARES}.*user_modules.py:",
+    ),
     "view_of_a_base": (
         lambda: Function(view_read_after_its_base_changed, c=conv(), fc=nn.Linear(360, 2)),
-        f"linear: .*{SHARES} in fc at .*zoo.py:",
+        f"linear: .*{SHARES} in fc at .*user_modules.py:",
     ),
     "stale_output": (lambda: Function(lambda m, x: (y := m.c(x), F.relu_(y.flatten(1)))[0], c=conv()), SHARES),
     "buffer_written": (
@@ -363,7 +366,10 @@ BAD = {  # module, what its one line must say
     "weight_computed": (lambda: Function(standardised, c=conv()), f"conv2d: {COMPUTED}"),
     "weight_of_an_image": (lambda: Function(lambda m, x: F.conv2d(x, x)), f"conv2d: {COMPUTED}"),
     "zeros": (lambda: Function(lambda m, x: x + torch.zeros_like(x)), f"add: {COMPUTED}"),
-    "dropout": (lambda: Function(lambda m, x: F.dropout(x, 0.5, training=True)), "dropout: random numbers.*zoo.py:"),
+    "dropout": (
+        lambda: Function(lambda m, x: F.dropout(x, 0.5, training=True)),
+        "dropout: random numbers.*user_modules.py:",
+    ),
     "random": (lambda: Function(lambda m, x: x if torch.rand(1).item() < 2 else x + 1), "rand: random numbers"),
     "second_output": (
         lambda: Function(lambda m, x: F.max_pool2d(x, 2, return_indices=True)[1]),
@@ -388,7 +394,7 @@ BAD = {  # module, what its one line must say
         ),
         "linear: a",
     ),
-    "autocast": (lambda: Function(autocast, c=conv()), "to in c at .*zoo.py:"),
+    "autocast": (lambda: Function(autocast, c=conv()), "to in c at .*user_modules.py:"),
     "asserts": (lambda: Function(wants_32), r"does not run on an input of shape \(1, 3, 12, 10\): 32 pixels a side"),
     "no_such_key": (lambda: Function(lambda m, x: x * {"a": 1}["b"]), "does not run .* 'b'"),
     "divides_by_zero": (lambda: Function(lambda m, x: x * (1 // (x.shape[1] - 3))), "does not run .* by zero"),
