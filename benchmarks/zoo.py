@@ -64,7 +64,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Of what the network and its images are made from."""
+        """Return the digest of what the network and its images are made from."""
         files = [Path(file).read_bytes() for file in (self.weights, self.module) if Path(file).is_file()]
         return digest(repr(self).encode(), *files)
 
@@ -78,7 +78,7 @@ def digest(*parts: bytes) -> str:
 
 
 def sources_digest() -> str:
-    """Of the version and the Python files of the installed edgecnn that can change a quantized network."""
+    """Return the digest of edgecnn's version and of its Python files that can change a quantized network."""
     import edgecnn_converters
 
     root, converters = (Path(str(package.__file__)).parent for package in (edgecnn, edgecnn_converters))

@@ -1,4 +1,4 @@
-"""What fails, or is said, without a limit: an integer artifact far from fp32, and an fp32 that is wrong itself.
+"""Verdicts that need no limit: an integer artifact far from fp32, and an fp32 that is wrong itself.
 
 All thresholds stand here, each with its reason.
 """
@@ -107,7 +107,7 @@ def _is_registered(model: str) -> bool:
 
 
 def _excuse(metadata: Metadata, allow_loss: bool) -> tuple[str, str]:
-    """What to add to a finding, and its severity."""
+    """Return what to add to a finding, and its severity."""
     if metadata.weights_sha256 == RANDOM:
         return "; weights are random, so this is no failure", "warning"
     return ("; accepted", "warning") if allow_loss else (", or accept it with --allow-loss", "error")

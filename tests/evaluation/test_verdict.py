@@ -1,4 +1,4 @@
-"""What fails without a limit: a disaster does, and an fp32 that is wrong itself is said with what would mend it."""
+"""Without a limit a disaster fails, and an fp32 that is wrong itself is said with what would mend it."""
 
 from __future__ import annotations
 

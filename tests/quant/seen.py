@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
 from edgecnn.quant.observers.histogram import ChannelObserver, Range
 from edgecnn.quant.recipe import recipe
 
@@ -33,3 +36,20 @@ def images(graph, count, seed=0):
     """Draw network inputs from a normal distribution."""
     shape = graph.tensors[graph.inputs[0]].shape[1:]
     return np.random.default_rng(seed).normal(0, 1, (count, *shape)).astype(np.float32)
+
+
+class Read(nn.Module):
+    """A convolution that one function reads, or more."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3), function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+def conv_of(function):
+    """Capture such a network: its graph, and the name of what the convolution makes."""
+    graph = capture(Read(function).eval(), (3, 8, 8), Metadata(model="read"))
+    return graph, next(node.output for node in graph if node.op == "conv2d")

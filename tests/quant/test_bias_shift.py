@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from seen import conv_of
 
-from edgecnn.graph.capture import capture
-from edgecnn.graph.ir import Metadata
 from edgecnn.quant.scales.bias_shift import bias_shift, function_behind
 
 FUNCTIONS = {
@@ -25,20 +23,9 @@ FUNCTIONS = {
 MEANS = {"usual": 0.5, "hardly open": -3.0, "dead": -30.0, "saturated": 9.0, "at the bend": -1.5, "far above": 60.0}
 
 
-class Read(nn.Module):
-    """A convolution that one function reads."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.conv, self.function = nn.Conv2d(3, 4, 3), function
-
-    def forward(self, x):
-        return self.function(self.conv(x))
-
-
 def function_of(function):
-    graph = capture(Read(function).eval(), (3, 8, 8), Metadata(model="read"))
-    return function_behind(graph, next(node for node in graph if node.op == "conv2d"))
+    graph, name = conv_of(function)
+    return function_behind(graph, graph.producer(name))
 
 
 @pytest.mark.parametrize(

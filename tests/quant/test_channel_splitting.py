@@ -79,7 +79,7 @@ def test_the_network_computes_the_same(depthwise):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("depthwise", [True, False])
 def test_the_noise_of_its_grids_falls(depthwise, seed):
-    """What the last convolution makes of the split activations is nearer; other layers' noise is not its matter."""
+    """The last convolution's sums of the split activations are nearer to float, other layers' noise left out."""
     graph, x = network(dead=DEAD, depthwise=depthwise, seed=seed), images(64)
     before = on_grids(graph, x)
     *split, last = (node.output for node in graph if node.op == "conv2d")

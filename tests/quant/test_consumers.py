@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from seen import range_of
-from torch import nn
+from seen import conv_of, range_of
 
-from edgecnn.graph.capture import capture
-from edgecnn.graph.ir import Metadata
 from edgecnn.quant.observers.clipping import mse_range
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
@@ -19,22 +16,6 @@ from edgecnn.quant.scales.consumers import around_swishes, saturating_consumer
 from edgecnn.quant.scales.qparams import activation_qparams
 
 X = torch.linspace(-9, 9, 37)
-
-
-class Read(nn.Module):
-    """A convolution that one function reads, or more."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.conv, self.function = nn.Conv2d(3, 4, 3), function
-
-    def forward(self, x):
-        return self.function(self.conv(x))
-
-
-def conv_of(function):
-    graph = capture(Read(function).eval(), (3, 8, 8), Metadata(model="read"))
-    return graph, next(node.output for node in graph if node.op == "conv2d")
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Graph
 
 OCTAVES = 16  # below the largest value; what is smaller counts as zero, and is less than a hundredth of a step
-PARTS = 8  # of an octave: a bin is at most an eighth of its values wide
+PART_BITS = 3
+PARTS = 1 << PART_BITS  # of an octave: a bin is at most an eighth of its values wide
 SIDE = OCTAVES * PARTS
-MANTISSA = 23 - 3  # bits of a float32 below the exponent and the bits that number the parts
+MANTISSA = 23 - PART_BITS  # bits of a float32 below the exponent and the bits that number the parts
 LOOKED_AT = 1 << 13  # values of one activation per batch that are counted, at positions spread over the batch
 PENDING = 16  # batches whose values are counted together: to count costs as much as to look at 16,384 values
 THIN = 8  # rows of an image to one by which copies are known
@@ -212,7 +213,7 @@ class ChannelObserver:
         elif exponent > self._exponent:
             self._raise(exponent)
         bits = values.contiguous().view(torch.int32)
-        at = ((bits & 0x7FFFFFFF) >> MANTISSA) - ((self._exponent + 127) << 3)
+        at = ((bits & 0x7FFFFFFF) >> MANTISSA) - ((self._exponent + 127) << PART_BITS)
         at = torch.where(at < 0, 0, at + 1 + (bits < 0) * SIDE) + torch.arange(channels) * (1 + 2 * SIDE)
         self._counts = self._counts + torch.bincount(at.flatten(), minlength=self._counts.numel()).view_as(self._counts)
 
