@@ -1,128 +1,19 @@
-"""Quantized graphs for tests: a builder for hand-made ones, and random ones over the whole op set.
+"""Random quantized graphs over the whole op set, for tests: pieces of one op or a block, and networks of pieces.
 
-Weights are random integers, scales are chosen so that outputs fill their range without saturating all the time.
+The pieces are what networks are made of, with the patterns that a runtime may fuse. Hand-made graphs: ``int8_builder``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from int8_builder import Int8Builder
 
 from edgecnn.graph.contract import FIXED
-from edgecnn.graph.ir import Attr, Constant, Graph, Metadata, QParams, Quantized, Tensor
-from edgecnn.graph.ops import OPS, make_node, output_shape, same_padding
-
-
-class Int8Builder:
-    """A full int8 graph in the making. Methods take and return tensor names."""
-
-    def __init__(self, shape: tuple[int, ...], seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.nodes: list[Any] = []
-        self.tensors: dict[str, Tensor] = {}
-        self.input = self._activation("input", shape, self.grid(0.02))
-
-    def grid(self, scale: float, zero_point: int | None = None) -> QParams:
-        """A grid near ``scale``; a random zero point unless given."""
-        zero = int(self.rng.integers(-128, 128)) if zero_point is None else zero_point
-        return QParams(scale=np.array([scale * self.rng.uniform(0.7, 1.4)]), zero_point=np.array([zero]), dtype="int8")
-
-    def quant(self, name: str) -> QParams:
-        """The grid of a tensor."""
-        return Quantized.of(self.tensors[name]).quant
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        return self.tensors[name].shape
-
-    def weighted(self, op: str, x: str, weight_shape: tuple[int, ...], *, bias: bool = True, out: QParams | None = None,
-                 **attrs: Attr) -> str:  # fmt: skip
-        """A conv2d or fully_connected node with random integers; relu ones mostly get zero point -128."""
-        name = self._name(op)
-        channels, products = weight_shape[0], math.prod(weight_shape[1:])
-        count = channels if self.rng.random() < 0.75 else 1  # per output channel, or per tensor
-        scales = self.rng.uniform(0.002, 0.02, count).astype(np.float32)
-        weights = self.rng.integers(-127, 128, weight_shape).astype(np.int8)
-        inputs = [x, self._constant(f"{name}.weight", weights, scales, axis=0)]
-        noise = 73 * 73 * math.sqrt(products)
-        bias_scales = (np.float64(self.quant(x).scale[0]) * scales.astype(np.float64)).astype(np.float32)
-        integers = self.rng.integers(-int(noise), int(noise) + 1, channels).astype(np.int32) * bias
-        inputs.append(self._constant(f"{name}.bias", integers.astype(np.int32), bias_scales, axis=0))
-        if out is None:
-            spread = float(self.quant(x).scale[0] * scales.mean()) * noise / 60
-            rectified = attrs.get("activation", "none") != "none" and self.rng.random() < 0.8
-            out = self.grid(spread, -128 if rectified else None)
-        return self._node(op, tuple(inputs), name, out, attrs)
-
-    def op(self, op: str, *inputs: str, out: QParams | None = None, **attrs: Attr) -> str:
-        """Any other node. Without ``out``: the grid the contract asks for, or one near the inputs'."""
-        if out is None:
-            scale = float(sum(self.quant(i).scale[0] for i in inputs))
-            if op == "mul":
-                scale = float(math.prod(self.quant(i).scale[0] for i in inputs)) * 80
-            out = {"same": self.quant(inputs[0]), "fixed": FIXED}.get(OPS[op].scale) or self.grid(scale)
-        return self._node(op, inputs, self._name(op), out, attrs)
-
-    def constant(self, shape: tuple[int, ...], grid: QParams | None = None) -> str:
-        """A constant operand of add or mul."""
-        grid = grid or self.grid(0.02)
-        name = self._name("constant")
-        integers = self.rng.integers(-128, 128, shape).astype(np.int8)
-        self.tensors[name] = Constant(name=name, value=grid.dequantize(integers)).quantized(grid, integers)
-        return name
-
-    def graph(self, output: str | None = None, metadata: Metadata | None = None) -> Graph:
-        """The graph, ending in ``output`` (the last node's)."""
-        return Graph(
-            nodes=tuple(self.nodes),
-            tensors=self.tensors,
-            inputs=(self.input,),
-            outputs=(output or self.nodes[-1].output,),
-            metadata=metadata or Metadata(),
-        )
-
-    def _name(self, op: str) -> str:
-        return f"{op}_{len(self.tensors)}"
-
-    def _activation(self, name: str, shape: tuple[int, ...], quant: QParams) -> str:
-        self.tensors[name] = Quantized(name=name, shape=shape, quant=quant)
-        return name
-
-    def _constant(self, name: str, integers: NDArray[Any], scales: NDArray[np.float32], axis: int) -> str:
-        zeros = np.zeros(len(scales), np.int64)
-        quant = QParams(scale=scales, zero_point=zeros, dtype=str(integers.dtype), axis=axis)
-        self.tensors[name] = Constant(name=name, value=quant.dequantize(integers)).quantized(quant, integers)
-        return name
-
-    def _node(self, op: str, inputs: tuple[str, ...], name: str, out: QParams, attrs: dict[str, Attr]) -> str:
-        node = make_node(op, inputs, name, f"test.{name}", **attrs)
-        self.nodes.append(node)
-        return self._activation(name, output_shape(node, [self.shape(i) for i in inputs]), out)
-
-
-def float_graph(graph: Graph) -> Graph:
-    """The same graph without quantization; weights are the integers' real values."""
-    return replace(graph, tensors={n: t.as_float() for n, t in graph.tensors.items()})
-
-
-def weight_only_graph(graph: Graph) -> Graph:
-    """The same graph with integers in its weights only."""
-    weights = {node.inputs[1] for node in graph.nodes if node.op in ("conv2d", "fully_connected")}
-    return float_graph(graph).with_tensors(*(graph.tensors[n] for n in weights))
-
-
-def random_images(graph: Graph, count: int, seed: int = 0) -> NDArray[np.int8]:
-    """Integers over the whole range, shaped like the graph's input."""
-    shape = graph.tensors[graph.inputs[0]].shape
-    return np.random.default_rng(seed).integers(-128, 128, (count, *shape[1:])).astype(np.int8)
-
-
-# --- random graphs ---
+from edgecnn.graph.ir import Graph
+from edgecnn.graph.ops import same_padding
 
 
 def _paddings(rng: np.random.Generator, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
@@ -200,6 +91,22 @@ def _residual_alone(b: Int8Builder, x: str) -> str:
     return b.op("add", *((first, inner) if b.rng.random() < 0.5 else (inner, first)), activation=_activation(b.rng))
 
 
+def _residual_chain(b: Int8Builder, x: str) -> str:
+    """Sums that end in a ReLU and are read by a convolution and by the next sum: grids on both sides of zero."""
+    channels = b.shape(x)[3]
+
+    def conv(source: str, activation: str) -> str:
+        weight_shape = (channels, 3, 3, channels)
+        return b.weighted("conv2d", source, weight_shape, padding=(1, 1, 1, 1), activation=activation)
+
+    for _ in range(2):
+        inner = conv(conv(x, "relu"), "none")
+        operands = (x, inner) if b.rng.random() < 0.5 else (inner, x)
+        out = b.grid(float(b.quant(x).scale[0] + b.quant(inner).scale[0]), -128)
+        x = b.op("add", *operands, activation="relu", out=out)
+    return x
+
+
 def _constant_operand(op: str) -> Callable[[Int8Builder, str], str]:
     def piece(b: Int8Builder, x: str) -> str:
         shape = (1, 1, 1, b.shape(x)[3]) if b.rng.random() < 0.7 else (1,)
@@ -216,6 +123,40 @@ def _squeeze_excite(b: Int8Builder, x: str) -> str:
     return b.op("mul", x, gate)
 
 
+def _squeeze_excite_hard(b: Int8Builder, x: str) -> str:
+    """With a hard sigmoid as the capture spells it, and a hard swish before: a block of MobileNetV3."""
+    rng, channels = b.rng, b.shape(x)[3]
+    wide = b.weighted("conv2d", x, (channels, 1, 1, channels), out=b.grid(10 / 255))
+    x = b.op("hard_swish", wide, out=b.grid(float(b.quant(wide).scale[0])))
+    pooled = b.op("mean", x, keepdims=True)
+    squeezed = b.weighted("conv2d", pooled, (max(1, channels // 2), 1, 1, channels), activation="relu")
+    excited = b.weighted("conv2d", squeezed, (channels, 1, 1, max(1, channels // 2)), out=b.grid(0.05))
+    gate = b.op("add", excited, b.constant((1,), b.grid(0.025, -128)), activation="relu6", out=b.grid(6 / 255, -128))
+    sixth = b.op("mul", gate, b.constant((1,), b.grid(1 / 6 / 255, -128)), out=b.grid(1 / 255, -128))
+    return b.op("mul", *((x, sixth) if rng.random() < 0.5 else (sixth, x)))
+
+
+def _swish(b: Int8Builder, x: str) -> str:
+    """A convolution times its own sigmoid."""
+    x = b.weighted("conv2d", x, (b.shape(x)[3], 1, 1, b.shape(x)[3]), out=b.grid(12 / 255))
+    return b.op("mul", x, b.op("sigmoid", x))
+
+
+def _pooled_product(b: Int8Builder, x: str) -> str:
+    """A pooling times a constant per channel, of both signs."""
+    pooled = _pool(str(b.rng.choice(["max_pool2d", "avg_pool2d"])))(b, x)
+    return b.op("mul", pooled, b.constant((1, 1, 1, b.shape(x)[3])), activation=_activation(b.rng))
+
+
+def _pad_pixel(b: Int8Builder, x: str) -> str:
+    """A border around one pixel, or around a row of them."""
+    _, height, width, channels = b.shape(x)
+    kernel = (height, width) if b.rng.random() < 0.5 else (height, 1)
+    pixel = b.weighted("conv2d", x, (channels, *kernel, 1), groups=channels)
+    amounts = tuple(int(v) for v in b.rng.integers(0, 9, 4))
+    return b.op("pad", pixel, padding=amounts, channels=(0, 0))
+
+
 def _concat(b: Int8Builder, x: str) -> str:
     shared, channels = b.grid(0.5), b.shape(x)[3]
     branches = [
@@ -223,6 +164,17 @@ def _concat(b: Int8Builder, x: str) -> str:
         for _ in range(int(b.rng.integers(2, 4)))
     ]
     return b.op("concat", *branches, axis=3)
+
+
+def _dense(b: Int8Builder, x: str) -> str:
+    """Concatenations that are read again, by a convolution and by the next concatenation."""
+    if b.quant(x).same_as(FIXED):  # of a sigmoid: quantization refuses to join it with what has a scale of its own
+        x = b.weighted("conv2d", x, (b.shape(x)[3], 1, 1, b.shape(x)[3]))
+    for _ in range(2):
+        grown = (int(b.rng.integers(1, 5)), 3, 3, b.shape(x)[3])
+        inner = b.weighted("conv2d", x, grown, padding=(1, 1, 1, 1), out=b.quant(x), activation=_activation(b.rng))
+        x = b.op("concat", x, inner, axis=3)
+    return x
 
 
 def _concat_pixels(b: Int8Builder, x: str) -> str:
@@ -289,6 +241,15 @@ def _head_fully_connected(b: Int8Builder, x: str) -> str:
     return b.weighted("fully_connected", flat, (outputs, b.shape(flat)[1]), bias=bias, activation=_activation(b.rng))
 
 
+def _head_chain(b: Int8Builder, x: str) -> str:
+    """Linear layers alone."""
+    x = b.op("reshape", x, shape=(1, math.prod(b.shape(x))))
+    for _ in range(int(b.rng.integers(2, 4))):
+        weight_shape = (int(b.rng.integers(1, 33)), b.shape(x)[1])
+        x = b.weighted("fully_connected", x, weight_shape, activation=_activation(b.rng))
+    return x
+
+
 def _head_softmax(b: Int8Builder, x: str) -> str:
     logits = b.weighted("fully_connected", b.op("mean", x), (10, b.shape(x)[3]), out=b.grid(0.1))
     return b.op("softmax", logits)
@@ -301,25 +262,32 @@ PIECES: dict[str, Callable[[Int8Builder, str], str]] = {
     "pointwise": _pointwise,
     "residual": _residual,
     "residual_alone": _residual_alone,
+    "residual_chain": _residual_chain,
     "add_constant": _constant_operand("add"),
     "mul_constant": _constant_operand("mul"),
     "squeeze_excite": _squeeze_excite,
+    "squeeze_excite_hard": _squeeze_excite_hard,
+    "swish": _swish,
     "concat": _concat,
+    "dense": _dense,
     "concat_pixels": _concat_pixels,
     "product": _product,
     "reshape": _reshape,
     "max_pool": _pool("max_pool2d"),
     "avg_pool": _pool("avg_pool2d"),
+    "pooled_product": _pooled_product,
     "pad": _pad,
+    "pad_pixel": _pad_pixel,
     "relu": _unary("relu"),
     "relu6": _unary("relu6"),
     "hard_swish": _unary("hard_swish"),
     "sigmoid": _unary("sigmoid"),
     "mean": _spatial_mean,
     "fully_connected": _head_fully_connected,
+    "fully_connected_chain": _head_chain,
     "softmax": _head_softmax,
 }
-HEADS = ("mean", "fully_connected", "softmax")  # after which nothing can follow
+HEADS = ("mean", "fully_connected", "fully_connected_chain", "softmax")  # after which nothing can follow
 BODY = tuple(piece for piece in PIECES if piece not in HEADS)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph, random_images
+from graphs import PIECES, piece_graph, random_graph
+from int8_builder import Int8Builder, float_graph, random_images
 
 from edgecnn.artifact import graph_path, write_artifact
 from edgecnn.errors import InputError, UnsupportedError
@@ -217,7 +218,7 @@ def test_a_truncated_file_is_one_line(files, share):
 
 def test_what_cannot_be_held_is_said_before():
     b = Int8Builder((1, 1, 1, 4096), 0)
-    large = b.graph(b.weighted("conv2d", b.input, (1, 1, 1, 4096), out=b.grid(1e-6)))
+    large = b.graph(b.weighted("conv2d", b.input, (1, 1, 1, 4096), out=b.grid(1e-9)))
     ((node, reason),) = unsupported(large, "int8")
     assert node == large.outputs[0]
     assert "beyond 32 bits" in reason

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import BODY, HEADS, PIECES, network, piece_graph, random_images
+from graphs import BODY, HEADS, PIECES, network, piece_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from int8_builder import random_images
 from runtimes import (
     WRITERS,
     assert_integers_are_the_graphs,

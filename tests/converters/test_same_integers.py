@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import runtimes
-from graphs import float_graph, piece_graph, random_graph, weight_only_graph
+from graphs import piece_graph, random_graph
+from int8_builder import float_graph, weight_only_graph
 from runtimes import WRITERS, assert_integers_are_the_graphs
 
 from edgecnn.artifact import PRECISIONS, write_artifact

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph, random_images, weight_only_graph
+from graphs import PIECES, piece_graph, random_graph
+from int8_builder import Int8Builder, float_graph, random_images, weight_only_graph
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphs import Int8Builder, float_graph, piece_graph, random_graph, weight_only_graph
+from graphs import piece_graph, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int8_builder import Int8Builder, float_graph, weight_only_graph
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.ir import Constant, Graph, Metadata, QParams, Quantized, Tensor

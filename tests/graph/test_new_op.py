@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from graphs import Int8Builder, random_images
+from int8_builder import Int8Builder, random_images
 from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
 from torch import nn
 from user_modules import GOOD

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph, random_images
+from graphs import PIECES, piece_graph, random_graph
+from int8_builder import Int8Builder, float_graph, random_images
 from runtimes import limits
 
 from edgecnn.errors import InputError

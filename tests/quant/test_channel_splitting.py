@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from graphs import float_graph, random_graph
+from graphs import random_graph
+from int8_builder import float_graph
 from torch import nn
 
 from edgecnn.graph.capture import capture

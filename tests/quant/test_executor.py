@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from graphs import float_graph, random_graph
+from graphs import random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from int8_builder import float_graph
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.capture import capture

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 import numpy as np
 import pytest
 import torch
-from graphs import Int8Builder
+from int8_builder import Int8Builder
 from odd_networks import calibration, images, network
 
 import edgecnn

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph
+from graphs import PIECES, piece_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from int8_builder import Int8Builder, float_graph
 from seen import statistics_of
 
 from edgecnn.errors import InputError, UnsupportedError

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphs import float_graph, random_graph
+from graphs import random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int8_builder import float_graph
 from user_modules import GOOD
 
 from edgecnn.errors import InputError, UnsupportedError

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from graphs import float_graph, random_graph
+from graphs import random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from int8_builder import float_graph
 from seen import SHAPE, UNCORRECTED, images, range_of
 from torch import nn
 from user_modules import GOOD

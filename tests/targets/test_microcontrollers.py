@@ -7,7 +7,8 @@ import stat
 
 import numpy as np
 import pytest
-from graphs import PIECES, Int8Builder, float_graph, piece_graph, random_graph, random_images
+from graphs import PIECES, piece_graph, random_graph
+from int8_builder import Int8Builder, float_graph, random_images
 
 from edgecnn.artifact import write_artifact
 from edgecnn.cli import main

@@ -11,7 +11,8 @@ import shutil
 
 import numpy as np
 import pytest
-from graphs import PIECES, Int8Builder, piece_graph, random_images
+from graphs import PIECES, piece_graph
+from int8_builder import Int8Builder, random_images
 
 from edgecnn.cli import main
 from edgecnn.errors import EdgecnnError
