@@ -1,0 +1,168 @@
+"""CNNs of torchvision and timm through every step: captured, int8 in three formats, equal integers in three runtimes.
+
+    python benchmarks/coverage.py --out FOLDER [--networks 'timm/*,torchvision/resnet18'] [--side 96] [--images 20]
+
+The networks are those of ``coverage.txt``. Weights are random, batch-norm statistics are those of the calibration
+images. Each network is one job in a process and a file of its own, made again only when edgecnn's sources have changed.
+A network fails where the command would: an op that cannot be captured or written, an op computed in float, an output
+further from its oracle than stated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from zoo import Row, digest, in_process, kept, machine
+
+import edgecnn
+from edgecnn.data import demo
+
+CALIBRATION = 32  # images
+NETWORKS = tuple(Path(__file__).with_suffix(".txt").read_text("utf-8").split())
+
+
+def main() -> None:
+    """Measure and print the table; exit status 1 where a network fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="holds the results")
+    parser.add_argument("--networks", default="*", metavar="A,B", help="only these; patterns of library/name")
+    parser.add_argument(
+        "--side", type=int, default=96, help="of the square input, in pixels, where the network takes it"
+    )
+    parser.add_argument("--images", type=int, default=20, help="that outputs are compared on")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that do the jobs
+    chosen = [name for name in NETWORKS if any(fnmatch(name, p) for p in options.networks.split(","))]
+    if not chosen:
+        raise SystemExit(f"--networks {options.networks}: none of the {len(NETWORKS)} has such a name")
+    key = [code_digest(), options.side, options.images]
+    rows: list[Row] = []
+    for name in chosen:
+        place = options.out / f"{name.replace('/', '-')}.json"
+        row = kept(place, key, lambda: in_process(measured, name, options.side, options.images))  # noqa: B023  # run at once
+        print(f"{name}: {row['state']}", file=sys.stderr, flush=True)
+        rows.append({"network": name, **row})
+    print(f"{datetime.now(UTC):%Y-%m-%d}, edgecnn {edgecnn.__version__}, {machine()}\n\n{table(rows)}")
+    if any(row["state"] != "passed" for row in rows):
+        raise SystemExit(1)
+
+
+def code_digest() -> str:
+    """Return the digest of all Python files of edgecnn and of its converters and runtimes."""
+    import edgecnn_converters
+    import edgecnn_targets
+
+    folders = [Path(str(package.__file__)).parent for package in (edgecnn, edgecnn_converters, edgecnn_targets)]
+    return digest(*(file.read_bytes() for folder in folders for file in sorted(folder.rglob("*.py"))))
+
+
+def table(rows: list[Row]) -> str:
+    """Return one line per network, and the counts."""
+    lines = [
+        "| network | state | largest LSB beside the oracle: tflite, onnx, openvino | between them: LSB, agreement |"
+    ]
+    lines.append("|---|---|---|---|")
+    for row in rows:
+        beside = ", ".join(str(row["oracle"].get(target, "-")) for target in ("tflite", "onnx", "openvino"))
+        between = f"{row['lsb']}, {row['agreement']:.0f} %" if row["lsb"] is not None else "-"
+        lines.append(f"| {row['network']} | {row['state']} | {beside} | {between} |")
+    states = Counter(row["state"].partition(":")[0] for row in rows)
+    return "\n".join([*lines, "", *(f"{count} of {len(rows)}: {state}" for state, count in states.most_common())])
+
+
+# ---- a job, in a process of its own
+
+
+def measured(name: str, side: int, images: int) -> Row:
+    """Return how far a network comes: ``state``, LSB beside the oracle per format, and between the formats."""
+    import torch
+
+    torch.set_num_threads(1)
+    row: Row = {"state": "passed", "oracle": {}, "lsb": None, "agreement": None}
+    module, side = built(name, side)
+    seen = pixels(CALIBRATION + images, side)
+    settle(module, seen[:CALIBRATION])
+    silent = edgecnn.Progress()
+    given = {"preprocess": edgecnn.Preprocess(mean=(127.5,) * 3, std=(127.5,) * 3), "input_shape": (3, side, side)}
+    try:
+        network = edgecnn.load(module, name=name.rpartition("/")[2], **given)  # type: ignore[arg-type]
+    except edgecnn.EdgecnnError as error:
+        return {**row, "state": f"not captured: {one_line(error)}"}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            int8 = edgecnn.quantize(network, seen[:CALIBRATION], progress=silent)
+            made = {t: edgecnn.convert(int8, t).save(folder) for t in ("tflite", "onnx", "openvino")}
+        except edgecnn.EdgecnnError as error:
+            return {**row, "state": f"not written: {one_line(error)}"}
+        for target, artifact in made.items():
+            report = edgecnn.validate(artifact, seen[CALIBRATION:], allow_loss=True, progress=silent)
+            (entry,) = report.entries
+            row["oracle"][target] = entry.parity.max_lsb
+            if failed := [f"{c.name} {c.value:g}" for c in entry.checks if not c.passed] + list(entry.float_ops):
+                row["state"] = f"{target}: {one_line(', '.join(failed))}"
+        pairs = [edgecnn.compare(a, b, seen[CALIBRATION:], progress=silent) for a, b in combinations(made.values(), 2)]
+    lsb, agreement = max(p.max_lsb or 0 for p in pairs), min(p.agreement for p in pairs)
+    return {**row, "lsb": lsb, "agreement": agreement}
+
+
+def built(name: str, side: int) -> tuple[Any, int]:
+    """Return the module in evaluation mode, and pixels that it can take."""
+    import torch
+
+    torch.manual_seed(0)
+    library, _, model = name.partition("/")
+    if library == "timm":
+        import timm
+
+        return timm.create_model(model, num_classes=100, exportable=True).eval(), side
+    import torchvision
+
+    extra = {"aux_logits": False} if model in ("googlenet", "inception_v3") else {}
+    made = torchvision.models.get_model(model, weights=None, num_classes=100, **extra).eval()
+    return made, max(side, {"inception_v3": 139}.get(model, 0))
+
+
+def pixels(count: int, side: int) -> NDArray[np.uint8]:
+    """Return demo images, enlarged."""
+    shown, _ = demo.images("calibration", range(count))
+    where = np.arange(side) * shown.shape[1] // side
+    return np.ascontiguousarray(shown[:, where][:, :, where])
+
+
+def settle(module: Any, images: NDArray[np.uint8]) -> None:
+    """Give every batch norm factors of a trained one's size, and the statistics of the images."""
+    import torch
+    from torch import nn
+
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    generator = torch.Generator().manual_seed(0)
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum, norm.training = None, True
+        if norm.affine:
+            norm.weight.data.uniform_(0.5, 1.5, generator=generator)
+            norm.bias.data.normal_(0, 0.3, generator=generator)
+    with torch.no_grad():
+        module(torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1))
+    for norm in norms:
+        norm.training = False
+
+
+def one_line(error: object) -> str:
+    """Return the beginning of a message."""
+    return " ".join(str(error).split())[:160]
+
+
+if __name__ == "__main__":
+    main()
