@@ -77,7 +77,10 @@ BIAS, EQUAL = row("bias_correction"), row("equalization")
         ),
         (f"{RANGES}{SAFE}", "the steps leave float weights"),
         ("", "the steps leave float weights"),
-        (f"{RANGES}layers = 'a*'\n{SAFE}{WEIGHTS}", "'ranges' works on the whole network: it takes no `layers`"),
+        (
+            f"{RANGES}{SAFE}layers = 'a*'\n{WEIGHTS}",
+            "'rounding_safe_scales' works on the whole network: it takes no `layers`",
+        ),
         (f"{RANGES}{SAFE}{WEIGHTS}{BIAS}layers = 3", "layers is 3; it must be a string or a list of strings"),
     ],
 )

@@ -243,3 +243,29 @@ def test_percentile_ranges_leave_the_tails_out():
     seen = range_of(samples)
     assert percentile_range(seen, 99) == pytest.approx((-0.96, 2.96), abs=1e-4)
     assert percentile_range(seen, 100) == pytest.approx((-1, 3))
+
+
+@pytest.mark.parametrize(("step", "settings"), [("ranges", {"method": "percentile", "percentile": 95.0}),
+                                                ("weights", {"per_tensor": True})])  # fmt: skip
+def test_a_step_limited_to_layers_leaves_the_others_as_minmax_does(step, settings):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
+    graph = capture(module, SHAPE, Metadata())
+    seen = calibrate(graph, [images(graph, 8)])
+    none = recipe("minmax")
+
+    def grids(changed):
+        int8 = quantize(graph, seen, changed).graph
+        return {n.output: int8.tensors[n.output if step == "ranges" else n.inputs[1]].quant for n in int8}
+
+    first, second, third = [n.output for n in graph]
+    plain, everywhere = grids(none), grids(none.with_settings(step, **settings))
+    limited = grids(none.with_settings(step, **settings, layers=second))
+    assert limited[first].same_as(plain[first])
+    assert not everywhere[first].same_as(plain[first])
+    assert limited[second].scale.shape == everywhere[second].scale.shape
+    assert not limited[second].same_as(plain[second])
+    others = {"layers": "*", "except": [first, third]}
+    assert all(
+        quant.same_as(limited[name]) for name, quant in grids(none.with_settings(step, **settings, **others)).items()
+    )

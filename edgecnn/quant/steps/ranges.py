@@ -31,13 +31,13 @@ class Ranges(Step):
     """Choose the range of every activation; those that must share a scale get the same.
 
     Inputs are never clipped, and logits only by ``logits``. Where a swish, a sigmoid or a hard sigmoid alone reads an
-    activation, ``mse`` counts the error after that function.
+    activation, ``mse`` counts the error after that function. Limited to layers, what other layers make gets ``minmax``.
 
     Sources: Krishnamoorthi 2018 and Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1
     (``mse``); Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (``percentile``).
     """
 
-    before, after = Stage.CALIBRATED, Stage.SCALED
+    before, after, limitable = Stage.CALIBRATED, Stage.SCALED, True
 
     method: str = setting(
         "mse",
@@ -71,7 +71,13 @@ class Ranges(Step):
         if self.sensitivity == "swish":
             swished = around_swishes(graph)
             groups = [group for group in groups if group & swished]
+        if self.layers or self.exclude:
+            groups = [group for group in groups if self._selects_any(graph, group)]
         return frozenset[str]().union(*groups)
+
+    def _selects_any(self, graph: Graph, group: set[str]) -> bool:
+        """Tell whether a selected layer makes one of the activations."""
+        return any(node.output in group and self.selects(node) for node in graph)
 
     def plain(self) -> Step:
         """Return ranges that cover all that was seen."""
@@ -128,11 +134,12 @@ class Ranges(Step):
         outputs = group & set(graph.outputs)
         if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
             return activation_qparams(seen.low, seen.high, dtype)
+        selected = self._selects_any(graph, group)
         second = statistics[min(outputs)].second if outputs else math.nan
-        if self.logits == "mse" and not math.isnan(second) and group.isdisjoint(graph.inputs):
+        if selected and self.logits == "mse" and not math.isnan(second) and group.isdisjoint(graph.inputs):
             low, high = mse_range(seen)  # the largest logit of an image may be clipped: it stays the largest
             return activation_qparams(low, min(max(high, SECOND_MARGIN * second), seen.high))
-        if outputs or not group.isdisjoint(graph.inputs) or self.method == "minmax":
+        if outputs or not group.isdisjoint(graph.inputs) or self.method == "minmax" or not selected:
             margin = 1.0 if group.isdisjoint(graph.inputs) else INPUT_MARGIN
             return activation_qparams(seen.low * margin, seen.high * margin)
         if self.method == "percentile":

@@ -25,12 +25,12 @@ class Weights(Step):
     """Round weights to symmetric int8, one scale per output channel or one in all, and biases to int32.
 
     Between integer activations each scale is the best of those with which all runtimes round alike, and no smaller than
-    integer kernels and int32 biases can hold.
+    integer kernels and int32 biases can hold. Limited to layers, others have one scale per channel that clips nothing.
 
     Sources: LiteRT 8-bit quantization specification; Krishnamoorthi 2018, section 2; Nagel et al. 2021, section 3.1.
     """
 
-    before, after = Stage.FINAL, Stage.INTEGER
+    before, after, limitable = Stage.FINAL, Stage.INTEGER, True
 
     range: str = setting("minmax", "minmax, or mse: clipped where that lowers the error", allowed=("minmax", "mse"))
     bits: int = setting(
@@ -64,7 +64,9 @@ class Weights(Step):
                 source, (weight, bias) = graph.tensors[node.inputs[0]], map(graph.constant, node.inputs[1:])
                 if isinstance(weight, Quantized):
                     raise InputError(f"the graph is {graph.precision} already; quantize a float graph")
-                scales = weight_scales(weight.value, self.range, limit, per_tensor=self.per_tensor)
+                selected = self.selects(node)
+                way, in_one = (self.range, self.per_tensor) if selected else ("minmax", False)
+                scales = weight_scales(weight.value, way, limit, per_tensor=in_one)
                 if not isinstance(source, Quantized):
                     changed.append(quantize_weight(weight, scales, limit))
                     continue
