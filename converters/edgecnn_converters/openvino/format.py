@@ -1,7 +1,8 @@
 """The facts of OpenVINO IR that reading and writing share: how an integer file holds a graph's tensors.
 
 An activation is a FakeQuantize between the constants ``NAME/low`` and ``NAME/high``. A weight is ``NAME/q`` times
-``NAME/scale``, behind a Convert; a bias has two factors instead, ``NAME/weight_scale`` and ``NAME/input_scale``.
+``NAME/scale``, behind a Convert; a bias has two factors instead, ``NAME/weight_scale`` and ``NAME/input_scale``. A
+concatenation, ``NAME/joined``, has the grid of its operands, so no FakeQuantize of its own.
 Images are NCHW, weights (O, I, H, W), or (groups, O / groups, I, H, W).
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 from edgecnn.graph.ir import QParams
 
 LEVELS = 256
-LOW, HIGH, QUANTIZED = "low", "high", "quantized"  # see ``names.part``
+LOW, HIGH, QUANTIZED, JOINED = "low", "high", "quantized", "joined"  # see ``names.part``
 INTEGERS, SCALE, ZERO_POINT = "q", "scale", "zero_point"
 WEIGHT_SCALE, INPUT_SCALE = "weight_scale", "input_scale"
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")  # the second input is a weight

@@ -50,7 +50,8 @@ class Emitter:
                 case "relu6":
                     made = ops.clamp(made, 0.0, 6.0, name=part(node.output, "relu6"))
             made = self._apart(node, made)
-            self.values[node.output] = self._on_grid(node.output, made)
+            on_grid = node.op == "concat"  # its operands are on its grid: a FakeQuantize of it would make it float
+            self.values[node.output] = made if on_grid else self._on_grid(node.output, made)
         last = self.values[result]
         last.output(0).get_tensor().set_names({result})
         ends = [ops.result(last, name=part(result, "result"))], [fed]
@@ -211,7 +212,7 @@ def _mean(e: Emitter, node: Node) -> Any:
 
 
 def _concat(e: Emitter, node: Node) -> Any:
-    return ops.concat(_operands(e, node), concat_axis(e.graph, node), name=part(node.output, "op"))
+    return ops.concat(_operands(e, node), concat_axis(e.graph, node), name=part(node.output, facts.JOINED))
 
 
 def _repeated(e: Emitter, node: Node, times: int) -> Any:

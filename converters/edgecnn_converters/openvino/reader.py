@@ -80,9 +80,11 @@ def constants(root: Any, data: bytes) -> dict[str, NDArray[Any]]:
 def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
-    The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off.
+    The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off. A concatenation
+    has the grid of its operands.
     """
-    stored = constants(parse(xml), data)
+    root = parse(xml)
+    stored = constants(root, data)
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for key, values in stored.items():
         name, what = part_of(key)
@@ -99,6 +101,20 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
             points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
             quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=0)
             found[name] = (quant, _as_graph(values) if zeros is None else values)
+    joined = _concatenated(root)
+    found.update({name: (found[operand][0], None) for name, operand in joined.items() if operand in found})
+    order = dict.fromkeys(part_of(str(layer.get("name")))[0] for layer in root.iter("layer"))
+    return {name: found[name] for name in order if name in found}
+
+
+def _concatenated(root: Any) -> dict[str, str]:
+    """Return the tensors that our concatenations make, and for each an operand that has its grid in the file."""
+    layers = {layer.get("id"): str(layer.get("name")) for layer in root.iter("layer")}  # as they are computed
+    first = {e.get("to-layer"): part_of(layers[e.get("from-layer")])[0] for e in root.iter("edge")}
+    found: dict[str, str] = {}
+    for key, (name, what) in ((key, part_of(layer)) for key, layer in layers.items()):
+        if what == facts.JOINED and key in first:
+            found[name] = found.get(first[key], first[key])
     return found
 
 
@@ -124,6 +140,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         readers[source].append(target)
     behind = _constants_behind(by_id, feeds)
     identities = {key for key in by_id if _is_identity(by_id[key], feeds[key], by_id, stored)}
+    joined = _concatenated(root)
     found = []
     for key, layer in by_id.items():
         kind = layer.get("type")
@@ -135,8 +152,11 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         beyond = [r for identity in readers[key] if identity in identities for r in readers[identity]]
         grid = next((by_id[r] for r in (*readers[key], *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
         name = (grid if grid is not None else layer).get("name").removesuffix(part("", facts.QUANTIZED))
-        low, high = (stored.get(part(name, end)) for end in (facts.LOW, facts.HIGH))
-        quant = None if grid is None or low is None or high is None else facts.parameters(float(low), float(high))
+        if part_of(name)[0] in joined:
+            name = part_of(name)[0]
+        ends = joined.get(name, name if grid is not None else "")
+        low, high = (stored.get(part(ends, end)) for end in (facts.LOW, facts.HIGH))
+        quant = None if low is None or high is None else facts.parameters(float(low), float(high))
         shape = tuple(int(d.text) for d in layer.find("output/port").iter("dim"))
         kernel = () if weight is None else weight.shape[2:] if kind == "GroupConvolution" else weight.shape[1:]
         found.append(
@@ -144,7 +164,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
                 op=str(kind),
                 name=name,
                 output=shape,
-                dtype="float32" if grid is None else "u8 levels",
+                dtype="float32" if grid is None and quant is None else "u8 levels",
                 scale=None if quant is None else float(quant.scale[0]),
                 zero_point=None if quant is None else int(quant.zero_point[0]),
                 weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",

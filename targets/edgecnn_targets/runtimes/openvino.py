@@ -130,7 +130,8 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 
     model = openvino.Core().read_model(str(path))
     ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
-    wanted = {name: ops[f"{name}/quantized"] for name in parameters if f"{name}/quantized" in ops}
+    ends = ((name, f"{name}/{end}") for name in parameters for end in ("quantized", "joined"))  # joined: a concat
+    wanted = {name: ops[made] for name, made in ends if made in ops}
     (result,) = model.get_results()
     last = result.input_value(0).get_node().get_friendly_name()
     wanted = {name: op for name, op in wanted.items() if op.get_friendly_name() != last}
