@@ -1,9 +1,9 @@
-"""OpenVINO's CPU plugin computes what the files say: one small graph for each op that it computes otherwise as it is."""
+"""OpenVINO's CPU plugin computes what the files say: one small graph for each op that needs more than its own name."""
 
 from __future__ import annotations
 
 import pytest
-from graphs import Int8Builder, random_images
+from graphs import Int8Builder, float_graph, piece_graph, random_images
 from runtimes import WRITERS, assert_integers_are_the_graphs, distances, opened, unsaturated
 
 from edgecnn_converters.openvino import reader
@@ -50,3 +50,21 @@ def test_a_concatenation_that_is_read_again_is_no_float_op(hold, tmp_path):
     grids = {name: (float(quant.scale[0]), 7)}
     inside = activations("openvino", tmp_path / "net.xml", graph.quant(graph.inputs[0]).dequantize(x), grids)
     assert inside[name].shape == graph.tensors[name].shape
+
+
+def test_what_reads_or_writes_8_bits_is_no_float_op(hold):
+    session = hold(piece_graph("squeeze_excite", 1))
+    assert "Subgraph" in {op.kind for op in session.ops}, "the plugin multiplies in registers, between 8-bit tensors"
+
+
+def test_a_last_softmax_is_no_float_op_and_the_user_is_told(hold):
+    session = hold(piece_graph("softmax", 0))
+    assert "Softmax" in {op.kind for op in session.ops}
+    assert [finding for finding in session.findings if "softmax in float" in finding]
+
+
+def test_what_computes_between_float_edges_is_a_float_op(tmp_path):
+    b = Int8Builder((1, 5, 6, 3))
+    graph = float_graph(b.graph(b.op("add", conv(b, b.input), b.constant((1, 1, 1, 4)))))
+    session = opened("openvino", WRITERS["openvino"].convert(graph, precision="fp32"), tmp_path)
+    assert any(op.is_float for op in session.ops)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ KERNELS = ("fast", "exact")
 """``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
 plugin has no such integer kernels, it computes in float32, quantization by quantization, as the file says."""
 EXACT = "ran in float32: OpenVINO has no exact integer kernels on this CPU; the times are not those of int8"
+SOFTMAX = "OpenVINO computes softmax in float: its plugin has no integer kernel of it"
 PRECISION_HINT = "f32"  # without one, the plugin computes in bfloat16 where the CPU has it
 TYPES = {"f32": "float32", "u8": "uint8", "i8": "int8"}
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
-NOT_COMPUTING = ("Input", "Output", "Const", "Reorder", "Reshape", "Transpose", "Convert")
+FLOATS, EIGHT_BITS = ("f32", "bf16", "f16"), {"u8", "i8"}
+NOT_COMPUTING = ("Reorder", "Reshape", "Transpose", "Convert")
 EDGES = ("FakeQuantize", "Subgraph")
 
 
@@ -40,11 +43,11 @@ class OpenVinoSession(Session):
         compiled, weights = _compile(path, threads, kernels)
         source, result = _port(path, "input", compiled.inputs), _port(path, "output", compiled.outputs)
         ops = _ops(compiled.get_runtime_model())
-        findings: tuple[str, ...] = ()
+        findings: tuple[str, ...] = (SOFTMAX,) if weights and any(op.kind == "Softmax" for op in ops) else ()
         if weights and in_float(kernels):
-            findings = (EXACT,)
+            findings = (*findings, EXACT)
         elif can_saturate(weights, vnni=has_vnni()) and any(op.kind in MULTIPLYING and not op.is_float for op in ops):
-            findings = (warning("OpenVINO"),)
+            findings = (*findings, warning("OpenVINO"))
         described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
         super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
@@ -108,20 +111,67 @@ def _port(path: Path, side: str, ports: list[Any]) -> Port:
 
 
 def _ops(model: Any) -> tuple[Op, ...]:
-    """Return the ops that the plugin made. Conversions at the file's edges are no float op."""
-    ops = []
-    for node in model.get_ordered_ops():
-        info = node.get_rt_info()
-        kind, precision = (str(info[k].astype(str)) for k in ("layerType", "runtimePrecision"))
-        if kind in ("Input", "Output", "Const"):
-            continue
-        sources = [i.get_source_output().get_node().get_rt_info()["layerType"].astype(str) for i in node.inputs()]
-        readers = [i.get_node() for o in node.outputs() for i in o.get_target_inputs()]
-        targets = [reader.get_rt_info()["layerType"].astype(str) for reader in readers]
-        edge = kind in EDGES and ("Input" in sources or "Output" in targets)
-        floats = precision in ("f32", "bf16", "f16") and kind not in NOT_COMPUTING
-        ops.append(Op(kind=kind, name=node.get_friendly_name(), requested_kernels=True, is_float=floats and not edge))
-    return tuple(ops)
+    """Return the ops that the plugin made; ``is_float`` as ``_computes_in_float`` says."""
+    nodes = [node for node in model.get_ordered_ops() if _fact(node, "layerType") not in ("Input", "Output", "Const")]
+    return tuple(
+        Op(
+            kind=_fact(node, "layerType"),
+            name=node.get_friendly_name(),
+            requested_kernels=True,
+            is_float=_computes_in_float(node),
+        )
+        for node in nodes
+    )
+
+
+def _computes_in_float(node: Any) -> bool:
+    """Return whether an op computes in float between float edges.
+
+    One that reads or writes 8 bits quantizes or dequantizes in its registers, as every integer kernel does, unless it
+    multiplies by weights. Conversions at the file's edges are no float op, nor is a softmax at its end.
+    """
+    kind = _fact(node, "layerType")
+    if _fact(node, "runtimePrecision") not in FLOATS or kind in NOT_COMPUTING:
+        return False
+    read = [source for source in (port.get_source_output() for port in node.inputs()) if _kind(source) != "Const"]
+    if kind not in MULTIPLYING and EIGHT_BITS & {_made(output) for output in (*read, *node.outputs())}:
+        return False
+    beside = _kinds_beyond(node, _sources, NOT_COMPUTING) | _kinds_beyond(node, _readers, NOT_COMPUTING)
+    last = kind == "Softmax" and _kinds_beyond(node, _readers, (*NOT_COMPUTING, *EDGES)) == {"Output"}
+    return not (last or (kind in EDGES and beside & {"Input", "Output"}))
+
+
+def _fact(node: Any, key: str) -> str:
+    """Return what the plugin says of an op that it made."""
+    found: str = node.get_rt_info()[key].astype(str)
+    return found
+
+
+def _kind(output: Any) -> str:
+    return _fact(output.get_node(), "layerType")
+
+
+def _made(output: Any) -> str:
+    """Return the precision of an op's output; the plugin lists outputs with equal values once."""
+    precisions = _fact(output.get_node(), "outputPrecisions").split(",")
+    return precisions[min(output.get_index(), len(precisions) - 1)]
+
+
+def _sources(node: Any) -> list[Any]:
+    return [port.get_source_output().get_node() for port in node.inputs()]
+
+
+def _readers(node: Any) -> list[Any]:
+    return [port.get_node() for output in node.outputs() for port in output.get_target_inputs()]
+
+
+def _kinds_beyond(node: Any, neighbours: Callable[[Any], list[Any]], through: Collection[str]) -> set[str]:
+    """Return the kinds of the ops on one side of an op, beyond those of some kinds."""
+    found: set[str] = set()
+    for other in neighbours(node):
+        kind = _fact(other, "layerType")
+        found |= _kinds_beyond(other, neighbours, through) if kind in through else {kind}
+    return found
 
 
 def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
