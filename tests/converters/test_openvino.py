@@ -68,3 +68,38 @@ def test_what_computes_between_float_edges_is_a_float_op(tmp_path):
     graph = float_graph(b.graph(b.op("add", conv(b, b.input), b.constant((1, 1, 1, 4)))))
     session = opened("openvino", WRITERS["openvino"].convert(graph, precision="fp32"), tmp_path)
     assert any(op.is_float for op in session.ops)
+
+
+def test_a_chain_of_linear_layers_stays_a_chain_of_linear_layers(hold):
+    b = Int8Builder((1, 4, 4, 8))
+    x = b.op("reshape", b.input, shape=(1, 128))
+    for activation in ("relu", "relu6", "none"):
+        x = b.weighted("fully_connected", x, (20, b.shape(x)[1]), activation=activation)
+    session = hold(b.graph(x))
+    assert [op.kind for op in session.ops if op.kind in ("FullyConnected", "Subgraph")][1:] == ["FullyConnected"] * 3
+
+
+@pytest.mark.parametrize("after", ["conv2d", "max_pool2d", "reshape"])
+def test_a_product_with_constants_of_both_signs(after, hold):
+    b = Int8Builder((1, 6, 6, 8))
+    x = conv(b, b.input, 8, out=b.grid(0.5, -128))
+    if after == "max_pool2d":
+        x = b.op(after, x, kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0))
+    if after == "reshape":
+        x = b.op(after, x, shape=(1, 4, 9, 8))
+    hold(b.graph(b.op("mul", x, b.constant((1, 1, 1, 8), b.grid(0.02, 0)))))
+
+
+@pytest.mark.parametrize("fused", ["relu6", "conv2d", "add", "mul"])
+@pytest.mark.parametrize("high", [5.5, 6.5, 9, 30])
+def test_a_relu6(fused, high, hold):
+    """Ends of the grid below 6, and beyond it: there something has to hold values at 6."""
+    b = Int8Builder((1, 6, 6, 8), seed=int(high))
+    x, out = b.op("add", b.input, b.constant((1, 1, 1, 8)), out=b.grid(0.05)), b.grid(high / 255, -120)
+    if fused == "relu6":
+        x = b.op(fused, x, out=out)
+    elif fused == "conv2d":
+        x = conv(b, x, 8, activation="relu6", out=out)
+    else:
+        x = b.op(fused, x, b.constant((1, 1, 1, 8)), activation="relu6", out=out)
+    hold(b.graph(x))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openvino import opset1
 from openvino import opset8 as ops
 
-from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant
+from edgecnn.graph.ir import Constant, Graph, Node, Quantized, QuantizedConstant
 from edgecnn.graph.rounding import past_halves
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
@@ -35,6 +35,7 @@ class Emitter:
         self.values: dict[str, Any] = {}
         self.parts: dict[int, Any] = {}
         self.slope: Any = None
+        self.six: Any = None
 
     def model(self) -> Any:
         """Return the whole network."""
@@ -48,7 +49,7 @@ class Emitter:
                 case "relu":
                     made = ops.relu(made, name=part(node.output, "relu"))
                 case "relu6":
-                    made = ops.clamp(made, 0.0, 6.0, name=part(node.output, "relu6"))
+                    made = self.relu6(node, made)
             made = self._apart(node, made)
             on_grid = node.op == "concat"  # its operands are on its grid: a FakeQuantize of it would make it float
             self.values[node.output] = made if on_grid else self._on_grid(node.output, made)
@@ -57,17 +58,40 @@ class Emitter:
         ends = [ops.result(last, name=part(result, "result"))], [fed]
         return openvino.Model(*ends, self.graph.metadata.model or "edgecnn")
 
-    def _apart(self, node: Node, value: Any) -> Any:
-        """Keep the plugin from fusing a convolution's FakeQuantize into the addition that alone reads it.
+    def relu6(self, node: Node, value: Any) -> Any:
+        """Return a value held between 0 and 6.
 
-        The CPU plugin fuses convolution, FakeQuantize, sum and FakeQuantize into one kernel, and where the first
-        FakeQuantize is the kernel's first post-operation, clips its values without rounding them (OpenVINO 2026.4,
-        "drop rounding one special residual pattern"). A PReLU of slope 1 before it computes nothing and is first.
+        A clamp merges into the FakeQuantize after it. Only where both become post-operations of a convolution, a
+        linear layer or a sum does the plugin then round as it does without.
+        """
+        if self.precision != "int8" or node.weighted or node.op == "add":
+            return ops.clamp(value, 0.0, 6.0, name=part(node.output, "relu6"))
+        if self.six is None:  # one constant serves all
+            self.six = self.plain(np.float32(6), "relu6/six")
+        positive = ops.relu(value, name=part(node.output, "relu"))
+        return ops.minimum(positive, self.six, name=part(node.output, "relu6"))
+
+    def _apart(self, node: Node, value: Any) -> Any:
+        """Put a PReLU of slope 1 before a FakeQuantize that the plugin would otherwise fuse in a way that is wrong.
+
+        It computes nothing. Of OpenVINO 2026.4's CPU plugin see:
+
+        - A convolution that only an addition reads: its FakeQuantize, the sum and the sum's FakeQuantize become
+          post-operations, of which the first is clipped, not rounded ("drop rounding one special residual pattern").
+        - A linear layer that another reads: both become one op of snippets, which computes in float.
+        - A product with constants of which some are negative: they are folded into a FakeQuantize before it.
         """
         made = self.graph.tensors[node.output]
-        consumers = self.graph.consumers(node.output)
-        added = [n.op for n in consumers] == ["add"] and node.output not in self.graph.outputs
-        if node.op != "conv2d" or not isinstance(made, Quantized) or made.quant.dtype != "int8" or not added:
+        if not isinstance(made, Quantized) or made.quant.dtype != "int8":
+            return value
+        consumers = [n.op for n in self.graph.consumers(node.output)]
+        constants = [t.value for t in map(self.graph.tensors.get, node.inputs) if isinstance(t, Constant)]
+        fused = {
+            "conv2d": consumers == ["add"] and node.output not in self.graph.outputs,
+            "fully_connected": "fully_connected" in consumers,
+            "mul": any(bool(np.any(constant < 0)) for constant in constants),
+        }
+        if not fused.get(node.op):
             return value
         if self.slope is None:  # one constant serves all
             self.slope = self.plain(np.ones(1, np.float32), "identity/slope")
@@ -267,7 +291,7 @@ LOWERINGS: Mapping[str, Row] = {
     "reshape": _reshape,
     "requantize": lambda e, node: e.values[node.inputs[0]],
     "relu": _unary(ops.relu),
-    "relu6": lambda e, node: ops.clamp(e.values[node.inputs[0]], 0.0, 6.0, name=part(node.output, "op")),
+    "relu6": lambda e, node: e.relu6(node, e.values[node.inputs[0]]),
     "hard_swish": _unary(ops.hswish),
     "sigmoid": _unary(ops.sigmoid),
     "softmax": lambda e, node: ops.softmax(e.values[node.inputs[0]], 1, name=part(node.output, "op")),

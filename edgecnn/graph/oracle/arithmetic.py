@@ -122,6 +122,15 @@ def _real(c: Call) -> NDArray[np.float32]:
     return centred * c.scale(0)
 
 
+def _relu(highest: float) -> Kernel:
+    def kernel(c: Call) -> Integers:
+        """The real values, held between 0 and the highest, in float32."""
+        real = np.clip(_real(c), 0, np.float32(highest))
+        return requantized(c, real, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
+
+    return kernel
+
+
 def _hard_swish(c: Call) -> Integers:
     """In float32: ``x * clip(x / 6 + 1 / 2, 0, 1)``."""
     real = _real(c)
@@ -139,6 +148,14 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "xnnpack": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=False)}),
     "xnnpack_arm": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=True)}),
     "onnxruntime": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool_mlas}),
-    "openvino": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool}),
+    "openvino": _with(
+        {
+            "add": _add_mlas,
+            "hard_swish": _hard_swish,
+            "avg_pool2d": _avg_pool,
+            "relu": _relu(np.inf),
+            "relu6": _relu(6),
+        }
+    ),
 }
 """Name of an arithmetic to its kernels of 8-bit activations, one per op. ``litert`` is LiteRT's reference kernels."""

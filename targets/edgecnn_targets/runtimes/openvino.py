@@ -143,8 +143,7 @@ def _computes_in_float(node: Any) -> bool:
 
 def _fact(node: Any, key: str) -> str:
     """Return what the plugin says of an op that it made."""
-    found: str = node.get_rt_info()[key].astype(str)
-    return found
+    return str(node.get_rt_info()[key].astype(str))
 
 
 def _kind(output: Any) -> str:
@@ -154,7 +153,7 @@ def _kind(output: Any) -> str:
 def _made(output: Any) -> str:
     """Return the precision of an op's output; the plugin lists outputs with equal values once."""
     precisions = _fact(output.get_node(), "outputPrecisions").split(",")
-    return precisions[min(output.get_index(), len(precisions) - 1)]
+    return precisions[min(int(output.get_index()), len(precisions) - 1)]
 
 
 def _sources(node: Any) -> list[Any]:
