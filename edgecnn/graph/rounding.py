@@ -32,16 +32,19 @@ HALF = 0.5 * (1 + 2**-12)  # the largest multiplier of the kind above: it is rou
 Reals = NDArray[np.float64]
 
 
-def _table() -> tuple[NDArray[np.int64], Reals]:
-    """Return the even ``q`` there are, ascending, and the ``e`` of each: the geometric mean of what bounds it."""
+def _table() -> tuple[NDArray[np.int64], Reals, Reals]:
+    """Return the even ``q`` there are, ascending; the ``e`` of each, the geometric mean of what bounds it; the largest."""
     q = np.arange(2, 4096, 2)
     power = 2.0 ** np.floor(np.log2(q))
     most = (power / q - 0.5) / (power * REACH)
     fits = (most > 1.5 * LEAST) & (power < q)
-    return q[fits], np.sqrt(most[fits] * LEAST)
+    return q[fits], np.sqrt(most[fits] * LEAST), most[fits]
 
 
-EVEN, BEYOND = _table()
+EVEN, BEYOND, FURTHEST = _table()
+PRODUCTS = np.sort(np.concatenate([(1 + BEYOND) / EVEN, (1 + 0.9 * FURTHEST) / EVEN]))[::-1]
+"""Multipliers of products, descending: two for each ``q``. One scale decides each of them, so a larger ``e`` can be had,
+with which fewer sums are lost where a zero point is added in float32."""
 
 
 def twice_rounded(wanted: Reals) -> Reals:

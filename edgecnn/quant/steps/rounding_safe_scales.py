@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from edgecnn.graph.ir import Graph, Node, QParams
-from edgecnn.graph.rounding import BEYOND, EVEN, ODD
+from edgecnn.graph.ir import Node, QParams
 from edgecnn.quant.scales.qparams import parameters_of, rescale, with_parameters
-from edgecnn.quant.scales.rounding_safe import is_free, streams
+from edgecnn.quant.scales.rounding_safe import best_scale, is_free, is_table, streams, swish_scale
 from edgecnn.quant.step import Stage, Step, Work
 
 FEWEST = 101  # units in the finest scale of an add: to the next odd number of them it is 2 % at most
@@ -19,42 +16,55 @@ TOLERATED = 0.2  # of a unit by which a scale may shrink
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingSafeScales(Step):
-    """Move the scales of additions, means and products a little, so that no sum lies where two runtimes part.
+    """Move the scales of additions, products, means and tables a little, so that runtimes round their outputs alike.
 
     Runtimes round ties differently, so scales are picked that produce none (docs/numerics.md). Those of an add, and of
-    all adds they lead to, become odd multiples of one unit. A mean's output gets an odd denominator: float kernels
-    agree then; LiteRT's reference kernel, which rounds twice, is a step away in a few of 100.
+    all adds they lead to, become odd multiples of one unit. Each other scale then takes the first value with which the
+    products and tables (hard swish, sigmoid, operands that are constants) between final scales are alike everywhere.
     """
 
     before, after = Stage.SCALED, Stage.FINAL
 
     def apply(self, work: Work) -> Work:
-        graph, chosen, done = work.graph, parameters_of(work.graph), set[str]()
+        graph, chosen = work.graph, parameters_of(work.graph)
+        final = {name for name in chosen if not is_free(graph, chosen, name)}
+        swishes = [n.inputs[0] for n in graph if n.op == "hard_swish" and n.inputs[0] not in final]
         for names in streams(graph, chosen):
-            done |= names
             grids = {id(chosen[name]): chosen[name] for name in names}
             unit = min(float(quant.scale[0]) for quant in grids.values()) / FEWEST
-            for quant in grids.values():
-                units = 2 * math.ceil((float(quant.scale[0]) / unit - TOLERATED - 1) / 2) + 1
-                rescale(chosen, quant, units * unit)
-        for node in graph:
-            if node.op in ("mean", "mul") and node.output not in done and is_free(graph, chosen, node.output):
-                scale = (_mean_scale if node.op == "mean" else _product_scale)(graph, node, chosen)
-                rescale(chosen, chosen[node.output], scale)
+            units = {key: _odd(float(quant.scale[0]) / unit - TOLERATED) for key, quant in grids.items()}
+            for name in [name for name in swishes if name in names][:1]:  # the unit has one choice
+                count = units[id(chosen[name])]
+                unit = swish_scale(count * unit) / count
+            for key, quant in grids.items():
+                rescale(chosen, quant, units[key] * unit)
+            final |= names
+        for name in swishes:
+            if name not in final:
+                rescale(chosen, chosen[name], swish_scale(float(chosen[name].scale[0])))
+                final |= _sharing(chosen, chosen[name])
+        tables = [node for node in graph if is_table(graph, chosen, node)]
+        made = [node.output for node in graph]
+        for place, name in enumerate(made):
+            names = _sharing(chosen, chosen[name])
+            if name in final or not names.isdisjoint(made[place + 1 :]):  # the last of them decides
+                continue
+            final |= names
+            nodes = [node for node in tables if _decided_by(node, names, chosen, final)]
+            if nodes:
+                rescale(chosen, chosen[name], best_scale(graph, chosen, chosen[name], nodes))
         return replace(work, graph=with_parameters(graph, chosen))
 
 
-def _mean_scale(graph: Graph, node: Node, chosen: dict[str, QParams]) -> float:
-    made, (source, *_) = float(chosen[node.output].scale[0]), node.inputs
-    pixel = float(chosen[source].scale[0]) / math.prod(graph.tensors[source].shape[1:3])
-    numerator = math.ceil(pixel / made * ODD)
-    return pixel * (2 * math.ceil((numerator * made / pixel - 1) / 2) + 1) / numerator
+def _sharing(chosen: dict[str, QParams], quant: QParams) -> set[str]:
+    return {name for name in chosen if chosen[name] is quant}
 
 
-def _product_scale(graph: Graph, node: Node, chosen: dict[str, QParams]) -> float:
-    made = float(chosen[node.output].scale[0])
-    step = math.prod(float(chosen[name].scale[0]) for name in node.inputs if name in chosen)
-    place = int(np.searchsorted(EVEN, made / step))
-    if any(name not in chosen for name in node.inputs) or place == len(EVEN):
-        return made
-    return step * float(EVEN[place] / (1 + BEYOND[place]))
+def _decided_by(node: Node, names: set[str], chosen: dict[str, QParams], final: set[str]) -> bool:
+    """Tell whether some activations are the last whose scale a node waited for."""
+    activations = {name for name in (*node.inputs, node.output) if name in chosen}
+    return activations <= final and not activations.isdisjoint(names)
+
+
+def _odd(least: float) -> int:
+    return 2 * math.ceil((least - 1) / 2) + 1

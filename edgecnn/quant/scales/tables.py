@@ -1,0 +1,123 @@
+"""Count the outputs that runtimes may round apart, of ops with so few outputs that each can be looked at.
+
+An op of one 8-bit input is a table of 256 integers in every runtime, and a product of two activations one of 65,536.
+Some runtimes make it in fixed point, others in float32. All tables are equal where LiteRT's, in fixed point, holds the
+nearest integer to each exact output, and no exact output lies so near a half that float32 could take it across.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
+from edgecnn.graph.oracle.arithmetic import ARITHMETICS
+from edgecnn.graph.oracle.kernels import KERNELS
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
+from edgecnn.quant.scales.qparams import activation_qparams
+
+Reals = NDArray[np.float64]
+EVERY = np.arange(LOW, HIGH + 1)
+FUNCTIONS: Mapping[str, Callable[..., Reals]] = {
+    "add": lambda x, y: x + y,
+    "mul": lambda x, y: x * y,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
+MARGINS = {"sigmoid": 2.0**-10, "add": 2.0**-11}  # logistic functions are approximated; XNNPACK adds with 21 bits
+LOSS = 6 * 2.0**-24  # of some roundings to float32, relative to an output and to the zero point that is added to it
+COUNT = 256  # pixels of a mean that ``mean_apart`` looks at: of more, no scale is known to make runtimes alike
+
+
+def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
+    """Return a node over all that its inputs can hold together: values of shape (N, 1).
+
+    Constants have the parameters that they will get, and inputs that are functions of one activation vary together. Of
+    two activations whose product is the same, one pair stands for all.
+    """
+    inputs, every, traced = [], [], []
+    for name in node.inputs:
+        tensor, values = graph.tensors[name], EVERY
+        quant = operand_parameters(tensor) if isinstance(tensor, Constant) else chosen[name]
+        if isinstance(tensor, Constant):
+            values = np.unique(quant.quantize(tensor.value)).astype(np.int64)
+        inputs.append(Quantized(name=name, shape=tensor.shape, quant=quant))
+        every.append(values)
+        traced.append(_traced(graph, name, chosen))
+    together = [table for _, table in traced]
+    if len({origin for origin, _ in traced}) > 1:
+        together = [values.ravel() for values in np.meshgrid(*every, indexing="ij")]
+        if node.op == "mul":
+            together = _distinct(together, [int(t.quant.zero_point[0]) for t in inputs])
+    output = Quantized(name=node.output, shape=graph.tensors[node.output].shape, quant=chosen[node.output])
+    values = [table.astype(np.int8)[:, None] for table in together]
+    return Call(attrs=node.attrs, inputs=inputs, output=output, values=list(values))
+
+
+def operand_parameters(tensor: Constant) -> QParams:
+    """Return the parameters of an elementwise op's constant operand, of 8 bits."""
+    return activation_qparams(float(tensor.value.min()), float(tensor.value.max()))
+
+
+def _distinct(pairs: list[NDArray[np.int64]], zeros: list[int]) -> list[NDArray[np.int64]]:
+    products = math.prod(values - zero for values, zero in zip(pairs, zeros, strict=True))
+    last = np.full(np.ptp(products) + 1, -1)
+    last[products - products.min()] = np.arange(products.size)
+    return [values[last[last >= 0]] for values in pairs]
+
+
+def _traced(graph: Graph, name: str, chosen: Mapping[str, QParams]) -> tuple[str, NDArray[np.int64]]:
+    """Return the activation of which another is a function, and what the latter is for each integer of the former."""
+    node = graph.producer(name)
+    if node is None or node.op not in FUNCTIONS or chosen[name].dtype != "int8":
+        return name, EVERY
+    (origin, table), *others = (_traced(graph, i, chosen) for i in node.inputs if i in chosen)
+    call = called(graph, node, chosen)
+    if call.values[0].size != EVERY.size or any(other != origin for other, _ in others):
+        return name, EVERY
+    made = KERNELS[node.op](call).ravel().astype(np.int64)
+    return origin, made if others else made[table - LOW]
+
+
+def exact(op: str, call: Call) -> Reals:
+    """Return an op's outputs, not rounded, in steps of the output's scale above its zero point."""
+    reals = ((values.astype(np.int64) - call.zero(k)) * np.float64(call.scale(k)) for k, values in enumerate(call.values))
+    made, activation = FUNCTIONS[op](*reals), str(call.attrs.get("activation", "none"))
+    made = made if activation == "none" else FUNCTIONS[activation](made)
+    return np.asarray(made / np.float64(call.scale(-1)))
+
+
+def apart(op: str, call: Call) -> int:
+    """Return how many outputs runtimes may round apart; ``call`` is of ``called``."""
+    steps = exact(op, call)
+    from_half = np.abs(steps - np.floor(steps) - 0.5)
+    if op == "mul" and len(steps) > len(EVERY):  # LiteRT's are at most a product's step away
+        near = from_half.ravel() < 2 * call.scale(0) * call.scale(1) / call.scale(-1)
+        call, steps = replace(call, values=[values[near] for values in call.values]), steps[near]
+    loss = MARGINS.get(op, 0.0) + LOSS * (np.abs(steps) + call.zero(-1) - LOW)
+    low, high = (np.clip(np.rint(steps + part) + call.zero(-1), LOW, HIGH) for part in (-loss, loss))
+    return int(((low != high) | (KERNELS[op](call) != low)).sum())
+
+
+def mean_apart(call: Call, step: float) -> int:
+    """Return how many sums of a mean some runtimes round apart.
+
+    Args:
+        call: of a mean; its values are not used.
+        step: ``1 / multiplier``; those sums are looked at that lie within 2 of an odd multiple of half of it.
+    """
+    _, height, width, _ = call.inputs[0].shape
+    count, zero = height * width, call.zero(0)
+    halves = np.rint((np.arange(LOW - HIGH, HIGH - LOW) + 0.5) * step)[:, None] + np.arange(-2, 3)
+    sums = np.unique(np.clip(halves, (LOW - zero) * count, (HIGH - zero) * count)).astype(np.int64) + zero * count
+    whole, rest = np.divmod(sums, count)
+    pixels = whole[:, None] + (np.arange(count) < rest[:, None])
+    image = replace(call, values=[pixels.astype(np.int8).reshape(-1, height, width, 1)])
+    first, *others = (kernels["mean"](image) for kernels in ARITHMETICS.values())
+    return int(np.any([made != first for made in others], axis=0).sum())
