@@ -47,7 +47,7 @@ def convert(
         raise InputError(f"{network.name} is {held}; convert writes it so{' or as fp16' if held == 'fp32' else ''}")
     row = converter(target)
     row.require(chosen)
-    require_io(io, chosen)
+    require_io(io, chosen, (target,))
     require_supported(network, (target,), chosen)
     choices = {"io": io} if io is not None else {}
     if "name" in row.options:
@@ -68,15 +68,22 @@ def formats(target: str) -> tuple[str, ...]:
     return (converter(target).target,)
 
 
-def require_io(io: str | None, precision: str) -> None:
-    """Check that artifacts of the precision can have that type outside.
+def require_io(io: str | None, precision: str, targets: Sequence[str]) -> None:
+    """Check that artifacts of the precision can have that type outside, in each of the formats.
 
     Raises:
-        InputError: they cannot.
+        InputError: they cannot; names the formats, and what each takes.
     """
-    if io is not None and io not in (allowed := IO.get(precision, ())):
+    if io is None:
+        return
+    if io not in (allowed := IO.get(precision, ())):
         has = " or ".join(allowed) or "float32"
         raise InputError(f"--io {io} is for another precision; {precision} has {has} input and output")
+    types = {target: converter(target).io.get(precision) for target in targets}
+    lacking = [f"{target} takes {' or '.join(has)}" for target, has in types.items() if has and io not in has]
+    if lacking:
+        instead = "leave --io out, or name another --target"
+        raise InputError(f"--io {io} does not fit: in {precision}, {', '.join(lacking)}; {instead}")
 
 
 def require_supported(network: Network, targets: Sequence[str], precision: str) -> None:

@@ -119,7 +119,7 @@ def export(
     precision, targets, folder = PRECISIONS[quantize], formats(target), Path(output)
     held = isinstance(model, QuantizedNetwork) or (isinstance(model, str | Path) and is_file(str(model)))
     _require_targets(targets, precision)
-    require_io(io, precision)
+    require_io(io, precision, targets)
     _require_calibration(calibration, precision, quantize, held)
     steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
     checking.need(data)

@@ -40,6 +40,8 @@ def folder_of(path, count=3):
         ([*EXPORT, "--quantize", "int16x8", "--target", "onnx"], "int16x8: ONNX Runtime computes in float"),
         ([*EXPORT, "--quantize", "int16x8", "--target", "openvino"], "OpenVINO's CPU plugin computes in float"),
         ([*EXPORT, "--quantize", "int16x8", "--io", "int8"], "int16x8 has int16 or float32 input and output"),
+        ([*EXPORT, "--target", "all", "--io", "int8"], "--io int8 does not fit: in int8, openvino takes float32"),
+        ([*EXPORT, "--target", "c", "--io", "uint8"], "in int8, c takes int8; leave --io out"),
         (["export", DEMO, "--target", "tflite", "--quantize", "int16x8"], "int16x8 needs calibration images"),
         ([*EXPORT, "--recipe", "bset"], "unknown recipe"),
         ([*EXPORT, "--max-drop", "1"], "--max-drop needs labelled images"),
@@ -63,6 +65,13 @@ def test_bad_words_are_one_line_and_leave_nothing(words, message, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert re.search(message, error_of(capfd, *words))
     assert list(tmp_path.rglob("*.tflite")) == list(tmp_path.rglob("*.edgecnn")) == []
+
+
+def test_an_option_that_one_format_lacks_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("edgecnn.exporting.load", None)
+    words = [*EXPORT, "--target", "all", "--io", "int8", "-o", tmp_path / "out"]
+    assert "openvino takes float32; leave --io out, or name another --target" in error_of(capfd, *words)
+    assert not (tmp_path / "out").exists()
 
 
 def weights(tmp_path, change):

@@ -42,6 +42,7 @@ class Converter:
         layers: all files to every op that computes, with what it stores and what it costs. Shapes are the file's.
             This, ``describe`` and ``integers`` raise ``InputError`` for a file that is not of the format, or damaged.
             Whatever needs a library that is not installed raises ``MissingDependencyError``.
+        io: precision to the types of input and output that ``convert`` takes. What is not there is found by ``convert``.
         options: keywords of ``convert`` beside ``io``: ``name`` (of the files), ``activations`` (their type).
         in_all: whether ``--target all`` writes it.
         refusals: precision to the reason why it is not written.
@@ -59,6 +60,7 @@ class Converter:
     describe: Callable[[bytes], tuple[str, Metadata | None]]
     integers: Callable[..., dict[str, tuple[QParams, NDArray[Any] | None]]]
     layers: Callable[..., list[Layer]]
+    io: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     in_all: bool = True
     refusals: Mapping[str, str] = field(default_factory=dict)

@@ -53,6 +53,17 @@ def test_a_wrong_row_says_what_is_wrong(changed, message):
         replace(CONVERTER, **changed)
 
 
+@pytest.mark.parametrize("target", ["tflite", "onnx", "openvino", "c"])
+@pytest.mark.parametrize("io", ["int8", "uint8", "int16", "float32"])
+def test_a_row_says_which_input_and_output_types_convert_takes(target, io):
+    row = registry.converter(target)
+    if io in row.io["int8"]:
+        assert row.convert(random_graph(0), precision="int8", io=io).input.dtype == io
+    else:
+        with pytest.raises(InputError, match="unknown input and output type"):
+            row.convert(random_graph(0), precision="int8", io=io)
+
+
 def test_a_plugin_is_named_after_its_target(monkeypatch):
     monkeypatch.setattr(registry, "registry", lambda group, kind: {"mine": CONVERTER})
     with pytest.raises(InputError, match="plugin 'mine' of edgecnn.converters writes 'tflite'"):

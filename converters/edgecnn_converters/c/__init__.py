@@ -137,6 +137,7 @@ CONVERTER = Converter(
     describe=describe,
     integers=integers,
     layers=layers,
+    io={"int8": ("int8",)},
     options=("name",),
     in_all=False,
 )

@@ -47,6 +47,7 @@ CONVERTER = Converter(
     describe=describe,
     integers=integers,
     layers=layers,
+    io={"int8": IO},
     options=("activations",),
     refusals={"int16x8": "ONNX Runtime computes in float between 16-bit QuantizeLinear and DequantizeLinear"},
 )

@@ -53,5 +53,6 @@ CONVERTER = Converter(
     describe=describe,
     integers=integers,
     layers=layers,
+    io={"int8": ("float32",)},
     refusals={"int16x8": "OpenVINO's CPU plugin computes in float after a FakeQuantize of 65,536 levels"},
 )

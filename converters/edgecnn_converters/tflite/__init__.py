@@ -88,4 +88,5 @@ CONVERTER = Converter(
     describe=describe,
     integers=integers,
     layers=layers,
+    io=IO,
 )
