@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS
-from edgecnn.converting import convert, formats, require_io, require_supported
+from edgecnn.converting import convert, formats, onnx_activations, require_io
 from edgecnn.data import match_labels
-from edgecnn.errors import InputError, MissingDependencyError, unknown
+from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.check import Checking, Subject, check
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.validate import beside_network, open_validation
@@ -23,7 +23,7 @@ from edgecnn.progress import Progress, Stopwatch, say, use
 from edgecnn.quant import DEFAULT
 from edgecnn.quant.recipe import Recipe
 from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, quantized, recipe_of
-from edgecnn.report.record import Finding, Report
+from edgecnn.report.record import Finding, Report, ReportEntry
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import runtime
@@ -89,12 +89,13 @@ def export(
         progress: shows progress; ``Progress()`` is silent.
 
     Returns:
-        One entry per artifact and device.
+        One entry per artifact and device. Of several formats, one that cannot be written has an entry too, whose
+        finding of severity ``error`` says why; the others are written and checked.
 
     Raises:
         InputError: an argument, a file or an image is wrong.
-        UnsupportedError: a format cannot hold the network.
-        MissingDependencyError: a target or a device lacks a library.
+        UnsupportedError: no format asked for can hold the network.
+        MissingDependencyError: every format asked for, or a device, lacks a library.
 
     Example:
         >>> edgecnn.export("mobilenet_v2", target="all", weights="w.safetensors", calibration="images/", data="val/")
@@ -116,10 +117,12 @@ def export(
         raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
     if quantize not in PRECISIONS:
         raise InputError(unknown("precision", quantize, PRECISIONS))
-    precision, targets, folder = PRECISIONS[quantize], formats(target), Path(output)
+    precision, asked, folder = PRECISIONS[quantize], formats(target), Path(output)
     held = isinstance(model, QuantizedNetwork) or (isinstance(model, str | Path) and is_file(str(model)))
-    _require_targets(targets, precision)
-    require_io(io, precision, targets)
+    targets, refused = _ready(asked, precision)
+    require_io(io, precision, asked)
+    if any("activations" in converter(name).options for name in targets):
+        onnx_activations(places)
     _require_calibration(calibration, precision, quantize, held)
     steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
     checking.need(data)
@@ -156,7 +159,7 @@ def export(
         checkpoint = StepCheckpoint(folder / f"{network.name}.unfinished", say)
         made = _quantized(network, how, watch, checkpoint)
         with watch.step("convert") as notes:
-            artifacts = _written(made, targets, precision, io, places, folder)
+            artifacts = _written(made, targets, precision, io, places, folder, refused)
             notes += [f"{a.path} {_megabytes(a.size_bytes)}" for a in artifacts]
         checkpoint.finish()
         costs = _mixed_costs(made, artifacts, io, places, threads)
@@ -170,6 +173,8 @@ def export(
         else:
             entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
     found, seconds = made.findings if isinstance(made, QuantizedNetwork) else (), dict(watch.seconds)
+    entries += [_not_written(made, precision, *fault) for fault in refused.items()]
+    entries.sort(key=lambda entry: asked.index(entry.target))
     entries = [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]
     for artifact in artifacts:
         artifact.record(entries)
@@ -178,12 +183,31 @@ def export(
     return report
 
 
-def _require_targets(targets: Sequence[str], precision: str) -> None:
+def _ready(targets: Sequence[str], precision: str) -> tuple[list[str], dict[str, EdgecnnError]]:
+    """Return the formats whose library is installed, and the errors of the others.
+
+    Raises:
+        UnsupportedError: a format is not written in the precision.
+        MissingDependencyError: no library is installed.
+    """
+    missing: dict[str, EdgecnnError] = {}
     for target in targets:
         converter(target).require(precision)
         command = runtime(target).missing()
         if command is not None:
-            raise MissingDependencyError(f"target {target} needs a library that is not installed: {command}")
+            said = f"target {target} needs a library that is not installed: {command}"
+            missing[target] = MissingDependencyError(said)
+    if len(missing) == len(targets):
+        raise _together(missing)
+    for error in missing.values():
+        say(f"warning: {error}; the other formats are written")
+    return [target for target in targets if target not in missing], missing
+
+
+def _together(refused: Mapping[str, EdgecnnError]) -> EdgecnnError:
+    """Return one error, of the first one's kind, that says what all say."""
+    first, *_ = refused.values()
+    return type(first)("; ".join(map(str, refused.values())))
 
 
 def _require_calibration(calibration: Any, precision: str, quantize: str, held: bool) -> None:
@@ -216,13 +240,38 @@ def _quantized(network: Network, how: Quantization, watch: Stopwatch, checkpoint
 
 
 def _written(
-    network: Network, targets: Sequence[str], precision: str, io: str | None, devices: Sequence[str], folder: Path
+    network: Network,
+    targets: Sequence[str],
+    precision: str,
+    io: str | None,
+    devices: Sequence[str],
+    folder: Path,
+    refused: dict[str, EdgecnnError],
 ) -> list[Artifact]:
-    """All artifacts, converted before the first is written."""
-    require_supported(network, targets, precision)
-    made = [convert(network, target, precision=precision, io=io, devices=devices) for target in targets]
+    """Convert to every format, then write what could be converted; the others' errors go into ``refused``.
+
+    Raises:
+        EdgecnnError: no format could be converted; nothing is written.
+    """
+    made = []
+    for target in targets:
+        try:
+            made.append(convert(network, target, precision=precision, io=io, devices=devices))
+        except EdgecnnError as error:
+            refused[target] = error
+    if not made:
+        raise _together(refused)
     network.save(folder)
     return [artifact.write(folder) for artifact in made]
+
+
+def _not_written(network: Network, precision: str, target: str, error: EdgecnnError) -> ReportEntry:
+    """Return the entry of a format that could not be written."""
+    finding = Finding(code="not_written", text=f"not written: {error}", severity="error")
+    model = network.graph.metadata.model
+    return ReportEntry(
+        model=model, target=target, device=None, artifact=None, size_bytes=0, precision=precision, findings=(finding,)
+    )
 
 
 def _mixed_costs(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
-from edgecnn.errors import DeviceFault, InputError, UnsupportedError
+from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
@@ -151,8 +151,10 @@ def check(
         reference: fp32, or ``None`` where there is none to compare with.
         oracle: the quantized graph, or ``None``; the int8 artifacts are compared with it, integer by integer.
 
+    Of several formats, one that cannot be run has a finding that says so.
+
     Raises:
-        InputError: images, labels and network do not fit together, or an artifact cannot be run.
+        InputError: images, labels and network do not fit together, or the only format cannot be run.
     """
     by_target = {s.target: s for s in subjects}
     precision = subjects[0].precision
@@ -162,6 +164,7 @@ def check(
     with ThreadPoolExecutor(len(runs)) as pool:
         try:
             _each(pool, runs, _Run.attempt)
+            _require_another(runs)
             if executing and images is not None:
                 found = _over_images(executing, images, reference, oracle, pool)
             elif executing and oracle is not None:
@@ -173,6 +176,18 @@ def check(
         finally:
             for run in runs:
                 run.close()
+
+
+def _require_another(runs: Sequence[_Run]) -> None:
+    """Check that an artifact which cannot be run is one of several formats, of which another can.
+
+    Raises:
+        EdgecnnError: it is not; why it cannot be run.
+    """
+    open_targets = {run.subject.target for run in runs if run.refusal is None}
+    for run in runs:
+        if run.refusal is not None and not open_targets - {run.subject.target}:
+            raise run.refusal
 
 
 def _executes(device: Device) -> bool:
@@ -191,6 +206,7 @@ class _Run:
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
         self.fault: DeviceFault | None = None
+        self.refusal: EdgecnnError | None = None
         self.stopped: str | None = None
 
     @property
@@ -210,17 +226,23 @@ class _Run:
         return [op for op in self.session.ops if op.is_float]
 
     def attempt(self, work: Callable[[Session], None] = lambda session: None) -> None:
-        """Open the session and do some work on it; nothing, once the device is broken."""
-        if self.fault is not None:
+        """Open the session and do some work on it; nothing, once the device is broken or has refused the artifact."""
+        if self.fault is not None or self.refusal is not None:
             return
         try:
             if self.session is None:
-                threads = self.checking.threads
-                self.session = open_session(self.device, self.subject.path, threads=threads, kernels=self.kernels)
+                try:
+                    self.session = self._open(self.kernels)
+                except (InputError, MissingDependencyError) as error:
+                    self.refusal = error
+                    return
             work(self.session)
         except DeviceFault as fault:
             self.fault = fault
             self.close()
+
+    def _open(self, kernels: str | None) -> Session:
+        return open_session(self.device, self.subject.path, threads=self.checking.threads, kernels=kernels)
 
     def close(self) -> None:
         close = getattr(self.session, "close", None)
@@ -273,8 +295,10 @@ class _Run:
         findings += [Finding(code="not_checked", text=line) for line in self.checking.limits.left_out(self.figures)]
         if self.fault is not None:
             findings.append(Finding(code="device_fault", text=f"the device broke: {self.fault}", severity="error"))
+        if self.refusal is not None:
+            findings.append(Finding(code="not_run", text=f"cannot be run: {self.refusal}", severity="error"))
         accuracy = Accuracy()
-        if self.executes and images is not None and self.fault is None:
+        if self.executes and images is not None and self.fault is None and self.refusal is None:
             accuracy = replace(self.meter.result(), metrics=self.metrics.result())
         findings += found
         if self.session is not None:

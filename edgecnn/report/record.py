@@ -225,7 +225,7 @@ class ReportEntry:
         model: the model's name.
         target: format of the artifact.
         device: where it ran, or ``None`` where it was written and not run.
-        artifact: path of its main file.
+        artifact: path of its main file, or ``None`` where the format could not be written; a finding says why.
         size_bytes: of all its files.
         precision: one of ``artifact.PRECISIONS``.
         accuracy: on labelled images.
@@ -243,7 +243,7 @@ class ReportEntry:
     model: str
     target: str
     device: str | None
-    artifact: str
+    artifact: str | None
     size_bytes: int
     precision: str
     accuracy: Accuracy = Accuracy()
@@ -259,8 +259,9 @@ class ReportEntry:
 
     @property
     def place(self) -> str:
-        """The artifact, and the device that it ran on."""
-        return f"{self.artifact} on {self.device}" if self.device else self.artifact
+        """The artifact, and the device that it ran on; of a format that could not be written, its name."""
+        artifact = self.artifact or self.target
+        return f"{artifact} on {self.device}" if self.device else artifact
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def _cells(entry: ReportEntry) -> tuple[str, ...]:
         entry.model,
         f"{entry.target} {entry.precision}",
         entry.device or "-",
-        f"{entry.size_bytes / 1e6:.2f}",
+        f"{entry.size_bytes / 1e6:.2f}" if entry.artifact else "-",
         str(accuracy.n) if accuracy.n else "-",
         _pair(accuracy.top1, accuracy.fp32_top1),
         f"{drop} [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else drop,
