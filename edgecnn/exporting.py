@@ -12,8 +12,9 @@ from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.converting import convert, formats, onnx_activations, require_io
 from edgecnn.data import match_labels
 from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError, unknown
-from edgecnn.evaluation.check import Checking, Subject, check
+from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
 from edgecnn.files import require_writable
 from edgecnn.loading import is_file, load

@@ -14,7 +14,7 @@ from edgecnn.graph.oracle import run
 from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
-from edgecnn_targets.runtimes.saturation import has_vnni
+from edgecnn_targets.runtimes.saturation import has_vnni, instruction_set
 
 WRITERS = {target: converter(target) for target in targets_of_all()}
 SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step
@@ -22,9 +22,7 @@ SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its s
 
 def limits():
     """Arithmetic to the LSB that its runtime may be away from the oracle on this CPU."""
-    info = Path("/proc/cpuinfo")
-    x86 = info.exists() and "avx2" in info.read_text("utf-8")
-    return golden("targets")["parity"]["other" if not x86 else "vnni" if has_vnni() else "avx2"]
+    return golden("targets")["parity"][instruction_set()]
 
 
 def golden(name):

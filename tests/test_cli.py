@@ -42,7 +42,7 @@ def test_export_writes_artifact_graph_manifest_and_report(exported):
     assert entry["latency"]["threads"] == 1
     assert entry["parity"]["max_lsb"] is not None
     assert entry["float_ops"] == []
-    assert {c["name"]: c["passed"] for c in entry["checks"]} == {"drop": True, "float_ops": True}
+    assert {c["name"]: c["passed"] for c in entry["checks"]} == {"drop": True, "float_ops": True, "oracle_lsb": True}
     assert all(entry["seconds"][s] > 0 for s in ("capture", "calibrate", "quantize", "convert", "validate"))
 
 

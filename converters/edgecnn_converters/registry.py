@@ -42,7 +42,7 @@ class Converter:
         layers: all files to every op that computes, with what it stores and what it costs. Shapes are the file's.
             This, ``describe`` and ``integers`` raise ``InputError`` for a file that is not of the format, or damaged.
             Whatever needs a library that is not installed raises ``MissingDependencyError``.
-        io: precision to the types of input and output that ``convert`` takes. What is not there is found by ``convert``.
+        io: precision to the types of input and output that ``convert`` takes. ``convert`` finds what is not there.
         options: keywords of ``convert`` beside ``io``: ``name`` (of the files), ``activations`` (their type).
         in_all: whether ``--target all`` writes it.
         refusals: precision to the reason why it is not written.

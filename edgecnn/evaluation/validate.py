@@ -14,9 +14,10 @@ from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS, graph_path, read_manifest
 from edgecnn.data import Images, open_images
 from edgecnn.errors import InputError
-from edgecnn.evaluation.check import Checking, Subject, check
+from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.references import Reference, fed_as, float_reference
+from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load
 from edgecnn.loading import overridden

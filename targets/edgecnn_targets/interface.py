@@ -31,6 +31,15 @@ FIGURES = ("accuracy", "latency", "instructions", "cycles", "sram_kib", "flash_k
 """Figures that a kind of device can measure: ``accuracy`` by executing artifacts, ``latency`` by a clock on the wall,
 the rest by counting."""
 
+INSTRUCTION_SETS = ("vnni", "avx2", "other")
+"""What a tolerance may depend on: x86 with VNNI, x86 with AVX2 and without VNNI, and any other CPU."""
+
+
+class Saturation(str):
+    """A finding of a session whose int8 sums can be clipped: its distance from the oracle has no bound."""
+
+    __slots__ = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Op:
@@ -104,6 +113,11 @@ class Session:
     def findings(self) -> tuple[str, ...]:
         """Return what a user should know about how it runs here, one line each."""
         return self.description.findings
+
+    @property
+    def saturates(self) -> bool:
+        """Return whether its sums can be clipped, so that its distance from the oracle has no bound."""
+        return any(isinstance(finding, Saturation) for finding in self.description.findings)
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Execute; every image is its own inference.
@@ -211,13 +225,33 @@ class Tolerances:
 
     Attributes:
         host_lsb: target to LSB from the same artifact's on this machine; 0 where they must be equal bit for bit.
-        oracle_lsb: target to LSB from the oracle's, rounded as the runtime there rounds.
+        oracle_lsb: target to LSB from the oracle's, rounded as the runtime there rounds. Of a device of kind ``host``,
+            it may be a table of LSB by instruction set, of ``INSTRUCTION_SETS``.
         host_agreement: target to the percentage of images on which both must pick the same class.
+
+    Raises:
+        InputError: an instruction set is not known.
     """
 
     host_lsb: Mapping[str, int] = field(default_factory=dict)
-    oracle_lsb: Mapping[str, int] = field(default_factory=dict)
+    oracle_lsb: Mapping[str, int | Mapping[str, int]] = field(default_factory=dict)
     host_agreement: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for table in self.by_instruction_set:
+            for name in table:
+                if name not in INSTRUCTION_SETS:
+                    raise InputError(f"oracle_lsb: {unknown('instruction set', name, INSTRUCTION_SETS)}")
+
+    @property
+    def by_instruction_set(self) -> list[Mapping[str, int]]:
+        """Return the tables of LSB by instruction set."""
+        return [limit for limit in self.oracle_lsb.values() if not isinstance(limit, int)]
+
+    def from_oracle(self, target: str, instruction_set: str) -> int | None:
+        """Return the LSB that a target's outputs may be from the oracle's; ``None`` where there is no bound."""
+        limit = self.oracle_lsb.get(target)
+        return limit if limit is None or isinstance(limit, int) else limit.get(instruction_set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +284,10 @@ class Device:
     def __post_init__(self) -> None:
         if self.onnx_activations not in ("uint8", "int8"):
             raise InputError(unknown("onnx_activations", self.onnx_activations, ("uint8", "int8")))
+        if self.kind != "host" and self.tolerances.by_instruction_set:
+            raise InputError(
+                f"oracle_lsb by instruction set is for kind 'host'; a device of kind {self.kind!r} is one CPU: give LSB"
+            )
 
     @property
     def setup_command(self) -> str:

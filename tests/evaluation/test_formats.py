@@ -89,7 +89,7 @@ def test_the_command_ends_with_1_and_with_2_where_no_format_is_left(quantized, t
     assert "FAILED  onnx: not written: onnx cannot hold logits: no such op" in capfd.readouterr().err
 
 
-def test_a_missing_library_leaves_the_others_and_is_status_3_where_none_is_left(quantized, tmp_path, monkeypatch, capfd):
+def test_a_missing_library_leaves_the_others_and_alone_is_status_3(quantized, tmp_path, monkeypatch, capfd):
     are_missing(monkeypatch, "openvino")
     assert_others_passed(exported(quantized, tmp_path), "openvino", "pip install 'edgecnn[openvino]'")
     words = ["export", str(quantized.save(tmp_path)), "-o", str(tmp_path / "out"), "--target"]

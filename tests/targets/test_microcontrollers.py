@@ -13,8 +13,9 @@ from int8_builder import Int8Builder, float_graph, random_images
 from edgecnn.artifact import write_artifact
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
-from edgecnn.evaluation.check import Checking, Subject, check
+from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import save
