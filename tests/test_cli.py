@@ -16,7 +16,9 @@ from edgecnn.cli import main
 from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
+from edgecnn.report.record import this_machine
 from edgecnn_converters.tflite.reader import integers
+from edgecnn_targets.runtimes import saturation
 
 # --- export and validate ---
 
@@ -223,6 +225,36 @@ def test_lists_are_tables_or_json(command, capfd):
         assert set(by_name["mobilenet_v2"]) >= {"name", "parameters", "macs", "resolution"}
         assert by_name["mobilenet_v2"]["resolution"] == 224
         assert by_name[DEMO]["demo_weights"] is True
+
+
+EXACT, CLIPPED = "exact: int8 sums have 32 bits", "may saturate with 8-bit weights: export with --reduce-range"
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "sets", "exact"),
+    [
+        ("sse2 avx2 avx512_vnni", None, "AVX2, AVX-512 VNNI", {"tflite", "onnx", "openvino", "c"}),
+        ("sse2 avx2 avx_vnni", None, "AVX2, AVX-VNNI", {"tflite", "onnx", "openvino", "c"}),
+        ("sse2 avx2 avx512_vnni", "AVX2", "AVX2, AVX-512 VNNI", {"tflite", "onnx", "c"}),
+        ("sse2 avx2 fma", None, "AVX2", {"tflite", "c"}),
+        ("asimd asimddp", None, "Arm dot product", {"tflite", "onnx", "openvino", "c"}),
+        ("", None, "none listed", {"tflite", "c"}),
+    ],
+)
+def test_doctor_says_which_kernels_this_cpu_runs(flags, limit, sets, exact, monkeypatch, capfd):
+    monkeypatch.setattr(saturation, "cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.delenv(saturation.ONEDNN_LIMIT, raising=False)
+    if limit is not None:
+        monkeypatch.setenv(saturation.ONEDNN_LIMIT, limit)
+    assert main(["doctor", "--json"]) == 0
+    found = {row["what"]: row["found"] for row in json.loads(capfd.readouterr().out)}
+    assert found["instruction sets"] == sets
+    assert found["cpu"] == this_machine()["cpu"]
+    said = {target: found[f"int8 in {target}"] for target in ("tflite", "onnx", "openvino", "c")}
+    assert {target for target, text in said.items() if text == EXACT} == exact
+    other = CLIPPED if flags else "not known"
+    assert all(text.startswith(other) for target, text in said.items() if target not in exact)
+    assert found.get(saturation.ONEDNN_LIMIT) == (limit and f"{limit}, in the environment: OpenVINO runs without VNNI")
 
 
 def test_targets_are_a_matrix(capfd):

@@ -7,7 +7,7 @@ import argparse
 from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import Row, listed
 
-HELP = "say what is installed and what is missing"
+HELP = "say what is installed, what is missing, and what int8 kernels this CPU runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,17 +16,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """``edgecnn doctor``: what is installed and what is missing; status 3 when no target can be exported."""
+    """``edgecnn doctor``: what is here and what is missing; status 3 when no target can be exported."""
     import os
-    import platform
 
     from edgecnn.network import LIBRARIES, library_versions
+    from edgecnn.report.record import this_machine
     from edgecnn_targets.registry import runtimes
+    from edgecnn_targets.runtimes import saturation
 
-    rows: list[Row] = [
-        {"what": "python", "found": platform.python_version(), "missing": ""},
-        {"what": "machine", "found": f"{platform.machine()}, {os.cpu_count()} cores", "missing": ""},
-    ]
+    here, flags = this_machine(), saturation.cpu_flags()
+    found = {
+        "python": here["python"],
+        "machine": f"{here['machine']}, {here['cores']} cores",
+        "cpu": here["cpu"],
+        "instruction sets": ", ".join(name for flag, name in saturation.FLAGS.items() if flag in flags)
+        or "none listed",
+    }
+    limit = os.environ.get(saturation.ONEDNN_LIMIT)
+    if limit is not None:
+        vnni = "with" if saturation.onednn_has_vnni() else "without"
+        found[saturation.ONEDNN_LIMIT] = f"{limit}, in the environment: OpenVINO runs {vnni} VNNI"
+    rows: list[Row] = [{"what": what, "found": text, "missing": ""} for what, text in found.items()]
     versions = library_versions()
     for library in LIBRARIES:
         missing = "" if library in versions else "not installed"
@@ -34,5 +44,6 @@ def run(options: argparse.Namespace) -> int:
     for row in runtimes().values():
         command = row.missing()
         rows.append({"what": f"target {row.target}", "found": "" if command else "ready", "missing": command or ""})
+    rows += [{"what": f"int8 in {k}", "found": said, "missing": ""} for k, said in saturation.kernels().items()]
     listed(rows, rows, options)
     return 0 if any(row.missing() is None for row in runtimes().values()) else 3

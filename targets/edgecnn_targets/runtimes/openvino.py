@@ -13,7 +13,7 @@ from edgecnn.artifact import Port
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn_targets.evaluate import nhwc
 from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
-from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
+from edgecnn_targets.runtimes.saturation import can_saturate, onednn_has_vnni, onednn_warning
 
 KERNELS = ("fast", "exact")
 """``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
@@ -46,8 +46,10 @@ class OpenVinoSession(Session):
         findings: tuple[str, ...] = (SOFTMAX,) if weights and any(op.kind == "Softmax" for op in ops) else ()
         if weights and in_float(kernels):
             findings = (*findings, EXACT)
-        elif can_saturate(weights, vnni=has_vnni()) and any(op.kind in MULTIPLYING and not op.is_float for op in ops):
-            findings = (*findings, warning("OpenVINO"))
+        elif can_saturate(weights, vnni=onednn_has_vnni()) and any(
+            op.kind in MULTIPLYING and not op.is_float for op in ops
+        ):
+            findings = (*findings, onednn_warning())
         described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
         super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
@@ -72,7 +74,7 @@ def settings(threads: int, kernels: str) -> dict[str, str]:
 
 def in_float(kernels: str) -> bool:
     """Return whether the plugin has to compute int8 artifacts in float32, to be exact on this CPU."""
-    return kernels == "exact" and not has_vnni()
+    return kernels == "exact" and not onednn_has_vnni()
 
 
 def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[Any]]]:
