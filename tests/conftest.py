@@ -8,11 +8,24 @@ import os
 import pytest
 from commands import EXPORT, QUICK
 from hypothesis import HealthCheck, settings
+from runtimes import CPUS
+
+from edgecnn.report.record import this_machine
+from edgecnn_targets.runtimes.saturation import instruction_set
 
 UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("same", derandomize=True, **UNTIMED)
 settings.register_profile("fuzz", derandomize=False, **UNTIMED)
 settings.load_profile("fuzz" if os.environ.get("EDGECNN_FUZZ") else "same")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which claims of parity this CPU showed, and what shows the others."""
+    shown = instruction_set()
+    terminalreporter.section(f"parity on {this_machine()['cpu'] or 'this CPU'}: claims of [parity.{shown}]")
+    for name, where in CPUS.items():
+        if name != shown:
+            terminalreporter.line(f"not shown here: [parity.{name}], {where}")
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,19 @@ from edgecnn.graph.oracle import run
 from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
-from edgecnn_targets.runtimes.saturation import has_vnni, instruction_set
+from edgecnn_targets.runtimes.saturation import instruction_set, onednn_has_vnni
 
 WRITERS = {target: converter(target) for target in targets_of_all()}
 SCALE_STEP = 3e-7  # OpenVINO's FakeQuantize holds the ends of a grid, not its scale: one float32 step
+
+
+CPUS = {
+    "vnni": "x86 with VNNI: only such a CPU shows it, for QEMU 7.2 emulates none",
+    "avx2": "x86 without VNNI: `pytest -m slow tests/targets/test_other_cpus.py` shows it under QEMU, and of OpenVINO "
+    "`ONEDNN_MAX_CPU_ISA=AVX2 pytest tests/converters/test_networks.py`",
+    "other": "other CPUs: `pytest -m slow tests/targets/test_qemu_real.py` shows LiteRT's on Arm under QEMU",
+}
+"""Tables of ``[parity]`` in ``golden/targets.toml`` to where their claims are shown."""
 
 
 def limits():
@@ -56,8 +65,11 @@ def opened(target, converted, folder, kernels=None):
 
 def unsaturated(graph):
     """The graph, with weights of 7 bits where the fastest kernels of this CPU would saturate with 8."""
-    if has_vnni():
-        return graph
+    return graph if onednn_has_vnni() else seven_bits(graph)
+
+
+def seven_bits(graph):
+    """The graph, with weights of 7 bits."""
     weights = [graph.tensors[n.inputs[1]] for n in graph if n.op in ("conv2d", "fully_connected")]
     halved = [(w, (w.integers // 2).astype(np.int8)) for w in weights]
     return graph.with_tensors(*(replace(w, integers=i, value=w.quant.dequantize(i)) for w, i in halved))
