@@ -97,7 +97,7 @@ def test_an_own_module_becomes_a_checked_artifact(quantized, target, tmp_path):
         assert entry.accuracy.n == 40
         assert entry.accuracy.top1 is not None
         assert entry.parity.max_lsb <= 1
-    assert {check.name for check in entry.checks} == {"drop", "agreement", "sqnr_db"}
+    assert {check.name for check in entry.checks} == {"drop", "agreement", "sqnr_db", "oracle_lsb"}
 
 
 def test_a_registered_metric_is_measured_and_can_be_required(quantized):

@@ -41,6 +41,15 @@ def test_every_device_is_of_a_known_kind_and_takes_known_targets(row):
     assert device(row.name) == row
 
 
+@pytest.mark.parametrize("cpu", ["vnni", "avx2"])
+def test_this_machine_bounds_every_runtime_on_x86_most_of_them_to_the_oracles_bits(cpu):
+    bounds = {
+        target: device("host").tolerances.from_oracle(target, cpu) for target in ("tflite", "onnx", "c", "openvino")
+    }
+    assert bounds.pop("openvino") is not None
+    assert set(bounds.values()) == {0}
+
+
 def test_a_device_listed_twice_runs_once():
     assert [row.name for row in select(["host", "host"])] == ["host"]
 
