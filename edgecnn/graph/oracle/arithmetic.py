@@ -4,7 +4,7 @@ An artifact's sums are the same integers everywhere. A runtime's own arithmetic 
 instead of within a distance that a fault could hide in. What is not here is as in ``kernels.py``.
 
 Sources: XNNPACK ``src/microparams-init.c`` (``qs8_add``), ``src/qs8-qc8w-gemm`` and its siblings (``fp32`` kernels);
-ONNX Runtime ``mlas/lib/qladd.cpp``, ``qlmul.cpp``, ``qlgavgpool.cpp``, ``quantize.cpp`` (``MlasRequantizeOutput``).
+ONNX Runtime ``mlas/lib/qlgavgpool.cpp``, ``quantize.cpp`` (``MlasRequantizeOutput``), and those of ``mlas.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.kernels import (
     KERNELS,
     Integers,
@@ -110,13 +111,6 @@ def _avg_pool(c: Call) -> Integers:
     return requantized(c, mean, lambda part: np.rint(part).astype(np.int64))
 
 
-def _avg_pool_mlas(c: Call) -> Integers:
-    """The mean of the real values, in float32, its zero point (+ 128) added before it is rounded."""
-    sums, counts = pooled_sums(c, _real(c))
-    made = sums / counts.astype(np.float32) / c.scale(-1) + np.float32(c.zero(-1) + 128)
-    return requantized(c, made, lambda part: np.rint(part).astype(np.int64) - 128 - c.zero(-1))
-
-
 def _real(c: Call) -> NDArray[np.float32]:
     centred: NDArray[np.float32] = c.values[0].astype(np.float32) - np.float32(c.zero(0))
     return centred * c.scale(0)
@@ -147,7 +141,7 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
     "xnnpack": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=False)}),
     "xnnpack_arm": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=True)}),
-    "onnxruntime": _with({"add": _add_mlas, "hard_swish": _hard_swish, "avg_pool2d": _avg_pool_mlas}),
+    "onnxruntime": _with({"hard_swish": _hard_swish, **mlas.CHANGED}),
     "openvino": _with(
         {
             "add": _add_mlas,

@@ -1,0 +1,132 @@
+"""Compute what ONNX Runtime's kernels on x86 with AVX2 do with activations of 8 bits, to the last bit.
+
+The zero point is in what is rounded, so the integers are those of a uint8 file: 128 higher. Sources: ONNX Runtime 1.32,
+``mlas/lib/intrinsics/avx2/qladd_avx2.cpp``, ``mlas/lib/qlmul.cpp``, ``mlas/lib/logistic.cpp`` (after Eigen), and
+``qlinear_pool.cc``, ``qlinear_lookup_table.cc`` and ``qlinear_softmax.cc`` in ``contrib_ops/cpu/quantization``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.graph.oracle.kernels import Integers, multiplied, pooled_sums, requantized
+from edgecnn.graph.oracle.parameters import Call
+
+Reals = NDArray[np.float32]
+OFFSET = 128
+LOGISTIC_RANGE = np.float32(18)
+NUMERATOR = (
+    4.37031012579801e-11,
+    1.15627324459942e-07,
+    6.08574864600143e-05,
+    8.51377133304701e-03,
+    2.48287947061529e-01,
+)
+DENOMINATOR = (6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03,
+               1.16817656904453e-01, 9.93151921023180e-01)  # fmt: skip
+"""Coefficients of the logistic function's rational approximation, the highest power first."""
+
+
+def _fused(a: Any, b: Any, c: Any) -> Reals:
+    """``a * b + c``, rounded once to float32."""
+    return np.asarray(np.asarray(a, np.float64) * b + np.asarray(c, np.float64), np.float32)
+
+
+def _rounded(c: Call, values: NDArray[Any]) -> Integers:
+    """Round values that have the zero point of uint8 in them."""
+    return requantized(c, values, lambda part: np.rint(part).astype(np.int64) - OFFSET - c.zero(-1))
+
+
+def _upper(c: Call, k: int) -> np.float32:
+    return np.float32(c.zero(k) + OFFSET)
+
+
+def _sum(left: NDArray[Any], right: Any, ratios: Sequence[np.float32], zeros: Sequence[np.float32]) -> Reals:
+    """``QLinearAdd`` before it rounds: of bytes, with the inputs' scales over the output's, and three zero points."""
+    fixed = zeros[2] - _fused(ratios[0], zeros[0], ratios[1] * zeros[1])
+    return _fused(left, ratios[0], _fused(right, ratios[1], fixed))
+
+
+def add(c: Call) -> Integers:
+    """``QLinearAdd``: in float32 with fused multiply-adds, the second input first."""
+    left, right = (c.values[k].astype(np.int32) + OFFSET for k in (0, 1))
+    ratios = [np.float32(c.scale(k) / c.scale(-1)) for k in (0, 1)]
+    return _rounded(c, _sum(left, right, ratios, [_upper(c, k) for k in (0, 1, -1)]))
+
+
+def mul(c: Call) -> Integers:
+    """``QLinearMul``: the product of the centred integers times one scale, plus the zero point, each in float32."""
+    return _rounded(c, _product(c, multiplied(c), c.scale(0) * c.scale(1)))
+
+
+def _product(c: Call, integers: NDArray[Any], scale: np.float32) -> Reals:
+    made: Reals = integers.astype(np.float32) * np.float32(scale / c.scale(-1)) + _upper(c, -1)
+    return made
+
+
+def avg_pool(c: Call) -> Integers:
+    """``QLinearAveragePool``: the mean of the real values, in float32."""
+    sums, counts = pooled_sums(c, _real(c, c.values[0].astype(np.int32) - c.zero(0)))
+    return _rounded(c, sums / counts.astype(np.float32) / c.scale(-1) + _upper(c, -1))
+
+
+def _real(c: Call, centred: NDArray[Any]) -> Reals:
+    made: Reals = centred.astype(np.float32) * c.scale(0)
+    return made
+
+
+# --- ops of one input: a table with an entry for each integer that it can hold ---
+
+
+def _by_table(function: Callable[[Call, Integers], Reals]) -> Callable[[Call], Integers]:
+    def kernel(c: Call) -> Integers:
+        byte = np.clip(np.rint(function(c, c.every(0) - c.zero(0))), 0, 255).astype(np.int64)
+        return c.looked_up((byte - OFFSET).astype(c.dtype), 0)
+
+    kernel.__doc__ = function.__doc__
+    return kernel
+
+
+@_by_table
+def sigmoid(c: Call, centred: Integers) -> Reals:
+    """``QLinearSigmoid``: ``p(x * x) * x / q(x * x) + 1 / 2``."""
+    x = np.clip(_real(c, centred), -LOGISTIC_RANGE, LOGISTIC_RANGE)
+    square = x * x
+    made = _polynomial(NUMERATOR, square) * x / _polynomial(DENOMINATOR, square) + np.float32(0.5)
+    return np.asarray(made / c.scale(-1) + _upper(c, -1), np.float32)
+
+
+def _polynomial(coefficients: Sequence[float], x: Reals) -> Reals:
+    made = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        made = _fused(made, x, np.float32(coefficient))
+    return made
+
+
+def softmax(c: Call) -> Integers:
+    """``QLinearSoftmax``: float32 exponentials of a table, added one after the other.
+
+    The table makes them as large as their sum allows: times ``exp`` of the largest float32 over their count, less 5.
+    """
+    x, scale = c.values[0].astype(np.int32), np.float64(c.scale(0))
+    room = max(0.0, float(np.log(np.float64(np.finfo(np.float32).max) / x.shape[-1])) - 5) / scale
+    table = np.exp((np.arange(256) - 255 + room) * scale).astype(np.float32)
+    powers = table[255 - x.max(axis=-1, keepdims=True) + x]
+    total = np.add.accumulate(powers, axis=-1)[..., -1:]
+    share = np.rint(powers * np.float32(256) / total).astype(np.int64)
+    made: Integers = (np.minimum(share, 255) - OFFSET).astype(c.dtype)
+    return made
+
+
+CHANGED: Mapping[str, Callable[[Call], Integers]] = {
+    "add": add,
+    "mul": mul,
+    "avg_pool2d": avg_pool,
+    "sigmoid": sigmoid,
+    "softmax": softmax,
+}
+"""Kernels of the ops that ONNX Runtime computes in a way of its own."""
