@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from int8_builder import Int8Builder, random_images
-from runtimes import distances, opened
+from runtimes import distances, integers_in, opened
 
 from edgecnn.graph.ir import QParams, Quantized
+from edgecnn.graph.oracle import run
 from edgecnn_converters.onnx import convert
+from edgecnn_converters.onnx.reader import layers
+from edgecnn_targets.runtimes.onnxruntime import activations
 
 BYTES = np.arange(-128, 128, dtype=np.int8)
 
@@ -35,6 +39,28 @@ def every_byte(graph):
     return BYTES.reshape(graph.tensors[graph.inputs[0]].shape)
 
 
+@pytest.mark.parametrize("op", ["relu", "relu6"])
+@pytest.mark.parametrize("zero", [-128, -7, 120])
+def test_a_relu_clips_integers_and_a_product_brings_them_onto_another_grid(op, zero, tmp_path):
+    for made, kinds in ((grid(0.05, zero), ["Clip"]), (grid(0.03, zero), ["QLinearMul", "Clip"])):
+        b = builder(grid(0.05, zero))
+        b.op(op, b.input, out=made)
+        clipped = kinds if zero > -128 or op == "relu6" or len(kinds) == 1 else kinds[:1]
+        assert held(b.graph(), tmp_path, every_byte(b.graph())) == clipped
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("op", ["conv2d", "add", "mul"])
+def test_an_activation_that_the_grid_does_not_imply_clips_integers(op, activation, tmp_path):
+    b = builder(grid(0.05, 3))
+    if op == "conv2d":
+        b.weighted(op, b.input, (4, 1, 1, 1), out=grid(0.04, 5), activation=activation)
+    else:
+        b.op(op, b.input, b.constant((1,)), out=grid(0.04, 5), activation=activation)
+    kind = {"conv2d": "QLinearConv", "add": "QLinearAdd", "mul": "QLinearMul"}[op]
+    assert set(held(b.graph(), tmp_path, every_byte(b.graph()))) - {"Transpose", "Reshape"} == {kind, "Clip"}
+
+
 @pytest.mark.parametrize("op", ["add", "mul"])
 def test_all_pairs_of_bytes_round_as_the_oracle_does_ties_included(op, tmp_path):
     rng = np.random.default_rng(0)
@@ -56,3 +82,47 @@ def test_sigmoid_and_softmax_round_as_the_oracle_does(tmp_path):
         b = builder(grid(scale, 0), (1, 1, 1, 40))
         b.op("softmax", b.op("reshape", b.input, shape=(1, 40)))
         assert held(b.graph(), tmp_path, random_images(b.graph(), 20)) == ["Reshape", "QLinearSoftmax"]
+
+
+def moves():
+    """Pooled, padded, transposed and clipped integers: no DequantizeLinear between them."""
+    b = builder(grid(0.05, 3), (1, 8, 6, 4))
+    pooled = b.op("max_pool2d", b.input, kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0))
+    padded = b.op("pad", pooled, padding=(1, 0, 0, 1), channels=(0, 1))
+    turned = b.op("reshape", padded, shape=(1, 4, 5, 5))
+    b.op("relu", turned, out=b.quant(turned))
+    return b.graph()
+
+
+@pytest.mark.parametrize("io", ["float32", "uint8", "int8"])
+def test_every_tensor_of_moved_integers_has_its_grid_and_its_values(io, tmp_path):
+    graph = moves()
+    converted = convert(graph, precision="int8", io=io)
+    found = integers_in("onnx", converted)
+    assert set(found) == set(graph.tensors)
+    assert all(quant.same_as(graph.quant(name)) for name, (quant, _) in found.items())
+    rows = layers(converted.files[".onnx"])
+    assert [row.op for row in rows] == ["MaxPool", "Pad", "Transpose", "Reshape", "Transpose", "Clip"]
+    assert {row.scale for row in rows} == {np.float32(0.05)}
+    images = random_images(graph, 1)
+    session = opened("onnx", converted, tmp_path)
+    assert session.input.dtype == io
+    assert distances(graph, session, images).max() == 0
+    inner = [node.output for node in graph]
+    reals = graph.quant(graph.inputs[0]).dequantize(images)
+    parameters = dict.fromkeys(inner, (0.05, 3))
+    values = activations(tmp_path / "net.onnx", reals.astype(np.float32), parameters, None)
+    want = run(graph, images, keep=inner, arithmetic="onnxruntime")
+    assert set(values) >= set(inner[:-1])
+    for name, value in values.items():
+        np.testing.assert_allclose(value, graph.quant(name).dequantize(want[name]), rtol=1e-6)
+
+
+def test_files_of_one_scale_per_tensor_keep_an_old_opset():
+    b = builder(grid(0.05, 3))
+    b.op("mul", b.op("sigmoid", b.input), b.constant((1,)))
+    model = onnx.load_from_string(convert(b.graph(), precision="int8").files[".onnx"])
+    assert model.opset_import[0].version == 10
+    b.op("relu", b.nodes[-1].output)
+    model = onnx.load_from_string(convert(b.graph(), precision="int8").files[".onnx"])
+    assert model.opset_import[0].version == 12

@@ -1,12 +1,14 @@
 """Lower graph nodes to ONNX nodes, one row per op.
 
-In an int8 file every activation goes through QuantizeLinear and DequantizeLinear; weights and biases are integer
-initializers behind a DequantizeLinear. What the network keeps in 16 bits is float in the file.
+In an int8 file every activation goes through QuantizeLinear and DequantizeLinear, or is moved, compared or clipped as
+integers; weights and biases are integer initializers behind a DequantizeLinear. ONNX Runtime fuses an op between them
+into one of integers, where there is one. What the network keeps in 16 bits is float in the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Constant, Graph, Node, QuantizedConstant
+from edgecnn.graph.oracle.parameters import HIGH, LOW, called
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
@@ -22,10 +25,12 @@ from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
 OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an input of the graph too
 SINCE = {TO_INTEGERS: 10, TO_REAL: 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
+SINCE_OF_INTEGERS = {"Clip": 12, "MaxPool": 12}
 """Opset from which an op has the form that is written here; ``OLDEST`` for the others. See ``_opset`` for more."""
 TYPES = {name: getattr(TensorProto, name.upper()) for name in ("float16", "uint8", "int8")}
 TYPES["float32"] = TensorProto.FLOAT
 Row = Callable[["Emitter", Node], None]
+Step = tuple[str, list[str], dict[str, Any]]  # kind, inputs after the first, attributes
 
 
 class Emitter:
@@ -43,6 +48,11 @@ class Emitter:
         return self.precision == "int8"
 
     @property
+    def shift(self) -> int:
+        """Return by how much the file's integers are higher than the graph's."""
+        return layout.UINT8_OFFSET if self.activations == "uint8" else 0
+
+    @property
     def real(self) -> str:
         """Return the float type that ops compute in."""
         return "float16" if self.precision == "fp16" else "float32"
@@ -55,7 +65,8 @@ class Emitter:
             LOWERINGS[node.op](self, node)
         self._leave(result)
         read = {result, *(name for n in self.nodes for name in n.input)}
-        self.nodes = [n for n in self.nodes if read.intersection(n.output)]  # real values that nothing reads
+        kept = [n for n in self.nodes if read.intersection(n.output) or source in n.input]  # the latter has its scale
+        self.nodes = kept  # without real values that nothing reads
         name, ends = self.graph.metadata.model or "edgecnn", ([self._info(source)], [self._info(result)])
         graph = helper.make_graph(self.nodes, name, *ends, list(self.initializers.values()))
         opsets = [helper.make_opsetid("", self._opset())]
@@ -66,7 +77,8 @@ class Emitter:
         """Return the oldest that has what is used: 13 brought scales per channel, and softmax over one dimension."""
         per_channel = any(a.name == "axis" for n in self.nodes if n.op_type == TO_REAL for a in n.attribute)
         wide = any(n.op == "softmax" and len(self.graph.tensors[n.output].shape) == 4 for n in self.graph)
-        return max([OLDEST, 13 * (per_channel or wide), *(SINCE.get(n.op_type, OLDEST) for n in self.nodes)])
+        since = {**SINCE, **SINCE_OF_INTEGERS} if self.integer else SINCE
+        return max([OLDEST, 13 * (per_channel or wide), *(since.get(n.op_type, OLDEST) for n in self.nodes)])
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TYPES[self.io], list(nchw(self.graph.tensors[name].shape)))
@@ -121,10 +133,32 @@ class Emitter:
             self.initializer(part(name, f"zero_point_{dtype}"), np.array(zero, dtype)),
         ]
 
-    def quantize(self, source: str, grid: list[str], name: str, real: str) -> None:
-        """Quantize ``source`` as the integers of ``name``, and back to values ``real``."""
-        self.node(TO_INTEGERS, [source, *grid], part(name, INTEGERS))
-        self.node(TO_REAL, [part(name, INTEGERS), *grid], real)
+    def quantize(self, source: str, node: Node, activation: str = "none") -> None:
+        """Quantize ``source`` as the node's output, clip the integers where its activation ends, and add its values."""
+        name, ends = node.output, called(self.graph, node).limits(activation)
+        made = part(name, INTEGERS if ends == (LOW, HIGH) else "unclipped")
+        self.node(TO_INTEGERS, [source, *self.grid(name)], made)
+        if ends != (LOW, HIGH):
+            self.node("Clip", [made, *map(self.scalar, ends)], part(name, INTEGERS))
+        self.real_values(name)
+
+    def real_values(self, name: str) -> None:
+        """Add the values that the integers of ``name`` stand for."""
+        self.node(TO_REAL, [part(name, INTEGERS), *self.grid(name)], name)
+
+    def scalar(self, value: int, name: str = "") -> str:
+        """Add an integer of int8, in the type of the file's activations; one in the file, unless it has a name."""
+        stored = np.array(value + self.shift, self.activations)
+        return self.initializer(name or part("constant", str(stored)), stored)
+
+    def own_grid(self, name: str, scale: NDArray[Any] | np.float32, zero: int) -> list[str]:
+        """Return scale and zero point of a tensor of the file that is none of the graph; a zero point of int8."""
+        return [self.initializer(part(name, "scale"), np.array(scale)), self.scalar(zero, part(name, "zero_point"))]
+
+    def stored(self, name: str) -> str:
+        """Name the tensor of an activation's integers."""
+        fed = name == self.graph.inputs[0] and self.io == self.activations
+        return name if fed else part(name, INTEGERS)
 
     def constant(
         self, name: str, axes: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None, affine: bool = False
@@ -144,8 +178,7 @@ class Emitter:
         if name not in (n.output[0] for n in self.nodes):
             stored, extra = tensor.integers, {} if quant.axis is None else {"axis": 0}
             if affine:
-                shift = layout.UINT8_OFFSET if self.activations == "uint8" else 0
-                stored, grid = (stored.astype(np.int16) + shift).astype(self.activations), self.grid(name)
+                stored, grid = (stored.astype(np.int16) + self.shift).astype(self.activations), self.grid(name)
             else:
                 scales = quant.scale[0] if quant.axis is None else quant.scale
                 added = {"scale": scales, "zero_point": np.zeros(scales.shape, stored.dtype)}
@@ -167,36 +200,47 @@ class Emitter:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=part(output, kind), **attrs))
 
     def finish(self, node: Node, kind: str, inputs: list[str], **attrs: Any) -> None:
-        """Add the node's op, the activation that its integers do not imply, and the quantization of its output."""
-        name, activation = node.output, layout.needed_activation(self.graph, node)
-        raw, made = part(name, "raw"), part(name, "activated")
+        """Add the node's op, its activation, and the quantization of its output."""
+        name, activation = node.output, str(node.attrs.get("activation", "none"))
+        raw = name if activation == "none" and not self.on_grid(name) else part(name, "raw")
         self.node(kind, inputs, raw, **attrs)
-        if activation == "relu":
-            self.node("Relu", [raw], made)
-        elif activation == "relu6":
-            self.node("Clip", [raw, *self.six()], made)
         if self.on_grid(name):
-            self.quantize(raw if activation == "none" else made, self.grid(name), name, name)
-        else:
-            self.nodes[-1].output[0] = name
+            self.quantize(raw, node, activation)
+        elif activation != "none":
+            self.activate(activation, raw, name)
 
-    def moved(self, kind: str, inputs: list[str], output: str, grid: str, **attrs: Any) -> str:
-        """Add a step of a node that takes several, quantized as the graph tensor ``grid``; return its value."""
-        self.node(kind, inputs, output, **attrs)
-        if not self.on_grid(grid):
-            return output
-        self.quantize(output, self.grid(grid), output, part(output, "real"))
-        return part(output, "real")
+    def activate(self, activation: str, source: str, name: str) -> None:
+        """Add an activation of real values."""
+        self.node(*(("Relu", [source]) if activation == "relu" else ("Clip", [source, *self.six()])), name)
+
+    def move(self, node: Node, *steps: Step) -> None:
+        """Add ops that move or compare elements: of the integers, where the output has them.
+
+        ONNX Runtime would compute some of them in float between QuantizeLinear and DequantizeLinear.
+        """
+        integer = self.on_grid(node.output)
+        source = self.stored(node.inputs[0]) if integer else self.value(node.inputs[0])
+        last = part(node.output, INTEGERS) if integer else node.output
+        for number, (kind, further, attrs) in enumerate(steps, 1):
+            made = last if number == len(steps) else part(node.output, kind.lower())
+            self.node(kind, [source, *further], made, **attrs)
+            source = made
+        if integer:
+            self.real_values(node.output)
 
     def on_grid(self, name: str) -> bool:
         """Whether an activation is quantized in the file; in 16 bits it stays float."""
         return self.integer and not self.graph.is_wide(name)
 
-    def between_integers(self, node: Node, kind: str, inputs: list[str]) -> None:
-        """Add an op that moves integers, between integers: ONNX Runtime would compute it in float otherwise."""
-        grid = self.grid(node.output)
-        self.node(kind, [*inputs, grid[1]], part(node.output, INTEGERS))
-        self.node(TO_REAL, [part(node.output, INTEGERS), *grid], node.output)
+    def whole(self, name: str, value: int) -> str:
+        """Return a real value that is whole, stored as 1 of that scale above the lowest integer.
+
+        Each node has its own: ONNX Runtime's ``session.x64quantprecision`` refuses int8 files that share one.
+        """
+        made = part(name, "constant")
+        grid = self.own_grid(made, np.float32(value), LOW)
+        self.node(TO_REAL, [self.scalar(LOW + 1, part(made, INTEGERS)), *grid], made)
+        return made
 
     def six(self) -> list[str]:
         """Return the lower and upper end of ReLU6."""
@@ -230,18 +274,28 @@ def _binary(kind: str) -> Row:
     return lambda e, node: e.finish(node, kind, _operands(e, node))
 
 
-def _pool(e: Emitter, node: Node) -> None:
+def _max_pool(e: Emitter, node: Node) -> None:
     kernel: Any = node.attrs["kernel"]
-    kind = "MaxPool" if node.op == "max_pool2d" else "AveragePool"
-    e.finish(node, kind, [e.value(node.inputs[0])], **_window(node, kernel))
+    e.move(node, ("MaxPool", [], _window(node, kernel)))
+
+
+def _avg_pool(e: Emitter, node: Node) -> None:
+    kernel: Any = node.attrs["kernel"]
+    e.finish(node, "AveragePool", [e.value(node.inputs[0])], **_window(node, kernel))
 
 
 def _mean(e: Emitter, node: Node) -> None:
+    source, pooled, name = e.value(node.inputs[0]), part(node.output, "pooled"), node.output
     if node.attrs["keepdims"]:
-        e.finish(node, "GlobalAveragePool", [e.value(node.inputs[0])])
+        e.finish(node, "GlobalAveragePool", [source])
         return
-    pooled = e.moved("GlobalAveragePool", [e.value(node.inputs[0])], part(node.output, "pooled"), node.output)
-    e.finish(node, "Flatten", [pooled])
+    e.node("GlobalAveragePool", [source], pooled)
+    if not e.on_grid(name):
+        e.node("Flatten", [pooled], name)
+        return
+    e.node(TO_INTEGERS, [pooled, *e.grid(name)], part(pooled, INTEGERS))
+    e.node("Flatten", [part(pooled, INTEGERS)], part(name, INTEGERS))
+    e.real_values(name)
 
 
 def _concat(e: Emitter, node: Node) -> None:
@@ -252,25 +306,20 @@ def _pad(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
     (before, after), (front, back) = pads(a), a["channels"]
     amounts = e.initializer(part(node.output, "pads"), np.array([0, front, *before, 0, back, *after], np.int64))
-    source = part(node.inputs[0], INTEGERS)
-    if e.on_grid(node.output) and any(source in n.output for n in e.nodes):
-        e.between_integers(node, "Pad", [source, amounts])
-    else:
-        e.finish(node, "Pad", [e.value(node.inputs[0]), amounts])
+    e.move(node, ("Pad", [amounts, *e.grid(node.output)[1:]] if e.on_grid(node.output) else [amounts], {}))
 
 
 def _reshape(e: Emitter, node: Node) -> None:
-    source, made = e.value(node.inputs[0]), e.graph.tensors[node.output].shape
-    if order_matters(e.graph.tensors[node.inputs[0]].shape):
-        source = e.moved("Transpose", [source], part(node.output, "nhwc"), node.output, perm=[0, 2, 3, 1])
-    back = order_matters(made)
+    made = e.graph.tensors[node.output].shape
+    into, back = order_matters(e.graph.tensors[node.inputs[0]].shape), order_matters(made)
     wanted = np.array([-1, *(made if back else nchw(made))[1:]], np.int64)
-    shape = e.initializer(part(node.output, "shape"), wanted)
-    if back:
-        source = e.moved("Reshape", [source, shape], part(node.output, "reshaped"), node.output)
-        e.finish(node, "Transpose", [source], perm=[0, 3, 1, 2])
-    else:
-        e.finish(node, "Reshape", [source, shape])
+    reshape: Step = ("Reshape", [e.initializer(part(node.output, "shape"), wanted)], {})
+    steps = [_transpose(0, 2, 3, 1)] * into, [reshape], [_transpose(0, 3, 1, 2)] * back
+    e.move(node, *chain.from_iterable(steps))
+
+
+def _transpose(*order: int) -> Step:
+    return "Transpose", [], {"perm": list(order)}
 
 
 def _requantize(e: Emitter, node: Node) -> None:
@@ -278,11 +327,23 @@ def _requantize(e: Emitter, node: Node) -> None:
     if node.attrs["to"] == "int16":
         e.twins[node.output] = node.inputs[0]
     else:
-        e.quantize(e.value(node.inputs[0]), e.grid(node.output), node.output, node.output)
+        e.quantize(e.value(node.inputs[0]), node)
 
 
 def _unary(kind: str, **attrs: int) -> Row:
     return lambda e, node: e.finish(node, kind, [e.value(node.inputs[0])], **attrs)
+
+
+def _relu(e: Emitter, node: Node) -> None:
+    """Clip the integers; onto another grid by a product with 1, which ONNX Runtime computes in integers."""
+    source, name = node.inputs[0], node.output
+    if not e.on_grid(name):
+        e.activate(node.op, e.value(source), name)
+    elif e.graph.quant(name).same_as(e.graph.quant(source)):
+        e.move(node, ("Clip", list(map(e.scalar, called(e.graph, node).limits(node.op))), {}))
+    else:
+        e.node("Mul", [e.value(source), e.whole(name, 1)], part(name, "raw"))
+        e.quantize(part(name, "raw"), node, node.op)
 
 
 LOWERINGS: Mapping[str, Row] = {
@@ -290,15 +351,15 @@ LOWERINGS: Mapping[str, Row] = {
     "fully_connected": _fully_connected,
     "add": _binary("Add"),
     "mul": _binary("Mul"),
-    "max_pool2d": _pool,
-    "avg_pool2d": _pool,
+    "max_pool2d": _max_pool,
+    "avg_pool2d": _avg_pool,
     "mean": _mean,
     "concat": _concat,
     "pad": _pad,
     "reshape": _reshape,
     "requantize": _requantize,
-    "relu": _unary("Relu"),
-    "relu6": lambda e, node: e.finish(node, "Clip", [e.value(node.inputs[0]), *e.six()]),
+    "relu": _relu,
+    "relu6": _relu,
     "hard_swish": _unary("HardSwish"),
     "sigmoid": _unary("Sigmoid"),
     "softmax": _unary("Softmax", axis=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgecnn.graph.summary import Layer, scale_span
 from edgecnn_converters.layout import OIHW_TO_OHWI, UINT8_OFFSET
 from edgecnn_converters.metadata import KEY, described
 from edgecnn_converters.names import SEPARATOR, part
-from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL, WEIGHTED
+from edgecnn_converters.onnx.format import INTEGERS, MOVING, TO_INTEGERS, TO_REAL, WEIGHTED
 
 SUFFIX = part("", INTEGERS)
 SHOWN = ("strides", "pads", "dilations", "group", "axis")
@@ -66,29 +67,31 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     model = read(data)
     stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
-    for node in model.graph.node:
-        moved = node.input[0].removesuffix(SUFFIX)
-        if node.op_type == "Pad" and node.output[0].endswith(SUFFIX) and moved in found:  # integers, on the same grid
-            found[node.output[0].removesuffix(SUFFIX)] = (found[moved][0], None)
-        if node.op_type not in (TO_INTEGERS, TO_REAL):
-            continue
-        source, scale, zero = node.input
-        if node.op_type == TO_INTEGERS:  # of integers that nothing may take back to real values
-            source = node.output[0]
-        name = source.removesuffix(SUFFIX)
+    for tensor, (scale, zeros) in _grids(model.graph, stored).items():
+        name, values = tensor.removesuffix(SUFFIX), stored.get(tensor)
         if SEPARATOR in name:
             continue
-        values, zeros = stored.get(source), stored[zero]
-        scales = np.atleast_1d(stored[scale]).astype(np.float32)
         shifted = UINT8_OFFSET if zeros.dtype == np.uint8 else 0
         dtype = "int8" if shifted else str(zeros.dtype)
-        axis = 0 if zeros.ndim else None
         if values is not None:
             values = (values.astype(np.int64) - shifted).astype(dtype)
             values = np.ascontiguousarray(values.transpose(OIHW_TO_OHWI)) if values.ndim == 4 else values
-        points = np.atleast_1d(zeros).astype(np.int64) - shifted
-        found[name] = (QParams(scale=scales, zero_point=points, dtype=dtype, axis=axis), values)
+        scales, points = np.atleast_1d(scale).astype(np.float32), np.atleast_1d(zeros).astype(np.int64) - shifted
+        quant = QParams(scale=scales, zero_point=points, dtype=dtype, axis=0 if zeros.ndim else None)
+        found[name] = (quant, values)
     return found
+
+
+def _grids(graph: Any, stored: Mapping[str, NDArray[Any]]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Return scale and zero point of each tensor of integers in the file."""
+    grids: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for node in graph.node:
+        if node.op_type in MOVING and node.input[0] in grids:
+            grids[node.output[0]] = grids[node.input[0]]
+        if node.op_type in (TO_INTEGERS, TO_REAL):
+            tensor = node.output[0] if node.op_type == TO_INTEGERS else node.input[0]
+            grids[tensor] = (stored[node.input[1]], stored[node.input[2]])
+    return grids
 
 
 def layers(data: bytes) -> list[Layer]:
@@ -103,20 +106,20 @@ def layers(data: bytes) -> list[Layer]:
     shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
     behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == TO_REAL}  # weights
     scales = {n.output[0]: stored.get(n.input[1]) for n in graph.node if n.op_type == TO_REAL}
-    onto = {n.input[0]: n for n in graph.node if n.op_type == TO_INTEGERS}
+    grids, onto = _grids(graph, stored), {n.input[0]: n.output[0] for n in graph.node if n.op_type == TO_INTEGERS}
     found = []
     for node in graph.node:
         if node.op_type in (TO_INTEGERS, TO_REAL, "Cast"):
             continue
         constants = [(name, stored[behind.get(name, name)]) for name in node.input if behind.get(name, name) in stored]
         weight = next((c for c in constants if node.op_type in WEIGHTED), None)
-        grid = onto.get(node.output[0])
-        scale, zero = (stored[i] for i in grid.input[1:3]) if grid is not None else (None, None)
+        made = onto.get(node.output[0], node.output[0])
+        scale, zero = grids.get(made, (None, None))
         shape = shapes.get(node.output[0], ())
         found.append(
             Layer(
                 op=node.op_type,
-                name=grid.output[0].removesuffix(SUFFIX) if grid is not None else node.output[0],
+                name=made.removesuffix(SUFFIX),
                 output=shape,
                 dtype=str(zero.dtype) if zero is not None else "float32",
                 scale=None if scale is None else float(scale),

@@ -91,6 +91,16 @@ def _by_table(function: Callable[[Call, Integers], Reals]) -> Callable[[Call], I
     return kernel
 
 
+def relu(activation: str) -> Callable[[Call], Integers]:
+    """Return the kernel of ``relu`` or ``relu6``: ``QLinearMul`` with 1 where the grid changes, then ``Clip``."""
+
+    def kernel(c: Call, centred: Integers) -> Reals:
+        low, high = c.limits(activation)
+        return np.clip(np.rint(_product(c, centred, c.scale(0))), low + OFFSET, high + OFFSET)
+
+    return _by_table(kernel)
+
+
 @_by_table
 def sigmoid(c: Call, centred: Integers) -> Reals:
     """``QLinearSigmoid``: ``p(x * x) * x / q(x * x) + 1 / 2``."""
@@ -126,6 +136,8 @@ CHANGED: Mapping[str, Callable[[Call], Integers]] = {
     "add": add,
     "mul": mul,
     "avg_pool2d": avg_pool,
+    "relu": relu("relu"),
+    "relu6": relu("relu6"),
     "sigmoid": sigmoid,
     "softmax": softmax,
 }

@@ -23,7 +23,8 @@ KERNELS = {"fast": "0", "exact": "1"}
 """Kernels to ``session.x64quantprecision``. ``fast`` is what an application gets unless it asks. ``exact`` is the same
 where its sums are; on x86 without VNNI it multiplies unsigned by unsigned bytes, whose sums have 32 bits."""
 MULTIPLYING = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
-EDGES = ("QuantizeLinear", "DequantizeLinear")
+TO_INTEGERS, TO_REAL = EDGES = ("QuantizeLinear", "DequantizeLinear")
+MOVING = ("Clip", "Flatten", "MaxPool", "Pad", "Reshape", "Transpose")  # of integers: their output is on the same grid
 EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
 
 
@@ -110,16 +111,18 @@ def describe(path: Path, details: Details, original: Any, optimised: Any, *, ker
 
 
 def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
-    """Return scale and zero point of what a DequantizeLinear reads and a QuantizeLinear writes in the file."""
+    """Return scale and zero point of the file's tensors of integers."""
     from onnx import numpy_helper
 
     stored = {i.name: i for i in model.graph.initializer}
-    grids = {}
+    grids: dict[str, tuple[float, int]] = {}
     for node in model.graph.node:
+        if node.op_type in MOVING and node.input[0] in grids:
+            grids[node.output[0]] = grids[node.input[0]]
         if node.op_type in EDGES and all(name in stored for name in node.input[1:3]):
             scale, zero = (numpy_helper.to_array(stored[name]) for name in node.input[1:3])
             if scale.size == 1:
-                name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+                name = node.input[0] if node.op_type == TO_REAL else node.output[0]
                 grids[name] = (float(scale.reshape(())), int(zero.reshape(())))
     return grids
 
@@ -180,13 +183,9 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
     import onnx
 
     model = onnx.load(str(path))
-    kept = {o.name for o in model.graph.output}
-    made = {n.output[0]: n for n in model.graph.node if n.op_type == "QuantizeLinear"}
-    zeros = {i.name: i.data_type for i in model.graph.initializer}
+    kept, made = {o.name for o in model.graph.output}, {name for n in model.graph.node for name in n.output}
     wanted = {name: f"{name}/q" for name in parameters if f"{name}/q" in made}
-    for inner in wanted.values():
-        if inner not in kept:
-            model.graph.output.append(onnx.helper.make_tensor_value_info(inner, zeros[made[inner].input[2]], None))
+    model.graph.output.extend(onnx.ValueInfoProto(name=inner) for inner in wanted.values() if inner not in kept)
     options = session_options(1, kernels or "fast")
     library = OnnxRuntime.library()
     session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
