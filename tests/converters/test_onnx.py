@@ -10,7 +10,7 @@ from runtimes import distances, integers_in, opened
 
 from edgecnn.graph.ir import QParams, Quantized
 from edgecnn.graph.oracle import run
-from edgecnn_converters.onnx import convert
+from edgecnn_converters.onnx import convert, lowering
 from edgecnn_converters.onnx.reader import layers
 from edgecnn_targets.runtimes.onnxruntime import activations
 
@@ -116,6 +116,19 @@ def test_every_tensor_of_moved_integers_has_its_grid_and_its_values(io, tmp_path
     assert set(values) >= set(inner[:-1])
     for name, value in values.items():
         np.testing.assert_allclose(value, graph.quant(name).dequantize(want[name]), rtol=1e-6)
+
+
+def test_a_float_op_counts_once(tmp_path, monkeypatch):
+    b = builder(grid(0.05, 3))
+    x = b.op("hard_swish", b.op("relu", b.input, out=b.quant(b.input)), out=grid(0.04, 3))
+    b.op("max_pool2d", x, kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0))
+    monkeypatch.setitem(lowering.LOWERINGS, "hard_swish", lowering._unary("Elu"))
+    session = opened("onnx", convert(b.graph(), precision="int8"), tmp_path)
+    assert [op.kind for op in session.ops if op.is_float] == ["Elu"]
+    rescaled = lambda e, node: e.quantize(e.value(node.inputs[0]), node)  # noqa: E731 - a row is one expression
+    monkeypatch.setitem(lowering.LOWERINGS, "hard_swish", rescaled)
+    session = opened("onnx", convert(b.graph(), precision="int8", io="uint8"), tmp_path)
+    assert [op.kind for op in session.ops if op.is_float] == ["QuantizeLinear"]
 
 
 def test_files_of_one_scale_per_tensor_keep_an_old_opset():

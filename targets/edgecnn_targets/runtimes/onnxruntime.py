@@ -145,7 +145,11 @@ def _port(path: Path, side: str, details: list[Details], grids: Mapping[str, tup
 
 
 def _ops(model: Any) -> tuple[Op, ...]:
-    """Return the nodes that run, and whether each computes in float; conversions at the file's edges do not count."""
+    """Return the nodes that run, and whether each computes in float.
+
+    Conversions of the file's input and output do not count. Nor do those around a float op, which counts itself; where
+    there is none between them, the second counts.
+    """
     from onnx import TensorProto
 
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16}
@@ -153,16 +157,17 @@ def _ops(model: Any) -> tuple[Op, ...]:
     is_float |= {i.name: i.type.tensor_type.elem_type in floats for i in model.graph.input}
     outputs = {o.name for o in model.graph.output}
     inputs = {i.name for i in model.graph.input}
+    inside = {n.output[0] for n in model.graph.node if n.op_type == TO_REAL and n.input[0] not in inputs}
     ops = []
     for node in model.graph.node:
         first = is_float.get(node.input[0], False) if node.input else False
-        integer = node.op_type.startswith("QLinear") or node.op_type in ("QGemm", "QuantizeLinear")
-        made = node.op_type == "DequantizeLinear" or (first and not integer)
+        computes = first and not node.op_type.startswith("QLinear") and node.op_type not in ("QGemm", *EDGES)
         for name in node.output:
-            is_float[name] = made
+            is_float[name] = computes or node.op_type == TO_REAL
+        rescales = node.op_type == TO_INTEGERS and node.input[0] in inside
+        edge = {*node.input} & inputs or {*node.output} & outputs
         moves = node.op_type in (*EDGES, "Transpose", "Reshape", "Flatten")
-        converts = moves and (node.input[0] in inputs or node.output[0] in outputs)
-        counts = (made or node.op_type == "QuantizeLinear") and not converts
+        counts = (computes or rescales) and not (moves and edge)
         ops.append(Op(kind=node.op_type, name=node.output[0], requested_kernels=True, is_float=counts))
     return tuple(ops)
 
