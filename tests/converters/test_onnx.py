@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from graphs import PIECES, piece_graph
 from int8_builder import Int8Builder, random_images
 from runtimes import distances, integers_in, opened
 
 from edgecnn.graph.ir import QParams, Quantized
 from edgecnn.graph.oracle import run
+from edgecnn.graph.oracle.mlas import steps_to_three
 from edgecnn_converters.onnx import convert, lowering
 from edgecnn_converters.onnx.reader import layers
 from edgecnn_targets.runtimes.onnxruntime import activations
@@ -39,6 +41,14 @@ def every_byte(graph):
     return BYTES.reshape(graph.tensors[graph.inputs[0]].shape)
 
 
+@pytest.mark.parametrize("io", ["float32", "uint8", "int8"])
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_computes_in_integers(piece, io, tmp_path):
+    for seed in range(2):
+        graph = piece_graph(piece, seed)
+        held(graph, tmp_path, random_images(graph, 2, seed), io=io)
+
+
 @pytest.mark.parametrize("op", ["relu", "relu6"])
 @pytest.mark.parametrize("zero", [-128, -7, 120])
 def test_a_relu_clips_integers_and_a_product_brings_them_onto_another_grid(op, zero, tmp_path):
@@ -59,6 +69,36 @@ def test_an_activation_that_the_grid_does_not_imply_clips_integers(op, activatio
         b.op(op, b.input, b.constant((1,)), out=grid(0.04, 5), activation=activation)
     kind = {"conv2d": "QLinearConv", "add": "QLinearAdd", "mul": "QLinearMul"}[op]
     assert set(held(b.graph(), tmp_path, every_byte(b.graph()))) - {"Transpose", "Reshape"} == {kind, "Clip"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "kinds"),
+    [
+        (3 / 38, 10, ["Clip", "QLinearMul"]),
+        (3 / 38, -100, ["QLinearAdd", "Clip", "QLinearMul"]),  # -3 is no integer of the input's
+        (3 / 127, 0, ["Clip", "QLinearMul"]),
+        (3 / 128, 0, ["QLinearAdd", "QLinearMul"]),  # 6 needs 256 steps
+        (0.0771, -12, ["QLinearAdd", "QLinearMul"]),
+        (4.0, -12, ["QLinearAdd", "QLinearMul"]),
+    ],
+)
+def test_hard_swish_is_a_product_of_bytes(scale, zero, kinds, tmp_path):
+    rng = np.random.default_rng(0)
+    assert bool(steps_to_three(np.float32(scale))) == ("Clip" in kinds)
+    for ratio in (0.5, 1.0, *rng.uniform(0.3, 1.2, 6)):
+        b = builder(grid(scale, zero))
+        b.op("hard_swish", b.input, out=grid(scale * ratio, int(rng.integers(-128, 128))))
+        assert held(b.graph(), tmp_path, every_byte(b.graph())) == kinds
+
+
+@pytest.mark.parametrize("steps", [1, 5, 38, 86, 127])
+def test_hard_swish_is_within_a_half_where_its_scale_is_3_over_k(steps):
+    b = builder(grid(3 / steps, 0))
+    name = b.op("hard_swish", b.input, out=grid(2.2 / steps, 100))
+    x = BYTES.astype(float) * 3 / steps
+    exact = np.clip(x * np.clip(x + 3, 0, 6) / 6 / (2.2 / steps) + 100, -128, 127)
+    made = run(b.graph(), every_byte(b.graph()), arithmetic="onnxruntime")[name].ravel()
+    assert np.abs(made - exact).max() <= 0.5 + 1e-4
 
 
 @pytest.mark.parametrize("op", ["add", "mul"])

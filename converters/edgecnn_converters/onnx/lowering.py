@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Constant, Graph, Node, QuantizedConstant
+from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.parameters import HIGH, LOW, called
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
@@ -346,6 +347,28 @@ def _relu(e: Emitter, node: Node) -> None:
         e.quantize(part(name, "raw"), node, node.op)
 
 
+def _hard_swish(e: Emitter, node: Node) -> None:
+    """Multiply by ``clip(x + 3, 0, 6) / 6``, made in bytes as ``oracle/mlas.py`` says."""
+    source, name = node.inputs[0], node.output
+    if not e.on_grid(name):
+        e.node("HardSwish", [e.value(source)], name)
+        return
+    gate, made, raw = (part(name, what) for what in ("gate", "shifted", "raw"))
+    scale, zero, lowest = np.float32(e.graph.quant(source).scale[0]), int(e.graph.quant(source).zero_point[0]), LOW
+    steps = mlas.steps_to_three(scale)
+    scale = scale if steps else mlas.GATE
+    if steps and zero - steps >= LOW and zero + steps <= HIGH:  # the input's integers, its zero point moved by -3
+        made, lowest = e.stored(source), zero - steps
+    else:
+        e.node("Add", [e.value(source), e.whole(name, 3)], part(name, "sum"))
+        e.node(TO_INTEGERS, [part(name, "sum"), *e.own_grid(made, scale, LOW)], made if steps else gate)
+    if steps:
+        e.node("Clip", [made, e.scalar(lowest), e.scalar(lowest + 2 * steps)], gate)
+    e.node(TO_REAL, [gate, *e.own_grid(gate, scale / mlas.SIX, lowest)], part(gate, "real"))
+    e.node("Mul", [e.value(source), part(gate, "real")], raw)
+    e.quantize(raw, node)
+
+
 LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
@@ -360,7 +383,7 @@ LOWERINGS: Mapping[str, Row] = {
     "requantize": _requantize,
     "relu": _relu,
     "relu6": _relu,
-    "hard_swish": _unary("HardSwish"),
+    "hard_swish": _hard_swish,
     "sigmoid": _unary("Sigmoid"),
     "softmax": _unary("Softmax", axis=1),
 }

@@ -141,7 +141,7 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
     "xnnpack": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=False)}),
     "xnnpack_arm": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=True)}),
-    "onnxruntime": _with({"hard_swish": _hard_swish, **mlas.CHANGED}),
+    "onnxruntime": _with(mlas.CHANGED),
     "openvino": _with(
         {
             "add": _add_mlas,

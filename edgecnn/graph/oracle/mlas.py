@@ -18,6 +18,8 @@ from edgecnn.graph.oracle.parameters import Call
 
 Reals = NDArray[np.float32]
 OFFSET = 128
+SIX = np.float32(6)
+GATE = np.float32(6 / 255)  # scale of x + 3 of a hard swish whose input scale is no 3 / k
 LOGISTIC_RANGE = np.float32(18)
 NUMERATOR = (
     4.37031012579801e-11,
@@ -117,6 +119,28 @@ def _polynomial(coefficients: Sequence[float], x: Reals) -> Reals:
     return made
 
 
+def steps_to_three(scale: np.float32) -> int:
+    """Return the integer ``k`` for which a scale is ``3 / k`` and 2 k + 1 integers hold ``x + 3`` exactly; else 0."""
+    k = int(np.rint(3 / np.float64(scale)))
+    return k if 1 <= k <= OFFSET - 1 and np.float32(3 / k) == scale else 0
+
+
+@_by_table
+def hard_swish(c: Call, centred: Integers) -> Reals:
+    """``x * clip(x + 3, 0, 6) / 6``: ``QLinearMul`` of bytes.
+
+    ``clip(x + 3, 0, 6)`` is exact where ``steps_to_three`` says so; else it is ``QLinearAdd``'s, of scale ``GATE``.
+    """
+    if steps := steps_to_three(c.scale(0)):
+        gate, unit = np.clip(centred, -steps, steps) + steps, c.scale(0) / SIX
+    else:
+        ratios = [c.scale(0) / GATE, np.float32(3) / GATE]
+        zeros = [_upper(c, 0), np.float32(0), np.float32(0)]
+        made = _sum(centred + c.zero(0) + OFFSET, 1, ratios, zeros)
+        gate, unit = np.clip(np.rint(made), 0, 255).astype(np.int64), GATE / SIX
+    return _product(c, centred * gate, c.scale(0) * unit)
+
+
 def softmax(c: Call) -> Integers:
     """``QLinearSoftmax``: float32 exponentials of a table, added one after the other.
 
@@ -138,6 +162,7 @@ CHANGED: Mapping[str, Callable[[Call], Integers]] = {
     "avg_pool2d": avg_pool,
     "relu": relu("relu"),
     "relu6": relu("relu6"),
+    "hard_swish": hard_swish,
     "sigmoid": sigmoid,
     "softmax": softmax,
 }
