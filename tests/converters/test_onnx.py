@@ -9,10 +9,11 @@ from graphs import PIECES, piece_graph
 from int8_builder import Int8Builder, random_images
 from runtimes import distances, integers_in, opened
 
+from edgecnn.errors import UnsupportedError
 from edgecnn.graph.ir import QParams, Quantized
 from edgecnn.graph.oracle import run
 from edgecnn.graph.oracle.mlas import steps_to_three
-from edgecnn_converters.onnx import convert, lowering
+from edgecnn_converters.onnx import convert, lowering, unsupported
 from edgecnn_converters.onnx.reader import layers
 from edgecnn_targets.runtimes.onnxruntime import activations
 
@@ -169,6 +170,25 @@ def test_a_float_op_counts_once(tmp_path, monkeypatch):
     monkeypatch.setitem(lowering.LOWERINGS, "hard_swish", rescaled)
     session = opened("onnx", convert(b.graph(), precision="int8", io="uint8"), tmp_path)
     assert [op.kind for op in session.ops if op.is_float] == ["QuantizeLinear"]
+
+
+@pytest.mark.parametrize("op", ["add", "mul", "relu", "hard_swish", "mean"])
+def test_what_would_wrap_around_in_its_kernel_is_refused_and_what_is_nearly_so_is_exact(op, tmp_path):
+    limit = {"add": 2**31 / 255, "mul": 2**31 / 255**2, "relu": 2**31 / 255, "hard_swish": 2**31 / 255, "mean": 256.0}[
+        op
+    ]
+    for part, refused in ((0.99, False), (1.01, True)):
+        b = builder(grid(1.0, 3), (1, 4, 4, 1))
+        constant = [b.constant((1,), grid({"add": 1e-9, "mul": 1.0}[op], 0))] if op in ("add", "mul") else []
+        scale = 1 / (limit * part) / (16 if op == "mean" else 1)
+        b.op(op, b.input, *constant, out=grid(scale, 0), **({"keepdims": True} if op == "mean" else {}))
+        graph = b.graph()
+        assert bool(unsupported(graph, "int8")) == refused
+        if refused:
+            with pytest.raises(UnsupportedError, match="ONNX Runtime"):
+                convert(graph, precision="int8")
+        else:
+            held(graph, tmp_path, random_images(graph, 4))
 
 
 def test_files_of_one_scale_per_tensor_keep_an_old_opset():

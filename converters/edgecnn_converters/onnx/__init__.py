@@ -8,10 +8,17 @@ from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.onnx.reader import describe, integers, layers
-from edgecnn_converters.preconditions import beyond_float16, check
+from edgecnn_converters.preconditions import Fault, check
 from edgecnn_converters.registry import IN_8_BITS, Converter
 
 IO = ("float32", "uint8", "int8")
+
+
+def unsupported(graph: Graph, precision: str) -> list[Fault]:
+    """List what cannot be written; see ``registry.Converter``."""
+    from edgecnn_converters.onnx import limits  # and with it the oracle, which no row needs
+
+    return limits.unsupported(graph, precision)
 
 
 def convert(graph: Graph, *, precision: str, io: str = "float32", activations: str = "uint8") -> ConvertedModel:
@@ -26,7 +33,7 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         raise MissingDependencyError("writing ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
     from edgecnn_converters.onnx.lowering import Emitter
 
-    check("ONNX", beyond_float16, graph, precision, io, IO)
+    check("ONNX", unsupported, graph, precision, io, IO)
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
@@ -43,7 +50,7 @@ CONVERTER = Converter(
     precisions=IN_8_BITS,
     suffixes=(".onnx",),
     convert=convert,
-    unsupported=beyond_float16,
+    unsupported=unsupported,
     describe=describe,
     integers=integers,
     layers=layers,

@@ -1,0 +1,45 @@
+"""Find what ONNX Runtime's integer kernels cannot compute, before a file is written.
+
+They convert float32 to int32 before they clip, so a value of 2**31 steps of the output wraps around. Convolutions and
+linear layers clip first. ``QLinearGlobalAveragePool`` refuses multipliers out of a range (``mlas/lib/qlgavgpool.cpp``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.oracle.mlas import GATE
+from edgecnn.graph.oracle.parameters import Call, called
+from edgecnn_converters.preconditions import Fault, beyond_float16
+
+BYTE = 255  # steps from one end of 8 bits to the other
+STEPS = 2.0**31
+MEAN_LEAST, MEAN_MOST = 2.0**-32, 256.0
+FURTHEST: Mapping[str, Callable[[Call], Any]] = {
+    "add": lambda c: BYTE * (c.scale(0) + c.scale(1)) / c.scale(-1),
+    "mul": lambda c: BYTE * BYTE * c.scale(0) * c.scale(1) / c.scale(-1),
+    "relu": lambda c: BYTE * c.scale(0) / c.scale(-1),
+    "relu6": lambda c: BYTE * c.scale(0) / c.scale(-1),
+    "hard_swish": lambda c: BYTE * c.scale(0) / min(c.scale(-1), GATE),
+}
+"""How many steps of its output an op's largest value is from 0, at most."""
+
+
+def unsupported(graph: Graph, precision: str) -> list[Fault]:
+    """List what ONNX files cannot hold, or ONNX Runtime cannot compute as integers; see ``registry.Converter``."""
+    integer = [n for n in graph if precision == graph.precision == "int8" and not graph.is_wide(n.output)]
+    return beyond_float16(graph, precision) + [(n.output, why) for n in integer if (why := _fault(graph, n))]
+
+
+def _fault(graph: Graph, node: Node) -> str:
+    if node.op == "mean":
+        c = called(graph, node)
+        multiplier = float(c.scale(0) / c.scale(-1)) / math.prod(c.inputs[0].shape[1:3])
+        if not MEAN_LEAST <= multiplier < MEAN_MOST:
+            return f"its multiplier is {multiplier:.3g}; ONNX Runtime takes means from 2**-32 to below 256"
+    if node.op in FURTHEST and (steps := FURTHEST[node.op](called(graph, node))) >= STEPS:
+        return f"its largest value is {steps:.3g} steps of its output; ONNX Runtime wraps around at 2**31"
+    return ""
