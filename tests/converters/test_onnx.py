@@ -114,6 +114,14 @@ def test_all_pairs_of_bytes_round_as_the_oracle_does_ties_included(op, tmp_path)
         held(b.graph(), tmp_path, every_byte(b.graph()))
 
 
+@pytest.mark.parametrize("kernel", [(2, 2), (2, 3), (4, 4)])
+def test_an_average_pool_of_the_whole_image_rounds_otherwise_than_one_of_a_part(kernel, tmp_path):
+    for shape in ((1, *kernel, 64), (1, 5, 5, 64)):
+        b = builder(grid(0.0412, 17), shape)
+        b.op("avg_pool2d", b.input, kernel=kernel, stride=(1, 1), padding=(0, 0, 0, 0))
+        assert held(b.graph(), tmp_path, random_images(b.graph(), 8)) == ["QLinearAveragePool"]
+
+
 def test_sigmoid_and_softmax_round_as_the_oracle_does(tmp_path):
     rng = np.random.default_rng(0)
     for scale in np.exp(rng.uniform(-5, 0.5, 12)):

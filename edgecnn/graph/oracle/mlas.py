@@ -71,8 +71,13 @@ def _product(c: Call, integers: NDArray[Any], scale: np.float32) -> Reals:
 
 
 def avg_pool(c: Call) -> Integers:
-    """``QLinearAveragePool``: the mean of the real values, in float32."""
-    sums, counts = pooled_sums(c, _real(c, c.values[0].astype(np.int32) - c.zero(0)))
+    """``QLinearAveragePool``: the mean of the real values, in float32; of the whole image as ``arithmetic._mean``."""
+    centred = c.values[0].astype(np.int32) - c.zero(0)
+    if tuple(c.attrs["kernel"]) == c.inputs[0].shape[1:3] and not any(c.attrs["padding"]):
+        sums, counts = pooled_sums(c, centred)
+        scale = c.scale(0) / (c.scale(-1) * np.float32(counts.item()))
+        return requantized(c, sums, lambda part: np.rint(part.astype(np.float32) * scale).astype(np.int64))
+    sums, counts = pooled_sums(c, _real(c, centred))
     return _rounded(c, sums / counts.astype(np.float32) / c.scale(-1) + _upper(c, -1))
 
 
