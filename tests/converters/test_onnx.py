@@ -78,14 +78,16 @@ def test_an_activation_that_the_grid_does_not_imply_clips_integers(op, activatio
         (3 / 38, 10, ["Clip", "QLinearMul"]),
         (3 / 38, -100, ["QLinearAdd", "Clip", "QLinearMul"]),  # -3 is no integer of the input's
         (3 / 127, 0, ["Clip", "QLinearMul"]),
-        (3 / 128, 0, ["QLinearAdd", "QLinearMul"]),  # 6 needs 256 steps
-        (0.0771, -12, ["QLinearAdd", "QLinearMul"]),
-        (4.0, -12, ["QLinearAdd", "QLinearMul"]),
+        (3 / 128, 30, ["QLinearAdd", "Clip", "QLinearMul"]),  # 6 needs 256 steps
+        (3 / 128, 0, ["QLinearMul", "QLinearAdd"]),  # nowhere clipped
+        (3 / 2000, -40, ["QLinearMul", "QLinearAdd"]),
+        (0.0771, -12, ["QLinearAdd", "Clip", "QLinearMul"]),
+        (4.0, -12, ["QLinearAdd", "Clip", "QLinearMul"]),
     ],
 )
 def test_hard_swish_is_a_product_of_bytes(scale, zero, kinds, tmp_path):
     rng = np.random.default_rng(0)
-    assert bool(steps_to_three(np.float32(scale))) == ("Clip" in kinds)
+    assert bool(steps_to_three(np.float32(scale))) == (round(3 / scale, 4) in range(1, 128))
     for ratio in (0.5, 1.0, *rng.uniform(0.3, 1.2, 6)):
         b = builder(grid(scale, zero))
         b.op("hard_swish", b.input, out=grid(scale * ratio, int(rng.integers(-128, 128))))

@@ -20,7 +20,7 @@ from edgecnn.graph.ir import Constant, Graph, Node, QuantizedConstant
 from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.parameters import HIGH, LOW, called
 from edgecnn_converters import layout
-from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, nchw, order_matters, pads
+from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, kernel_of, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
@@ -276,13 +276,11 @@ def _binary(kind: str) -> Row:
 
 
 def _max_pool(e: Emitter, node: Node) -> None:
-    kernel: Any = node.attrs["kernel"]
-    e.move(node, ("MaxPool", [], _window(node, kernel)))
+    e.move(node, ("MaxPool", [], _window(node, kernel_of(e.graph, node))))
 
 
 def _avg_pool(e: Emitter, node: Node) -> None:
-    kernel: Any = node.attrs["kernel"]
-    e.finish(node, "AveragePool", [e.value(node.inputs[0])], **_window(node, kernel))
+    e.finish(node, "AveragePool", [e.value(node.inputs[0])], **_window(node, kernel_of(e.graph, node)))
 
 
 def _mean(e: Emitter, node: Node) -> None:
@@ -347,6 +345,18 @@ def _relu(e: Emitter, node: Node) -> None:
         e.quantize(part(name, "raw"), node, node.op)
 
 
+def _narrow_hard_swish(e: Emitter, node: Node, square: np.float32) -> None:
+    """Add half of the input and a sixth of its square."""
+    source, half, made = node.inputs[0], part(node.output, "half"), part(node.output, "square")
+    quant, sixth = e.graph.quant(source), part(made, "sixth")
+    e.node("Mul", [e.value(source)] * 2, part(made, "raw"))
+    e.node(TO_INTEGERS, [part(made, "raw"), *e.own_grid(made, square, LOW)], part(made, INTEGERS))
+    e.node(TO_REAL, [part(made, INTEGERS), *e.own_grid(sixth, square / mlas.SIX, LOW)], sixth)
+    half_grid = e.own_grid(half, np.float32(quant.scale[0]) / np.float32(2), int(quant.zero_point[0]))
+    e.node(TO_REAL, [e.stored(source), *half_grid], half)
+    e.finish(node, "Add", [half, sixth])
+
+
 def _hard_swish(e: Emitter, node: Node) -> None:
     """Multiply by ``clip(x + 3, 0, 6) / 6``, made in bytes as ``oracle/mlas.py`` says."""
     source, name = node.inputs[0], node.output
@@ -355,15 +365,17 @@ def _hard_swish(e: Emitter, node: Node) -> None:
         return
     gate, made, raw = (part(name, what) for what in ("gate", "shifted", "raw"))
     scale, zero, lowest = np.float32(e.graph.quant(source).scale[0]), int(e.graph.quant(source).zero_point[0]), LOW
-    steps = mlas.steps_to_three(scale)
-    scale = scale if steps else mlas.GATE
+    steps, square = mlas.steps_to_three(scale), mlas.square_scale(e.graph.quant(source))
+    if square and not steps:
+        _narrow_hard_swish(e, node, square)
+        return
     if steps and zero - steps >= LOW and zero + steps <= HIGH:  # the input's integers, its zero point moved by -3
         made, lowest = e.stored(source), zero - steps
     else:
+        steps, scale = (steps, scale) if steps else (mlas.STEPS, mlas.GATE)
         e.node("Add", [e.value(source), e.whole(name, 3)], part(name, "sum"))
-        e.node(TO_INTEGERS, [part(name, "sum"), *e.own_grid(made, scale, LOW)], made if steps else gate)
-    if steps:
-        e.node("Clip", [made, e.scalar(lowest), e.scalar(lowest + 2 * steps)], gate)
+        e.node(TO_INTEGERS, [part(name, "sum"), *e.own_grid(made, scale, LOW)], made)
+    e.node("Clip", [made, e.scalar(lowest), e.scalar(lowest + 2 * steps)], gate)
     e.node(TO_REAL, [gate, *e.own_grid(gate, scale / mlas.SIX, lowest)], part(gate, "real"))
     e.node("Mul", [e.value(source), part(gate, "real")], raw)
     e.quantize(raw, node)

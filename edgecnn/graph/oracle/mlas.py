@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle.kernels import Integers, multiplied, pooled_sums, requantized
 from edgecnn.graph.oracle.parameters import Call
 
 Reals = NDArray[np.float32]
 OFFSET = 128
 SIX = np.float32(6)
-GATE = np.float32(6 / 255)  # scale of x + 3 of a hard swish whose input scale is no 3 / k
+STEPS = 127  # the most steps to 3 with which a byte holds 0 to 6
+GATE = np.float32(3 / STEPS)  # scale of x + 3 of a hard swish whose input scale is no 3 / k
 LOGISTIC_RANGE = np.float32(18)
 NUMERATOR = (
     4.37031012579801e-11,
@@ -127,22 +129,36 @@ def _polynomial(coefficients: Sequence[float], x: Reals) -> Reals:
 def steps_to_three(scale: np.float32) -> int:
     """Return the integer ``k`` for which a scale is ``3 / k`` and 2 k + 1 integers hold ``x + 3`` exactly; else 0."""
     k = int(np.rint(3 / np.float64(scale)))
-    return k if 1 <= k <= OFFSET - 1 and np.float32(3 / k) == scale else 0
+    return k if 1 <= k <= STEPS and np.float32(3 / k) == scale else 0
+
+
+def square_scale(quant: QParams) -> np.float32:
+    """Return the scale of ``x * x`` in a byte, of an input whose integers are all between -3 and 3; else 0."""
+    low, high = quant.limits
+    furthest = max(high - int(quant.zero_point[0]), int(quant.zero_point[0]) - low) * float(quant.scale[0])
+    return np.float32(furthest**2 / 255 if furthest <= 3 else 0)
 
 
 @_by_table
 def hard_swish(c: Call, centred: Integers) -> Reals:
     """``x * clip(x + 3, 0, 6) / 6``: ``QLinearMul`` of bytes.
 
-    ``clip(x + 3, 0, 6)`` is exact where ``steps_to_three`` says so; else it is ``QLinearAdd``'s, of scale ``GATE``.
+    ``clip(x + 3, 0, 6)`` is exact where ``steps_to_three`` says so; else it is ``QLinearAdd``'s, of scale ``GATE``. An
+    input that stays between -3 and 3 has ``x * x / 6 + x / 2`` instead: its steps would be lost in those of ``GATE``.
     """
+    square = square_scale(c.inputs[0].quant)
     if steps := steps_to_three(c.scale(0)):
         gate, unit = np.clip(centred, -steps, steps) + steps, c.scale(0) / SIX
+    elif square:
+        squares = np.rint((centred * centred).astype(np.float32) * np.float32(c.scale(0) * c.scale(0) / square))
+        ratios = [c.scale(0) / np.float32(2) / c.scale(-1), square / SIX / c.scale(-1)]
+        zeros = [_upper(c, 0), np.float32(0), _upper(c, -1)]
+        return _sum(centred + c.zero(0) + OFFSET, np.clip(squares, 0, 255), ratios, zeros)
     else:
         ratios = [c.scale(0) / GATE, np.float32(3) / GATE]
         zeros = [_upper(c, 0), np.float32(0), np.float32(0)]
         made = _sum(centred + c.zero(0) + OFFSET, 1, ratios, zeros)
-        gate, unit = np.clip(np.rint(made), 0, 255).astype(np.int64), GATE / SIX
+        gate, unit = np.clip(np.rint(made), 0, 2 * STEPS).astype(np.int64), GATE / SIX
     return _product(c, centred * gate, c.scale(0) * unit)
 
 
