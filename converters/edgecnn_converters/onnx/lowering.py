@@ -363,7 +363,7 @@ def _hard_swish(e: Emitter, node: Node) -> None:
     if not e.on_grid(name):
         e.node("HardSwish", [e.value(source)], name)
         return
-    gate, made, raw = (part(name, what) for what in ("gate", "shifted", "raw"))
+    gate, made = part(name, "gate"), part(name, "shifted")
     scale, zero, lowest = np.float32(e.graph.quant(source).scale[0]), int(e.graph.quant(source).zero_point[0]), LOW
     steps, square = mlas.steps_to_three(scale), mlas.square_scale(e.graph.quant(source))
     if square and not steps:
@@ -377,8 +377,7 @@ def _hard_swish(e: Emitter, node: Node) -> None:
         e.node(TO_INTEGERS, [part(name, "sum"), *e.own_grid(made, scale, LOW)], made)
     e.node("Clip", [made, e.scalar(lowest), e.scalar(lowest + 2 * steps)], gate)
     e.node(TO_REAL, [gate, *e.own_grid(gate, scale / mlas.SIX, lowest)], part(gate, "real"))
-    e.node("Mul", [e.value(source), part(gate, "real")], raw)
-    e.quantize(raw, node)
+    e.finish(node, "Mul", [e.value(source), part(gate, "real")])
 
 
 LOWERINGS: Mapping[str, Row] = {
