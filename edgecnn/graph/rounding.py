@@ -33,7 +33,7 @@ Reals = NDArray[np.float64]
 
 
 def _table() -> tuple[NDArray[np.int64], Reals, Reals]:
-    """Return the even ``q`` there are, ascending; the ``e`` of each, the geometric mean of what bounds it; the largest."""
+    """Return the even ``q`` there are, ascending, and of each ``e`` the geometric mean of its bounds and the upper."""
     q = np.arange(2, 4096, 2)
     power = 2.0 ** np.floor(np.log2(q))
     most = (power / q - 0.5) / (power * REACH)
@@ -43,8 +43,10 @@ def _table() -> tuple[NDArray[np.int64], Reals, Reals]:
 
 EVEN, BEYOND, FURTHEST = _table()
 PRODUCTS = np.sort(np.concatenate([(1 + BEYOND) / EVEN, (1 + 0.9 * FURTHEST) / EVEN]))[::-1]
-"""Multipliers of products, descending: two for each ``q``. One scale decides each of them, so a larger ``e`` can be had,
-with which fewer sums are lost where a zero point is added in float32."""
+"""Multipliers of products, descending, two for each ``q``. The larger ``e`` loses fewer sums where a runtime adds a
+zero point in float32."""
+MEANS = np.concatenate([(1 + part * FURTHEST) / EVEN for part in (0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35)])
+"""Multipliers of means: XNNPACK's arithmetic loses the more the larger the zero points are, so several are tried."""
 
 
 def twice_rounded(wanted: Reals) -> Reals:

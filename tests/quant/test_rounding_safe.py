@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from graphs import random_graph
+from graphs import Int8Builder, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecnn.graph import rounding
 from edgecnn.graph.capture import capture
+from edgecnn.graph.contract import FIXED
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import Constant, Metadata
+from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
 from edgecnn.models.checkpoint import random_weights
@@ -21,13 +24,15 @@ from edgecnn.quant.observers import gradient_sensitivity
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.recipe import recipe
-from edgecnn.quant.scales.qparams import parameters_of
+from edgecnn.quant.scales.qparams import parameters_of, with_parameters
+from edgecnn.quant.scales.rounding_safe import swish_scale
+from edgecnn.quant.scales.tables import called, mean_apart
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.shared_scales import added
 
 SHARED = recipe("minmax").with_settings("shared_scales")
-ALIKE = {"conv2d", "fully_connected", "add", "max_pool2d", "concat", "pad", "reshape", "relu", "relu6"}
-"""Ops that every arithmetic computes alike with the scales that quantize() chooses."""
+APART = {"mean", "avg_pool2d", "softmax"}
+"""Ops that arithmetics compute in their own ways, whatever scales quantize() chooses, or with some of them."""
 
 
 def sums_around_halves(q):
@@ -81,6 +86,58 @@ def test_random_networks_are_rounded_alike_by_every_arithmetic(seed, shared):
     steps = SHARED if shared else recipe("minmax")
     integer = quantize(graph, calibrate(graph, [images], keep=images_needed(graph, steps)), steps).graph
     assert_alike(integer, images)
+
+
+def one_op(build, scales, zeros):
+    """A graph of an op behind two convolutions whose activations have given scales, one after the other."""
+    b = Int8Builder((1, 1, 1, 1))
+    build(b, *(b.weighted("conv2d", b.input, (1, 1, 1, 1)) for _ in range(2)))
+    made = b.graph()
+    quants = {t.name: made.quant(t.name) for t in made.activations()}
+    free = [name for name in quants if made.producer(name) and quants[name] is not FIXED]
+    for name, scale, zero in zip(free, scales, zeros, strict=False):
+        quants[name] = QParams(scale=np.array([scale]), zero_point=np.array([zero]), dtype="int8")
+    return with_parameters(made.as_float(), quants)
+
+
+TABLES = {
+    "hard_swish": lambda b, x, y: b.op("hard_swish", x),
+    "sigmoid": lambda b, x, y: b.op("sigmoid", x),
+    "relu": lambda b, x, y: b.op("relu", x),
+    "relu6": lambda b, x, y: b.op("relu6", x),
+    "add a constant": lambda b, x, y: b.op("add", x, b.constant((1,)), activation="relu6"),
+    "mul by a constant": lambda b, x, y: b.op("mul", x, b.constant((1,))),
+    "swish": lambda b, x, y: b.op("mul", x, b.op("sigmoid", x)),
+    "gated": lambda b, x, y: b.op("mul", x, b.op("sigmoid", y)),
+    "product": lambda b, x, y: b.op("mul", x, y),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_all_tables_of_an_op_are_equal(kind):
+    rng, unequal, enlarged = np.random.default_rng([*kind.encode()]), 0, []
+    for _ in range(12 if kind in ("gated", "product") else 24):
+        inputs, part = np.exp(rng.uniform(np.log(0.024), np.log(0.1), 2)), rng.uniform(0.4, 1)
+        output = {"gated": inputs[0], "product": inputs[0] * inputs[1] * 200}.get(kind, inputs[0]) * part
+        if kind == "relu6":
+            output = rng.uniform(1, 6) / 255
+        if kind == "add a constant":
+            output = rng.uniform(4, 8) / 255
+        if kind == "mul by a constant":
+            output *= 2
+        zeros = [-128 if kind in ("gated", "product") else int(rng.integers(-120, 0)) for _ in "xy"]
+        low = -128 if zeros[0] == -128 or "relu" in kind else zeros[0]
+        graph = one_op(TABLES[kind], [*inputs, output], [*zeros, low])
+        before = parameters_of(graph)
+        graph = recipe("minmax").step("rounding_safe_scales").apply(Work(graph=graph, recipe=SHARED)).graph
+        after = parameters_of(graph)
+        enlarged += [float(after[n].scale[0] / before[n].scale[0]) for n in after]
+        call = called(graph, graph.nodes[-1], after)
+        first, *others = (kernels[graph.nodes[-1].op](call) for kernels in ARITHMETICS.values())
+        unequal += any((first != made).any() for made in others)
+    assert unequal == 0
+    assert min(enlarged) > 0.97
+    assert max(enlarged) < 1.05
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +197,7 @@ def assert_alike(integer, images):
     x = integer.tensors[integer.inputs[0]].quant.quantize(images)
     alike = set(integer.inputs) | {t.name for t in integer.constants()}
     for node in integer:
-        if node.op in ALIKE and all(i in alike for i in node.inputs) and not is_constant_add(integer, node):
+        if node.op not in APART and all(i in alike for i in node.inputs):
             alike.add(node.output)
     names = [t.name for t in integer.activations() if t.name in alike]
     found = {a: run(integer, x, keep=names, arithmetic=a) for a in ARITHMETICS}
@@ -149,11 +206,6 @@ def assert_alike(integer, images):
             apart = int((made[name] != found["litert"][name]).sum())
             assert apart == 0, f"{arithmetic}: {apart} of {made[name].size} integers of {name} are not LiteRT's"
     return len(names) - 1
-
-
-def is_constant_add(graph, node):
-    """An add of a constant, whose grid is the constant's own."""
-    return node.op == "add" and any(isinstance(graph.tensors[i], Constant) for i in node.inputs)
 
 
 def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):
@@ -172,3 +224,36 @@ def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):
     np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(a).max())
     again = recipe("minmax").step("zero_point_placement").apply(Work(graph=sided, recipe=SHARED)).graph
     assert {t.name for t in again.tensors.values() if t is not sided.tensors[t.name]} == set()
+
+
+def test_a_hard_swish_reads_a_scale_that_divides_three():
+    for wanted, allowed in ((0.1, 1.03), (0.05, 1.02), (0.0236, 1.01), (0.02, 1.25), (0.01, 1.01), (0.9, 1.2)):
+        made = swish_scale(wanted)
+        assert 3 / made == pytest.approx(round(3 / made))
+        assert 0.9 < made / wanted <= allowed
+    assert swish_scale(0.0201) == 3 / 127  # more steps to 3 than a byte holds twice cost a little range
+    assert swish_scale(5.0) == 5.0
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 7, 8, 16, 28])
+def test_a_mean_is_alike_everywhere_or_wherever_it_is_rounded_once(side):
+    rng, exact, once = np.random.default_rng(side), 0, []
+    for _ in range(20):
+        scale = rng.uniform(0.01, 0.1)
+        b = Int8Builder((1, side, side, 1))
+        b.op("mean", b.weighted("conv2d", b.input, (1, 1, 1, 1)))
+        made = b.graph()
+        quants = {t.name: made.quant(t.name) for t in made.activations()}
+        scales = (scale, scale * rng.uniform(0.15, 0.9))
+        for node, each in zip(made, scales, strict=True):
+            quants[node.output] = QParams(scale=np.array([each]), zero_point=np.array([-128]), dtype="int8")
+        work = Work(graph=with_parameters(made.as_float(), quants), recipe=SHARED)
+        after = parameters_of(recipe("minmax").step("rounding_safe_scales").apply(work).graph)
+        assert 0.98 < after[made.outputs[0]].scale[0] / np.float32(scales[1]) <= 1.21
+        call = called(made, made.nodes[-1], after)
+        pixels = rng.integers(-128, 128, (2_000, side, side, 1)).astype(np.int8)
+        found = {a: kernels["mean"](replace(call, values=[pixels])) for a, kernels in ARITHMETICS.items()}
+        once.append(all((found[a] == found["onnxruntime"]).all() for a in ("xnnpack", "xnnpack_arm", "openvino")))
+        exact += not mean_apart(call, side**2 * float(call.scale(-1)) / float(call.scale(0)))
+    assert all(once)
+    assert exact >= {1: 20, 2: 6, 4: 6, 7: 6, 8: 16, 16: 12, 28: 0}[side]

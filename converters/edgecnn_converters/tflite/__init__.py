@@ -8,7 +8,7 @@ from edgecnn.artifact import PRECISIONS, ConvertedModel
 from edgecnn.graph.ir import Graph, Metadata, Node, Quantized, Tensor
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, described, to_text
-from edgecnn_converters.preconditions import beyond_float16, check
+from edgecnn_converters.preconditions import KernelLimits, beyond_float16, beyond_kernels, check
 from edgecnn_converters.registry import Converter
 from edgecnn_converters.tflite.format import MIN_RUNTIME, MIN_RUNTIME_BYTES
 from edgecnn_converters.tflite.lowering import LOWERINGS, Emitter, placement, scale_ratio
@@ -16,6 +16,15 @@ from edgecnn_converters.tflite.reader import guess_precision, integers, layers, 
 
 IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # the first is the default
 FLOAT_IO = ("float32",)
+LIMITS = KernelLimits(
+    runtime="XNNPACK",
+    multipliers={
+        **dict.fromkeys(("conv2d", "fully_connected"), (2.0**-32, 2.0**8)),
+        "mul": (2.0**-16, 2.0**8),
+        "add": (2.0**-10, 2.0**8),
+    },
+)
+"""Source: XNNPACK ``subgraph``. Beyond them it refuses the file, or its sums of two activations are wrong."""
 
 
 def convert(graph: Graph, *, precision: str, io: str | None = None) -> ConvertedModel:
@@ -51,7 +60,7 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Converted
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """List what of the graph TFLite cannot express, as (node, reason), in order."""
     own = [(node.output, reason) for node in graph if (reason := _fault(graph, node, precision))]
-    return own + beyond_float16(graph, precision)
+    return own + beyond_kernels(graph, LIMITS) + beyond_float16(graph, precision)
 
 
 def describe(data: bytes) -> tuple[str, Metadata | None]:

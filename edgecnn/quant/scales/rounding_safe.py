@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import FIXED_OF
 from edgecnn.graph.ir import Constant, Graph, Node, QParams
-from edgecnn.graph.rounding import EVEN, FURTHEST, ODD, PRODUCTS, once_rounded, twice_rounded
+from edgecnn.graph.oracle.parameters import HIGH
+from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rounded
 from edgecnn.quant.scales.qparams import rescaled
-from edgecnn.quant.scales.tables import COUNT, FUNCTIONS, apart, called, mean_apart
+from edgecnn.quant.scales.tables import FUNCTIONS, apart, called, mean_apart
 
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale to choose from, up to 2.9 %, where many would do
 SHRUNK, ENLARGED = 0.99, 1.03  # limits of a change, where few would do
 FEW = 1024  # outputs of an op, of which the most scales of ``FINE`` or some lose none
 STEPS_TO_THREE = 127  # the most steps of a hard swish's input to 3 with which ONNX Runtime holds ``x + 3`` in a byte
-PARTS = np.linspace(0.95, 0.35, 7)  # of the largest ``e`` of a multiplier, of which a mean tries some
+MEAN_ENLARGED = 1.2  # likewise of a mean's output, whose multipliers lie further apart: 0.1 dB at most
+PIXELS = 256  # of a mean: of more, hardly any scale makes all runtimes alike
 SHRINK, ENLARGE = 0.25, 1.25  # of a step by which those to 3 may be more; the most that a finer input is enlarged
 
 
@@ -34,8 +36,8 @@ def weight_trials(node: Node, source: QParams, made: QParams, scales: NDArray[np
     return np.atleast_2d(alike(scales.astype(np.float64) * ratio) / ratio).astype(np.float32)
 
 
-def streams(graph: Graph, chosen: dict[str, QParams]) -> list[set[str]]:
-    """Return the activations whose scales adds of two activations tie together, where all of them are free."""
+def streams(graph: Graph, chosen: dict[str, QParams], given: int = 0) -> list[set[str]]:
+    """Return the activations whose scales adds of two activations tie together, where all but ``given`` are free."""
     parts = {name: {n for n in chosen if chosen[n] is quant} for name, quant in chosen.items()}
     linked = []
     for node in graph:
@@ -44,7 +46,12 @@ def streams(graph: Graph, chosen: dict[str, QParams]) -> list[set[str]]:
             parts.update(dict.fromkeys(merged, merged))
             linked.append(node.output)
     unique = {id(parts[n]): parts[n] for n in linked}
-    return [names for names in unique.values() if all(is_free(graph, chosen, n) for n in names)]
+    found = []
+    for names in unique.values():
+        fixed = {id(chosen[n]) for n in names if not is_free(graph, chosen, n)}
+        if len(fixed) <= given and all(chosen[n].dtype == "int8" for n in names):
+            found.append(names)
+    return found
 
 
 def is_free(graph: Graph, chosen: dict[str, QParams], name: str) -> bool:
@@ -58,22 +65,22 @@ def swish_scale(scale: float) -> float:
     ONNX Runtime then makes the hard swish of bytes, with one rounding. A scale that would change much stays.
     """
     steps = math.floor(3 / scale + SHRINK)
-    if steps > STEPS_TO_THREE and 3 / STEPS_TO_THREE <= scale * ENLARGE:
+    if steps > STEPS_TO_THREE and scale * ENLARGE >= 3 / STEPS_TO_THREE:
         steps = STEPS_TO_THREE
     return 3 / steps if steps else scale
 
 
 def is_table(graph: Graph, chosen: Mapping[str, QParams], node: Node) -> bool:
-    """Tell whether ``best_scale`` can choose scales for a node: of 8 bits, and no sum of two activations."""
+    """Tell whether ``best_parameters`` can choose scales for a node: of 8 bits, and no sum of two activations."""
     known = node.op in FUNCTIONS or node.op == "mean"
     narrow = all(chosen[name].dtype == "int8" for name in (*node.inputs, node.output) if name in chosen)
     return known and narrow and (node.op != "add" or _constants(graph, node))
 
 
-def best_scale(graph: Graph, chosen: dict[str, QParams], quant: QParams, nodes: list[Node]) -> float:
-    """Return the scale of some activations with which runtimes round the fewest outputs of nodes apart.
+def best_parameters(graph: Graph, chosen: dict[str, QParams], quant: QParams, nodes: list[Node]) -> QParams:
+    """Return parameters of some activations with which runtimes round the fewest outputs of nodes apart.
 
-    It is about as large as it was; of equals the smallest.
+    The scale is about as large as it was; of equals the smallest.
 
     Args:
         graph: constants are float.
@@ -81,12 +88,32 @@ def best_scale(graph: Graph, chosen: dict[str, QParams], quant: QParams, nodes: 
         quant: of those activations.
         nodes: tables that read or make them; all their other activations have final scales.
     """
-    scale = best = float(quant.scale[0])
     names = {name for name in chosen if chosen[name] is quant}
-    counts = [_counter(graph, chosen, node, names) for node in nodes if node.op != "mean"]
-    fewest = math.inf
-    for trial in _trials(graph, chosen, nodes, names, scale):
-        count = sum(each(rescaled(quant, trial)) for each in counts)
+    trials = (dict.fromkeys(names, trial) for trial in _trials(graph, chosen, nodes, names, quant))
+    return fewest_apart(graph, chosen, nodes, trials)[min(names)]
+
+
+def fewest_apart(
+    graph: Graph, chosen: dict[str, QParams], nodes: list[Node], trials: Iterable[dict[str, QParams]]
+) -> dict[str, QParams]:
+    """Return the first of several choices of parameters with which runtimes round the fewest outputs apart.
+
+    Args:
+        graph: constants are float.
+        chosen: parameters of all activations.
+        nodes: tables to look at; means are left out.
+        trials: other parameters of some activations, the same ones each time.
+    """
+    before = [(node, called(graph, node, chosen)) for node in nodes if node.op != "mean"]
+    best, fewest = dict[str, QParams](), math.inf
+    for trial in trials:
+        count = 0
+        for node, call in before:
+            if trial.keys().isdisjoint(node.inputs):
+                call = replace(call, output=replace(call.output, quant=trial[node.output]))
+            else:
+                call = called(graph, node, chosen | trial)
+            count += apart(node.op, call)
         if count < fewest:
             best, fewest = trial, count
         if not fewest:
@@ -94,55 +121,51 @@ def best_scale(graph: Graph, chosen: dict[str, QParams], quant: QParams, nodes: 
     return best
 
 
-def _counter(graph: Graph, chosen: dict[str, QParams], node: Node, names: set[str]) -> Callable[[QParams], int]:
-    """Return a function that counts what is apart in a node, from the parameters of some activations."""
-    before = called(graph, node, chosen)
-
-    def count(quant: QParams) -> int:
-        if names.isdisjoint(node.inputs):
-            return apart(node.op, replace(before, output=replace(before.output, quant=quant)))
-        return apart(node.op, called(graph, node, {**chosen, **dict.fromkeys(names, quant)}))
-
-    return count
-
-
 def _trials(
-    graph: Graph, chosen: dict[str, QParams], nodes: list[Node], names: set[str], scale: float
-) -> NDArray[np.float64]:
-    """Return the scales to choose from, the best first where nothing else decides."""
+    graph: Graph, chosen: dict[str, QParams], nodes: list[Node], names: set[str], quant: QParams
+) -> Iterator[QParams]:
+    """Yield the parameters to choose from, the best first where nothing else decides."""
+    scale = float(quant.scale[0])
+    trials = scale * FINE
     for node in nodes:
         if node.op == "mean" and node.output in names:
-            return _mean_scales(graph, node, chosen)
+            yield from _mean_parameters(graph, node, chosen)
+            return
         power = sum(name in names for name in node.inputs) - (node.output in names)
-        if node.op == "mul" and power and called(graph, node, chosen).values[0].size > FEW:
-            operands = called(graph, node, chosen)
-            multiplier = float(operands.scale(0)) * float(operands.scale(1)) / float(operands.scale(-1))
-            trials = np.sort(scale * (PRODUCTS / multiplier) ** (1 / power))
-            near = trials[(trials >= scale * SHRUNK) & (trials <= scale * ENLARGED)]
-            return near if near.size else trials[trials >= scale][:1] if trials[-1] >= scale else scale * FINE[:1]
-    return scale * FINE
+        if node.op == "mul" and power and len((call := called(graph, node, chosen)).values[0]) > FEW:
+            multiplier = float(call.scale(0)) * float(call.scale(1)) / float(call.scale(-1))
+            every = np.sort(scale * (PRODUCTS / multiplier) ** (1 / power))
+            near = every[(every >= scale * SHRUNK) & (every <= scale * ENLARGED)]
+            trials = near if near.size else np.append(every[every >= scale], scale)[:1]
+            break
+    for trial in trials:
+        yield rescaled(quant, float(trial))
 
 
-def _mean_scales(graph: Graph, node: Node, chosen: dict[str, QParams]) -> NDArray[np.float64]:
-    """Return scales of a mean's output: those that all runtimes round alike with, if there are any, or all but one.
+def _mean_parameters(graph: Graph, node: Node, chosen: dict[str, QParams]) -> Iterator[QParams]:
+    """Yield parameters of a mean's output: those that all runtimes round alike with, or all but one.
 
-    The latter give the multiplier an odd denominator. LiteRT's reference kernel, which rounds twice, is then apart.
+    XNNPACK adds zero points in float32. That may take a sum back across a half which lies beyond it by little: the
+    first half, if any, and it goes the right way where it lies below an even integer: with an odd zero point.
+
+    Where there are none, the multiplier gets an odd denominator. LiteRT's reference kernel, which rounds twice, is then
+    apart from all others.
     """
-    made, count = float(chosen[node.output].scale[0]), math.prod(graph.tensors[node.inputs[0]].shape[1:3])
+    quant, shape = chosen[node.output], graph.tensors[node.inputs[0]].shape
+    made, count = float(quant.scale[0]), math.prod(shape[1:3])
     pixel = float(chosen[node.inputs[0]].scale[0]) / count
     numerator = math.ceil(pixel / made * ODD)
     odd = 2 * math.ceil((numerator * made / pixel - 1) / 2) + 1
     once = pixel * (odd + 2 * np.arange(8)) / numerator
-    if count > COUNT:
-        return once
-    before, found = called(graph, node, chosen), []
-    for q, most in zip(EVEN, FURTHEST, strict=True):
-        for step in q / (1 + PARTS * most):
-            if SHRUNK * made <= pixel * step <= ENLARGED * made:
-                quant = rescaled(chosen[node.output], pixel * step)
-                if not mean_apart(replace(before, output=replace(before.output, quant=quant)), step):
-                    found.append(pixel * step)
-    return np.array(found) if found else once
+    steps = np.concatenate([1 / MEANS, once / pixel]) if count <= PIXELS else once[:0]
+    before = called(graph, node, chosen)
+    for step in np.sort(steps[(steps * pixel >= SHRUNK * made) & (steps * pixel <= MEAN_ENLARGED * made)]):
+        plain = rescaled(quant, pixel * step)
+        for trial in (plain, replace(plain, zero_point=plain.zero_point + (plain.zero_point < HIGH))):
+            if not mean_apart(replace(before, output=replace(before.output, quant=trial)), step):
+                yield trial
+    for trial in once:
+        yield rescaled(quant, float(trial))
 
 
 def _constants(graph: Graph, node: Node) -> bool:

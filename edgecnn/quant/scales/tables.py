@@ -7,7 +7,6 @@ nearest integer to each exact output, and no exact output lies so near a half th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -28,11 +27,11 @@ FUNCTIONS: Mapping[str, Callable[..., Reals]] = {
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-np.maximum(x, -80))),
 }
 MARGINS = {"sigmoid": 2.0**-10, "add": 2.0**-11}  # logistic functions are approximated; XNNPACK adds with 21 bits
 LOSS = 6 * 2.0**-24  # of some roundings to float32, relative to an output and to the zero point that is added to it
-COUNT = 256  # pixels of a mean that ``mean_apart`` looks at: of more, no scale is known to make runtimes alike
+FIRST = 8  # halves on either side of zero
 
 
 def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
@@ -56,8 +55,8 @@ def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
         if node.op == "mul":
             together = _distinct(together, [int(t.quant.zero_point[0]) for t in inputs])
     output = Quantized(name=node.output, shape=graph.tensors[node.output].shape, quant=chosen[node.output])
-    values = [table.astype(np.int8)[:, None] for table in together]
-    return Call(attrs=node.attrs, inputs=inputs, output=output, values=list(values))
+    held = [table.astype(np.int8)[:, None] for table in together]
+    return Call(attrs=node.attrs, inputs=inputs, output=output, values=list(held))
 
 
 def operand_parameters(tensor: Constant) -> QParams:
@@ -66,7 +65,7 @@ def operand_parameters(tensor: Constant) -> QParams:
 
 
 def _distinct(pairs: list[NDArray[np.int64]], zeros: list[int]) -> list[NDArray[np.int64]]:
-    products = math.prod(values - zero for values, zero in zip(pairs, zeros, strict=True))
+    products = np.multiply(*(values - zero for values, zero in zip(pairs, zeros, strict=True)))
     last = np.full(np.ptp(products) + 1, -1)
     last[products - products.min()] = np.arange(products.size)
     return [values[last[last >= 0]] for values in pairs]
@@ -87,7 +86,9 @@ def _traced(graph: Graph, name: str, chosen: Mapping[str, QParams]) -> tuple[str
 
 def exact(op: str, call: Call) -> Reals:
     """Return an op's outputs, not rounded, in steps of the output's scale above its zero point."""
-    reals = ((values.astype(np.int64) - call.zero(k)) * np.float64(call.scale(k)) for k, values in enumerate(call.values))
+    reals = (
+        (values.astype(np.int64) - call.zero(k)) * np.float64(call.scale(k)) for k, values in enumerate(call.values)
+    )
     made, activation = FUNCTIONS[op](*reals), str(call.attrs.get("activation", "none"))
     made = made if activation == "none" else FUNCTIONS[activation](made)
     return np.asarray(made / np.float64(call.scale(-1)))
@@ -105,19 +106,21 @@ def apart(op: str, call: Call) -> int:
     return int(((low != high) | (KERNELS[op](call) != low)).sum())
 
 
-def mean_apart(call: Call, step: float) -> int:
-    """Return how many sums of a mean some runtimes round apart.
+def mean_apart(call: Call, step: float) -> bool:
+    """Tell whether runtimes round a sum of a mean apart, of those next to the halves.
 
     Args:
         call: of a mean; its values are not used.
-        step: ``1 / multiplier``; those sums are looked at that lie within 2 of an odd multiple of half of it.
+        step: sums to one step of the output.
     """
     _, height, width, _ = call.inputs[0].shape
-    count, zero = height * width, call.zero(0)
-    halves = np.rint((np.arange(LOW - HIGH, HIGH - LOW) + 0.5) * step)[:, None] + np.arange(-2, 3)
-    sums = np.unique(np.clip(halves, (LOW - zero) * count, (HIGH - zero) * count)).astype(np.int64) + zero * count
-    whole, rest = np.divmod(sums, count)
-    pixels = whole[:, None] + (np.arange(count) < rest[:, None])
-    image = replace(call, values=[pixels.astype(np.int8).reshape(-1, height, width, 1)])
-    first, *others = (kernels["mean"](image) for kernels in ARITHMETICS.values())
-    return int(np.any([made != first for made in others], axis=0).sum())
+    zero, kernels = call.zero(0), {row["mean"] for row in ARITHMETICS.values()}
+    low, high = ((end - zero) * height * width for end in (LOW, HIGH))
+    for halves in (np.arange(-FIRST, FIRST), np.arange(LOW - HIGH, HIGH - LOW)):  # the first ones mostly tell
+        near = np.rint((halves + 0.5) * step)[:, None] + np.arange(-1, 2)
+        sums = near[(near >= low) & (near <= high)].astype(np.int64)
+        pixels = replace(call, values=[(sums + zero).reshape(-1, 1, 1, 1)])  # one holds the sum of all
+        first, *others = (kernel(pixels) for kernel in kernels)
+        if any((made != first).any() for made in others):
+            return True
+    return False

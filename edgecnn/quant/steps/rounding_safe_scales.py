@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgecnn.graph.ir import Node, QParams
-from edgecnn.quant.scales.qparams import parameters_of, rescale, with_parameters
-from edgecnn.quant.scales.rounding_safe import best_scale, is_free, is_table, streams, swish_scale
+from edgecnn.quant.scales.qparams import parameters_of, rescale, rescaled, with_parameters
+from edgecnn.quant.scales.rounding_safe import (
+    FINE,
+    best_parameters,
+    fewest_apart,
+    is_free,
+    is_table,
+    streams,
+    swish_scale,
+)
 from edgecnn.quant.step import Stage, Step, Work
 
 FEWEST = 101  # units in the finest scale of an add: to the next odd number of them it is 2 % at most
@@ -28,22 +37,20 @@ class RoundingSafeScales(Step):
     def apply(self, work: Work) -> Work:
         graph, chosen = work.graph, parameters_of(work.graph)
         final = {name for name in chosen if not is_free(graph, chosen, name)}
-        swishes = [n.inputs[0] for n in graph if n.op == "hard_swish" and n.inputs[0] not in final]
-        for names in streams(graph, chosen):
-            grids = {id(chosen[name]): chosen[name] for name in names}
-            unit = min(float(quant.scale[0]) for quant in grids.values()) / FEWEST
-            units = {key: _odd(float(quant.scale[0]) / unit - TOLERATED) for key, quant in grids.items()}
-            for name in [name for name in swishes if name in names][:1]:  # the unit has one choice
-                count = units[id(chosen[name])]
-                unit = swish_scale(count * unit) / count
-            for key, quant in grids.items():
-                rescale(chosen, quant, units[key] * unit)
-            final |= names
+        tables = [node for node in graph if is_table(graph, chosen, node)]
+        tied = streams(graph, chosen, given=1)
+        swishes = [node.inputs[0] for node in tables if node.op == "hard_swish" and node.inputs[0] not in final]
         for name in swishes:
-            if name not in final:
+            if not any(name in names for names in tied):
                 rescale(chosen, chosen[name], swish_scale(float(chosen[name].scale[0])))
                 final |= _sharing(chosen, chosen[name])
-        tables = [node for node in graph if is_table(graph, chosen, node)]
+        for names in tied:
+            held = [name for name in sorted(names) if name in final]
+            final |= names
+            nodes = [node for node in tables if _decided_by(node, names, chosen, final)]
+            nodes = [node for node in nodes if sum(name in chosen for name in node.inputs) == 1]
+            trials = _streams(chosen, names, held, [name for name in swishes if name in names])
+            chosen.update(fewest_apart(graph, chosen, nodes, trials))
         made = [node.output for node in graph]
         for place, name in enumerate(made):
             names = _sharing(chosen, chosen[name])
@@ -52,8 +59,34 @@ class RoundingSafeScales(Step):
             final |= names
             nodes = [node for node in tables if _decided_by(node, names, chosen, final)]
             if nodes:
-                rescale(chosen, chosen[name], best_scale(graph, chosen, chosen[name], nodes))
+                chosen.update(dict.fromkeys(names, best_parameters(graph, chosen, chosen[name], nodes)))
         return replace(work, graph=with_parameters(graph, chosen))
+
+
+def _streams(
+    chosen: dict[str, QParams], names: set[str], held: list[str], swishes: list[str]
+) -> Iterator[dict[str, QParams]]:
+    """Yield parameters of what adds tie together: scales that are odd multiples of one unit, which has some choice.
+
+    Args:
+        chosen: parameters so far.
+        names: tied activations.
+        held: those whose scale must stay.
+        swishes: those that a hard swish reads; the first has its way.
+    """
+    grids = {id(chosen[name]): chosen[name] for name in names}
+    least = min(float(quant.scale[0]) for quant in grids.values())
+    anchor = float(chosen[held[0]].scale[0]) if held else least
+    unit = anchor / _odd(anchor / least * FEWEST)
+    units = {key: _odd(float(quant.scale[0]) / unit - TOLERATED) for key, quant in grids.items()}
+    if held:
+        units[id(chosen[held[0]])] = round(anchor / unit)
+    elif swishes:
+        count = units[id(chosen[swishes[0]])]
+        unit = swish_scale(count * unit) / count
+    for factor in FINE[:1] if held or swishes else FINE:
+        made = {key: rescaled(quant, units[key] * unit * float(factor)) for key, quant in grids.items()}
+        yield {name: chosen[name] if name in held else made[id(chosen[name])] for name in names}
 
 
 def _sharing(chosen: dict[str, QParams], quant: QParams) -> set[str]:
