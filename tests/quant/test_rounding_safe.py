@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from graphs import Int8Builder, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runtimes import WRITERS, distances, opened
 
 from edgecnn.graph import rounding
 from edgecnn.graph.capture import capture
@@ -31,8 +33,6 @@ from edgecnn.quant.step import Work
 from edgecnn.quant.steps.shared_scales import added
 
 SHARED = recipe("minmax").with_settings("shared_scales")
-APART = {"mean", "avg_pool2d", "softmax"}
-"""Ops that arithmetics compute in their own ways, whatever scales quantize() chooses, or with some of them."""
 
 
 def sums_around_halves(q):
@@ -197,7 +197,7 @@ def assert_alike(integer, images):
     x = integer.tensors[integer.inputs[0]].quant.quantize(images)
     alike = set(integer.inputs) | {t.name for t in integer.constants()}
     for node in integer:
-        if node.op not in APART and all(i in alike for i in node.inputs):
+        if all(i in alike for i in node.inputs) and not computed_apart(integer, node):
             alike.add(node.output)
     names = [t.name for t in integer.activations() if t.name in alike]
     found = {a: run(integer, x, keep=names, arithmetic=a) for a in ARITHMETICS}
@@ -206,6 +206,55 @@ def assert_alike(integer, images):
             apart = int((made[name] != found["litert"][name]).sum())
             assert apart == 0, f"{arithmetic}: {apart} of {made[name].size} integers of {name} are not LiteRT's"
     return len(names) - 1
+
+
+def computed_apart(graph, node):
+    """Whether arithmetics compute a node in their own ways, with the scales that quantize() could choose."""
+    if node.op == "mean":
+        call = called(graph, node, parameters_of(graph))
+        return mean_apart(call, math.prod(call.inputs[0].shape[1:3]) * float(call.scale(-1)) / float(call.scale(0)))
+    if node.op == "avg_pool2d":  # halves of even counts
+        return any(node.attrs["padding"]) or math.prod(node.attrs["kernel"]) % 2 == 0
+    return node.op == "softmax"
+
+
+class Gated(torch.nn.Module):
+    """Hard swish, squeeze-excite with a hard sigmoid, a residual sum, swish, an average pool and a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.project = torch.nn.Conv2d(3, 16, 3, 2, 1), torch.nn.Conv2d(16, 16, 1)
+        self.squeeze, self.excite = torch.nn.Conv2d(16, 4, 1), torch.nn.Conv2d(4, 16, 1)
+        self.last, self.head = torch.nn.Conv2d(16, 24, 1), torch.nn.Linear(24, 10)
+
+    def forward(self, x):
+        x = torch.nn.functional.hardswish(self.stem(x) * 4)
+        gate = self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        y = self.project(x * torch.nn.functional.hardsigmoid(gate))
+        y = torch.nn.functional.silu(self.last(self.project(y) + y))
+        return self.head(torch.nn.functional.avg_pool2d(y, 9, 1).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def gated():
+    torch.manual_seed(3)
+    graph = capture(Gated().eval(), (3, 32, 32), Metadata(model="gated"))
+    images = np.random.default_rng(0).normal(0, 1, (16, 32, 32, 3)).astype(np.float32)
+    return images, quantize(graph, calibrate(graph, [images], keep=16), recipe("minmax")).graph
+
+
+def test_gates_and_swishes_are_rounded_alike_by_every_arithmetic(gated):
+    images, integer = gated
+    assert {n.op for n in integer} >= {"hard_swish", "mean", "add", "mul", "sigmoid", "avg_pool2d"}
+    assert assert_alike(integer, images) == len(integer.nodes)
+
+
+@pytest.mark.parametrize(("target", "kernels"), [("tflite", "reference"), ("tflite", "xnnpack"), ("onnx", "exact")])
+def test_gates_and_swishes_are_the_same_in_runtimes(target, kernels, gated, tmp_path):
+    images, integer = gated
+    session = opened(target, WRITERS[target].convert(integer, precision="int8"), tmp_path, kernels)
+    x = integer.tensors[integer.inputs[0]].quant.quantize(images)
+    assert distances(integer, session, x).max() == 0
 
 
 def test_placed_zero_points_change_labels_and_not_the_network(mobilenet):

@@ -60,10 +60,11 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
 
     Source: the limits in XNNPACK's ``subgraph`` definitions: convolutions and linear layers ``s_in s_w / s_out`` in
     [2**-32, 2**8), products [2**-16, 2**8), sums ``s_in / s_out`` in [2**-10, 2**8), others [2**-8, 2**7].
+        Linear layers of OpenVINO are wrong above 2**6 or so.
     """
     raised = list(inputs)
     if OPS[op].weighted:
-        return raised, max(output, raised[0] * weight / 200)
+        return raised, max(output, raised[0] * weight / (50 if op == "fully_connected" else 200))
     if op == "mul":
         first, second = (*raised, weight)[:2]
         output = max(output, first * second / 200)
