@@ -1,4 +1,4 @@
-"""Multipliers and scales at the edge: a converter refuses them before it writes, or its runtime computes them exactly."""
+"""Multipliers and scales at the edge: a converter refuses them, or its runtime computes them exactly."""
 
 from __future__ import annotations
 

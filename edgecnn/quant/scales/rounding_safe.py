@@ -16,13 +16,13 @@ from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rou
 from edgecnn.quant.scales.qparams import rescaled
 from edgecnn.quant.scales.tables import FUNCTIONS, apart, called, mean_apart
 
-FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale to choose from, up to 2.9 %, where many would do
-SHRUNK, ENLARGED = 0.99, 1.03  # limits of a change, where few would do
-FEW = 1024  # outputs of an op, of which the most scales of ``FINE`` or some lose none
+FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
+FEW = 1024
+SHRUNK, ENLARGED = 0.99, 1.03  # limits of a scale's change where an op has more
 STEPS_TO_THREE = 127  # the most steps of a hard swish's input to 3 with which ONNX Runtime holds ``x + 3`` in a byte
-MEAN_ENLARGED = 1.2  # likewise of a mean's output, whose multipliers lie further apart: 0.1 dB at most
+MEAN_ENLARGED = 1.2  # of a mean's output, whose multipliers lie further apart: it costs 0.1 dB at most
 PIXELS = 256  # of a mean: of more, hardly any scale makes all runtimes alike
-SHRINK, ENLARGE = 0.25, 1.25  # of a step by which those to 3 may be more; the most that a finer input is enlarged
+SHRINK, ENLARGE = 0.25, 1.25  # of a step to 3, by which there may be more; the most that a scale is enlarged
 
 
 def weight_trials(node: Node, source: QParams, made: QParams, scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,7 +136,8 @@ def _trials(
             multiplier = float(call.scale(0)) * float(call.scale(1)) / float(call.scale(-1))
             every = np.sort(scale * (PRODUCTS / multiplier) ** (1 / power))
             near = every[(every >= scale * SHRUNK) & (every <= scale * ENLARGED)]
-            trials = near if near.size else np.append(every[every >= scale], scale)[:1]
+            above = every[(every >= scale) & (every <= scale * ENLARGE)][:1]
+            trials = next((some for some in (near, above) if some.size), trials)
             break
     for trial in trials:
         yield rescaled(quant, float(trial))
