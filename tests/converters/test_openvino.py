@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from graphs import Int8Builder, float_graph, piece_graph, random_images
+from graphs import piece_graph
+from int8_builder import Int8Builder, float_graph, random_images
 from runtimes import WRITERS, assert_integers_are_the_graphs, distances, opened, unsaturated
 
+from edgecnn.graph.ir import QParams, Quantized
 from edgecnn_converters.openvino import reader
 from edgecnn_targets.registry import activations
 
@@ -91,11 +94,11 @@ def test_a_product_with_constants_of_both_signs(after, hold):
 
 
 @pytest.mark.parametrize("fused", ["relu6", "conv2d", "add", "mul"])
-@pytest.mark.parametrize("high", [5.5, 6.5, 9, 30])
+@pytest.mark.parametrize("high", [5.5, 6.5, 9, 30, 180])
 def test_a_relu6(fused, high, hold):
     """Ends of the grid below 6, and beyond it: there something has to hold values at 6."""
     b = Int8Builder((1, 6, 6, 8), seed=int(high))
-    x, out = b.op("add", b.input, b.constant((1, 1, 1, 8)), out=b.grid(0.05)), b.grid(high / 255, -120)
+    x, out = b.op("add", b.input, b.constant((1, 1, 1, 8)), out=b.grid(0.05)), b.grid(high / 255, -44)
     if fused == "relu6":
         x = b.op(fused, x, out=out)
     elif fused == "conv2d":
@@ -103,3 +106,51 @@ def test_a_relu6(fused, high, hold):
     else:
         x = b.op(fused, x, b.constant((1, 1, 1, 8)), activation="relu6", out=out)
     hold(b.graph(x))
+
+
+@pytest.mark.parametrize("zero_point", [-128, 5, 127])
+@pytest.mark.parametrize("shape", [(1, 1, 6, 4), (1, 6, 1, 4), (1, 1, 1, 1), (1, 4, 4, 3)])
+@pytest.mark.parametrize("pads", [(1, 0, 2, 3, 0, 0), (0, 0, 0, 0, 1, 2), (0, 1, 0, 0, 0, 3)])
+def test_a_pad(zero_point, shape, pads, hold):
+    b = Int8Builder(shape)
+    x = b.op("add", b.input, b.constant((1,)), out=b.grid(0.04, zero_point))
+    hold(b.graph(conv(b, b.op("pad", x, padding=pads[:4], channels=pads[4:]))))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.parametrize(("kernel", "pads"), [((2, 2), 0), ((3, 3), 1), ((7, 7), 0), ((8, 6), 1)])
+def test_an_average_pool_takes_halves_away_from_zero(channels, kernel, pads, hold):
+    for seed, size in ((0, kernel), (1, (16, 16))):  # of the first the output is a pixel
+        b = Int8Builder((1, *size, channels), seed)
+        x = b.op("add", b.input, b.constant((1,)))
+        pool = b.op("avg_pool2d", x, kernel=kernel, stride=kernel, padding=(pads,) * 4)
+        hold(b.graph(pool), 4)
+
+
+@pytest.mark.parametrize("padding", [(1, 0, 0, 0), (0, 2, 0, 0), (1, 1, 1, 1)])
+def test_a_depthwise_convolution_of_height_1_between_rows_does_not_crash(padding, hold):
+    """With AVX-512 and a multiple of 16 channels the plugin crashes where it pads rows itself."""
+    b = Int8Builder((1, 6, 6, 16))
+    hold(b.graph(b.weighted("conv2d", b.input, (16, 1, 1, 1), groups=16, padding=padding)))
+
+
+@pytest.mark.parametrize(("scale", "fits"), [(1e-8, False), (3e-8, True), (250, True), (260, False)])
+def test_scales_beyond_what_the_plugin_carries_are_refused_with_their_node(scale, fits, hold):
+    b = Int8Builder((1, 4, 4, 8))
+    quant = QParams(scale=np.array([scale], np.float32), zero_point=np.array([90]), dtype="int8")
+    b.tensors["input"] = Quantized(name="input", shape=(1, 4, 4, 8), quant=quant)
+    graph = b.graph(b.op("sigmoid", b.input))
+    if fits:
+        hold(graph)
+    else:
+        ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
+        assert node in ("input", graph.outputs[0])
+        assert f"{scale:.3g}" in reason
+
+
+def test_a_bias_of_which_float32_loses_steps_is_refused(hold):
+    b = Int8Builder((1, 4, 4, 8))
+    b.weighted("conv2d", b.input, (8, 1, 1, 8), out=b.grid(1e-6))
+    ((node, reason),) = WRITERS["openvino"].unsupported(b.graph(), "int8")
+    assert node == b.graph().outputs[0]
+    assert "give the output a larger scale" in reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
 from pathlib import Path
@@ -13,13 +12,8 @@ from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.openvino.reader import describe, integers, layers
-from edgecnn_converters.preconditions import KernelLimits, beyond_float16, beyond_kernels, check
+from edgecnn_converters.preconditions import check
 from edgecnn_converters.registry import IN_8_BITS, Converter
-
-LIMITS = KernelLimits(
-    runtime="OpenVINO", multipliers={"fully_connected": (0.0, 2.0**6), "mean": (0.0, 2.0**8)}, scale=1000.0
-)
-"""Measured: beyond them its int8 linear layers, means and sigmoids are wrong by a step and more (OpenVINO 2026.4)."""
 
 
 def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedModel:
@@ -28,10 +22,10 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
         import openvino
     except ImportError:
         raise MissingDependencyError("writing OpenVINO IR needs openvino: pip install 'edgecnn[openvino]'") from None
-    from edgecnn_converters.openvino.lowering import Emitter
+    from edgecnn_converters.openvino.lowering import model as lowered
 
     check("OpenVINO IR", unsupported, graph, precision, io, ("float32",))
-    model = Emitter(graph, precision).model()
+    model = lowered(graph, precision)
     model.set_rt_info(to_text(graph, precision), KEY)
     with tempfile.TemporaryDirectory() as folder:
         xml, data = Path(folder) / "model.xml", Path(folder) / "model.bin"
@@ -44,10 +38,9 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """List what of the graph OpenVINO IR cannot express, as (node, reason), in order."""
-    averages = (n.output for n in graph if n.op == "avg_pool2d" and math.prod(graph.tensors[n.output].shape) < 4)
-    wrong = "OpenVINO 2026.4's int8 average pool gives wrong integers where its output is 1 to 3 numbers"
-    beyond = beyond_float16(graph, precision) + beyond_kernels(graph, LIMITS)
-    return [*beyond, *((name, wrong) for name in averages if precision == "int8")]
+    from edgecnn_converters.openvino import limits
+
+    return limits.unsupported(graph, precision)
 
 
 CONVERTER = Converter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,7 +19,7 @@ from edgecnn_converters.names import part, part_of
 from edgecnn_converters.openvino import format as facts
 
 SHOWN = ("strides", "pads_begin", "pads_end", "dilations", "axis")
-SCALES = (facts.SCALE, facts.ZERO_POINT, facts.WEIGHT_SCALE, facts.INPUT_SCALE)
+SCALES = (facts.SCALE, facts.ZERO_POINT, facts.WEIGHT_SCALE, facts.INPUT_SCALE, facts.UNIT)
 DTYPES = {"i8": "int8", "u8": "uint8", "i32": "int32", "i64": "int64", "f32": "float32", "f16": "float16"}
 
 
@@ -85,15 +85,16 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     """
     root = parse(xml)
     stored = constants(root, data)
+    weight_of = _weights_of_biases(root, stored)
     found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
     for key, values in stored.items():
         name, what = part_of(key)
         if what == facts.LOW:
             found[name] = (facts.parameters(float(values), float(stored[part(name, facts.HIGH)])), None)
         elif what == facts.INTEGERS:
-            if part(name, facts.WEIGHT_SCALE) in stored:  # a bias
-                factor = float(stored[part(name, facts.INPUT_SCALE)])
-                product = stored[part(name, facts.WEIGHT_SCALE)].astype(np.float64) * factor
+            if (factor := stored.get(part(name, facts.INPUT_SCALE))) is not None:  # a bias
+                own, weights = part(name, facts.WEIGHT_SCALE), part(weight_of.get(name, name), facts.SCALE)
+                product = stored[own if own in stored else weights].astype(np.float64) * float(factor)
                 scales = product.reshape(-1).astype(np.float32)
             else:
                 scales = stored[part(name, facts.SCALE)].reshape(-1)
@@ -107,14 +108,28 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
     return {name: found[name] for name in order if name in found}
 
 
+def _weights_of_biases(root: Any, stored: Mapping[str, Any]) -> dict[str, str]:
+    """Return the weight of the convolution that each bias is added to, by name."""
+    layers = {layer.get("id"): str(layer.get("name")) for layer in root.iter("layer")}
+    held = defaultdict[str, dict[str, str]](dict)
+    for edge in root.iter("edge"):
+        source = part_of(layers[edge.get("from-layer")])[0]
+        name, what = part_of(layers[edge.get("to-layer")])
+        if part(source, facts.INTEGERS) in stored:
+            held[name][what] = source
+    both = {facts.SUMS, facts.WITH_BIAS}
+    return {parts[facts.WITH_BIAS]: parts[facts.SUMS] for parts in held.values() if both <= parts.keys()}
+
+
 def _concatenated(root: Any) -> dict[str, str]:
     """Return the tensors that our concatenations make, and for each an operand that has its grid in the file."""
     layers = {layer.get("id"): str(layer.get("name")) for layer in root.iter("layer")}  # as they are computed
-    first = {e.get("to-layer"): part_of(layers[e.get("from-layer")])[0] for e in root.iter("edge")}
+    edges = ((e.get("to-layer"), part_of(layers[e.get("from-layer")])[0]) for e in root.iter("edge"))
+    operands = {key: source for key, source in edges if not layers[key].startswith(part(source, ""))}
     found: dict[str, str] = {}
     for key, (name, what) in ((key, part_of(layer)) for key, layer in layers.items()):
-        if what == facts.JOINED and key in first:
-            found[name] = found.get(first[key], first[key])
+        if what == facts.JOINED and key in operands:
+            found[name] = found.get(operands[key], operands[key])
     return found
 
 
@@ -139,18 +154,20 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         feeds[target].append(source)
         readers[source].append(target)
     behind = _constants_behind(by_id, feeds)
-    identities = {key for key in by_id if _is_identity(by_id[key], feeds[key], by_id, stored)}
+    unseen = {key for key, layer in by_id.items() if part_of(str(layer.get("name")))[1] in facts.UNSEEN}
     joined = _concatenated(root)
     found = []
     for key, layer in by_id.items():
         kind = layer.get("type")
-        if key in behind or key in identities or kind in ("Parameter", "Result", "FakeQuantize"):
+        if key in behind or key in unseen or kind in ("Parameter", "Result", "FakeQuantize"):
             continue
         own = [by_id[i].get("name") for source in feeds[key] for i in behind.get(source, ())]
         held = [stored[name] for name in own if part_of(name)[1] not in SCALES]
         weight = next((a for a in held if kind in facts.WEIGHTED), None)
-        beyond = [r for identity in readers[key] if identity in identities for r in readers[identity]]
-        grid = next((by_id[r] for r in (*readers[key], *beyond) if by_id[r].get("type") == "FakeQuantize"), None)
+        after = list(readers[key])
+        for reader in after:  # which grows
+            after += [r for r in readers[reader] if reader in unseen and r not in after]
+        grid = next((by_id[r] for r in after if by_id[r].get("type") == "FakeQuantize"), None)
         name = (grid if grid is not None else layer).get("name").removesuffix(part("", facts.QUANTIZED))
         if part_of(name)[0] in joined:
             name = part_of(name)[0]
@@ -174,14 +191,6 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
             )
         )
     return found
-
-
-def _is_identity(layer: Any, sources: Sequence[str], by_id: dict[str, Any], stored: dict[str, NDArray[Any]]) -> bool:
-    """Whether a layer is the PReLU of slope 1 that ``lowering.Emitter`` writes before some FakeQuantizes."""
-    if layer.get("type") != "PReLU":
-        return False
-    slopes = [stored[name] for i in sources if i in by_id and (name := by_id[i].get("name")) in stored]
-    return len(slopes) == 1 and bool(np.all(slopes[0] == 1))
 
 
 def _constants_behind(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -23,7 +23,6 @@ from edgecnn.graph.oracle.kernels import (
     connected,
     convolved,
     multiplied,
-    pooled_sums,
     requantized,
     summed,
 )
@@ -104,13 +103,6 @@ def _add_mlas(c: Call) -> Integers:
     return requantized(c, made, lambda part: np.rint(part).astype(np.int64) - 128 - c.zero(-1))
 
 
-def _avg_pool(c: Call) -> Integers:
-    """The mean of the centred integers, halves to even."""
-    sums, counts = pooled_sums(c, c.values[0].astype(np.int32))
-    mean = (sums - c.zero(0) * counts) / counts
-    return requantized(c, mean, lambda part: np.rint(part).astype(np.int64))
-
-
 def _real(c: Call) -> NDArray[np.float32]:
     centred: NDArray[np.float32] = c.values[0].astype(np.float32) - np.float32(c.zero(0))
     return centred * c.scale(0)
@@ -146,7 +138,6 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
         {
             "add": _add_mlas,
             "hard_swish": _hard_swish,
-            "avg_pool2d": _avg_pool,
             "relu": _relu(np.inf),
             "relu6": _relu(6),
         }

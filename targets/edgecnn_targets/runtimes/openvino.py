@@ -24,7 +24,7 @@ PRECISION_HINT = "f32"  # without one, the plugin computes in bfloat16 where the
 TYPES = {"f32": "float32", "u8": "uint8", "i8": "int8"}
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
 FLOATS, EIGHT_BITS = ("f32", "bf16", "f16"), {"u8", "i8"}
-NOT_COMPUTING = ("Reorder", "Reshape", "Transpose", "Convert")
+NOT_COMPUTING = ("Reorder", "Reshape", "Transpose", "Convert", "Gather")
 EDGES = ("FakeQuantize", "Subgraph")
 
 
@@ -181,7 +181,9 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 
     model = openvino.Core().read_model(str(path))
     ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
-    ends = ((name, f"{name}/{end}") for name in parameters for end in ("quantized", "joined"))  # joined: a concat
+    ends = (
+        (name, f"{name}/{end}") for name in parameters for end in ("joined", "quantized")
+    )  # joined: no FakeQuantize
     wanted = {name: ops[made] for name, made in ends if made in ops}
     (result,) = model.get_results()
     last = result.input_value(0).get_node().get_friendly_name()

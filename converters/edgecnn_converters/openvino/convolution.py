@@ -1,0 +1,118 @@
+"""Lower convolutions so that OpenVINO's CPU plugin rounds their sums as runtimes of integers do.
+
+The plugin of 2026.4 makes one kernel of a convolution and what follows it, and computes all that follows in float32:
+the sum's scale, the bias, the zero point. Each loses up to 1e-5 of a step, and sums lie as near to halves, beyond them
+(``edgecnn.graph.rounding``). Where all integers of the output lie on one side of its zero point, beyond is one
+direction, and a quarter of a sum's step, added to the bias, keeps sums on that side. Elsewhere weights and bias have a
+scale with which every sum is a whole number; the multiplier comes after the bias, and the zero point after a rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from openvino import opset8 as ops
+
+from edgecnn.graph.ir import Graph, Node, QParams, Quantized, QuantizedConstant
+from edgecnn.graph.rounding import past_halves
+from edgecnn_converters import layout
+from edgecnn_converters.layout import OHWI_TO_OIHW, pads
+from edgecnn_converters.names import part
+from edgecnn_converters.openvino import format as facts
+from edgecnn_converters.openvino.emitter import Emitter, between_zeros, in_steps, repeated, rounded
+
+QUARTER = 0.25  # of a bias's step
+
+
+def convolution(e: Emitter, node: Node) -> Any:
+    """Return a convolution with its bias, in real values."""
+    count = e.graph.tensors[node.inputs[1]].shape[0]
+    made = _sums(e, node, lambda shape: e.constant(node.inputs[1], shape, OHWI_TO_OIHW))
+    bias = e.bias(node, (1, count, 1, 1), _lead(e.graph, node))
+    return ops.add(made, bias, name=part(node.output, facts.WITH_BIAS))
+
+
+def _lead(graph: Graph, node: Node) -> NDArray[np.float32]:
+    """Return what is added to the bias, in its steps: (channels,), or (1,) of all; 0 where no sum is next to a half."""
+    source, weight, made = (graph.tensors[name] for name in (*node.inputs[:2], node.output))
+    if not all(isinstance(t, Quantized) and t.quant.dtype == "int8" for t in (source, made)):
+        return np.zeros(1, np.float32)
+    scales = graph.quant(weight.name).scale.astype(np.float64)
+    led = past_halves(scales * graph.quant(source.name).scale / graph.quant(made.name).scale)
+    lead = led * np.float32(facts.SIDES[int(graph.quant(made.name).zero_point[0])] * QUARTER)
+    return np.asarray(lead[:1] if (lead == lead[0]).all() else lead, np.float32)
+
+
+def whole_convolution(e: Emitter, node: Node) -> Any:
+    """Return a convolution of integers on the grid of its output, its activation included."""
+    source, weight, made = (e.graph.quant(name) for name in (*node.inputs[:2], node.output))
+    held, bias = e.graph.constant(node.inputs[1]), e.graph.constant(node.inputs[2])
+    assert isinstance(held, QuantizedConstant)
+    assert isinstance(bias, QuantizedConstant)
+    name, per_channel = node.output, (1, held.shape[0], 1, 1)
+    unit, count = unit_of(source)
+
+    def weights(shape: tuple[int, ...]) -> Any:
+        integers = e.steps(held.integers.transpose(OHWI_TO_OIHW).reshape(shape), held.name)
+        return ops.multiply(integers, e.plain(unit, part(held.name, facts.UNIT)), name=held.name)
+
+    integers = e.steps(bias.integers.reshape(per_channel), bias.name)
+    if count != 1:
+        integers = ops.multiply(integers, e.plain(count, part(bias.name, facts.UNIT)), name=bias.name)
+    value = ops.add(_sums(e, node, weights), integers, name=part(name, facts.WITH_BIAS))
+    activation = layout.needed_activation(e.graph, node)
+    # Without an operation between, the multiplication would be moved before the addition of the bias. Whole numbers may
+    # be rounded as well.
+    value = (
+        ops.relu(value, name=part(name, "relu")) if activation == "relu" else rounded(value, part(name, facts.WHOLE))
+    )
+    scale = weight.scale[0] if weight.axis is None else weight.scale.reshape(per_channel)
+    factors = (scale, part(held.name, facts.SCALE)), (source.scale[0], part(bias.name, facts.INPUT_SCALE))
+    products = ops.multiply(*(e.plain(*factor) for factor in factors), name=part(bias.name, facts.SCALE))
+    steps = e.plain(1 / (made.scale[0] * count), part(name, "steps"))
+    multiplier = ops.multiply(products, steps, name=part(name, "multiplier"))
+    value = in_steps(name, value, multiplier)
+    if activation == "relu6":
+        highest = float(np.rint(np.float32(6) / made.scale[0]))
+        value = ops.clamp(value, 0.0, highest, name=part(name, "relu6"))
+    return e.on_grid(name, value, in_steps=True)
+
+
+def unit_of(source: QParams) -> tuple[np.float32, np.float32]:
+    """Return a scale of weights with which their products with an activation are multiples of a small whole number.
+
+    Args:
+        source: of the activation.
+
+    Returns:
+        the scale, and the number: that of the plugin's float32 scale of the activation, times the scale, exactly.
+    """
+    low, high = (np.float32(end) for end in layout.grid_ends(source))
+    step = (high - low) / np.float32(facts.LEVELS - 1)  # as the plugin's low-precision transformations compute it
+    for count, nudge in product(map(np.float32, range(1, 64, 2)), (0, -1, 1)):
+        unit = count / step
+        unit = np.nextafter(unit, np.float32(np.inf * nudge)) if nudge else unit
+        if step * unit == count:
+            return unit, count
+    raise AssertionError(f"no multiple of 1 / {step} up to 63 is a float32")
+
+
+def _sums(e: Emitter, node: Node, weights: Callable[[tuple[int, ...]], Any]) -> Any:
+    a: Mapping[str, Any] = node.attrs
+    before, after = pads(a)
+    out, height, width, depth = e.graph.tensors[node.inputs[1]].shape
+    groups, value = a["groups"], e.values[node.inputs[0]]
+    if e.precision == "int8" and depth == height == 1 < groups and (before[0] or after[0]):
+        # The depthwise kernel for AVX-512 of height 1 reads beyond its input above and below: it crashes.
+        value = between_zeros(e, node, (before[0], after[0]), 2, "between_rows")
+        before, after = [0, before[1]], [0, after[1]]
+    if depth == 1 and 1 < groups < out:
+        value, groups = repeated(e, node, value, out // groups), out
+    shape = (out, depth, height, width) if groups == 1 else (groups, out // groups, depth, height, width)
+    kind = ops.convolution if groups == 1 else ops.group_convolution
+    strides, dilation = list(a["stride"]), list(a["dilation"])
+    return kind(value, weights(shape), strides, before, after, dilation, name=part(node.output, facts.SUMS))

@@ -1,0 +1,211 @@
+"""What the lowerings of all ops share: constants, grids, and the operations that keep the plugin exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from openvino import opset8 as ops
+
+from edgecnn.graph.ir import Constant, Graph, Node, Quantized, QuantizedConstant
+from edgecnn_converters import layout
+from edgecnn_converters.layout import nchw
+from edgecnn_converters.names import part
+from edgecnn_converters.openvino import format as facts
+
+ELEMENTWISE = ("add", "mul", "hard_swish", "relu", "relu6", "sigmoid")
+
+
+class Emitter:
+    """Makes operations of a graph's nodes. Every one is named: the same graph gives the same bytes.
+
+    Attributes:
+        values: what stands for each activation, by name.
+    """
+
+    def __init__(self, graph: Graph, precision: str) -> None:
+        self.graph, self.precision = graph, precision
+        self.values: dict[str, Any] = {}
+        self.slope: Any = None
+        self.six: Any = None
+
+    def relu6(self, node: Node, value: Any) -> Any:
+        """Return a value held between 0 and 6.
+
+        A clamp merges into the FakeQuantize after it. Only where both become post-operations of a convolution or a
+        linear layer does the plugin then round as it does without.
+        """
+        if self.precision != "int8" or node.weighted:
+            return ops.clamp(value, 0.0, 6.0, name=part(node.output, "relu6"))
+        if self.six is None:  # one constant serves all
+            self.six = self.plain(np.float32(6), "relu6/six")
+        positive = ops.relu(value, name=part(node.output, "relu"))
+        return ops.minimum(positive, self.six, name=part(node.output, "relu6"))
+
+    def apart(self, node: Node, value: Any) -> Any:
+        """Put a PReLU of slope 1 before a FakeQuantize that the plugin would otherwise fuse in a way that is wrong.
+
+        It computes nothing. Of OpenVINO 2026.4's CPU plugin see:
+
+        - A convolution that only an elementwise op reads: its FakeQuantize, the op and the op's FakeQuantize become
+          post-operations, of which the first is clipped, not rounded ("drop rounding one special residual pattern").
+        - A linear layer that another reads: both become one op of snippets, which computes in float.
+        - A product with constants of which some are negative: they are folded into a FakeQuantize before it.
+        """
+        made = self.graph.tensors[node.output]
+        if not isinstance(made, Quantized) or made.quant.dtype != "int8":
+            return value
+        consumers = [n.op for n in self.graph.consumers(node.output)]
+        constants = [t.value for t in map(self.graph.tensors.get, node.inputs) if isinstance(t, Constant)]
+        fused = {
+            "conv2d": len(consumers) == 1 and consumers[0] in ELEMENTWISE and node.output not in self.graph.outputs,
+            "fully_connected": "fully_connected" in consumers,
+            "mul": any(bool(np.any(constant < 0)) for constant in constants),
+        }
+        return self.identity(node, value) if fused.get(node.op) else value
+
+    def identity(self, node: Node, value: Any) -> Any:
+        """Return a value as it is, by an operation that the plugin does not see through: a PReLU of slope 1."""
+        if self.slope is None:  # one constant serves all
+            self.slope = self.plain(np.ones(1, np.float32), "identity/slope")
+        return ops.prelu(value, self.slope, name=part(node.output, facts.IDENTITY))
+
+    def on_grid(self, name: str, value: Any, *, in_steps: bool = False, past_halves: float = 0) -> Any:
+        """Return a value on the grid of an activation, in real values.
+
+        Args:
+            name: of the activation.
+            value: real, or in steps of the grid above its zero point.
+            in_steps: whether it is the latter.
+            past_halves: share of its integer by which it is raised before it is rounded: so small that it takes halves
+                away from zero, and nothing else across one.
+        """
+        tensor = self.graph.tensors[name]
+        if not isinstance(tensor, Quantized) or tensor.quant.dtype == "int16":  # kept in 16 bits: float here
+            return value
+        reals = zip((facts.LOW, facts.HIGH), layout.grid_ends(tensor.quant), strict=True)
+        ends = taken = [self.plain(np.float32(real), part(name, end)) for end, real in reals]
+        scale, zero = float(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])
+        if in_steps or past_halves:
+            limits = (limit / (1 + past_halves) - zero for limit in tensor.quant.limits)
+            reals = zip(("from", "to"), (limit if in_steps else limit * scale for limit in limits), strict=True)
+            taken = [self.plain(np.float32(real), part(name, end)) for end, real in reals]
+        return ops.fake_quantize(value, *taken, *ends, facts.LEVELS, name=part(name, facts.QUANTIZED))
+
+    def plain(self, array: Any, name: str) -> Any:
+        """Return a constant as it is."""
+        return ops.constant(np.array(array, order="C"), name=name)
+
+    def constant(
+        self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None, affine: bool = False
+    ) -> Any:
+        """Return a constant of the graph in the file's precision, permuted, then reshaped; channels come first.
+
+        ``affine`` ones have a zero point, as activations do.
+        """
+        tensor = self.graph.constant(name)
+
+        def placed(array: NDArray[Any]) -> NDArray[Any]:
+            return (array if axes is None else array.transpose(axes)).reshape(shape)
+
+        if not isinstance(tensor, QuantizedConstant) or tensor.quant.dtype == "int16":
+            if self.precision == "fp16" and len(tensor.shape) > 1:
+                half = self.plain(placed(tensor.value).astype(np.float16), part(name, "half"))
+                return ops.convert(half, "f32", name=name)
+            return self.plain(placed(tensor.value), name)
+        quant, real = tensor.quant, self.steps(placed(tensor.integers), name)
+        if affine:
+            zero = self.plain(np.float32(quant.zero_point[0]), part(name, facts.ZERO_POINT))
+            real = ops.subtract(real, zero, name=part(name, "centred"))
+        scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
+        return ops.multiply(real, self.plain(scale, part(name, facts.SCALE)), name=name)
+
+    def dequantized(self, integers: NDArray[Any], scale: float, name: str, zero_point: int = 0) -> Any:
+        """Return a constant of the file's own: integers less their zero point, times a scale."""
+        real = ops.convert(self.plain(integers, part(name, "integers")), "f32", name=part(name, "float"))
+        if zero_point:
+            zero = self.plain(np.float32(zero_point), part(name, facts.ZERO_POINT))
+            real = ops.subtract(real, zero, name=part(name, "centred"))
+        return ops.multiply(real, self.plain(np.float32(scale), part(name, facts.SCALE)), name=name)
+
+    def steps(self, integers: NDArray[Any], name: str) -> Any:
+        return ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
+
+    def bias(self, node: Node, shape: tuple[int, ...], lead: NDArray[np.float32] | None = None) -> Any:
+        """Return the bias of a conv2d or fully_connected, and ``lead`` of its steps more.
+
+        Its scale is the input's times the weight's, written as these two: the file then stores the latter once, for the
+        writer keeps equal data once.
+        """
+        source, bias = (self.graph.tensors[node.inputs[i]] for i in (0, 2))
+        if not isinstance(source, Quantized) or not isinstance(bias, QuantizedConstant):
+            return self.constant(bias.name, shape)
+        real = self.steps(bias.integers.reshape(shape), bias.name)
+        if lead is not None and lead.any():
+            added = self.plain(lead[0] if lead.size == 1 else lead.reshape(shape), part(bias.name, "lead"))
+            real = ops.add(real, added, name=part(bias.name, "led"))
+        weight = self.graph.quant(node.inputs[1])
+        factors = weight.scale[0] if weight.axis is None else weight.scale.reshape(shape)
+        scales = self.plain(factors, part(bias.name, facts.WEIGHT_SCALE))
+        scaled = ops.multiply(real, scales, name=part(bias.name, "scaled"))
+        step = self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE))
+        return ops.multiply(scaled, step, name=bias.name)
+
+    def operand(self, name: str, rank: int) -> Any:
+        """Return an activation, or a constant that broadcasts over it."""
+        if name in self.values:
+            return self.values[name]
+        return self.constant(name, layout.broadcast(self.graph.tensors[name].shape, rank), affine=True)
+
+
+def rounded(value: Any, name: str) -> Any:
+    """Return a value rounded to whole numbers, halves to even."""
+    return ops.round(value, "half_to_even", name=name)
+
+
+def in_steps(name: str, value: Any, multiplier: Any) -> Any:
+    """Return a value in whole steps of an activation's grid, before its zero point is added in float32."""
+    return rounded(ops.multiply(value, multiplier, name=part(name, facts.SCALED)), part(name, facts.ROUNDED))
+
+
+def _channels_first(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Return the shape of scales that broadcast over a weight (O, ...), (G, O/G, ...) or a bias (1, O, ...)."""
+    kept: list[int] = []
+    left = count
+    for size in shape:
+        taken = size if left > 1 and left % size == 0 else 1
+        kept.append(taken)
+        left //= taken
+    return tuple(kept)
+
+
+def repeated(e: Emitter, node: Node, value: Any, times: int) -> Any:
+    """Return a value with every channel repeated, so that a depthwise convolution with a multiplier is a plain one.
+
+    On one thread OpenVINO 2026.4 runs the former with oneDNN's jit_gemm_I8, which takes the zero point for padding on
+    the right: outputs were off by up to 29 LSB where the input's zero point is not its lowest integer.
+    """
+    channels = np.repeat(np.arange(e.graph.tensors[node.inputs[0]].shape[3]), times)
+    return gathered(e, node, value, channels, "repeated")
+
+
+def gathered(e: Emitter, node: Node, value: Any, channels: NDArray[Any], name: str) -> Any:
+    """Return some channels of a value."""
+    indices = e.plain(channels.astype(np.int64), part(node.output, f"{name}_channels"))
+    axis = e.plain(np.int64(1), part(node.output, f"{name}_axis"))
+    return ops.gather(value, indices, axis, name=part(node.output, name))
+
+
+def between_zeros(e: Emitter, node: Node, sides: tuple[int, int], axis: int, name: str) -> Any:
+    """Return a node's input between zeros along an axis (of NCHW), as a concatenation of integers on one grid."""
+    quant, shape = e.graph.quant(node.inputs[0]), list(nchw(e.graph.tensors[node.inputs[0]].shape))
+    joined, zero_point = [e.values[node.inputs[0]]], quant.zero_point[0] + layout.UINT8_OFFSET
+    for place, key, more in ((0, "front", sides[0]), (2, "back", sides[1])):
+        if more:
+            shape[axis] = more
+            zeros = e.dequantized(
+                np.full(shape, zero_point, np.uint8), quant.scale[0], part(node.output, key), zero_point
+            )
+            joined.insert(place, zeros)
+    return ops.concat(joined, axis, name=part(node.output, name))
