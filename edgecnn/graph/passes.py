@@ -18,7 +18,7 @@ from edgecnn.graph.ops import ACTIVATIONS, make_node
 
 def simplify(graph: Graph) -> Graph:
     """Run all passes, in the order they need."""
-    for run in (flatten_mean, pointwise_to_linear, fuse_padding, fuse_activations, drop_dead):
+    for run in (drop_empty_pads, flatten_mean, pointwise_to_linear, fuse_padding, fuse_activations, drop_dead):
         graph = run(graph)
     return graph
 
@@ -54,6 +54,17 @@ def _each_pair(rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Callable
         return graph
 
     return run
+
+
+def drop_empty_pads(graph: Graph) -> Graph:
+    """Drop every ``pad`` that adds nothing."""
+    same: dict[str, str] = {}
+    for n in graph:
+        empty = n.op == "pad" and n.attrs["padding"] == (0, 0, 0, 0) and n.attrs["channels"] == (0, 0)
+        if empty and n.output not in graph.outputs:
+            same[n.output] = same.get(n.inputs[0], n.inputs[0])
+    nodes = [replace(n, inputs=tuple(same.get(i, i) for i in n.inputs)) for n in graph if n.output not in same]
+    return replace(graph, nodes=tuple(nodes), tensors={k: t for k, t in graph.tensors.items() if k not in same})
 
 
 @_each_pair

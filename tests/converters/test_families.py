@@ -31,12 +31,23 @@ NAMES = [
 
 
 def network(name):
-    """Return the module with random weights, its graph, and images as it is fed: noise of several scales."""
+    """Return the module, its graph, and images as it is fed: noise of several scales.
+
+    Weights are random. Batch norms have the statistics of the images, as trained ones: signals neither grow nor fade.
+    """
     spec = resolve(name, 7)
     module, _ = random_weights(spec)
     rng, side = np.random.default_rng(0), spec.resolution
     noise = [rng.normal(0, 0.5, (12, side // s, side // s, 3)).repeat(s, 1).repeat(s, 2) for s in (1, 4, 16)]
-    return module, capture(module, (3, side, side), Metadata(model=name)), sum(noise).astype(np.float32)
+    x = sum(noise).astype(np.float32)
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum, norm.training = None, True
+    with torch.inference_mode():
+        module(torch.from_numpy(x).permute(0, 3, 1, 2))
+    for norm in norms:
+        norm.training = False
+    return module, capture(module, (3, side, side), Metadata(model=name)), x
 
 
 @pytest.mark.parametrize("name", NAMES)

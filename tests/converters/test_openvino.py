@@ -150,7 +150,7 @@ def test_scales_beyond_what_the_plugin_carries_are_refused_with_their_node(scale
 
 def test_a_bias_of_which_float32_loses_steps_is_refused(hold):
     b = Int8Builder((1, 4, 4, 8))
-    b.weighted("conv2d", b.input, (8, 1, 1, 8), out=b.grid(1e-6))
+    b.weighted("conv2d", b.input, (8, 1, 1, 8), out=b.grid(1e-6, -128))
     ((node, reason),) = WRITERS["openvino"].unsupported(b.graph(), "int8")
     assert node == b.graph().outputs[0]
     assert "give the output a larger scale" in reason

@@ -83,14 +83,17 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
 
 
 def _grids(graph: Any, stored: Mapping[str, NDArray[Any]]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Return scale and zero point of each tensor of integers in the file."""
+    """Return scale and zero point of each tensor of integers in the file: the first ones, which it is made with.
+
+    A hard swish reads its input by other scales too.
+    """
     grids: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     for node in graph.node:
         if node.op_type in MOVING and node.input[0] in grids:
             grids[node.output[0]] = grids[node.input[0]]
         if node.op_type in (TO_INTEGERS, TO_REAL):
             tensor = node.output[0] if node.op_type == TO_INTEGERS else node.input[0]
-            grids[tensor] = (stored[node.input[1]], stored[node.input[2]])
+            grids.setdefault(tensor, (stored[node.input[1]], stored[node.input[2]]))
     return grids
 
 

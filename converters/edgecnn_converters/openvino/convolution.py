@@ -76,10 +76,7 @@ def whole_convolution(e: Emitter, node: Node) -> Any:
     steps = e.plain(1 / (made.scale[0] * count), part(name, "steps"))
     multiplier = ops.multiply(products, steps, name=part(name, "multiplier"))
     value = in_steps(name, value, multiplier)
-    if activation == "relu6":
-        highest = float(np.rint(np.float32(6) / made.scale[0]))
-        value = ops.clamp(value, 0.0, highest, name=part(name, "relu6"))
-    return e.on_grid(name, value, in_steps=True)
+    return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
 
 
 def unit_of(source: QParams) -> tuple[np.float32, np.float32]:

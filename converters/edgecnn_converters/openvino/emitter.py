@@ -43,6 +43,11 @@ class Emitter:
         positive = ops.relu(value, name=part(node.output, "relu"))
         return ops.minimum(positive, self.six, name=part(node.output, "relu6"))
 
+    def at_most_six(self, node: Node, value: Any) -> Any:
+        """Return whole steps held between those of 0 and 6."""
+        most = float(np.rint(np.float32(6) / self.graph.quant(node.output).scale[0]))
+        return ops.clamp(value, 0.0, most, name=part(node.output, "relu6"))
+
     def apart(self, node: Node, value: Any) -> Any:
         """Put a PReLU of slope 1 before a FakeQuantize that the plugin would otherwise fuse in a way that is wrong.
 

@@ -20,7 +20,7 @@ from edgecnn_converters.layout import concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino.convolution import convolution, whole_convolution
-from edgecnn_converters.openvino.emitter import Emitter, between_zeros, gathered, in_steps, repeated
+from edgecnn_converters.openvino.emitter import Emitter, between_zeros, gathered, in_steps, repeated, rounded
 
 PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
 FEWEST = 4  # channels of an average pool
@@ -36,20 +36,20 @@ def model(graph: Graph, precision: str) -> Any:
     e.values[source] = e.on_grid(source, fed)
     for node in graph:
         made = LOWERINGS[node.op](e, node)
-        e.values[node.output] = made if facts.is_whole(graph, node) else _finished(e, node, made)
+        e.values[node.output] = (
+            made if facts.is_whole(graph, node) or _is_product(graph, node) else _finished(e, node, made)
+        )
     last = e.values[result]
     last.output(0).get_tensor().set_names({result})
     ends = [ops.result(last, name=part(result, "result"))], [fed]
     return openvino.Model(*ends, graph.metadata.model or "edgecnn")
 
 
-def _is_signed_product(graph: Graph, node: Node) -> bool:
-    """Tell whether a node is a product of two activations, in 8 bits, whose zero point is not the lowest integer."""
-    made = graph.tensors[node.output]
-    if node.op != "mul" or not isinstance(made, Quantized) or made.quant.dtype != "int8":
-        return False
-    return made.quant.zero_point[0] != made.quant.limits[0] and not any(
-        isinstance(graph.tensors[name], Constant) for name in node.inputs
+def _is_product(graph: Graph, node: Node) -> bool:
+    """Tell whether a node is a product of two 8-bit activations, to 8 bits."""
+    tensors = [graph.tensors[name] for name in (*node.inputs, node.output)]
+    return node.op == "mul" and all(
+        isinstance(t, Quantized) and t.quant.dtype == "int8" and not isinstance(t, Constant) for t in tensors
     )
 
 
@@ -61,11 +61,9 @@ def _finished(e: Emitter, node: Node, made: Any) -> Any:
         case "relu6":
             made = e.relu6(node, made)
     made = e.apart(node, made)
-    if _is_signed_product(e.graph, node):  # rounded before a zero point is added in float32
-        steps = e.plain(1 / e.graph.quant(node.output).scale[0], part(node.output, "steps"))
-        return e.on_grid(node.output, in_steps(node.output, made, steps), in_steps=True)
     # joined tensors are on its grid, and a FakeQuantize of it would make it float where it is read again
-    joined = node.op == "concat" or (node.op == "pad" and pads(node.attrs) == ([0, 0], [0, 0]))
+    attrs: Mapping[str, Any] = node.attrs
+    joined = node.op == "concat" or (node.op == "pad" and any(attrs["channels"]) and not any(attrs["padding"]))
     share = PAST_HALVES if node.op == "avg_pool2d" and _has_halves(e.graph, node) else 0
     return made if joined else e.on_grid(node.output, made, past_halves=share)
 
@@ -84,6 +82,29 @@ def _operands(e: Emitter, node: Node) -> list[Any]:
 
 def _binary(kind: Callable[..., Any]) -> Row:
     return lambda e, node: kind(*_operands(e, node), name=part(node.output, "op"))
+
+
+def _mul(e: Emitter, node: Node) -> Any:
+    """Return a product; of two activations on the grid of its output.
+
+    The plugin adds zero points in float32, of the operands too. So these are rounded to the whole numbers that they
+    are; their product is multiplied once, and rounded before its zero point is added.
+    """
+    if not _is_product(e.graph, node):
+        return ops.multiply(*_operands(e, node), name=part(node.output, "op"))
+    name, factor, values = node.output, 1 / np.float64(e.graph.quant(node.output).scale[0]), []
+    for place, source in enumerate(node.inputs):
+        scale = e.graph.quant(source).scale[0]
+        inverse = e.plain(1 / scale, part(name, f"unit_{place}"))
+        whole = ops.multiply(e.values[source], inverse, name=part(name, f"{facts.SCALED}_{place}"))
+        values.append(rounded(whole, part(name, f"{facts.WHOLE}_{place}")))
+        factor *= scale
+    value = ops.multiply(*values, name=part(name, "op"))
+    activation = layout.needed_activation(e.graph, node)
+    if activation != "none":
+        value = ops.relu(value, name=part(name, "relu"))
+    value = in_steps(name, value, e.plain(np.float32(factor), part(name, "steps")))
+    return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
 
 
 def _max_pool(e: Emitter, node: Node) -> Any:
@@ -175,7 +196,7 @@ LOWERINGS: Mapping[str, Row] = {
     "conv2d": lambda e, node: (whole_convolution if facts.is_whole(e.graph, node) else convolution)(e, node),
     "fully_connected": _fully_connected,
     "add": _binary(ops.add),
-    "mul": _binary(ops.multiply),
+    "mul": _mul,
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,
     "mean": _mean,

@@ -154,7 +154,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         feeds[target].append(source)
         readers[source].append(target)
     behind = _constants_behind(by_id, feeds)
-    unseen = {key for key, layer in by_id.items() if part_of(str(layer.get("name")))[1] in facts.UNSEEN}
+    unseen = {key for key, layer in by_id.items() if part_of(str(layer.get("name")))[1].startswith(facts.UNSEEN)}
     joined = _concatenated(root)
     found = []
     for key, layer in by_id.items():
