@@ -3,8 +3,9 @@
 The plugin of 2026.4 makes one kernel of a convolution and what follows it, and computes all that follows in float32:
 the sum's scale, the bias, the zero point. Each loses up to 1e-5 of a step, and sums lie as near to halves, beyond them
 (``edgecnn.graph.rounding``). Where all integers of the output lie on one side of its zero point, beyond is one
-direction, and a quarter of a sum's step, added to the bias, keeps sums on that side. Elsewhere weights and bias have a
-scale with which every sum is a whole number; the multiplier comes after the bias, and the zero point after a rounding.
+direction, and a quarter of a sum's step, added to the bias, keeps sums on that side. Everywhere else weights and bias
+have a scale with which each sum is a whole number; the multiplier comes after the bias, and the zero point after a
+rounding.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from openvino import opset8 as ops
 
-from edgecnn.graph.ir import Graph, Node, QParams, Quantized, QuantizedConstant
-from edgecnn.graph.rounding import past_halves
+from edgecnn.graph.ir import Node, QParams, QuantizedConstant
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, pads
 from edgecnn_converters.names import part
@@ -32,19 +31,10 @@ def convolution(e: Emitter, node: Node) -> Any:
     """Return a convolution with its bias, in real values."""
     count = e.graph.tensors[node.inputs[1]].shape[0]
     made = _sums(e, node, lambda shape: e.constant(node.inputs[1], shape, OHWI_TO_OIHW))
-    bias = e.bias(node, (1, count, 1, 1), _lead(e.graph, node))
-    return ops.add(made, bias, name=part(node.output, facts.WITH_BIAS))
-
-
-def _lead(graph: Graph, node: Node) -> NDArray[np.float32]:
-    """Return what is added to the bias, in its steps: (channels,), or (1,) of all; 0 where no sum is next to a half."""
-    source, weight, made = (graph.tensors[name] for name in (*node.inputs[:2], node.output))
-    if not all(isinstance(t, Quantized) and t.quant.dtype == "int8" for t in (source, made)):
-        return np.zeros(1, np.float32)
-    scales = graph.quant(weight.name).scale.astype(np.float64)
-    led = past_halves(scales * graph.quant(source.name).scale / graph.quant(made.name).scale)
-    lead = led * np.float32(facts.SIDES[int(graph.quant(made.name).zero_point[0])] * QUARTER)
-    return np.asarray(lead[:1] if (lead == lead[0]).all() else lead, np.float32)
+    lead = 0.0
+    if facts.is_narrow(e.graph, node):
+        lead = QUARTER * facts.SIDES[int(e.graph.quant(node.output).zero_point[0])]
+    return ops.add(made, e.bias(node, (1, count, 1, 1), lead), name=part(node.output, facts.WITH_BIAS))
 
 
 def whole_convolution(e: Emitter, node: Node) -> Any:

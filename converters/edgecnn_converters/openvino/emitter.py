@@ -137,7 +137,7 @@ class Emitter:
     def steps(self, integers: NDArray[Any], name: str) -> Any:
         return ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
 
-    def bias(self, node: Node, shape: tuple[int, ...], lead: NDArray[np.float32] | None = None) -> Any:
+    def bias(self, node: Node, shape: tuple[int, ...], lead: float = 0) -> Any:
         """Return the bias of a conv2d or fully_connected, and ``lead`` of its steps more.
 
         Its scale is the input's times the weight's, written as these two: the file then stores the latter once, for the
@@ -147,9 +147,8 @@ class Emitter:
         if not isinstance(source, Quantized) or not isinstance(bias, QuantizedConstant):
             return self.constant(bias.name, shape)
         real = self.steps(bias.integers.reshape(shape), bias.name)
-        if lead is not None and lead.any():
-            added = self.plain(lead[0] if lead.size == 1 else lead.reshape(shape), part(bias.name, "lead"))
-            real = ops.add(real, added, name=part(bias.name, "led"))
+        if lead:
+            real = ops.add(real, self.plain(np.float32(lead), part(bias.name, "lead")), name=part(bias.name, "led"))
         weight = self.graph.quant(node.inputs[1])
         factors = weight.scale[0] if weight.axis is None else weight.scale.reshape(shape)
         scales = self.plain(factors, part(bias.name, facts.WEIGHT_SCALE))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecnn.graph.ir import Graph, Node, QParams, Quantized
+from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
+from edgecnn.graph.rounding import past_halves
 
 LEVELS = 256
 LOW, HIGH, QUANTIZED, JOINED = "low", "high", "quantized", "joined"  # see ``names.part``
@@ -33,9 +34,18 @@ def parameters(low: float, high: float) -> QParams:
 
 
 def is_whole(graph: Graph, node: Node) -> bool:
-    """Tell whether a node is a convolution of 8-bit integers whose output has its zero point inside."""
-    if node.op != "conv2d":
+    """Tell whether a node is a convolution of 8-bit integers whose sums are whole numbers in the file.
+
+    Those are not that lie beyond halves, all in one direction from the zero point: see ``convolution``.
+    """
+    if node.op != "conv2d" or not is_narrow(graph, node):
         return False
-    source, made = (graph.tensors[name] for name in (node.inputs[0], node.output))
-    narrow = all(isinstance(t, Quantized) and t.quant.dtype == "int8" for t in (source, made))
-    return narrow and graph.quant(node.output).zero_point[0] not in SIDES
+    source, weight, made = (graph.quant(name) for name in (*node.inputs[:2], node.output))
+    multipliers = weight.scale.astype(np.float64) * source.scale / made.scale
+    return made.zero_point[0] not in SIDES or not past_halves(multipliers).all()
+
+
+def is_narrow(graph: Graph, node: Node) -> bool:
+    """Tell whether a node reads and makes activations of 8-bit integers, and no others."""
+    tensors = [t for name in (*node.inputs, node.output) if not isinstance(t := graph.tensors[name], Constant)]
+    return all(isinstance(t, Quantized) and t.quant.dtype == "int8" for t in tensors)

@@ -14,7 +14,7 @@ import openvino
 from openvino import opset1
 from openvino import opset8 as ops
 
-from edgecnn.graph.ir import Constant, Graph, Node, Quantized
+from edgecnn.graph.ir import Constant, Graph, Node
 from edgecnn_converters import layout
 from edgecnn_converters.layout import concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
@@ -47,10 +47,8 @@ def model(graph: Graph, precision: str) -> Any:
 
 def _is_product(graph: Graph, node: Node) -> bool:
     """Tell whether a node is a product of two 8-bit activations, to 8 bits."""
-    tensors = [graph.tensors[name] for name in (*node.inputs, node.output)]
-    return node.op == "mul" and all(
-        isinstance(t, Quantized) and t.quant.dtype == "int8" and not isinstance(t, Constant) for t in tensors
-    )
+    constants = any(isinstance(graph.tensors[name], Constant) for name in node.inputs)
+    return node.op == "mul" and not constants and facts.is_narrow(graph, node)
 
 
 def _finished(e: Emitter, node: Node, made: Any) -> Any:
