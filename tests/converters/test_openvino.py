@@ -154,3 +154,17 @@ def test_a_bias_of_which_float32_loses_steps_is_refused(hold):
     ((node, reason),) = WRITERS["openvino"].unsupported(b.graph(), "int8")
     assert node == b.graph().outputs[0]
     assert "give the output a larger scale" in reason
+
+
+def test_wide_borders_are_made_in_steps_and_wide_depthwise_kernels_refused(hold):
+    """Of more than 13 pixels the plugin's kernel for AVX-512 is never done being made."""
+    b = Int8Builder((1, 3, 22, 16))
+    hold(b.graph(b.op("pad", b.input, padding=(1, 14, 26, 9), channels=(0, 0))))
+    for width, fits in ((13, True), (14, False)):
+        b = Int8Builder((1, 4, 56, 16))
+        graph = b.graph(b.weighted("conv2d", b.input, (16, 1, width, 1), groups=16, padding=(0, 0, 6, 6)))
+        if fits:
+            hold(graph)
+        else:
+            ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
+            assert (node, "14 pixels wide" in reason) == (graph.outputs[0], True)

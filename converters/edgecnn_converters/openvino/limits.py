@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgecnn.graph.ir import Graph, Quantized
-from edgecnn_converters.openvino.format import is_whole
+from edgecnn_converters.openvino.format import WIDEST, is_narrow, is_whole
 from edgecnn_converters.preconditions import Fault, KernelLimits, beyond_float16, beyond_kernels
 
 LIMITS = KernelLimits(
@@ -20,7 +20,21 @@ LARGEST = 256.0  # of a sigmoid's input: 255 of such steps less 255 are 0 to 1 /
 def unsupported(graph: Graph, precision: str) -> list[Fault]:
     """List what of the graph OpenVINO IR cannot express, as (node, reason), in order."""
     found = beyond_float16(graph, precision)
-    return found + beyond_kernels(graph, LIMITS) + _beyond_float32(graph) if precision == "int8" else found
+    if precision != "int8":
+        return found
+    return [*found, *_wide(graph), *beyond_kernels(graph, LIMITS), *_beyond_float32(graph)]
+
+
+def _wide(graph: Graph) -> list[Fault]:
+    """List the depthwise convolutions whose kernels are too wide."""
+    found = []
+    for node in graph:
+        if node.op == "conv2d" and is_narrow(graph, node):
+            _, _, width, depth = graph.tensors[node.inputs[1]].shape
+            if depth == 1 and node.attrs["groups"] != 1 and width > WIDEST:
+                allowed = f"OpenVINO's int8 depthwise kernels take up to {WIDEST}; use fp32"
+                found.append((node.output, f"a depthwise kernel {width} pixels wide; {allowed}"))
+    return found
 
 
 def _beyond_float32(graph: Graph) -> list[Fault]:

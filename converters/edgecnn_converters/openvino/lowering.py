@@ -161,14 +161,17 @@ def _pad(e: Emitter, node: Node) -> Any:
         return ops.pad(value, begin, end, "constant", zero, name=part(node.output, "op"))
     if any(sides):
         value = between_zeros(e, node, sides, 1, facts.JOINED)
-    amounts = [start + end for start, end in zip(before, after, strict=True)]
-    if not any(amounts):
-        return value
-    channels = e.graph.tensors[node.output].shape[3]
-    kernel = np.zeros((channels, 1, 1, *(amount + 1 for amount in amounts)), np.int8)
-    kernel[..., after[0], after[1]] = 1
-    weight = e.dequantized(kernel, 1, part(node.output, "kernel"))
-    return ops.group_convolution(value, weight, [1, 1], amounts, amounts, [1, 1], name=part(node.output, "op"))
+    channels, left = e.graph.tensors[node.output].shape[3], [*before, *after]
+    for k in range(-(-max(left) * 2 // (facts.WIDEST - 1))):
+        now = [min(amount, (facts.WIDEST - 1) // 2) for amount in left]
+        left = [amount - taken for amount, taken in zip(left, now, strict=True)]
+        amounts = [now[0] + now[2], now[1] + now[3]]
+        kernel = np.zeros((channels, 1, 1, *(amount + 1 for amount in amounts)), np.int8)
+        kernel[..., now[2], now[3]] = 1
+        weight = e.dequantized(kernel, 1, part(node.output, f"kernel_{k}"))
+        name = part(node.output, f"op_{k}")
+        value = ops.group_convolution(value, weight, [1, 1], amounts, amounts, [1, 1], name=name)
+    return value
 
 
 def _reshape(e: Emitter, node: Node) -> Any:
