@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Attr, Constant, Graph, Node, Tensor
 from edgecnn.graph.ops import ACTIVATIONS, make_node
@@ -18,7 +19,8 @@ from edgecnn.graph.ops import ACTIVATIONS, make_node
 
 def simplify(graph: Graph) -> Graph:
     """Run all passes, in the order they need."""
-    for run in (drop_empty_pads, flatten_mean, pointwise_to_linear, fuse_padding, fuse_activations, drop_dead):
+    shapes = (drop_empty_pads, flatten_mean, pointwise_to_linear, fuse_padding)
+    for run in (*shapes, fuse_activations, fold_constants, fold_factors_ahead, drop_dead):
         graph = run(graph)
     return graph
 
@@ -58,13 +60,12 @@ def _each_pair(rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Callable
 
 def drop_empty_pads(graph: Graph) -> Graph:
     """Drop every ``pad`` that adds nothing."""
-    same: dict[str, str] = {}
-    for n in graph:
-        empty = n.op == "pad" and n.attrs["padding"] == (0, 0, 0, 0) and n.attrs["channels"] == (0, 0)
-        if empty and n.output not in graph.outputs:
-            same[n.output] = same.get(n.inputs[0], n.inputs[0])
-    nodes = [replace(n, inputs=tuple(same.get(i, i) for i in n.inputs)) for n in graph if n.output not in same]
-    return replace(graph, nodes=tuple(nodes), tensors={k: t for k, t in graph.tensors.items() if k not in same})
+    nothing = {"padding": (0, 0, 0, 0), "channels": (0, 0)}
+    for name in [n.output for n in graph if n.op == "pad" and dict(n.attrs) == nothing]:
+        node = graph.producer(name)
+        if node is not None and name not in graph.outputs:
+            graph = _bypass(graph, name, node.inputs[0])
+    return graph
 
 
 @_each_pair
@@ -72,15 +73,73 @@ def fuse_activations(g: Graph, first: Node, second: Node) -> Graph | None:
     """Fuse a relu or relu6 into the node whose output only it reads, as its ``activation``."""
     if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
         return None
-    # The fused tensor keeps the producer's name: it is the layer that people know.
-    fused, same = _with(first, activation=second.op), {second.output: first.output}
-    nodes = tuple(
-        fused if n is first else replace(n, inputs=tuple(same.get(i, i) for i in n.inputs))
-        for n in g.nodes
-        if n is not second
-    )
-    tensors = {k: t for k, t in g.tensors.items() if k != second.output}
-    return replace(g, nodes=nodes, outputs=tuple(same.get(o, o) for o in g.outputs), tensors=tensors)
+    return _absorb(g, second, _with(first, activation=second.op))
+
+
+@_each_pair
+def fold_constants(g: Graph, first: Node, second: Node) -> Graph | None:
+    """Fold a sum or product with a constant into the convolution or linear layer before it."""
+    term, factor = (_operand(g, second, op, first.output) for op in ("add", "mul"))
+    if not first.weighted or first.attrs["activation"] != "none" or (term is None and factor is None):
+        return None
+    if not all(_alone(g, name) for name in first.inputs[1:]):
+        return None
+    weight, bias = (g.constant(name) for name in first.inputs[1:])
+    added = np.zeros(1, np.float32) if term is None else term
+    times = np.ones(1, np.float32) if factor is None else factor
+    rows = np.broadcast_to(times, bias.value.shape).reshape(-1, *[1] * (weight.value.ndim - 1))
+    changed = {weight.name: weight.value * rows, bias.name: bias.value * times + added}
+    g = g.with_tensors(*(Constant(name=name, value=value) for name, value in changed.items()))
+    return _absorb(g, second, _with(first, activation=second.attrs["activation"]))
+
+
+@_each_pair
+def fold_factors_ahead(g: Graph, first: Node, second: Node) -> Graph | None:
+    """Fold the product with one number into the weights of the layer that reads it, past a product of activations.
+
+    The hard sigmoid of a squeeze-excite ends in such a product.
+    """
+    factor = _operand(g, first, "mul", first.inputs[0])
+    passed = second if second.op == "mul" and second.attrs["activation"] == "none" else None
+    last = second if passed is None else _only_consumer(g, second.output)
+    if factor is None or factor.size != 1 or first.attrs["activation"] != "none" or last is None or not last.weighted:
+        return None
+    if passed is not None and any(isinstance(g.tensors[i], Constant) for i in passed.inputs):
+        return None
+    if last.inputs[0] not in (first.output, second.output) or not _alone(g, last.inputs[1]):
+        return None
+    weight = g.constant(last.inputs[1])
+    g = g.with_tensors(Constant(name=weight.name, value=weight.value * factor))
+    return _bypass(g, first.output, first.inputs[0])
+
+
+def _operand(g: Graph, node: Node, op: str, other: str) -> NDArray[np.float32] | None:
+    """Return the constant operand of an ``op`` whose other one is ``other``: one number, or one for each channel."""
+    if node.op != op or node.inputs[0] != other or not isinstance(tensor := g.tensors[node.inputs[1]], Constant):
+        return None
+    alike = tensor.value.size in (1, g.tensors[other].shape[-1]) and tensor.value.shape[-1:] == (tensor.value.size,)
+    return tensor.value.reshape(-1) if alike else None
+
+
+def _alone(g: Graph, name: str) -> bool:
+    """Tell whether one node reads a constant."""
+    return len(g.consumers(name)) == 1
+
+
+def _absorb(g: Graph, second: Node, merged: Node) -> Graph:
+    """Replace a node and ``second``, its only consumer, by ``merged``.
+
+    The result keeps the first one's name: it is the layer that people know.
+    """
+    g = replace(g, nodes=tuple(merged if n.output == merged.output else n for n in g.nodes))
+    return _bypass(g, second.output, merged.output)
+
+
+def _bypass(g: Graph, name: str, by: str) -> Graph:
+    """Drop the node that makes ``name``; what reads it reads ``by``."""
+    nodes = [replace(n, inputs=tuple(by if i == name else i for i in n.inputs)) for n in g if n.output != name]
+    tensors = {k: t for k, t in g.tensors.items() if k != name}
+    return replace(g, nodes=tuple(nodes), outputs=tuple(by if o == name else o for o in g.outputs), tensors=tensors)
 
 
 @_each_pair
