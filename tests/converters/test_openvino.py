@@ -148,11 +148,14 @@ def test_scales_beyond_what_the_plugin_carries_are_refused_with_their_node(scale
         assert f"{scale:.3g}" in reason
 
 
-def test_a_bias_of_which_float32_loses_steps_is_refused(hold):
-    b = Int8Builder((1, 4, 4, 8))
-    b.weighted("conv2d", b.input, (8, 1, 1, 8), out=b.grid(1e-6, -128))
-    ((node, reason),) = WRITERS["openvino"].unsupported(b.graph(), "int8")
-    assert node == b.graph().outputs[0]
+def test_a_bias_of_which_float32_loses_steps_is_refused():
+    b = Int8Builder((1, 4096))
+    x, weights = b.input, (8, 4096)
+    scale = float(b.quant(x).scale[0]) / (73 * 64) * 1.5  # of products, at most
+    out = QParams(scale=np.array([scale / 60], np.float32), zero_point=np.array([3]), dtype="int8")
+    graph = b.graph(b.weighted("fully_connected", x, weights, out=out))
+    ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
+    assert node == graph.outputs[0]
     assert "give the output a larger scale" in reason
 
 

@@ -171,6 +171,10 @@ def _pad(e: Emitter, node: Node) -> Any:
         weight = e.dequantized(kernel, 1, part(node.output, f"kernel_{k}"))
         name = part(node.output, f"op_{k}")
         value = ops.group_convolution(value, weight, [1, 1], amounts, amounts, [1, 1], name=name)
+        if any(left):  # 8 bits between steps
+            ends = layout.grid_ends(e.graph.quant(node.output))
+            held = [e.plain(np.float32(end), f"{name}_end_{place}") for place, end in enumerate(ends)]
+            value = ops.fake_quantize(value, *held, *held, facts.LEVELS, name=f"{name}_grid")
     return value
 
 
