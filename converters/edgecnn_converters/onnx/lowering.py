@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Constant, Graph, Node, QuantizedConstant
-from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.parameters import HIGH, LOW, called
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, kernel_of, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
+from edgecnn_converters.onnx.hard_swish import hard_swish
 
 OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an input of the graph too
 SINCE = {TO_INTEGERS: 10, TO_REAL: 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
@@ -345,41 +345,6 @@ def _relu(e: Emitter, node: Node) -> None:
         e.quantize(part(name, "raw"), node, node.op)
 
 
-def _narrow_hard_swish(e: Emitter, node: Node, square: np.float32) -> None:
-    """Add half of the input and a sixth of its square."""
-    source, half, made = node.inputs[0], part(node.output, "half"), part(node.output, "square")
-    quant, sixth = e.graph.quant(source), part(made, "sixth")
-    e.node("Mul", [e.value(source)] * 2, part(made, "raw"))
-    e.node(TO_INTEGERS, [part(made, "raw"), *e.own_grid(made, square, LOW)], part(made, INTEGERS))
-    e.node(TO_REAL, [part(made, INTEGERS), *e.own_grid(sixth, square / mlas.SIX, LOW)], sixth)
-    half_grid = e.own_grid(half, np.float32(quant.scale[0]) / np.float32(2), int(quant.zero_point[0]))
-    e.node(TO_REAL, [e.stored(source), *half_grid], half)
-    e.finish(node, "Add", [half, sixth])
-
-
-def _hard_swish(e: Emitter, node: Node) -> None:
-    """Multiply by ``clip(x + 3, 0, 6) / 6``, made in bytes as ``oracle/mlas.py`` says."""
-    source, name = node.inputs[0], node.output
-    if not e.on_grid(name):
-        e.node("HardSwish", [e.value(source)], name)
-        return
-    gate, made = part(name, "gate"), part(name, "shifted")
-    scale, zero, lowest = np.float32(e.graph.quant(source).scale[0]), int(e.graph.quant(source).zero_point[0]), LOW
-    steps, square = mlas.steps_to_three(scale), mlas.square_scale(e.graph.quant(source))
-    if square and not steps:
-        _narrow_hard_swish(e, node, square)
-        return
-    if steps and zero - steps >= LOW and zero + steps <= HIGH:  # the input's integers, its zero point moved by -3
-        made, lowest = e.stored(source), zero - steps
-    else:
-        steps, scale = (steps, scale) if steps else (mlas.STEPS, mlas.GATE)
-        e.node("Add", [e.value(source), e.whole(name, 3)], part(name, "sum"))
-        e.node(TO_INTEGERS, [part(name, "sum"), *e.own_grid(made, scale, LOW)], made)
-    e.node("Clip", [made, e.scalar(lowest), e.scalar(lowest + 2 * steps)], gate)
-    e.node(TO_REAL, [gate, *e.own_grid(gate, scale / mlas.SIX, lowest)], part(gate, "real"))
-    e.finish(node, "Mul", [e.value(source), part(gate, "real")])
-
-
 LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
@@ -394,7 +359,7 @@ LOWERINGS: Mapping[str, Row] = {
     "requantize": _requantize,
     "relu": _relu,
     "relu6": _relu,
-    "hard_swish": _hard_swish,
+    "hard_swish": hard_swish,
     "sigmoid": _unary("Sigmoid"),
     "softmax": _unary("Softmax", axis=1),
 }

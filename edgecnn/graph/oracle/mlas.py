@@ -7,6 +7,7 @@ The zero point is in what is rounded, so the integers are those of a uint8 file:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import QParams
-from edgecnn.graph.oracle.kernels import Integers, multiplied, pooled_sums, requantized
+from edgecnn.graph.oracle.kernels import KERNELS, Integers, multiplied, pooled_sums, requantized
 from edgecnn.graph.oracle.parameters import Call
 
 Reals = NDArray[np.float32]
@@ -22,6 +23,7 @@ OFFSET = 128
 SIX = np.float32(6)
 STEPS = 127  # the most steps to 3 with which a byte holds 0 to 6
 GATE = np.float32(3 / STEPS)  # scale of x + 3 of a hard swish whose input scale is no 3 / k
+FEW = 4096  # entries that take ONNX Runtime less to look up one by one, some 40 us, than they are worth
 LOGISTIC_RANGE = np.float32(18)
 NUMERATOR = (
     4.37031012579801e-11,
@@ -139,8 +141,19 @@ def square_scale(quant: QParams) -> np.float32:
     return np.float32(furthest**2 / 255 if furthest <= 3 else 0)
 
 
+def is_looked_up(quant: QParams, shape: Sequence[int]) -> bool:
+    """Tell whether the hard swish of an input is looked up: few integers, of a scale that is no ``3 / k``."""
+    return not steps_to_three(quant.scale[0]) and math.prod(shape) <= FEW
+
+
+def hard_swish(c: Call) -> Integers:
+    """LiteRT's table, where integers are few and ``x + 3`` is not exact in bytes; else of bytes."""
+    few = is_looked_up(c.inputs[0].quant, c.inputs[0].shape)
+    return KERNELS["hard_swish"](c) if few else _hard_swish_of_bytes(c)
+
+
 @_by_table
-def hard_swish(c: Call, centred: Integers) -> Reals:
+def _hard_swish_of_bytes(c: Call, centred: Integers) -> Reals:
     """``x * clip(x + 3, 0, 6) / 6``: ``QLinearMul`` of bytes.
 
     ``clip(x + 3, 0, 6)`` is exact where ``steps_to_three`` says so; else it is ``QLinearAdd``'s, of scale ``GATE``. An
