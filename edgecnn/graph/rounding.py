@@ -19,6 +19,8 @@ Sources: gemmlowp ``fixedpoint.h`` (the two roundings); Jacob et al. 2018, secti
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,11 +34,17 @@ HALF = 0.5 * (1 + 2**-12)  # the largest multiplier of the kind above: it is rou
 Reals = NDArray[np.float64]
 
 
+def _most(q: NDArray[Any]) -> Reals:
+    """Return the bound of ``e``."""
+    power = 2.0 ** np.floor(np.log2(q))
+    bound: Reals = (power / q - 0.5) / (power * REACH)
+    return bound
+
+
 def _table() -> tuple[NDArray[np.int64], Reals, Reals]:
     """Return the even ``q`` there are, ascending, and of each ``e`` the geometric mean of its bounds and the upper."""
     q = np.arange(2, 4096, 2)
-    power = 2.0 ** np.floor(np.log2(q))
-    most = (power / q - 0.5) / (power * REACH)
+    power, most = 2.0 ** np.floor(np.log2(q)), _most(q)
     fits = (most > 1.5 * LEAST) & (power < q)
     return q[fits], np.sqrt(most[fits] * LEAST), most[fits]
 
@@ -79,6 +87,6 @@ def past_halves(multiplier: Reals) -> NDArray[np.bool_]:
     A part of a sum's unit may be added to all sums of such a layer: none of them crosses a half, and those next to one
     are as far from it as they can be.
     """
-    q = 2 * np.rint(0.5 / multiplier)
+    q = np.maximum(2 * np.rint(0.5 / multiplier), 2)
     beyond = multiplier * q - 1
-    return np.asarray((q >= 2) & (beyond > 0) & (beyond < 2.0**-11))
+    return np.asarray((beyond > LEAST / 2) & (beyond < _most(q) + LEAST))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from graphs import BODY, HEADS, PIECES, network, piece_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -22,7 +23,12 @@ from runtimes import (
 )
 
 from edgecnn.errors import UnsupportedError
+from edgecnn.graph.capture import capture
+from edgecnn.graph.ir import Metadata
 from edgecnn.graph.ops import ACTIVATIONS, OPS
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
 from edgecnn_converters.openvino.emitter import Emitter
 
 RUNS = [("tflite", "reference"), ("tflite", "xnnpack"), ("onnx", "exact"), ("openvino", "fast")]
@@ -69,26 +75,45 @@ def test_every_piece_is_as_near_the_oracle_as_stated(piece, tmp_path):
             assert worst <= allowed, f"seed {seed}, {target} {kernels}: {worst} LSB in {session.arithmetic} arithmetic"
 
 
+def residual(seed):
+    """A sum with a convolution that only the sum reads, quantized: zero points at an end, multipliers beyond halves."""
+    torch.manual_seed(seed)
+
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Conv2d(i, 8, 1) for i in (3, 8, 8, 8))
+
+        def forward(self, x):
+            first, second, third, last = self.layers
+            y = first(x)
+            z = third(second(y))
+            return last(y + z if seed % 2 else z + y)
+
+    graph = capture(Residual().eval(), (3, 12, 12), Metadata())
+    images = np.random.default_rng(seed).normal(0, 1, (16, 12, 12, 3)).astype(np.float32)
+    return unsaturated(quantize(graph, calibrate(graph, [images], keep=16), recipe("fast")).graph)
+
+
 @pytest.mark.parametrize("kept_apart", [True, False])
 def test_openvino_rounds_a_convolution_that_only_a_sum_reads(kept_apart, tmp_path, monkeypatch):
     """Not kept apart it does not, on this CPU and in this version: were the second case to fail, `apart` can go."""
-    allowed = golden("targets")["residual_alone"]
     if not kept_apart:
         monkeypatch.setattr(Emitter, "apart", lambda self, node, value: value)
-    apart, orders = [], set()
-    for seed in range(12):
-        graph = unsaturated(piece_graph("residual_alone", seed))
-        last = graph.nodes[-1]
-        orders.add(last.inputs[0] == graph.nodes[0].output)
+    apart = []
+    for seed in range(6):
+        graph = residual(seed)
         session = opened("openvino", WRITERS["openvino"].convert(graph, precision="int8"), tmp_path)
         apart.append((distances(graph, session, random_images(graph, 4, seed)) > 0).mean())
-    assert orders == {True, False}, "both orders of the sum's operands"
     found = float(np.mean(apart))
-    assert found <= allowed["max_apart"] if kept_apart else found >= allowed["min_fault"], f"{found:.5f} of the outputs"
+    if kept_apart:
+        assert found == 0
+    else:
+        assert found >= golden("targets")["residual_alone"]["min_fault"]
 
 
 def test_the_layer_summary_shows_nothing_of_what_keeps_them_apart(monkeypatch):
-    graph = piece_graph("residual_alone", 0)
+    graph = residual(0)
     files = WRITERS["openvino"].convert(graph, precision="int8").files
     assert b"PReLU" in files[".xml"]
     monkeypatch.setattr(Emitter, "apart", lambda self, node, value: value)

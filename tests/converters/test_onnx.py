@@ -39,7 +39,8 @@ def held(graph, folder, images, **options):
 
 
 def every_byte(graph):
-    return BYTES.reshape(graph.tensors[graph.inputs[0]].shape)
+    shape = graph.tensors[graph.inputs[0]].shape
+    return np.resize(BYTES, shape)
 
 
 @pytest.mark.parametrize("io", ["float32", "uint8", "int8"])
@@ -89,9 +90,19 @@ def test_hard_swish_is_a_product_of_bytes(scale, zero, kinds, tmp_path):
     rng = np.random.default_rng(0)
     assert bool(steps_to_three(np.float32(scale))) == (round(3 / scale, 4) in range(1, 128))
     for ratio in (0.5, 1.0, *rng.uniform(0.3, 1.2, 6)):
-        b = builder(grid(scale, zero))
+        b = builder(grid(scale, zero), (1, 16, 16, 17))
         b.op("hard_swish", b.input, out=grid(scale * ratio, int(rng.integers(-128, 128))))
         assert held(b.graph(), tmp_path, every_byte(b.graph())) == kinds
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("io", ["float32", "uint8", "int8"])
+def test_a_small_hard_swish_of_another_scale_is_looked_up_as_litert_has_it(io, activations, tmp_path):
+    b = builder(grid(0.0123, 30))
+    name = b.op("hard_swish", b.input, out=grid(0.009, -3))
+    assert held(b.graph(), tmp_path, every_byte(b.graph()), io=io, activations=activations) == ["Cast", "Gather"]
+    made = [run(b.graph(), every_byte(b.graph()), arithmetic=a)[name] for a in ("onnxruntime", "litert")]
+    np.testing.assert_array_equal(*made)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 38, 86, 127])

@@ -6,18 +6,17 @@ linear layers clip first. ``QLinearGlobalAveragePool`` refuses multipliers out o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgecnn.graph.ir import Graph, Node
 from edgecnn.graph.oracle.mlas import GATE
 from edgecnn.graph.oracle.parameters import Call, called
-from edgecnn_converters.preconditions import Fault, beyond_float16
+from edgecnn_converters.preconditions import Fault, KernelLimits, beyond_float16, beyond_kernels
 
 BYTE = 255  # steps from one end of 8 bits to the other
 STEPS = 2.0**31
-MEAN_LEAST, MEAN_MOST = 2.0**-32, 256.0
+LIMITS = KernelLimits(runtime="ONNX Runtime", multipliers={"mean": (2.0**-32, 2.0**8)})
 FURTHEST: Mapping[str, Callable[[Call], Any]] = {
     "add": lambda c: BYTE * (c.scale(0) + c.scale(1)) / c.scale(-1),
     "mul": lambda c: BYTE * BYTE * c.scale(0) * c.scale(1) / c.scale(-1),
@@ -31,15 +30,11 @@ FURTHEST: Mapping[str, Callable[[Call], Any]] = {
 def unsupported(graph: Graph, precision: str) -> list[Fault]:
     """List what ONNX files cannot hold, or ONNX Runtime cannot compute as integers; see ``registry.Converter``."""
     integer = [n for n in graph if precision == graph.precision == "int8" and not graph.is_wide(n.output)]
-    return beyond_float16(graph, precision) + [(n.output, why) for n in integer if (why := _fault(graph, n))]
+    own = [(n.output, why) for n in integer if (why := _fault(graph, n))]
+    return [*beyond_float16(graph, precision), *(beyond_kernels(graph, LIMITS) if integer else ()), *own]
 
 
 def _fault(graph: Graph, node: Node) -> str:
-    if node.op == "mean":
-        c = called(graph, node)
-        multiplier = float(c.scale(0) / c.scale(-1)) / math.prod(c.inputs[0].shape[1:3])
-        if not MEAN_LEAST <= multiplier < MEAN_MOST:
-            return f"its multiplier is {multiplier:.3g}; ONNX Runtime takes means from 2**-32 to below 256"
     if node.op in FURTHEST and (steps := FURTHEST[node.op](called(graph, node))) >= STEPS:
         return f"its largest value is {steps:.3g} steps of its output; ONNX Runtime wraps around at 2**31"
     return ""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from edgecnn.graph.ir import Constant, Graph, Node
+from edgecnn.graph.ir import Graph
 
 Nonlinearity = Callable[[torch.Tensor], torch.Tensor]
 SWISHES: tuple[Nonlinearity, ...] = (F.silu, F.hardswish)
@@ -21,8 +21,8 @@ SWISHES: tuple[Nonlinearity, ...] = (F.silu, F.hardswish)
 def saturating_consumer(graph: Graph, name: str) -> Nonlinearity | None:
     """Return the saturating function through which alone the network sees an activation; ``None`` where there is none.
 
-    They are ``sigmoid``; a swish: ``hard_swish``, or ``mul`` of the activation and its ``sigmoid``; and a hard sigmoid:
-    ``relu6`` of the activation plus a number.
+    They are ``sigmoid``, and a swish: ``hard_swish``, or ``mul`` of the activation and its ``sigmoid``. A hard sigmoid
+    is the ReLU6 of its layer (``passes.fold_constants``).
     """
     consumers = sorted(graph.consumers(name), key=lambda node: node.op)
     match [node.op for node in consumers]:
@@ -34,11 +34,6 @@ def saturating_consumer(graph: Graph, name: str) -> Nonlinearity | None:
             mul, sigmoid = consumers
             if set(mul.inputs) == {name, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]:
                 return F.silu
-        case ["add"] if _clipped(graph, consumers[0]):
-            added = [graph.tensors[other] for other in consumers[0].inputs if other != name]
-            if len(added) == 1 and isinstance(added[0], Constant) and added[0].value.size == 1:
-                shift = float(added[0].value.reshape(()))
-                return lambda x: F.relu6(x + shift)
     return None
 
 
@@ -50,8 +45,3 @@ def around_swishes(graph: Graph) -> set[str]:
             made = (n.output for n in graph.consumers(tensor.name) if n.op in ("hard_swish", "mul"))
             found |= {tensor.name, *made}
     return found
-
-
-def _clipped(graph: Graph, node: Node) -> bool:
-    """Tell whether a relu6 is all that follows a node, fused or not."""
-    return node.attrs.get("activation") == "relu6" or [n.op for n in graph.consumers(node.output)] == ["relu6"]

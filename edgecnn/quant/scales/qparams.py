@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecnn.graph.contract import WEIGHT_LIMIT
 from edgecnn.graph.ir import Constant, Graph, QParams, Quantized, QuantizedConstant
 
-SMALLEST = np.float32(1e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
+SMALLEST = np.float32(3e-8)  # scale of an activation: a finer grid is of no use, and kernels overflow
 
 
 def scale_groups(graph: Graph) -> list[set[str]]:

@@ -30,8 +30,8 @@ INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fa
 class Ranges(Step):
     """Choose the range of every activation; those that must share a scale get the same.
 
-    Inputs are never clipped, and logits only by ``logits``. Where a swish, a sigmoid or a hard sigmoid alone reads an
-    activation, ``mse`` counts the error after that function. Limited to layers, what other layers make gets ``minmax``.
+    Inputs are never clipped, and logits only by ``logits``. Where a swish or a sigmoid alone reads an activation,
+    ``mse`` counts the error after that function. Limited to layers, what other layers make gets ``minmax``.
 
     Sources: Krishnamoorthi 2018 and Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1
     (``mse``); Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (``percentile``).
