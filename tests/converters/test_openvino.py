@@ -163,8 +163,8 @@ def test_wide_borders_are_made_in_steps_and_wide_depthwise_kernels_refused(hold)
     """Of more than 13 pixels the plugin's kernel for AVX-512 is never done being made."""
     b = Int8Builder((1, 3, 22, 16))
     hold(b.graph(b.op("pad", b.input, padding=(1, 14, 26, 9), channels=(0, 0))))
-    for width, fits in ((13, True), (14, False)):
-        b = Int8Builder((1, 4, 56, 16))
+    for width, size, fits in ((13, 56, True), (14, 29, True), (14, 30, False)):
+        b = Int8Builder((1, 4, size, 16))
         graph = b.graph(b.weighted("conv2d", b.input, (16, 1, width, 1), groups=16, padding=(0, 0, 6, 6)))
         if fits:
             hold(graph)

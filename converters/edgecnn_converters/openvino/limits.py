@@ -12,6 +12,7 @@ LIMITS = KernelLimits(
     runtime="OpenVINO", multipliers={"fully_connected": (0.0, 2.0**6), "mean": (0.0, 2.0**8)}, scale=1000.0
 )
 """Measured: beyond them its int8 linear layers, means and sigmoids are wrong by a step and more (OpenVINO 2026.4)."""
+WIDE = 28  # pixels that the depthwise kernel for AVX-512 makes at once
 SMALLEST = 2e-8  # below 7e-9 its integers are wrong, by 40 of them and more
 FLOAT32_STEP, MOST_LOST = 2.0**-23, 0.25  # of the larger of two terms of a sum; of a step of the output
 LARGEST = 256.0  # of a sigmoid's input: 255 of such steps less 255 are 0 to 1 / 128, a quarter of the output's step
@@ -26,13 +27,14 @@ def unsupported(graph: Graph, precision: str) -> list[Fault]:
 
 
 def _wide(graph: Graph) -> list[Fault]:
-    """List the depthwise convolutions whose kernels are too wide."""
+    """List the depthwise convolutions of wide kernels whose output is wide too: the plugin makes no end of them."""
     found = []
     for node in graph:
         if node.op == "conv2d" and is_narrow(graph, node):
             _, _, width, depth = graph.tensors[node.inputs[1]].shape
-            if depth == 1 and node.attrs["groups"] != 1 and width > WIDEST:
-                allowed = f"OpenVINO's int8 depthwise kernels take up to {WIDEST}; use fp32"
+            made = graph.tensors[node.output].shape[2]
+            if depth == 1 and node.attrs["groups"] != 1 and width > WIDEST and made > WIDE:
+                allowed = f"above {WIDE} pixels of output OpenVINO's int8 kernels take up to {WIDEST}; use fp32"
                 found.append((node.output, f"a depthwise kernel {width} pixels wide; {allowed}"))
     return found
 
