@@ -63,8 +63,8 @@ def whole_convolution(e: Emitter, node: Node) -> Any:
     scale = weight.scale[0] if weight.axis is None else weight.scale.reshape(per_channel)
     factors = (scale, part(held.name, facts.SCALE)), (source.scale[0], part(bias.name, facts.INPUT_SCALE))
     products = ops.multiply(*(e.plain(*factor) for factor in factors), name=part(bias.name, facts.SCALE))
-    steps = e.plain(1 / (made.scale[0] * count), part(name, "steps"))
-    multiplier = ops.multiply(products, steps, name=part(name, "multiplier"))
+    steps = e.plain(made.scale[0] * count, part(name, "steps"))
+    multiplier = ops.divide(products, steps, name=part(name, "multiplier"))  # of constants: done when it is loaded
     value = in_steps(name, value, multiplier)
     return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
 

@@ -90,7 +90,7 @@ def _mul(e: Emitter, node: Node) -> Any:
     """
     if not _is_product(e.graph, node):
         return ops.multiply(*_operands(e, node), name=part(node.output, "op"))
-    name, factor, values = node.output, 1 / np.float64(e.graph.quant(node.output).scale[0]), []
+    name, factor, values = node.output, np.float32(1), []
     for place, source in enumerate(node.inputs):
         scale = e.graph.quant(source).scale[0]
         inverse = e.plain(1 / scale, part(name, f"unit_{place}"))
@@ -101,7 +101,8 @@ def _mul(e: Emitter, node: Node) -> Any:
     activation = layout.needed_activation(e.graph, node)
     if activation != "none":
         value = ops.relu(value, name=part(name, "relu"))
-    value = in_steps(name, value, e.plain(np.float32(factor), part(name, "steps")))
+    steps = e.plain(factor / e.graph.quant(name).scale[0], part(name, "steps"))
+    value = in_steps(name, value, steps)
     return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
 
 

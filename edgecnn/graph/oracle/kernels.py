@@ -227,11 +227,12 @@ def _relu(activation: str) -> Callable[[Call], Integers]:
 
 @_by_table
 def sigmoid(c: Call, centred: fp.Integers) -> NDArray[Any]:
-    """``SigmoidPrepare``: the table in float32. Of int16: ``int16.sigmoid``."""
+    """``SigmoidPrepare``: the table in float32, by an ``expf`` that rounds as C's. Of int16: ``int16.sigmoid``."""
     if c.wide:
         return int16.sigmoid(centred, c.scale(0))
     real = np.maximum(c.scale(0) * centred.astype(np.float32), np.float32(-80))  # below, exp overflows: 0 either way
-    return fp.round_away(np.float32(1) / (np.float32(1) + np.exp(-real)) * (np.float32(1) / c.scale(-1)))
+    power = np.exp(-real.astype(np.float64)).astype(np.float32)
+    return fp.round_away(np.float32(1) / (np.float32(1) + power) * (np.float32(1) / c.scale(-1)))
 
 
 @_by_table
