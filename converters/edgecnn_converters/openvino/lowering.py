@@ -20,7 +20,7 @@ from edgecnn_converters.layout import concat_axis, nchw, order_matters, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino.convolution import convolution, whole_convolution
-from edgecnn_converters.openvino.emitter import Emitter, between_zeros, gathered, in_steps, repeated, rounded
+from edgecnn_converters.openvino.emitter import Emitter, between_zeros, gathered, repeated, rounded
 
 PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
 FEWEST = 4  # channels of an average pool
@@ -85,24 +85,26 @@ def _binary(kind: Callable[..., Any]) -> Row:
 def _mul(e: Emitter, node: Node) -> Any:
     """Return a product; of two activations on the grid of its output.
 
-    The plugin adds zero points in float32, of the operands too. So these are rounded to the whole numbers that they
-    are; their product is multiplied once, and rounded before its zero point is added.
+    The plugin adds zero points in float32, of the operands too. So an operand that has one inside its range is rounded
+    to the whole numbers that it is, and the product, multiplied once, before its zero point is added.
     """
     if not _is_product(e.graph, node):
         return ops.multiply(*_operands(e, node), name=part(node.output, "op"))
     name, factor, values = node.output, np.float32(1), []
     for place, source in enumerate(node.inputs):
-        scale = e.graph.quant(source).scale[0]
-        inverse = e.plain(1 / scale, part(name, f"unit_{place}"))
-        whole = ops.multiply(e.values[source], inverse, name=part(name, f"{facts.SCALED}_{place}"))
-        values.append(rounded(whole, part(name, f"{facts.WHOLE}_{place}")))
-        factor *= scale
+        quant, value = e.graph.quant(source), e.values[source]
+        if quant.zero_point[0] != quant.limits[0]:
+            inverse = e.plain(1 / quant.scale[0], part(name, f"unit_{place}"))
+            whole = ops.multiply(value, inverse, name=part(name, f"{facts.SCALED}_{place}"))
+            value, factor = rounded(whole, part(name, f"{facts.WHOLE}_{place}")), factor * quant.scale[0]
+        values.append(value)
     value = ops.multiply(*values, name=part(name, "op"))
-    activation = layout.needed_activation(e.graph, node)
+    activation, made = layout.needed_activation(e.graph, node), e.graph.quant(name)
     if activation != "none":
         value = ops.relu(value, name=part(name, "relu"))
-    steps = e.plain(factor / e.graph.quant(name).scale[0], part(name, "steps"))
-    value = in_steps(name, value, steps)
+    value = ops.multiply(value, e.plain(factor / made.scale[0], part(name, "steps")), name=part(name, facts.SCALED))
+    if made.zero_point[0] != made.limits[0]:
+        value = rounded(value, part(name, facts.ROUNDED))
     return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
 
 
