@@ -15,6 +15,7 @@ from edgecnn.quant.scales.qparams import activation_qparams, rescale
 
 BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
 ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
+FINEST_OPERAND = 1000.0  # times finer than its output that an add takes an operand
 SMALLEST_MULTIPLIER = np.float32(2**-30)  # of a convolution: below 2**-32 XNNPACK refuses it
 
 
@@ -70,7 +71,7 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
         output = max(output, first * second / 200)
         least = output * 2**-15 / max(first, second)
         return [max(s, least) for s in raised], output
-    high, low = (200.0, 1000.0) if op == "add" else (100.0, 200.0)
+    high, low = (200.0, FINEST_OPERAND) if op == "add" else (100.0, 200.0)
     output = max(output, max(*raised, weight) / high)
     return [max(s, output / low) for s in raised], output
 
@@ -80,6 +81,14 @@ def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> 
     if OPS[op].weighted:
         return float(np.abs(value).max()) / WEIGHT_LIMIT
     return float(activation_qparams(float(value.min()), float(value.max()), dtype).scale[0])
+
+
+def operand_qparams(op: str, value: NDArray[np.float32], made: QParams) -> QParams:
+    """Return the parameters of a constant operand, of its output's type: over its values, not too fine for an add."""
+    low, high = min(float(value.min()), 0.0), float(value.max())
+    if op == "add" and made.dtype == "int8":
+        high = max(high, low + 255 * float(made.scale[0]) / FINEST_OPERAND)
+    return activation_qparams(low, high, made.dtype)
 
 
 def accumulator_scale(input_scale: float, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> float:

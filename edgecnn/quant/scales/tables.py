@@ -17,7 +17,7 @@ from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
 from edgecnn.graph.oracle.arithmetic import ARITHMETICS
 from edgecnn.graph.oracle.kernels import KERNELS
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
-from edgecnn.quant.scales.qparams import activation_qparams
+from edgecnn.quant.scales.kernel_limits import operand_qparams
 
 Reals = NDArray[np.float64]
 EVERY = np.arange(LOW, HIGH + 1)
@@ -43,9 +43,11 @@ def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
     inputs, every, traced = [], [], []
     for name in node.inputs:
         tensor, values = graph.tensors[name], EVERY
-        quant = operand_parameters(tensor) if isinstance(tensor, Constant) else chosen[name]
         if isinstance(tensor, Constant):
+            quant = operand_qparams(node.op, tensor.value, chosen[node.output])
             values = np.unique(quant.quantize(tensor.value)).astype(np.int64)
+        else:
+            quant = chosen[name]
         inputs.append(Quantized(name=name, shape=tensor.shape, quant=quant))
         every.append(values)
         traced.append(_traced(graph, name, chosen))
@@ -57,11 +59,6 @@ def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
     output = Quantized(name=node.output, shape=graph.tensors[node.output].shape, quant=chosen[node.output])
     held = [table.astype(np.int8)[:, None] for table in together]
     return Call(attrs=node.attrs, inputs=inputs, output=output, values=list(held))
-
-
-def operand_parameters(tensor: Constant) -> QParams:
-    """Return the parameters of an elementwise op's constant operand, of 8 bits."""
-    return activation_qparams(float(tensor.value.min()), float(tensor.value.max()))
 
 
 def _distinct(pairs: list[NDArray[np.int64]], zeros: list[int]) -> list[NDArray[np.int64]]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import BIAS_OF
 from edgecnn.graph.ir import Constant, Graph, Quantized
-from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
+from edgecnn.quant.scales.kernel_limits import clamp_weight_scales, operand_qparams
 from edgecnn.quant.scales.qparams import (
-    activation_qparams,
     bias_scales,
     least_error,
     quantize_bias,
@@ -43,8 +42,7 @@ class Weights(Step):
         for node in graph:
             for tensor in (graph.tensors[i] for i in node.inputs if not node.weighted):
                 if isinstance(tensor, Constant):  # an elementwise op's operand: per tensor, in its output's type
-                    low, high = float(tensor.value.min()), float(tensor.value.max())
-                    quant = activation_qparams(low, high, graph.quant(node.output).dtype)
+                    quant = operand_qparams(node.op, tensor.value, graph.quant(node.output))
                     changed.append(tensor.quantized(quant, quant.quantize(tensor.value)))
         return replace(work, graph=self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit))
 
