@@ -33,7 +33,7 @@ def convolution(e: Emitter, node: Node) -> Any:
     made = _sums(e, node, lambda shape: e.constant(node.inputs[1], shape, OHWI_TO_OIHW))
     lead = 0.0
     if facts.is_narrow(e.graph, node):
-        lead = QUARTER * facts.SIDES[int(e.graph.quant(node.output).zero_point[0])]
+        lead = QUARTER * facts.SIDES.get(int(e.graph.quant(node.output).zero_point[0]), 0)
     return ops.add(made, e.bias(node, (1, count, 1, 1), lead), name=part(node.output, facts.WITH_BIAS))
 
 

@@ -44,9 +44,11 @@ class Emitter:
         return ops.minimum(positive, self.six, name=part(node.output, "relu6"))
 
     def at_most_six(self, node: Node, value: Any) -> Any:
-        """Return whole steps held between those of 0 and 6."""
-        most = float(np.rint(np.float32(6) / self.graph.quant(node.output).scale[0]))
-        return ops.clamp(value, 0.0, most, name=part(node.output, "relu6"))
+        """Return whole steps held between those of 0 and 6. A clamp beyond the grid would not hold the lower end."""
+        quant, name = self.graph.quant(node.output), part(node.output, "relu6")
+        most = float(np.rint(np.float32(6) / quant.scale[0]))
+        beyond = most >= quant.limits[1] - quant.zero_point[0]
+        return ops.relu(value, name=name) if beyond else ops.clamp(value, 0.0, most, name=name)
 
     def apart(self, node: Node, value: Any) -> Any:
         """Put a PReLU of slope 1 before a FakeQuantize that the plugin would otherwise fuse in a way that is wrong.
