@@ -37,8 +37,8 @@ def parameters(low: float, high: float) -> QParams:
 def is_whole(graph: Graph, node: Node) -> bool:
     """Tell whether a node is a convolution of 8-bit integers whose sums are whole numbers in the file.
 
-    Those are not that lie beyond halves, all in one direction from the zero point: see ``convolution``. Nor are those of
-    1x1 kernels in groups with a stride: the plugin (2026.4) then gives some channels the multiplier of others.
+    Those are not that lie beyond halves, all in one direction from the zero point: see ``convolution``. Nor are those
+    of 1x1 kernels in groups with a stride: the plugin (2026.4) then gives some channels the multiplier of others.
     """
     if node.op != "conv2d" or not is_narrow(graph, node):
         return False
