@@ -29,7 +29,7 @@ def test_items_are_all_yielded_and_shown_on_a_terminal_alone(terminal, monkeypat
     seen = []
     for item in track("abc", "solve", 3):
         seen.append(item)
-        time.sleep(0.2)
+        time.sleep(0.5)
     assert seen == ["a", "b", "c"]
     said = capsys.readouterr().err
     assert ("solve" in said and "2/3" in said) if terminal else said == ""

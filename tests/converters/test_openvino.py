@@ -171,3 +171,22 @@ def test_wide_borders_are_made_in_steps_and_wide_depthwise_kernels_refused(hold)
         else:
             ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
             assert (node, "14 pixels wide" in reason) == (graph.outputs[0], True)
+
+
+@pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_kernel_that_covers_the_image_needs_no_stride(stride, channels, hold):
+    b = Int8Builder((1, 8, 5, channels))
+    hold(b.graph(b.weighted("conv2d", b.input, (6, 5, 5, channels), stride=stride)))
+
+
+def test_one_channel_in_and_one_of_several_pixels_out_is_refused(hold):
+    for width, fits in ((6, False), (7, True)):
+        b = Int8Builder((1, 8, width, 1))
+        graph = b.graph(b.weighted("conv2d", b.input, (6, 5, 5, 1), stride=(1, 2)))
+        if fits:
+            hold(graph)
+        else:
+            ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
+            assert node == graph.outputs[0]
+            assert "a stride of 1" in reason

@@ -101,5 +101,6 @@ def _sums(e: Emitter, node: Node, weights: Callable[[tuple[int, ...]], Any]) -> 
         value, groups = repeated(e, node, value, out // groups), out
     shape = (out, depth, height, width) if groups == 1 else (groups, out // groups, depth, height, width)
     kind = ops.convolution if groups == 1 else ops.group_convolution
-    strides, dilation = list(a["stride"]), list(a["dilation"])
+    # Of one channel, with a stride over a width that the kernel covers, the plugin's sums are wrong.
+    strides, dilation = [facts.stride_over(e.graph, node, axis) for axis in (0, 1)], list(a["dilation"])
     return kind(value, weights(shape), strides, before, after, dilation, name=part(node.output, facts.SUMS))

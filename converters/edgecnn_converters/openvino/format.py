@@ -8,6 +8,9 @@ Images are NCHW, weights (O, I, H, W), or (groups, O / groups, I, H, W).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
@@ -38,12 +41,11 @@ def is_whole(graph: Graph, node: Node) -> bool:
     """Tell whether a node is a convolution of 8-bit integers whose sums are whole numbers in the file.
 
     Those are not that lie beyond halves, all in one direction from the zero point: see ``convolution``. Nor are those
-    of 1x1 kernels in groups with a stride: the plugin (2026.4) then gives some channels the multiplier of others.
+    of groups of several channels: the plugin (2026.4) gives some of them the multiplier of others.
     """
     if node.op != "conv2d" or not is_narrow(graph, node):
         return False
-    _, height, width, depth = graph.tensors[node.inputs[1]].shape
-    if depth > 1 and node.attrs["groups"] != 1 and (height, width) == (1, 1) and node.attrs["stride"] != (1, 1):
+    if graph.tensors[node.inputs[1]].shape[3] > 1 and node.attrs["groups"] != 1:
         return False
     source, weight, made = (graph.quant(name) for name in (*node.inputs[:2], node.output))
     multipliers = weight.scale.astype(np.float64) * source.scale / made.scale
@@ -54,3 +56,12 @@ def is_narrow(graph: Graph, node: Node) -> bool:
     """Tell whether a node reads and makes activations of 8-bit integers, and no others."""
     tensors = [t for name in (*node.inputs, node.output) if not isinstance(t := graph.tensors[name], Constant)]
     return all(isinstance(t, Quantized) and t.quant.dtype == "int8" for t in tensors)
+
+
+def stride_over(graph: Graph, node: Node, axis: int) -> int:
+    """Return the stride over height (0) or width (1): 1 where the kernel covers all of it."""
+    a: Mapping[str, Any] = node.attrs
+    size, kernel = graph.tensors[node.inputs[0]].shape[1 + axis], graph.tensors[node.inputs[1]].shape[1 + axis]
+    reach = a["dilation"][axis] * (kernel - 1) + 1
+    covers = size + sum(a["padding"][2 * axis : 2 * axis + 2]) == reach
+    return 1 if covers else int(a["stride"][axis])

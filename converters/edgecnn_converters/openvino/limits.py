@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgecnn.graph.ir import Graph, Quantized
-from edgecnn_converters.openvino.format import WIDEST, is_narrow, is_whole
+from edgecnn_converters.openvino.format import WIDEST, is_narrow, is_whole, stride_over
 from edgecnn_converters.preconditions import Fault, KernelLimits, beyond_float16, beyond_kernels
 
 LIMITS = KernelLimits(
@@ -23,11 +23,11 @@ def unsupported(graph: Graph, precision: str) -> list[Fault]:
     found = beyond_float16(graph, precision)
     if precision != "int8":
         return found
-    return [*found, *_wide(graph), *beyond_kernels(graph, LIMITS), *_beyond_float32(graph)]
+    return [*found, *_faulty(graph), *beyond_kernels(graph, LIMITS), *_beyond_float32(graph)]
 
 
-def _wide(graph: Graph) -> list[Fault]:
-    """List the depthwise convolutions of wide kernels whose output is wide too: the plugin makes no end of them."""
+def _faulty(graph: Graph) -> list[Fault]:
+    """List convolutions with which the plugin comes to no end, or whose sums are wrong: see the reasons."""
     found = []
     for node in graph:
         if node.op == "conv2d" and is_narrow(graph, node):
@@ -36,6 +36,9 @@ def _wide(graph: Graph) -> list[Fault]:
             if depth == 1 and node.attrs["groups"] != 1 and width > WIDEST and made > WIDE:
                 allowed = f"above {WIDE} pixels of output OpenVINO's int8 kernels take up to {WIDEST}; use fp32"
                 found.append((node.output, f"a depthwise kernel {width} pixels wide; {allowed}"))
+            if depth == node.attrs["groups"] == made == 1 < stride_over(graph, node, 1):
+                wrong = "OpenVINO's int8 kernels are wrong there; use a stride of 1 over the width"
+                found.append((node.output, f"one channel in, and one pixel out in width of several: {wrong}"))
     return found
 
 
