@@ -127,7 +127,19 @@ def test_all_pairs_of_bytes_round_as_the_oracle_does_ties_included(op, tmp_path)
         held(b.graph(), tmp_path, every_byte(b.graph()))
 
 
+@pytest.mark.parametrize("zero", [-128, 17])
 @pytest.mark.parametrize("kernel", [(2, 2), (2, 3), (4, 4)])
+def test_an_average_pool_with_halves_is_a_convolution_that_rounds_as_litert(kernel, zero, tmp_path):
+    for shape in ((1, *kernel, 64), (1, 7, 9, 5)):
+        b = builder(grid(0.0412, zero), shape)
+        name = b.op("avg_pool2d", b.input, kernel=kernel, stride=kernel, padding=(0, 0, 0, 0))
+        x = random_images(b.graph(), 8)
+        assert set(held(b.graph(), tmp_path, x)) - {"Transpose"} == {"QLinearConv"}
+        made = [run(b.graph(), x, arithmetic=a)[name] for a in ("onnxruntime", "litert", "openvino")]
+        assert all((other == made[0]).all() for other in made)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 5)])
 def test_an_average_pool_of_the_whole_image_rounds_otherwise_than_one_of_a_part(kernel, tmp_path):
     for shape in ((1, *kernel, 64), (1, 5, 5, 64)):
         b = builder(grid(0.0412, 17), shape)

@@ -215,8 +215,8 @@ def computed_apart(graph, node):
     if node.op == "mean":
         call = called(graph, node, parameters_of(graph))
         return mean_apart(call, math.prod(call.inputs[0].shape[1:3]) * float(call.scale(-1)) / float(call.scale(0)))
-    if node.op == "avg_pool2d":  # halves of even counts
-        return any(node.attrs["padding"]) or math.prod(node.attrs["kernel"]) % 2 == 0
+    if node.op == "avg_pool2d":  # padded windows hold an even count of pixels, or an odd one
+        return any(node.attrs["padding"])
     if node.op == "hard_swish":  # ONNX Runtime makes it of bytes; the step chooses the scale where they are exact
         source = graph.quant(node.inputs[0])
         if not steps_to_three(source.scale[0]) and not is_looked_up(source, graph.tensors[node.inputs[0]].shape):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecnn.graph.ir import Constant, Graph, Node, QuantizedConstant
+from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.parameters import HIGH, LOW, called
 from edgecnn_converters import layout
 from edgecnn_converters.layout import OHWI_TO_OIHW, concat_axis, kernel_of, nchw, order_matters, pads
@@ -28,6 +29,7 @@ OLDEST = 9  # ONNX 1.4; before its IR version 4, every constant had to be an inp
 SINCE = {TO_INTEGERS: 10, TO_REAL: 10, "Clip": 11, "Pad": 11, "HardSwish": 14}
 SINCE_OF_INTEGERS = {"Clip": 12, "MaxPool": 12}
 """Opset from which an op has the form that is written here; ``OLDEST`` for the others. See ``_opset`` for more."""
+PAST_HALVES = 2.0**-18  # of an average
 TYPES = {name: getattr(TensorProto, name.upper()) for name in ("float16", "uint8", "int8")}
 TYPES["float32"] = TensorProto.FLOAT
 Row = Callable[["Emitter", Node], None]
@@ -280,7 +282,29 @@ def _max_pool(e: Emitter, node: Node) -> None:
 
 
 def _avg_pool(e: Emitter, node: Node) -> None:
+    """Average; where halves come up, by a convolution of the integers as they are, which rounds them as LiteRT does.
+
+    Its multiplier takes halves a little away from zero, and nothing else across one.
+    """
+    if e.on_grid(node.output) and mlas.is_summed(node.attrs):
+        _summed(e, node)
+        return
     e.finish(node, "AveragePool", [e.value(node.inputs[0])], **_window(node, kernel_of(e.graph, node)))
+
+
+def _summed(e: Emitter, node: Node) -> None:
+    source, name, kernel = node.inputs[0], node.output, kernel_of(e.graph, node)
+    channels, plain, ones, made = e.graph.tensors[source].shape[3], *(part(name, p) for p in ("plain", "ones", "made"))
+    grid = e.own_grid(plain, e.graph.quant(source).scale[0], 0)
+    e.node(TO_REAL, [e.stored(source), *grid], plain)
+    weight = e.initializer(part(ones, INTEGERS), np.ones((channels, 1, *kernel), np.int8))
+    scale = e.initializer(part(ones, "scale"), np.array((1 + PAST_HALVES) / np.prod(kernel), np.float32))
+    zero = e.initializer(part(ones, "zero_point"), np.array(0, np.int8))
+    e.node(TO_REAL, [weight, scale, zero], ones)
+    e.node("Conv", [plain, ones], part(made, "raw"), **_window(node, kernel), group=channels)
+    e.node(TO_INTEGERS, [part(made, "raw"), *grid], made)
+    e.node("Identity", [made], part(name, INTEGERS))
+    e.real_values(name)
 
 
 def _mean(e: Emitter, node: Node) -> None:

@@ -74,8 +74,18 @@ def _product(c: Call, integers: NDArray[Any], scale: np.float32) -> Reals:
     return made
 
 
+def is_summed(attrs: Mapping[str, Any]) -> bool:
+    """Tell whether an average pool is written as a convolution: where the mean of its integers may be a half."""
+    return not any(attrs["padding"]) and math.prod(attrs["kernel"]) % 2 == 0
+
+
 def avg_pool(c: Call) -> Integers:
-    """``QLinearAveragePool``: the mean of the real values, in float32; of the whole image as ``arithmetic._mean``."""
+    """LiteRT's where ``is_summed``; else ``QLinearAveragePool``: the mean of the real values, in float32.
+
+    Of the whole image it is as ``arithmetic._mean``.
+    """
+    if is_summed(c.attrs):
+        return KERNELS["avg_pool2d"](c)
     centred = c.values[0].astype(np.int32) - c.zero(0)
     if tuple(c.attrs["kernel"]) == c.inputs[0].shape[1:3] and not any(c.attrs["padding"]):
         sums, counts = pooled_sums(c, centred)

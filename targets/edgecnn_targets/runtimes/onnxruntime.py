@@ -124,11 +124,11 @@ def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
             if scale.size == 1:
                 name = node.input[0] if node.op_type == TO_REAL else node.output[0]
                 grids[name] = (float(scale.reshape(())), int(zero.reshape(())))
-    for output in model.graph.output:  # of a table that our writer made, which leaves the grid beside it
-        parts = [f"{output.name}/{what}" for what in ("scale", "zero_point_uint8", "zero_point_int8")]
+    for port in (*model.graph.input, *model.graph.output):  # our writer leaves the grid beside it, whatever reads it
+        parts = [f"{port.name}/{what}" for what in ("scale", "zero_point_uint8", "zero_point_int8")]
         held = [numpy_helper.to_array(stored[name]) for name in parts if name in stored]
         if len(held) == 2:
-            grids.setdefault(output.name, (float(held[0]), int(held[1])))
+            grids[port.name] = (float(held[0]), int(held[1]))
     return grids
 
 
