@@ -7,7 +7,7 @@ import onnx
 import pytest
 from graphs import PIECES, piece_graph
 from int8_builder import Int8Builder, random_images
-from runtimes import distances, integers_in, opened
+from runtimes import assert_integers_are_the_graphs, distances, integers_in, opened
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.ir import QParams, Quantized
@@ -103,6 +103,17 @@ def test_a_small_hard_swish_of_another_scale_is_looked_up_as_litert_has_it(io, a
     assert held(b.graph(), tmp_path, every_byte(b.graph()), io=io, activations=activations) == ["Cast", "Gather"]
     made = [run(b.graph(), every_byte(b.graph()), arithmetic=a)[name] for a in ("onnxruntime", "litert")]
     np.testing.assert_array_equal(*made)
+
+
+@pytest.mark.parametrize("op", ["hard_swish", "avg_pool2d"])
+def test_a_tensor_whose_integers_alone_are_read_has_its_grid_in_the_file(op, tmp_path):
+    b = builder(grid(0.0123, 30))
+    attrs = {} if op == "hard_swish" else {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0)}
+    x = b.op(op, b.input, out=grid(0.009, -3) if op == "hard_swish" else None, **attrs)
+    flat = b.op("reshape", x, shape=(1, 256 if op == "hard_swish" else 64))
+    graph = b.graph(b.weighted("fully_connected", flat, (5, b.shape(flat)[1])))
+    held(graph, tmp_path, every_byte(graph))
+    assert_integers_are_the_graphs(graph, "onnx", convert(graph, precision="int8"))
 
 
 @pytest.mark.parametrize("steps", [1, 5, 38, 86, 127])

@@ -91,6 +91,12 @@ def _grids(graph: Any, stored: Mapping[str, NDArray[Any]]) -> dict[str, tuple[ND
     for node in graph.node:
         if node.op_type in MOVING and node.input[0] in grids:
             grids[node.output[0]] = grids[node.input[0]]
+        if node.op_type in ("Gather", "Identity"):  # ours leave the grid beside it, whatever reads it
+            name = node.output[0].removesuffix(SUFFIX)
+            parts = (part(name, what) for what in ("scale", "zero_point_uint8", "zero_point_int8"))
+            held = [stored[each] for each in parts if each in stored]
+            if len(held) == 2:
+                grids[node.output[0]] = (held[0], held[1])
         if node.op_type in (TO_INTEGERS, TO_REAL):
             tensor = node.output[0] if node.op_type == TO_INTEGERS else node.input[0]
             grids.setdefault(tensor, (stored[node.input[1]], stored[node.input[2]]))
