@@ -104,7 +104,7 @@ def fold_factors_ahead(g: Graph, first: Node, second: Node) -> Graph | None:
     last = second if passed is None else _only_consumer(g, second.output)
     if factor is None or factor.size != 1 or first.attrs["activation"] != "none" or last is None or not last.weighted:
         return None
-    if passed is not None and any(isinstance(g.tensors[i], Constant) for i in passed.inputs):
+    if passed is not None and (len(set(passed.inputs)) == 1 or _has_constant(g, passed)):  # a square has it twice
         return None
     if last.inputs[0] not in (first.output, second.output) or not _alone(g, last.inputs[1]):
         return None
@@ -119,6 +119,10 @@ def _operand(g: Graph, node: Node, op: str, other: str) -> NDArray[np.float32] |
         return None
     alike = tensor.value.size in (1, g.tensors[other].shape[-1]) and tensor.value.shape[-1:] == (tensor.value.size,)
     return tensor.value.reshape(-1) if alike else None
+
+
+def _has_constant(g: Graph, node: Node) -> bool:
+    return any(isinstance(g.tensors[i], Constant) for i in node.inputs)
 
 
 def _alone(g: Graph, name: str) -> bool:

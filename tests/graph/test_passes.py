@@ -49,6 +49,7 @@ FOLDED = {
 }
 KEPT = {
     "read twice": (lambda m, x: (lambda y: y + (y + 1))(m.first(x)), ["conv2d", "add", "add"]),
+    "squared": (lambda m, x: m.second((lambda y: y * y)(F.relu(m.first(x)) * 0.3)), ["conv2d", "mul", "mul", "conv2d"]),
     "behind a ReLU": (lambda m, x: F.relu(m.first(x)) + 0.5, ["conv2d", "add"]),
     "added before a padded convolution": (lambda m, x: m.second(F.relu(m.first(x)) + 1), ["conv2d", "add", "conv2d"]),
     "weights that two layers share": (lambda m, x: m.second(m.second(m.first(x)) * 2), ["conv2d", "conv2d", "conv2d"]),
