@@ -94,9 +94,9 @@ def measured(name: str, side: int, images: int) -> Row:
     seen = pixels(CALIBRATION + images, side)
     settle(module, seen[:CALIBRATION])
     silent = edgecnn.Progress()
-    given = {"preprocess": edgecnn.Preprocess(mean=(127.5,) * 3, std=(127.5,) * 3), "input_shape": (3, side, side)}
+    fed = edgecnn.Preprocess(mean=(127.5,) * 3, std=(127.5,) * 3)
     try:
-        network = edgecnn.load(module, name=name.rpartition("/")[2], **given)  # type: ignore[arg-type]
+        network = edgecnn.load(module, name=name.rpartition("/")[2], preprocess=fed, input_shape=(3, side, side))
     except edgecnn.EdgecnnError as error:
         return {**row, "state": f"not captured: {one_line(error)}"}
     with tempfile.TemporaryDirectory() as folder:

@@ -160,7 +160,7 @@ def test_a_bias_of_which_float32_loses_steps_is_refused():
 
 
 def test_wide_borders_are_made_in_steps_and_wide_depthwise_kernels_refused(hold):
-    """Of more than 13 pixels the plugin's kernel for AVX-512 is never done being made."""
+    """The plugin never ends to compile a kernel of 14 pixels or more for AVX-512."""
     b = Int8Builder((1, 3, 22, 16))
     hold(b.graph(b.op("pad", b.input, padding=(1, 14, 26, 9), channels=(0, 0))))
     for width, size, fits in ((13, 56, True), (14, 29, True), (14, 30, False)):

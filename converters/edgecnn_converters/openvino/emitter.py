@@ -1,4 +1,4 @@
-"""What the lowerings of all ops share: constants, grids, and the operations that keep the plugin exact."""
+"""Make what the lowerings of all ops share: constants, grids, and the operations that keep the plugin exact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ELEMENTWISE = ("add", "mul", "hard_swish", "relu", "relu6", "sigmoid")
 
 
 class Emitter:
-    """Makes operations of a graph's nodes. Every one is named: the same graph gives the same bytes.
+    """Make operations of a graph's nodes. Every one is named: the same graph gives the same bytes.
 
     Attributes:
         values: what stands for each activation, by name.
@@ -121,22 +121,24 @@ class Emitter:
                 half = self.plain(placed(tensor.value).astype(np.float16), part(name, "half"))
                 return ops.convert(half, "f32", name=name)
             return self.plain(placed(tensor.value), name)
-        quant, real = tensor.quant, self.steps(placed(tensor.integers), name)
-        if affine:
-            zero = self.plain(np.float32(quant.zero_point[0]), part(name, facts.ZERO_POINT))
-            real = ops.subtract(real, zero, name=part(name, "centred"))
+        quant = tensor.quant
         scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
-        return ops.multiply(real, self.plain(scale, part(name, facts.SCALE)), name=name)
+        zero = int(quant.zero_point[0]) if affine else None
+        return self._real(self.steps(placed(tensor.integers), name), scale, name, zero)
 
     def dequantized(self, integers: NDArray[Any], scale: float, name: str, zero_point: int = 0) -> Any:
         """Return a constant of the file's own: integers less their zero point, times a scale."""
-        real = ops.convert(self.plain(integers, part(name, "integers")), "f32", name=part(name, "float"))
-        if zero_point:
+        steps = ops.convert(self.plain(integers, part(name, "integers")), "f32", name=part(name, "float"))
+        return self._real(steps, np.float32(scale), name, zero_point or None)
+
+    def _real(self, steps: Any, scale: Any, name: str, zero_point: int | None) -> Any:
+        if zero_point is not None:
             zero = self.plain(np.float32(zero_point), part(name, facts.ZERO_POINT))
-            real = ops.subtract(real, zero, name=part(name, "centred"))
-        return ops.multiply(real, self.plain(np.float32(scale), part(name, facts.SCALE)), name=name)
+            steps = ops.subtract(steps, zero, name=part(name, "centred"))
+        return ops.multiply(steps, self.plain(scale, part(name, facts.SCALE)), name=name)
 
     def steps(self, integers: NDArray[Any], name: str) -> Any:
+        """Return the integers of a tensor of the graph, as float32."""
         return ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
 
     def bias(self, node: Node, shape: tuple[int, ...], lead: float = 0) -> Any:
