@@ -1,4 +1,4 @@
-"""What is checked: an artifact, where it runs, and against which limits."""
+"""Say what is checked: an artifact, where it runs, and against which limits."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FIGURES = ("accuracy", "latency", "instructions", "cycles", "sram_kib", "flash_k
 the rest by counting."""
 
 INSTRUCTION_SETS = ("vnni", "avx2", "other")
-"""What a tolerance may depend on: x86 with VNNI, x86 with AVX2 and without VNNI, and any other CPU."""
+"""Kinds of CPU that a tolerance may depend on: x86 with VNNI, x86 with AVX2 and without VNNI, and any other CPU."""
 
 
 class Saturation(str):

@@ -1,4 +1,4 @@
-"""What an int8 ONNX file must hold so that ONNX Runtime computes in integers, exactly as the oracle rounds."""
+"""Hold int8 ONNX files to what ONNX Runtime needs to compute in integers, exactly as the oracle rounds."""
 
 from __future__ import annotations
 
