@@ -1,112 +1,397 @@
-"""A graph in the making, from a trace of aten calls. The handlers in ``aten.py`` add to it."""
+"""A graph in the making, by an importer: values in the order of dimensions that the source has, nodes in the graph's.
+
+torch and ONNX put channels first, the graph puts them last. Each value notes which dimension of the source each of its
+graph tensor is, so that a transpose of the source costs no node, and one is made only where an op needs another order.
+Whatever is not an op of the graph is made of several: ``layers.py`` and ``reductions.py``.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgecnn.errors import InputError
-from edgecnn.graph.ir import Attr, Constant, Node, Tensor
+from edgecnn.graph.ir import Constant, Graph, Metadata, Node, Tensor
 from edgecnn.graph.ops import make_node, need, output_shape
-from edgecnn.graph.trace import Call, Trace, Traced
 
-COMPUTED = "a weight that is computed while the network runs"
+PAD_MODES: Mapping[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # numpy's names
+BATCH = -1  # in ``axes``: the graph's batch is no dimension of the source
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Value:
-    """Hold what an aten call made. A flattened image has the (channels, height, width) that it was flattened from:
-    torch flattens channels first, the graph channels last, and only a linear layer can absorb the difference."""
+    """Hold what an op of the source made.
 
-    name: str  # of the graph tensor that holds it
-    chw: tuple[int, int, int] | None = None
+    Attributes:
+        name: of the graph tensor that holds it.
+        axes: for each dimension of the graph tensor, the dimension of the source that it is. The first is the batch,
+            of size 1; it is ``BATCH`` where the source has merged or dropped it.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+
+
+Operand = Value | Array | float
 
 
 class Builder:
-    """Gathers nodes and tensors, and which traced tensor became which of them."""
+    """Gathers nodes and tensors.
 
-    def __init__(self, traced: Trace) -> None:
-        batch, channels, height, width = traced.image.shape
+    Attributes:
+        channels_last: whether images of the source are NHWC; otherwise they are NCHW.
+        scope: what the nodes being made belong to: their names begin with it, and it is their ``source``.
+        named: whether the next node is what the scope names, so has its name.
+    """
+
+    def __init__(self, *, channels_last: bool = False) -> None:
+        self.channels_last, self.scope, self.named = channels_last, "", False
         self.nodes: list[Node] = []
-        self.tensors: dict[str, Tensor] = {"input": Tensor(name="input", shape=(batch, height, width, channels))}
-        self.values: dict[Traced, Value] = {traced.image: Value("input")}
-        self.computed: set[Traced] = set()  # without the image
-        self.consumers = Counter(i for call in traced.calls for i in call.inputs)
-        self.consumers.update(r for r in traced.results if r is not None)
-        self.current: Call  # the call being handled; who walks the trace sets it
+        self.tensors: dict[str, Tensor] = {}
+        self.inputs: list[str] = []
 
-    def shape(self, value: Value) -> tuple[int, ...]:
-        """Return the NHWC (or NC) shape."""
+    def image_axes(self, rank: int) -> tuple[int, ...]:
+        """Return the axes of a value whose channels are the last dimension in the graph."""
+        return tuple(range(rank)) if self.channels_last else (0, *range(2, rank), 1)
+
+    def input(self, name: str, shape: Sequence[int]) -> Value:
+        """Add an input; ``shape`` is the source's. One of four dimensions is an image: NHWC in the graph."""
+        need(
+            len(shape) >= 2 and shape[0] == 1, f"input {name!r} of shape {tuple(shape)}; the first must be a batch of 1"
+        )
+        axes = self.image_axes(4) if len(shape) == 4 else tuple(range(len(shape)))
+        name = self.unique(name)
+        self.tensors[name] = Tensor(name=name, shape=tuple(int(shape[a]) for a in axes))
+        self.inputs.append(name)
+        return Value(name, axes)
+
+    def graph(self, outputs: Sequence[Value], metadata: Metadata) -> Graph:
+        """Return the graph. An output of four dimensions is NHWC, any other in the order of the source."""
+        ends = []
+        for value in outputs:
+            rank = len(self.shape(value))
+            value = self.batched(value)
+            ends.append(self.arranged(value, self.image_axes(4) if rank == 4 else tuple(range(rank))).name)
+        need(len(set(ends)) == len(ends), "two outputs are one tensor; give it once")
+        return Graph(
+            nodes=tuple(self.nodes),
+            tensors=self.tensors,
+            inputs=tuple(self.inputs),
+            outputs=tuple(ends),
+            metadata=metadata,
+        )
+
+    # --- nodes and tensors ---
+
+    def held(self, value: Value) -> tuple[int, ...]:
+        """Return the shape of the graph tensor."""
         return self.tensors[value.name].shape
 
-    def value(self, argument: Any) -> Value:
-        """Return the graph value of an argument that must be an activation."""
-        need(isinstance(argument, Traced), f"argument {argument!r} where an activation is needed")
-        need(argument.constant is None, "a constant where an activation is needed")
-        need(argument not in self.computed, COMPUTED)
-        need(not argument.fault, f"the module {argument.fault}")
-        need(argument in self.values, "the second output of an op; the first is supported")
-        return self.values[argument]
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Return the shape that the source has."""
+        held = dict(zip(value.axes, self.held(value), strict=True))
+        return tuple(held[k] for k in range(len(held) - (BATCH in held)))
 
-    def operand(self, argument: Any, rank: int) -> Value:
-        """Do as ``value``; a number or a parameter becomes a constant that broadcasts over ``rank`` dimensions."""
-        if isinstance(argument, int | float):
-            return self.constant(np.full((1,), argument, np.float32), "constant")
-        if isinstance(argument, Traced) and argument.constant is not None:
-            array = self.array(argument)
-            array = array.reshape((1,) * (rank - array.ndim) + array.shape) if array.size > 1 else array.reshape(1)
-            return self.constant(np.moveaxis(array, 1, -1) if array.ndim == 4 else array, "constant")
-        return self.value(argument)
-
-    def array(self, argument: Traced) -> NDArray[np.float32]:
-        """Return a parameter or buffer as torch has it.
-
-        Raises:
-            InputError: the argument is computed while the network runs.
-        """
-        if argument.constant is None:
-            raise InputError(COMPUTED)
-        return argument.constant.to("cpu", torch.float32).numpy()
-
-    def constant(self, value: NDArray[np.float32], suffix: str) -> Value:
-        """Add a constant tensor named after the present module."""
-        name = self._unique(".".join(filter(None, (self.current.path, suffix))))
-        return self._stored(name, value)
-
-    def _stored(self, name: str, value: NDArray[np.float32]) -> Value:
-        self.tensors[name] = Constant(name=name, value=np.ascontiguousarray(value, np.float32))
-        return Value(name)
-
-    def add(
-        self, op: str, *inputs: Value, name: str | None = None, chw: tuple[int, int, int] | None = None, **attrs: Attr
-    ) -> Value:
-        """Add a node on the given values; its output shape comes from the op table."""
-        output = self._unique(name or self._name(op))
-        node = make_node(op, tuple(i.name for i in inputs), output, self.current.path, **attrs)
-        shape = output_shape(node, [self.shape(i) for i in inputs])
+    def add(self, op: str, *inputs: Value, axes: tuple[int, ...], name: str | None = None, **attrs: Any) -> Value:
+        """Add a node; ``axes`` are those of its output, whose shape comes from the op table."""
+        output = self.unique(name or self.name(op))
+        node = make_node(op, tuple(i.name for i in inputs), output, self.scope, **attrs)
+        shape = output_shape(node, [self.held(i) for i in inputs])
         self.nodes.append(node)
         self.tensors[output] = Tensor(name=output, shape=shape)
-        return Value(output, chw)
+        return Value(output, axes)
+
+    def unary(self, op: str, x: Value, **attrs: Any) -> Value:
+        """Add an op of one tensor that keeps its shape."""
+        return self.add(op, x, axes=x.axes, **attrs)
 
     def weighted(
-        self, op: str, x: Value, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, **attrs: Any
+        self, op: str, x: Value, weight: Array, bias: Array | None, axes: tuple[int, ...], **attrs: Any
     ) -> Value:
         """Add a conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
-        name = self._unique(self._name(op))
+        name = self.unique(self.name(op))
         shift = np.zeros(weight.shape[0], np.float32) if bias is None else bias
-        constants = self._stored(f"{name}.weight", weight), self._stored(f"{name}.bias", shift)
-        return self.add(op, x, *constants, name=name, **attrs)
+        constants = self.stored(f"{name}.weight", weight), self.stored(f"{name}.bias", shift)
+        return self.add(op, x, *constants, axes=axes, name=name, **attrs)
 
-    def _name(self, op: str) -> str:
-        path = self.current.path
-        return path if self.current.layer else ".".join(filter(None, (path, op)))
+    def stored(self, name: str, value: NDArray[Any]) -> Value:
+        """Add a constant as the graph has it."""
+        self.tensors[name] = Constant(name=name, value=np.ascontiguousarray(value, np.float32))
+        return Value(name, tuple(range(value.ndim)))
 
-    def _unique(self, name: str) -> str:
+    def constant(self, value: NDArray[Any], suffix: str = "constant") -> Value:
+        """Add a constant named after the scope, as the graph has it."""
+        return self.stored(self.unique(".".join(filter(None, (self.scope, suffix)))), value)
+
+    def name(self, op: str) -> str:
+        """Return a name for a node; it may be taken."""
+        return self.scope if self.named and self.scope else ".".join(filter(None, (self.scope, op)))
+
+    def unique(self, name: str) -> str:
+        """Return the name, with a number behind it where it is taken."""
         numbered = (f"{name}_{k}" for k in count(1))
         return next(candidate for candidate in chain([name], numbered) if candidate not in self.tensors)
+
+    # --- layout ---
+
+    def arranged(self, x: Value, axes: Sequence[int]) -> Value:
+        """Return the value with its dimensions in another order; the batch stays first."""
+        axes = tuple(axes)
+        if axes == x.axes:
+            return x
+        need(sorted(axes) == sorted(x.axes) and axes[0] == x.axes[0], "the batch is merged with another dimension")
+        perm = tuple(x.axes.index(a) for a in axes)
+        held = self.held(x)
+        shape = tuple(held[k] for k in perm)
+        moved = [k for k in perm if held[k] > 1]
+        if moved == sorted(moved):  # only dimensions of one element move
+            return Value(x.name, axes) if shape == held else self.add("reshape", x, axes=axes, shape=shape)
+        return self.add("transpose", x, axes=axes, perm=perm)
+
+    def image(self, x: Value) -> Value:
+        """Return a value of (N, channels, ...) with its channels last."""
+        x = self.batched(x)
+        return self.arranged(x, self.image_axes(len(x.axes)))
+
+    def batched(self, x: Value) -> Value:
+        """Return the value with the graph's batch as dimension 0 of the source.
+
+        Raises:
+            InputError: the source has made something else of it.
+        """
+        if x.axes[0] == 0:
+            return x
+        shape = self.shape(x)
+        need(bool(shape) and shape[0] == 1, f"a tensor of shape {shape}, whose first dimension is not the batch")
+        held = [(a, d) for a, d in zip(x.axes, self.held(x), strict=True) if a != 0][1:]
+        if x.axes[0] != BATCH:  # a batch elsewhere is a dimension of one element there
+            held.append((x.axes[0], 1))
+        axes = (0, *(a for a, _ in held))
+        return self.add("reshape", x, axes=axes, shape=(1, *(d for _, d in held)))
+
+    def unbatched(self, x: Value) -> Value:
+        """Return the value with every dimension of the source beside the graph's batch."""
+        if x.axes[0] == BATCH:
+            return x
+        return self.add("reshape", x, axes=(BATCH, *x.axes), shape=(1, *self.held(x)))
+
+    def transpose(self, x: Value, perm: Sequence[int]) -> Value:
+        """Return what the source calls its transpose: no node."""
+        places = [int(p) % len(perm) for p in perm]
+        return Value(x.name, tuple(a if a == BATCH else places.index(a) for a in x.axes))
+
+    def reshape(self, x: Value, shape: Sequence[int]) -> Value:
+        """Return the value in another shape, elements in the order of the source."""
+        old, new = self.shape(x), tuple(int(d) for d in shape)
+        if new == old:
+            return x
+        batch = 0 if new and new[0] == 1 else BATCH
+        groups = _groups(
+            [k for k in range(len(old)) if k != x.axes[0]], old, [k for k in range(len(new)) if k != batch], new
+        )
+        large = [a for a in x.axes[1:] if old[a] > 1]
+        groups.sort(key=lambda g: min(large.index(a) for a in g[0]))
+        wanted = [a for group, _ in groups for a in group]
+        if wanted != large:
+            x = self.arranged(x, (x.axes[0], *wanted, *(a for a in x.axes[1:] if old[a] == 1)))
+        order = self._with_ones([a for _, made in groups for a in made], new, batch)
+        held = (1, *(new[a] for a in order))
+        axes = (batch, *order)
+        return Value(x.name, axes) if held == self.held(x) else self.add("reshape", x, axes=axes, shape=held)
+
+    def _with_ones(self, large: list[int], shape: tuple[int, ...], batch: int) -> list[int]:
+        """Return the dimensions in a common order, if those of more than one element are in it; else near them."""
+        rank = len(shape)
+        inside = tuple(k for k in range(rank) if k != batch)
+        usual = [self.image_axes(rank)[1:]] if rank == 4 and batch == 0 else []
+        for known in (*usual, inside):
+            if [a for a in known if shape[a] > 1] == large:
+                return list(known)
+        order = list(large)
+        for k in (k for k in inside if shape[k] == 1):
+            order.insert(order.index(k - 1) + 1 if k - 1 in order else 0, k)
+        return order
+
+    # --- ops that only move ---
+
+    def slice(self, x: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
+        """Return ``start:stop:step`` of one dimension of the source; step above 0, the bounds in the tensor."""
+        place, size = x.axes.index(dim), self.shape(x)[dim]
+        if (start, step) == (0, 1) and stop >= size:
+            return x
+        need(
+            place > 0 and 0 <= start < min(stop, size),
+            f"slice {start}:{stop}:{step} of dimension {dim} of {self.shape(x)}",
+        )
+        held = self.held(x)[1:]
+        begin, end, steps = [0] * len(held), list(held), [1] * len(held)
+        begin[place - 1], end[place - 1], steps[place - 1] = start, min(stop, size), step
+        return self.add("slice", x, axes=x.axes, begin=tuple(begin), end=tuple(end), step=tuple(steps))
+
+    def select(self, x: Value, dim: int, index: int) -> Value:
+        """Return one element of a dimension of the source, without that dimension."""
+        shape = self.shape(x)
+        index %= shape[dim]
+        return self.reshape(self.slice(x, dim, index, index + 1), (*shape[:dim], *shape[dim + 1 :]))
+
+    def gather(self, x: Value, dim: int, indices: Sequence[int]) -> Value:
+        """Return the elements of one dimension of the source at indices."""
+        size, places = self.shape(x)[dim], [int(k) for k in indices]
+        steps = {b - a for a, b in pairwise(places)} or {1}
+        if len(steps) == 1 and min(steps) > 0:
+            return self.slice(x, dim, places[0], places[-1] + 1, steps.pop())
+        need(x.axes.index(dim) > 0 and size > 0, f"indices of dimension {dim}, the batch")
+        return self.add("gather", x, axes=x.axes, axis=x.axes.index(dim), indices=tuple(places))
+
+    def concat(self, values: Sequence[Value], dim: int) -> Value:
+        """Return the values side by side along a dimension of the source."""
+        if any(v.axes[0] == dim for v in values):
+            values = [self.unbatched(v) for v in values]
+        first, *others = values
+        alike = [first, *(self._like(v, first) for v in others)]
+        return self.add("concat", *alike, axes=first.axes, axis=first.axes.index(dim))
+
+    def _like(self, x: Value, other: Value) -> Value:
+        if x.axes[0] != other.axes[0]:
+            x = self.unbatched(x) if other.axes[0] == BATCH else self.batched(x)
+        return self.arranged(x, other.axes)
+
+    def pad(self, x: Value, widths: Sequence[tuple[int, int]], mode: str = "constant", fill: float = 0.0) -> Value:
+        """Return the value with (before, after) elements more in each dimension of the source; fewer where negative.
+
+        Args:
+            mode: ``constant``, ``reflect``, ``replicate`` or ``circular``.
+        """
+        shape = self.shape(x)
+        for dim, (before, after) in enumerate(widths):
+            if before < 0 or after < 0:
+                x = self.slice(x, dim, max(-before, 0), shape[dim] + min(after, 0))
+            elif mode != "constant" and (before or after):
+                source = np.pad(np.arange(shape[dim]), (before, after), PAD_MODES[mode])
+                x = self.gather(x, dim, source.tolist())
+        added = [(max(before, 0), max(after, 0)) for before, after in widths]
+        if mode != "constant" or not any(map(any, added)):
+            return x
+        if fill:
+            return self.binary("add", self.pad(self.binary("add", x, -fill), added), fill)
+        held, by_graph = self.held(x), [added[a] if a != BATCH else (0, 0) for a in x.axes]
+        need(
+            by_graph[0] == (0, 0) and len(held) <= 4,
+            f"padding {list(widths)} of {shape}: the batch, or more than 4 dimensions",
+        )
+        front = 4 - len(held)
+        lifted = self.add("reshape", x, axes=tuple(range(4)), shape=(held[0], *[1] * front, *held[1:])) if front else x
+        inside = [(0, 0)] * front + by_graph[1:]
+        made = self.add("pad", lifted, axes=x.axes, padding=(*inside[0], *inside[1]), channels=inside[2])
+        flat = (held[0], *self.held(made)[1 + front :])
+        return self.add("reshape", made, axes=x.axes, shape=flat) if front else made
+
+    # --- arithmetic of two ---
+
+    def binary(self, op: str, left: Operand, right: Operand) -> Value:
+        """Return ``add``, ``sub``, ``mul``, ``div``, ``minimum`` or ``maximum`` of two operands, one of them a value.
+
+        Shapes broadcast as numpy's do. Constants are in the order of the source.
+        """
+        if op == "sub":
+            return self.binary("add", left, self.negative(right))
+        if op == "div":
+            return self.binary("mul", left, self.inverse(right))
+        if op in ("minimum", "maximum"):
+            return self._extreme(op, left, right)
+        if not isinstance(left, Value):
+            left, right = right, left
+        assert isinstance(left, Value)
+        if not isinstance(right, Value):
+            return self._with_constant(op, left, np.asarray(right, np.float32))
+        rank = max(len(self.shape(left)), len(self.shape(right)))
+        left, right = (self._ranked(v, rank) for v in (left, right))
+        if left.axes[0] != right.axes[0]:
+            left, right = (self.unbatched(v) if self._is_plain(v) else v for v in (left, right))
+            if left.axes[0] != right.axes[0]:
+                left, right = self.batched(left), self.batched(right)
+        size = [np.prod(self.held(v)) for v in (left, right)]
+        if size[0] >= size[1]:
+            right = self.arranged(right, left.axes)
+        else:
+            left = self.arranged(left, right.axes)
+        return self.add(op, left, right, axes=left.axes)
+
+    def _is_plain(self, x: Value) -> bool:
+        return x.axes[0] != BATCH
+
+    def _ranked(self, x: Value, rank: int) -> Value:
+        shape = self.shape(x)
+        return self.reshape(x, (1,) * (rank - len(shape)) + shape) if len(shape) < rank else x
+
+    def _with_constant(self, op: str, x: Value, value: Array) -> Value:
+        if np.all(value == (0 if op == "add" else 1)) and np.broadcast_shapes(value.shape, self.shape(x)) == self.shape(
+            x
+        ):
+            return x
+        rank = max(value.ndim, len(self.shape(x)))
+        x = self._ranked(x, rank)
+        if value.size == 1:
+            return self.add(op, x, self.constant(value.reshape(1)), axes=x.axes)
+        full = value.reshape((1,) * (rank - value.ndim) + value.shape)
+        places = [a for a in x.axes if a != BATCH]
+        full = full.transpose(places)
+        if x.axes[0] == BATCH:
+            full = full[None]
+        need(full.shape[0] == 1, f"a constant of shape {value.shape}, which has a batch of its own")
+        return self.add(op, x, self.constant(full), axes=x.axes)
+
+    def negative(self, x: Operand) -> Operand:
+        """Return the operand times -1."""
+        return self.binary("mul", x, -1.0) if isinstance(x, Value) else -np.asarray(x, np.float32)
+
+    def inverse(self, x: Operand) -> Operand:
+        """Return one over the operand."""
+        if isinstance(x, Value):
+            return self.unary("pow", x, exponent=-1.0)
+        with np.errstate(divide="ignore"):
+            return np.asarray(1 / np.asarray(x, np.float64), np.float32)
+
+    def _extreme(self, op: str, left: Operand, right: Operand) -> Value:
+        """Of a number, a clamp; else ``b + relu(a - b)``, which is the larger, or ``a - relu(a - b)``."""
+        if not isinstance(left, Value):
+            left, right = right, left
+        assert isinstance(left, Value)
+        if not isinstance(right, Value) and np.size(right) == 1:
+            bound = float(np.asarray(right).item())
+            low, high = (bound, float("inf")) if op == "maximum" else (float("-inf"), bound)
+            return self.clamp(left, low, high)
+        over = self.unary("relu", self.binary("sub", left, right))
+        return self.binary("add", over, right) if op == "maximum" else self.binary("sub", left, over)
+
+    def clamp(self, x: Value, low: float, high: float) -> Value:
+        """Return the value held in bounds, which may be infinite."""
+        named = {(0.0, float("inf")): "relu", (0.0, 6.0): "relu6"}
+        if (low, high) in named:
+            return self.unary(named[low, high], x)
+        if (low, high) == (float("-inf"), float("inf")):
+            return x
+        return self.unary("clamp", x, low=low, high=high)
+
+
+def _groups(
+    left: list[int], old: tuple[int, ...], right: list[int], new: tuple[int, ...]
+) -> list[tuple[list[int], list[int]]]:
+    """Return which dimensions of more than one element become which, in the smallest groups of equal size."""
+    a, b = [k for k in left if old[k] > 1], [k for k in right if new[k] > 1]
+    need(np.prod([old[k] for k in a]) == np.prod([new[k] for k in b]), f"{old} to {new}: not as many elements")
+    groups: list[tuple[list[int], list[int]]] = []
+    while a:
+        one, other = [a.pop(0)], [b.pop(0)]
+        while (m := np.prod([old[k] for k in one])) != (n := np.prod([new[k] for k in other])):
+            if m < n:
+                one.append(a.pop(0))
+            else:
+                other.append(b.pop(0))
+        groups.append((one, other))
+    return groups

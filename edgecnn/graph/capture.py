@@ -7,9 +7,10 @@ from torch import nn
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph import passes
 from edgecnn.graph.aten import handler, supported
-from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.builder import Value
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.trace import Call, Trace, Traced, trace
+from edgecnn.graph.translation import Translation
 
 
 def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Metadata) -> Graph:
@@ -28,9 +29,8 @@ def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Meta
     if len(traced.results) != 1:
         got = f"1 input and {len(traced.results)} outputs"
         raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
-    builder = Builder(traced)
-    ends = {"inputs": ("input",), "outputs": (_walk(builder, traced).name,)}
-    return passes.simplify(Graph(nodes=tuple(builder.nodes), tensors=builder.tensors, **ends, metadata=metadata))
+    translation = Translation(traced)
+    return passes.simplify(translation.graph([_walk(translation, traced)], metadata))
 
 
 def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
@@ -45,11 +45,11 @@ def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
         raise InputError(f"the module does not run on an input of shape (1, {shape}): {line}") from None
 
 
-def _walk(builder: Builder, traced: Trace) -> Value:
+def _walk(builder: Translation, traced: Trace) -> Value:
     faults: list[str] = []
     unknown: set[Traced] = set()  # made by something that is not supported, so not looked at further
     for call in traced.calls:
-        builder.current = call
+        builder.begin(call)
         if not call.fault and all(i.constant is not None or i in builder.computed for i in call.reads):
             builder.computed.update(call.outputs)
         elif (handle := handler(call.name)) is None or (call.fault and unknown.isdisjoint(call.inputs)):
@@ -64,7 +64,7 @@ def _walk(builder: Builder, traced: Trace) -> Value:
                 faults.append(_where(call, str(error)))
                 unknown.update(call.outputs)
             else:
-                assert builder.shape(made) == _channels_last(call.output.shape), (call, made)
+                assert builder.shape(made) == call.output.shape, (call, made, builder.shape(made))
                 builder.values[call.output] = made
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
@@ -72,14 +72,7 @@ def _walk(builder: Builder, traced: Trace) -> Value:
     result = traced.results[0]
     if result is None or result.constant is not None or result in builder.computed:
         raise UnsupportedError("the module's output does not depend on its input")
-    value = builder.value(result)
-    if value.chw is not None:
-        raise UnsupportedError("the module returns a flattened image; end it with a linear layer or a pooling")
-    return value
-
-
-def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+    return builder.value(result)
 
 
 def _where(call: Call, why: str) -> str:

@@ -122,10 +122,78 @@ def _pad(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     return F.pad(x[0], (left, right, top, bottom, front, back))
 
 
+def _nhwc(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _nchw(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+
+
 def _reshape(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
-    nhwc = x[0].permute(0, 2, 3, 1) if x[0].ndim == 4 else x[0]
-    out = nhwc.reshape(x[0].shape[0], *a["shape"][1:])
-    return out.permute(0, 3, 1, 2) if out.ndim == 4 else out
+    return _nchw(_nhwc(x[0]).reshape(x[0].shape[0], *a["shape"][1:]))
+
+
+def _slice(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    places = tuple(slice(*each) for each in zip(a["begin"], a["end"], a["step"], strict=True))
+    return _nchw(_nhwc(x[0])[(slice(None), *places)])
+
+
+def _gather(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    source = _nhwc(x[0])
+    return _nchw(source.index_select(a["axis"], torch.tensor(a["indices"], device=source.device)))
+
+
+def _places(size: int, made: int, a: Mapping[str, Any]) -> torch.Tensor:
+    """Return where, in pixels of the source, each pixel of a resized side lies."""
+    k = torch.arange(made, dtype=torch.float32)
+    scale = (size - 1) / (made - 1) if a["align_corners"] and made > 1 else size / made
+    return (k + 0.5) * scale - (0.5 if a["mode"] == "bilinear" else 0) if a["half_pixel"] else k * scale
+
+
+def _resized(x: torch.Tensor, axis: int, made: int, a: Mapping[str, Any]) -> torch.Tensor:
+    size = x.shape[axis]
+    places = _places(size, made, a)
+    if a["mode"] == "nearest":
+        nearest = torch.floor(places + 0.5) if a["align_corners"] else torch.floor(places)
+        return x.index_select(axis, nearest.long().clamp(0, size - 1).to(x.device))
+    places = places.clamp(min=0)
+    low = places.floor().long().clamp(max=size - 1)
+    share = (places - low).to(x.device).view([-1 if k == axis else 1 for k in range(x.ndim)])
+    above, below = (x.index_select(axis, k.to(x.device)) for k in (low, (low + 1).clamp(max=size - 1)))
+    return above + (below - above) * share
+
+
+def _resize(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    """TensorFlow's three places of a pixel; half_pixel is torch's ``align_corners=False``."""
+    height, width = a["size"]
+    return _resized(_resized(x[0], 2, height, a), 3, width, a)
+
+
+def _depth_to_space(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    block, (n, h, w, c) = a["block"], _nhwc(x[0]).shape
+    split = _nhwc(x[0]).reshape(n, h, w, block, block, c // block**2).permute(0, 1, 3, 2, 4, 5)
+    return _nchw(split.reshape(n, h * block, w * block, c // block**2))
+
+
+def _space_to_depth(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    block, (n, h, w, c) = a["block"], _nhwc(x[0]).shape
+    split = _nhwc(x[0]).reshape(n, h // block, block, w // block, block, c).permute(0, 1, 3, 2, 4, 5)
+    return _nchw(split.reshape(n, h // block, w // block, c * block**2))
+
+
+def _batch_matmul(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    left, right = (_nhwc(v) for v in x)
+    return _nchw(left @ (right.transpose(-1, -2) if a["transpose_b"] else right))
+
+
+def _concat(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(x, dim={1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"])
+
+
+def _prelu(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    slope = x[1].view(-1, 1, 1) if x[0].ndim == 4 else x[1]
+    return torch.where(x[0] < 0, x[0] * slope, x[0])
 
 
 KERNELS: Mapping[str, Kernel] = {
@@ -136,7 +204,7 @@ KERNELS: Mapping[str, Kernel] = {
     "max_pool2d": lambda a, x: F.max_pool2d(_padded(x[0], a["padding"], float("-inf")), a["kernel"], a["stride"]),
     "avg_pool2d": _avg_pool,
     "mean": lambda a, x: x[0].mean(dim=(2, 3), keepdim=a["keepdims"]),
-    "concat": lambda a, x: torch.cat(x, dim={1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"]),
+    "concat": _concat,
     "pad": _pad,
     "reshape": _reshape,
     "requantize": lambda a, x: x[0].clone(),
@@ -144,5 +212,25 @@ KERNELS: Mapping[str, Kernel] = {
     "relu6": lambda a, x: F.hardtanh(x[0], 0.0, 6.0),
     "hard_swish": lambda a, x: F.hardswish(x[0]),
     "sigmoid": lambda a, x: x[0].sigmoid(),
-    "softmax": lambda a, x: x[0].softmax(-1),
+    "softmax": lambda a, x: x[0].softmax(1 if x[0].ndim == 4 else -1),
+    "transpose": lambda a, x: _nchw(_nhwc(x[0]).permute(a["perm"])),
+    "slice": _slice,
+    "gather": _gather,
+    "resize": _resize,
+    "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
+    "batch_matmul": _batch_matmul,
+    "prelu": _prelu,
+    "leaky_relu": lambda a, x: F.leaky_relu(x[0], a["alpha"]),
+    "clamp": lambda a, x: x[0].clamp(a["low"], a["high"]),
+    "tanh": lambda a, x: x[0].tanh(),
+    "elu": lambda a, x: F.elu(x[0], a["alpha"]),
+    "gelu": lambda a, x: F.gelu(x[0], approximate="tanh" if a["approximate"] else "none"),
+    "softplus": lambda a, x: F.softplus(x[0]),
+    "mish": lambda a, x: F.mish(x[0]),
+    "hard_sigmoid": lambda a, x: (x[0] * a["alpha"] + a["beta"]).clamp_(0, 1),
+    "abs": lambda a, x: x[0].abs(),
+    "exp": lambda a, x: x[0].exp(),
+    "log": lambda a, x: x[0].log(),
+    "pow": lambda a, x: x[0].pow(a["exponent"]),
 }

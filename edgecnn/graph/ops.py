@@ -15,6 +15,7 @@ from typing import Any
 from edgecnn.errors import InputError, UnsupportedError, unknown
 
 Attr = int | float | bool | str | tuple[int, ...]
+MAX_RANK = 6  # dimensions of a tensor, with the batch
 Shape = tuple[int, ...]
 Attrs = Mapping[str, Attr]
 ACTIVATIONS = ("none", "relu", "relu6")
@@ -34,6 +35,7 @@ class OpSpec:
             the op only moves or compares integers) or ``fixed`` (scale 1/256 and zero point -128 in int8, 1/32768 and
             0 in int16).
             Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications".
+        function: whether it is a function of one number, which ``functions.py`` has; in 8 bits, a table of 256 entries.
         weighted: whether inputs 1 and 2 are a weight and a bias: quantized per channel, symmetric.
         homogeneous: whether a positive factor passes through: ``f(c x) = c f(x)`` (of relu6, where nothing is clipped).
         aten: names of the aten ops of one tensor that become this op as they are. Others have a handler in ``aten.py``.
@@ -44,6 +46,7 @@ class OpSpec:
     shape: Callable[[list[Shape], Attrs], Shape]
     attrs: Mapping[str, object]
     scale: str = "own"
+    function: bool = False
     weighted: bool = False
     homogeneous: bool = False
     aten: tuple[str, ...] = ()
@@ -159,8 +162,70 @@ def _pad_shape(s: list[Shape], a: Attrs) -> Shape:
 
 def _reshape_shape(s: list[Shape], a: Attrs) -> Shape:
     shape = _ints(a["shape"])
+    need(1 < len(shape) <= MAX_RANK, f"{shape} has {len(shape)} dimensions; 2 to {MAX_RANK} are allowed")
     need(shape[0] == s[0][0] and math.prod(shape) == math.prod(s[0]), f"cannot reshape {s[0]} to {shape}")
     return shape
+
+
+def _transpose_shape(s: list[Shape], a: Attrs) -> Shape:
+    perm, x = _ints(a["perm"]), s[0]
+    need(sorted(perm) == list(range(len(x))) and perm[0] == 0, f"{perm} of {x}; the batch stays first")
+    return tuple(x[k] for k in perm)
+
+
+def _slice_shape(s: list[Shape], a: Attrs) -> Shape:
+    begin, end, step = (_ints(a[key]) for key in ("begin", "end", "step"))
+    x = s[0][1:]
+    need(len(begin) == len(end) == len(step) == len(x), f"begin {begin}, end {end}, step {step} for {s[0]}")
+    fits = all(0 <= b < e <= d and k > 0 for b, e, k, d in zip(begin, end, step, x, strict=True))
+    need(fits, f"begin {begin}, end {end}, step {step} do not lie in {s[0]}")
+    return (s[0][0], *(-(-(e - b) // k) for b, e, k in zip(begin, end, step, strict=True)))
+
+
+def _gather_shape(s: list[Shape], a: Attrs) -> Shape:
+    axis, indices, x = a["axis"], _ints(a["indices"]), s[0]
+    assert isinstance(axis, int)
+    need(1 <= axis < len(x), f"axis {axis} of {x}; the batch stays")
+    need(all(0 <= k < x[axis] for k in indices), f"indices {indices} of {x[axis]}")
+    return (*x[:axis], len(indices), *x[axis + 1 :])
+
+
+def _resize_shape(s: list[Shape], a: Attrs) -> Shape:
+    (height, width), x = _ints(a["size"]), s[0]
+    need(len(x) == 4, f"input must be NHWC, got {x}")
+    need(a["mode"] in RESIZE_MODES, f"resize mode {a['mode']!r}; allowed: {', '.join(RESIZE_MODES)}")
+    need(not (a["align_corners"] and a["half_pixel"]), "align_corners and half_pixel exclude each other")
+    return (x[0], height, width, x[3])
+
+
+def _depth_to_space_shape(s: list[Shape], a: Attrs) -> Shape:
+    x, block = s[0], a["block"]
+    assert isinstance(block, int)
+    need(len(x) == 4 and x[3] % block**2 == 0, f"block {block} of {x}")
+    return (x[0], x[1] * block, x[2] * block, x[3] // block**2)
+
+
+def _space_to_depth_shape(s: list[Shape], a: Attrs) -> Shape:
+    x, block = s[0], a["block"]
+    assert isinstance(block, int)
+    need(len(x) == 4 and x[1] % block == 0 and x[2] % block == 0, f"block {block} of {x}")
+    return (x[0], x[1] // block, x[2] // block, x[3] * block**2)
+
+
+def _matmul_shape(s: list[Shape], a: Attrs) -> Shape:
+    left, right = s
+    need(
+        len(left) == len(right) >= 3 and left[:-2] == right[:-2], f"inputs {left} and {right} must be alike but for two"
+    )
+    rows, columns = (right[-1], right[-2]) if a["transpose_b"] else (right[-2], right[-1])
+    need(left[-1] == rows, f"inputs {left} and {right} do not fit")
+    return (*left[:-1], columns)
+
+
+def _prelu_shape(s: list[Shape], a: Attrs) -> Shape:
+    x, alpha = s
+    need(alpha == (x[-1],), f"there must be a slope for each of {x[-1]} channels, got {alpha}")
+    return x
 
 
 def _same_shape(s: list[Shape], a: Attrs) -> Shape:
@@ -171,6 +236,16 @@ def _weight_macs(inputs: list[Shape], output: Shape) -> int:
     return math.prod(output) * math.prod(inputs[1][1:])
 
 
+def _matmul_macs(inputs: list[Shape], output: Shape) -> int:
+    return math.prod(output) * inputs[0][-1]
+
+
+def _function(homogeneous: bool = False, aten: tuple[str, ...] = (), **attrs: object) -> OpSpec:
+    """Return the row of a function of one number; ``functions.py`` has its values."""
+    return OpSpec(inputs=("x",), attrs=attrs, shape=_same_shape, homogeneous=homogeneous, aten=aten, function=True)
+
+
+RESIZE_MODES = ("nearest", "bilinear")
 _ACTIVATION = {"activation": "none"}
 _PLACE = {"stride": (1, 1), "padding": (0, 0, 0, 0)}  # padding: top, bottom, left, right
 _WINDOW = {"kernel": REQUIRED, **_PLACE}
@@ -206,6 +281,55 @@ OPS: Mapping[str, OpSpec] = {
     "requantize": OpSpec(inputs=("x",), attrs={"to": REQUIRED}, shape=_same_shape),
     "sigmoid": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed", aten=("sigmoid",)),
     "softmax": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),  # over the last dimension
+    "transpose": OpSpec(
+        inputs=("x",), attrs={"perm": REQUIRED}, shape=_transpose_shape, scale="same", homogeneous=True
+    ),
+    # begin, end and step of every dimension but the batch; what Python's slices with steps above 0 are
+    "slice": OpSpec(
+        inputs=("x",),
+        attrs={"begin": REQUIRED, "end": REQUIRED, "step": REQUIRED},
+        shape=_slice_shape,
+        scale="same",
+        homogeneous=True,
+    ),
+    # the slices of one dimension at some indices, in any order: reflection, replication, a permutation of channels
+    "gather": OpSpec(
+        inputs=("x",),
+        attrs={"axis": REQUIRED, "indices": REQUIRED},
+        shape=_gather_shape,
+        scale="same",
+        homogeneous=True,
+    ),
+    # Source of align_corners and half_pixel: TensorFlow ``ResizeBilinear`` and ``ResizeNearestNeighbor``.
+    "resize": OpSpec(
+        inputs=("x",),
+        attrs={"size": REQUIRED, "mode": REQUIRED, "align_corners": False, "half_pixel": False},
+        shape=_resize_shape,
+        scale="same",
+        homogeneous=True,
+    ),
+    # Channels are (row in the block, column in the block, channel), as in TensorFlow.
+    "depth_to_space": OpSpec(
+        inputs=("x",), attrs={"block": REQUIRED}, shape=_depth_to_space_shape, scale="same", homogeneous=True
+    ),
+    "space_to_depth": OpSpec(
+        inputs=("x",), attrs={"block": REQUIRED}, shape=_space_to_depth_shape, scale="same", homogeneous=True
+    ),
+    # of the last two dimensions of two activations; the others are equal
+    "batch_matmul": OpSpec(inputs=("a", "b"), attrs={"transpose_b": False}, shape=_matmul_shape, macs=_matmul_macs),
+    "prelu": OpSpec(inputs=("x", "alpha"), attrs={}, shape=_prelu_shape),  # alpha: a constant, (channels,)
+    "leaky_relu": _function(homogeneous=True, alpha=0.01),
+    "clamp": _function(low=REQUIRED, high=REQUIRED),
+    "tanh": _function(aten=("tanh",)),
+    "elu": _function(alpha=1.0),
+    "gelu": _function(approximate=False),
+    "softplus": _function(),
+    "mish": _function(aten=("mish",)),
+    "hard_sigmoid": _function(alpha=1 / 6, beta=0.5),  # clip(alpha x + beta, 0, 1)
+    "abs": _function(homogeneous=True, aten=("abs",)),
+    "exp": _function(aten=("exp",)),
+    "log": _function(aten=("log",)),
+    "pow": _function(exponent=REQUIRED),  # sqrt, rsqrt and reciprocal are powers
 }
 
 

@@ -19,7 +19,7 @@ from edgecnn.graph.ops import ACTIVATIONS, make_node
 
 def simplify(graph: Graph) -> Graph:
     """Run all passes, in the order they need."""
-    shapes = (drop_empty_pads, flatten_mean, pointwise_to_linear, fuse_padding)
+    shapes = (drop_empty_pads, flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
     for run in (*shapes, fuse_activations, fold_constants, fold_factors_ahead, drop_dead):
         graph = run(graph)
     return graph
@@ -188,6 +188,29 @@ def pointwise_to_linear(g: Graph, first: Node, second: Node) -> Graph | None:
     tensors[first.output] = Tensor(name=first.output, shape=(shape[0], shape[-1]))
     swap = {first.output: _with(first, keepdims=False), second.output: linear}
     return replace(g, nodes=tuple(swap.get(n.output, n) for n in g.nodes if n is not last), tensors=tensors)
+
+
+ELEMENTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
+
+
+@_each_pair
+def fold_transposes(g: Graph, first: Node, second: Node) -> Graph | None:
+    """Fold a transpose before a flattening into the columns of the linear layer that alone reads it."""
+    if first.op != "transpose" or second.op != "reshape" or len(g.tensors[second.output].shape) != 2:
+        return None
+    last = _only_consumer(g, second.output)
+    while last is not None and (last.op in ELEMENTWISE or last.spec.function):
+        last = _only_consumer(g, last.output)
+    if last is None or last.op != "fully_connected" or not _alone(g, last.inputs[1]):
+        return None
+    weight, perm = g.constant(last.inputs[1]), first.attrs["perm"]
+    shape = g.tensors[first.inputs[0]].shape
+    assert isinstance(perm, tuple)
+    columns = np.arange(weight.shape[1]).reshape(shape).transpose(perm).reshape(-1)
+    value = np.empty_like(weight.value)
+    value[:, columns] = weight.value
+    g = g.with_tensors(Constant(name=weight.name, value=value))
+    return _bypass(g, first.output, first.inputs[0])
 
 
 def drop_dead(graph: Graph) -> Graph:

@@ -402,7 +402,6 @@ BAD = {  # module, what its one line must say
     "permute": (lambda: Function(lambda m, x: x.permute(0, 2, 3, 1)), "permute"),
     "half": (lambda: nn.Conv2d(3, 4, 1).half(), "float16 parameters; give it in float32"),
     "alpha": (lambda: Function(lambda m, x: torch.add(x, x, alpha=2)), "alpha"),
-    "clamp": (lambda: Function(lambda m, x: x.clamp(-1, 3)), r"clamp to \[-1, 3\]"),
     "reflect": (lambda: nn.ReflectionPad2d(1), "pad"),
     "batch_statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False), "batch norm without running statistics"),
 }
