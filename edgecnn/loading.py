@@ -75,7 +75,7 @@ def load(
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
     elif (importer := importer_of(Path(model))) is not None:
         _refuse({**held, "input_shape": input_shape}, f"{model}: it holds its weights already")
-        graph = importer.read(Path(model))
+        graph = importer.read(Path(model)).graph
         graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
         kind = Network if graph.precision == "fp32" else QuantizedNetwork
         return kind(graph=graph, name=name or Path(model).stem, path=Path(model))

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgecnn.graph import serialize
 from edgecnn.graph.ir import Graph
 from edgecnn.plugins import INTERFACE, registry
+
+Values = Mapping[str, NDArray[Any]]
+"""Name of a graph tensor to its values, dimensions in the graph's order (images NHWC), with a batch of 1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imported:
+    """Hold what an importer read.
+
+    Attributes:
+        graph: as the file has it, before ``passes.simplify``; quantized where the file is.
+        reference: runs the file in the runtime that it is for: values of the graph's inputs to values of tensors of
+            the graph, all that the runtime shows, the outputs at least. It raises ``MissingDependencyError`` where that
+            runtime is not installed. ``None``: there is none to compare with.
+    """
+
+    graph: Graph
+    reference: Callable[[Values], Values] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +41,15 @@ class Importer:
     """
 
     suffixes: tuple[str, ...]  # of its files, such as ``.onnx``
-    read: Callable[[Path], Graph]
+    read: Callable[[Path], Imported]
     interface: int = INTERFACE  # version of this interface that the importer is written for
 
 
-EDGECNN = Importer(suffixes=(".edgecnn",), read=serialize.load)
+def _read_edgecnn(path: Path) -> Imported:
+    return Imported(graph=serialize.load(path))
+
+
+EDGECNN = Importer(suffixes=(".edgecnn",), read=_read_edgecnn)
 
 
 def importer_of(path: Path) -> Importer | None:
