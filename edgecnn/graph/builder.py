@@ -268,6 +268,8 @@ class Builder:
             mode: ``constant``, ``reflect``, ``replicate`` or ``circular``.
         """
         shape = self.shape(x)
+        if x.axes[0] != BATCH and any(widths[x.axes[0]]):
+            x = self.unbatched(x)
         for dim, (before, after) in enumerate(widths):
             if before < 0 or after < 0:
                 x = self.slice(x, dim, max(-before, 0), shape[dim] + min(after, 0))
@@ -280,16 +282,23 @@ class Builder:
         if fill:
             return self.binary("add", self.pad(self.binary("add", x, -fill), added), fill)
         held, by_graph = self.held(x), [added[a] if a != BATCH else (0, 0) for a in x.axes]
-        need(
-            by_graph[0] == (0, 0) and len(held) <= 4,
-            f"padding {list(widths)} of {shape}: the batch, or more than 4 dimensions",
-        )
-        front = 4 - len(held)
-        lifted = self.add("reshape", x, axes=tuple(range(4)), shape=(held[0], *[1] * front, *held[1:])) if front else x
-        inside = [(0, 0)] * front + by_graph[1:]
-        made = self.add("pad", lifted, axes=x.axes, padding=(*inside[0], *inside[1]), channels=inside[2])
-        flat = (held[0], *self.held(made)[1 + front :])
-        return self.add("reshape", made, axes=x.axes, shape=flat) if front else made
+        need(by_graph[0] == (0, 0), f"padding {list(widths)} of {shape}: the batch")
+        sizes, sides = [held[0]], [(0, 0)]
+        for size, each in zip(held[1:], by_graph[1:], strict=True):
+            if len(held) > 4 and len(sides) > 1 and not any(each) and not any(sides[-1]):
+                sizes[-1] *= size  # neighbours that are not padded are one dimension
+            else:
+                sizes.append(size)
+                sides.append(each)
+        need(len(sizes) <= 4, f"padding {list(widths)} of {shape}: more than 4 dimensions")
+        for _ in range(4 - len(sizes)):
+            sizes.insert(1, 1)
+            sides.insert(1, (0, 0))
+        plain = tuple(sizes) == held
+        lifted = x if plain else self.add("reshape", x, axes=tuple(range(4)), shape=tuple(sizes))
+        made = self.add("pad", lifted, axes=lifted.axes, padding=(*sides[1], *sides[2]), channels=sides[3])
+        out = tuple(size + sum(each) for size, each in zip(held, by_graph, strict=True))
+        return made if plain else self.add("reshape", made, axes=x.axes, shape=out)
 
     # --- arithmetic of two ---
 

@@ -89,7 +89,7 @@ def conv_transpose(
     phases = stride[0] * stride[1]
     shift = None
     if bias is not None:
-        shift = np.broadcast_to(bias.reshape(groups, 1, made), (groups, phases, made)).reshape(-1)
+        shift = np.repeat(bias.reshape(groups, 1, made), phases, axis=1).reshape(-1)
     source = _cropped(b, image, (*pad_rows, *pad_columns))
     outer = tuple(max(p, 0) for p in (*pad_rows, *pad_columns))
     result = b.weighted("conv2d", source, kernel, shift, source.axes, padding=outer, groups=groups)

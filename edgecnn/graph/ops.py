@@ -162,7 +162,7 @@ def _pad_shape(s: list[Shape], a: Attrs) -> Shape:
 
 def _reshape_shape(s: list[Shape], a: Attrs) -> Shape:
     shape = _ints(a["shape"])
-    need(1 < len(shape) <= MAX_RANK, f"{shape} has {len(shape)} dimensions; 2 to {MAX_RANK} are allowed")
+    need(0 < len(shape) <= MAX_RANK, f"{shape} has {len(shape)} dimensions; 1 to {MAX_RANK} are allowed")
     need(shape[0] == s[0][0] and math.prod(shape) == math.prod(s[0]), f"cannot reshape {s[0]} to {shape}")
     return shape
 
