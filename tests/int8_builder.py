@@ -62,8 +62,9 @@ class Int8Builder:
         """Any other node. Without ``out``: the grid the contract asks for, or one near the inputs'."""
         if out is None:
             scale = float(sum(self.quant(i).scale[0] for i in inputs))
-            if op == "mul":
+            if op in ("mul", "batch_matmul"):
                 scale = float(math.prod(self.quant(i).scale[0] for i in inputs)) * 80
+                scale *= math.sqrt(self.shape(inputs[0])[-1]) if op == "batch_matmul" else 1
             out = {"same": self.quant(inputs[0]), "fixed": FIXED}.get(OPS[op].scale) or self.grid(scale)
         return self._node(op, inputs, self._name(op), out, attrs)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.oracle import fixed_point as fp
-from edgecnn.graph.oracle import int16, parameters
+from edgecnn.graph.oracle import int16, moving, parameters, products, tables
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
 
 Integers = NDArray[Any]  # of the activations' type
@@ -187,22 +187,6 @@ def _pooled(c: Call, values: NDArray[Any], combine: np.ufunc, outside: int) -> N
     return out
 
 
-def concat(c: Call) -> Integers:
-    """The integers side by side: all on one grid."""
-    return np.concatenate(c.values, axis=c.attrs["axis"])
-
-
-def pad(c: Call) -> Integers:
-    """Zeros, which are the zero point."""
-    (top, bottom, left, right), channels = c.attrs["padding"], c.attrs["channels"]
-    return np.pad(c.values[0], ((0, 0), (top, bottom), (left, right), channels), constant_values=c.zero(0))
-
-
-def reshape(c: Call) -> Integers:
-    """Any batch."""
-    return c.values[0].reshape(-1, *c.attrs["shape"][1:])
-
-
 # --- ops of one input: a table with an entry for each integer that it can hold ---
 
 
@@ -300,13 +284,13 @@ KERNELS: dict[str, Callable[[Call], Integers]] = {
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,
     "mean": mean,
-    "concat": concat,
-    "pad": pad,
-    "reshape": reshape,
+    **moving.KERNELS,
     "requantize": requantize,
     "relu": _relu("relu"),
     "relu6": _relu("relu6"),
     "hard_swish": hard_swish,
     "sigmoid": sigmoid,
     "softmax": softmax,
+    **products.KERNELS,
+    **tables.KERNELS,
 }

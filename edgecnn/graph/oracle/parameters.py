@@ -117,6 +117,17 @@ def mul(c: Call) -> Multiplier:
     return fp.quantize_multiplier(np.float64(c.scale(0) * c.scale(1) / c.scale(-1)))
 
 
+def batch_matmul(c: Call) -> Multiplier:
+    """Return that of sums of products (batch_matmul.cc, ``GetQuantizedConvolutionMultipler``)."""
+    return fp.quantize_multiplier(np.float64(c.scale(0) * c.scale(1)) / np.float64(c.scale(-1)))
+
+
+def prelu(c: Call) -> tuple[Multiplier, Multiplier]:
+    """Return that of the centred integers, and that of their products with a slope (activations.cc)."""
+    products = c.scale(0) * c.scale(1) / c.scale(-1)
+    return rescaling(c), fp.quantize_multiplier(np.float64(products))
+
+
 def rescaling(c: Call) -> Multiplier:
     """Return that of the centred integers of the one input (activations.cc, ``QuantizedReluX``)."""
     return fp.quantize_multiplier(np.float64(c.scale(0) / c.scale(-1)))
