@@ -191,6 +191,23 @@ def _concat(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(x, dim={1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"])
 
 
+def _alike(x: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return operands that broadcast: beside an image, those of fewer dimensions have the graph's order."""
+    if len({v.ndim for v in x}) == 1 or max(v.ndim for v in x) != 4:
+        return x
+    return [v if v.ndim == 4 else _nchw(v.reshape((1,) * (4 - v.ndim) + v.shape)) for v in x]
+
+
+def _added(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    left, right = _alike(x)
+    return left + right
+
+
+def _multiplied(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    left, right = _alike(x)
+    return left * right
+
+
 def _prelu(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
     slope = x[1].view(-1, 1, 1) if x[0].ndim == 4 else x[1]
     return torch.where(x[0] < 0, x[0] * slope, x[0])
@@ -199,8 +216,8 @@ def _prelu(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
 KERNELS: Mapping[str, Kernel] = {
     "conv2d": _conv,
     "fully_connected": lambda a, x: F.linear(x[0], x[1], x[2]),
-    "add": lambda a, x: x[0] + x[1],
-    "mul": lambda a, x: x[0] * x[1],
+    "add": _added,
+    "mul": _multiplied,
     "max_pool2d": lambda a, x: F.max_pool2d(_padded(x[0], a["padding"], float("-inf")), a["kernel"], a["stride"]),
     "avg_pool2d": _avg_pool,
     "mean": lambda a, x: x[0].mean(dim=(2, 3), keepdim=a["keepdims"]),

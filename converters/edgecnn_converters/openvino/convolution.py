@@ -92,10 +92,10 @@ def _sums(e: Emitter, node: Node, weights: Callable[[tuple[int, ...]], Any]) -> 
     a: Mapping[str, Any] = node.attrs
     before, after = pads(a)
     out, height, width, depth = e.graph.tensors[node.inputs[1]].shape
-    groups, value = a["groups"], e.values[node.inputs[0]]
+    groups, value = a["groups"], e.value(node.inputs[0])
     if e.precision == "int8" and depth == height == 1 < groups and (before[0] or after[0]):
         # The depthwise kernel for AVX-512 of height 1 reads beyond its input above and below: it crashes.
-        value = between_zeros(e, node, (before[0], after[0]), 2, "between_rows")
+        value = between_zeros(e, node, (before[0], after[0]), 2, part(node.output, "between_rows"))
         before, after = [0, before[1]], [0, after[1]]
     if depth == 1 and 1 < groups < out:
         value, groups = repeated(e, node, value, out // groups), out

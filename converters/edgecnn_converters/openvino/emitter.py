@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgecnn_converters.layout import nchw
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 
+Order = tuple[int, ...]  # of dimensions
 ELEMENTWISE = ("add", "mul", "hard_swish", "relu", "relu6", "sigmoid")
 
 
@@ -21,14 +23,43 @@ class Emitter:
     """Make operations of a graph's nodes. Every one is named: the same graph gives the same bytes.
 
     Attributes:
-        values: what stands for each activation, by name.
+        held: what stands for each activation, by name: one value in each order of its dimensions that is needed.
     """
 
     def __init__(self, graph: Graph, precision: str) -> None:
         self.graph, self.precision = graph, precision
-        self.values: dict[str, Any] = {}
+        self.held: dict[str, dict[Order, Any]] = {}
         self.slope: Any = None
         self.six: Any = None
+
+    def value(self, name: str, order: Order | None = None) -> Any:
+        """Return an activation with its dimensions in an order: by default channels first, as images are in the file.
+
+        Dimension ``k`` of the value is dimension ``order[k]`` of the graph's tensor.
+        """
+        held = self.held[name]
+        order = order or channels_first(len(self.graph.tensors[name].shape))
+        if order not in held:
+            made, value = next(iter(held.items()))
+            held[order] = self.permuted(value, tuple(made.index(d) for d in order), part(name, f"as{_digits(order)}"))
+        return held[order]
+
+    def first_order(self, name: str) -> Order:
+        """Return the order of dimensions in which an activation was made."""
+        return next(iter(self.held[name]))
+
+    def permuted(self, value: Any, places: Order, name: str) -> Any:
+        """Return a value with its dimensions permuted; dimension ``k`` of it is dimension ``places[k]`` before."""
+        shape = [int(d) for d in value.output(0).shape]
+        if places == tuple(range(len(shape))):
+            return value
+        if in_memory_order(shape, places):  # only dimensions of 1 move
+            return self.reshaped(value, [shape[k] for k in places], name)
+        return ops.transpose(value, self.plain(np.array(places, np.int64), f"{name}_order"), name=name)
+
+    def reshaped(self, value: Any, shape: Sequence[int], name: str) -> Any:
+        """Return a value in another shape, of any batch."""
+        return ops.reshape(value, self.plain(np.array([-1, *shape[1:]], np.int64), f"{name}_shape"), False, name=name)
 
     def relu6(self, node: Node, value: Any) -> Any:
         """Return a value held between 0 and 6.
@@ -78,12 +109,15 @@ class Emitter:
             self.slope = self.plain(np.ones(1, np.float32), "identity/slope")
         return ops.prelu(value, self.slope, name=part(node.output, facts.IDENTITY))
 
-    def on_grid(self, name: str, value: Any, *, in_steps: bool = False, past_halves: float = 0) -> Any:
+    def on_grid(
+        self, name: str, value: Any, order: Order | None = None, *, in_steps: bool = False, past_halves: float = 0
+    ) -> Any:
         """Return a value on the grid of an activation, in real values.
 
         Args:
             name: of the activation.
             value: real, or in steps of the grid above its zero point.
+            order: of its dimensions; by default channels first.
             in_steps: whether it is the latter.
             past_halves: share of its integer by which it is raised before it is rounded: so small that it takes halves
                 away from zero, and nothing else across one.
@@ -98,7 +132,8 @@ class Emitter:
             limits = (limit / (1 + past_halves) - zero for limit in tensor.quant.limits)
             reals = zip(("from", "to"), (limit if in_steps else limit * scale for limit in limits), strict=True)
             taken = [self.plain(np.float32(real), part(name, end)) for end, real in reals]
-        return ops.fake_quantize(value, *taken, *ends, facts.LEVELS, name=part(name, facts.QUANTIZED))
+        made = facts.maker(name, facts.QUANTIZED, order)
+        return ops.fake_quantize(value, *taken, *ends, facts.LEVELS, name=made)
 
     def plain(self, array: Any, name: str) -> Any:
         """Return a constant as it is."""
@@ -107,14 +142,17 @@ class Emitter:
     def constant(
         self, name: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None, affine: bool = False
     ) -> Any:
-        """Return a constant of the graph in the file's precision, permuted, then reshaped; channels come first.
+        """Return a constant of the graph in the file's precision, permuted (with ones in front), then reshaped.
 
         ``affine`` ones have a zero point, as activations do.
         """
         tensor = self.graph.constant(name)
 
         def placed(array: NDArray[Any]) -> NDArray[Any]:
-            return (array if axes is None else array.transpose(axes)).reshape(shape)
+            if axes is None:
+                return array.reshape(shape)
+            ones = (1,) * (len(axes) - array.ndim)
+            return array.reshape(ones + array.shape).transpose(axes).reshape(shape)
 
         if not isinstance(tensor, QuantizedConstant) or tensor.quant.dtype == "int16":
             if self.precision == "fp16" and len(tensor.shape) > 1:
@@ -124,7 +162,8 @@ class Emitter:
         quant = tensor.quant
         scale = quant.scale[0] if quant.axis is None else quant.scale.reshape(_channels_first(shape, quant.scale.size))
         zero = int(quant.zero_point[0]) if affine else None
-        return self._real(self.steps(placed(tensor.integers), name), scale, name, zero)
+        steps = self.steps(placed(tensor.integers), name, facts.INTEGERS + facts.IN_ORDER * (axes == (0, 1, 2, 3)))
+        return self._real(steps, scale, name, zero)
 
     def dequantized(self, integers: NDArray[Any], scale: float, name: str, zero_point: int = 0) -> Any:
         """Return a constant of the file's own: integers less their zero point, times a scale."""
@@ -137,9 +176,9 @@ class Emitter:
             steps = ops.subtract(steps, zero, name=part(name, "centred"))
         return ops.multiply(steps, self.plain(scale, part(name, facts.SCALE)), name=name)
 
-    def steps(self, integers: NDArray[Any], name: str) -> Any:
+    def steps(self, integers: NDArray[Any], name: str, what: str = facts.INTEGERS) -> Any:
         """Return the integers of a tensor of the graph, as float32."""
-        return ops.convert(self.plain(integers, part(name, facts.INTEGERS)), "f32", name=part(name, "float"))
+        return ops.convert(self.plain(integers, part(name, what)), "f32", name=part(name, "float"))
 
     def bias(self, node: Node, shape: tuple[int, ...], lead: float = 0) -> Any:
         """Return the bias of a conv2d or fully_connected, and ``lead`` of its steps more.
@@ -160,11 +199,32 @@ class Emitter:
         step = self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE))
         return ops.multiply(scaled, step, name=bias.name)
 
-    def operand(self, name: str, rank: int) -> Any:
-        """Return an activation, or a constant that broadcasts over it."""
-        if name in self.values:
-            return self.values[name]
-        return self.constant(name, layout.broadcast(self.graph.tensors[name].shape, rank), affine=True)
+    def operand(self, node: Node, name: str, order: Order) -> Any:
+        """Return an activation, or a constant, that broadcasts over a node's output in some order of dimensions."""
+        own = self.graph.tensors[name].shape
+        shape = (1,) * (len(order) - len(own)) + own
+        if name not in self.held:
+            return self.constant(name, tuple(shape[d] for d in order), order, affine=True)
+        if len(own) == len(order):
+            return self.value(name, order)
+        value = self.value(name, tuple(range(len(own))))
+        source = part(node.output, f"operand_{node.inputs.index(name)}")
+        return self.permuted(self.reshaped(value, shape, f"{source}_reshaped"), order, source)
+
+
+def channels_first(rank: int) -> Order:
+    """Return the order of dimensions that tensors of a rank have in the file: images are NCHW."""
+    return (0, 3, 1, 2) if rank == 4 else tuple(range(rank))
+
+
+def in_memory_order(shape: Sequence[int], places: Order) -> bool:
+    """Tell whether a permutation of dimensions leaves the elements where they are: it moves but dimensions of 1."""
+    kept = [k for k in places if shape[k] > 1]
+    return kept == sorted(kept)
+
+
+def _digits(order: Order) -> str:
+    return "".join(map(str, order))
 
 
 def rounded(value: Any, name: str) -> Any:
@@ -208,7 +268,7 @@ def gathered(e: Emitter, node: Node, value: Any, channels: NDArray[Any], name: s
 def between_zeros(e: Emitter, node: Node, sides: tuple[int, int], axis: int, name: str) -> Any:
     """Return a node's input between zeros along an axis (of NCHW), as a concatenation of integers on one grid."""
     quant, shape = e.graph.quant(node.inputs[0]), list(nchw(e.graph.tensors[node.inputs[0]].shape))
-    joined, zero_point = [e.values[node.inputs[0]]], quant.zero_point[0] + layout.UINT8_OFFSET
+    joined, zero_point = [e.value(node.inputs[0])], quant.zero_point[0] + layout.UINT8_OFFSET
     for place, key, more in ((0, "front", sides[0]), (2, "back", sides[1])):
         if more:
             shape[axis] = more
@@ -216,4 +276,4 @@ def between_zeros(e: Emitter, node: Node, sides: tuple[int, int], axis: int, nam
                 np.full(shape, zero_point, np.uint8), quant.scale[0], part(node.output, key), zero_point
             )
             joined.insert(place, zeros)
-    return ops.concat(joined, axis, name=part(node.output, name))
+    return ops.concat(joined, axis, name=name)

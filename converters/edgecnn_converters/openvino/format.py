@@ -1,8 +1,8 @@
 """The facts of OpenVINO IR that reading and writing share: how an integer file holds a graph's tensors.
 
 An activation is a FakeQuantize between the constants ``NAME/low`` and ``NAME/high``. A weight is ``NAME/q`` times
-``NAME/scale``, behind a Convert; a bias has two factors instead, ``NAME/weight_scale`` and ``NAME/input_scale``. A
-concatenation, ``NAME/joined``, has the grid of its operands, so no FakeQuantize of its own.
+``NAME/scale``, behind a Convert; a bias has two factors instead, ``NAME/weight_scale`` and ``NAME/input_scale``. What
+only moves integers, ``NAME/moved``, has the grid of its operands, so no FakeQuantize of its own.
 Images are NCHW, weights (O, I, H, W), or (groups, O / groups, I, H, W).
 """
 
@@ -15,9 +15,11 @@ import numpy as np
 
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
 from edgecnn.graph.rounding import past_halves
+from edgecnn_converters.names import part, part_of
 
 LEVELS = 256
-LOW, HIGH, QUANTIZED, JOINED = "low", "high", "quantized", "joined"  # see ``names.part``
+LOW, HIGH, QUANTIZED, MOVED = "low", "high", "quantized", "moved"  # see ``names.part``
+IN_ORDER = "_nhwc"  # ends the names of what makes an image with channels last
 INTEGERS, SCALE, ZERO_POINT = "q", "scale", "zero_point"
 WEIGHT_SCALE, INPUT_SCALE = "weight_scale", "input_scale"
 SUMS, WITH_BIAS = "conv", "bias_add"
@@ -26,6 +28,17 @@ UNIT = "unit"
 WIDEST = 13  # pixels of a depthwise kernel: see ``limits``
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")  # the second input is a weight
 SIDES = {-128: 1, 127: -1}  # zero points of grids on one side of zero: which way is away from it
+
+
+def maker(name: str, what: str, order: tuple[int, ...] | None) -> str:
+    """Return the name of the operation that makes an activation, QUANTIZED or MOVED, in an order of dimensions."""
+    return part(name, what + IN_ORDER * (order == (0, 1, 2, 3)))
+
+
+def made_by(name: str, what: str) -> str | None:
+    """Return the activation that the operation of a name makes, or ``None``: the inverse of ``maker``."""
+    owner, found = part_of(name)
+    return owner if found in (what, what + IN_ORDER) else None
 
 
 def parameters(low: float, high: float) -> QParams:

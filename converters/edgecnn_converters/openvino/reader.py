@@ -80,8 +80,8 @@ def constants(root: Any, data: bytes) -> dict[str, NDArray[Any]]:
 def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
     """Return the quantized tensors in the graph's own form; see ``registry.Converter``.
 
-    The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off. A concatenation
-    has the grid of its operands.
+    The scale of an activation comes from the ends of its FakeQuantize, and may be one float32 step off. What only
+    moves integers has the grid of its operands.
     """
     root = parse(xml)
     stored = constants(root, data)
@@ -91,7 +91,7 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
         name, what = part_of(key)
         if what == facts.LOW:
             found[name] = (facts.parameters(float(values), float(stored[part(name, facts.HIGH)])), None)
-        elif what == facts.INTEGERS:
+        elif what in (facts.INTEGERS, facts.INTEGERS + facts.IN_ORDER):
             if (factor := stored.get(part(name, facts.INPUT_SCALE))) is not None:  # a bias
                 own, weights = part(name, facts.WEIGHT_SCALE), part(weight_of.get(name, name), facts.SCALE)
                 product = stored[own if own in stored else weights].astype(np.float64) * float(factor)
@@ -101,9 +101,11 @@ def integers(xml: bytes, data: bytes) -> dict[str, tuple[QParams, NDArray[Any] |
             zeros = stored.get(part(name, facts.ZERO_POINT))
             points = np.zeros(scales.size, np.int64) if zeros is None else zeros.reshape(-1).astype(np.int64)
             quant = QParams(scale=scales, zero_point=points, dtype=values.dtype.name, axis=0)
+            first = zeros is not None and values.ndim == 4 and what == facts.INTEGERS
+            values = values.transpose(OIHW_TO_OHWI) if first else values
             found[name] = (quant, _as_graph(values) if zeros is None else values)
-    joined = _concatenated(root)
-    found.update({name: (found[operand][0], None) for name, operand in joined.items() if operand in found})
+    moved = _moved(root)
+    found.update({name: (found[operand][0], None) for name, operand in moved.items() if operand in found})
     order = dict.fromkeys(part_of(str(layer.get("name")))[0] for layer in root.iter("layer"))
     return {name: found[name] for name in order if name in found}
 
@@ -121,15 +123,24 @@ def _weights_of_biases(root: Any, stored: Mapping[str, Any]) -> dict[str, str]:
     return {parts[facts.WITH_BIAS]: parts[facts.SUMS] for parts in held.values() if both <= parts.keys()}
 
 
-def _concatenated(root: Any) -> dict[str, str]:
-    """Return the tensors that our concatenations make, and for each an operand that has its grid in the file."""
+def _moved(root: Any) -> dict[str, str]:
+    """Return the tensors whose integers are only moved, and for each the one that has its grid in the file."""
     layers = {layer.get("id"): str(layer.get("name")) for layer in root.iter("layer")}  # as they are computed
-    edges = ((e.get("to-layer"), part_of(layers[e.get("from-layer")])[0]) for e in root.iter("edge"))
-    operands = {key: source for key, source in edges if not layers[key].startswith(part(source, ""))}
+    feeds = defaultdict[str, list[str]](list)
+    for edge in root.iter("edge"):
+        feeds[edge.get("to-layer")].append(edge.get("from-layer"))
+
+    def origin(key: str, name: str) -> str | None:
+        owners = ((source, part_of(layers[source])[0]) for source in feeds[key])
+        found = (origin(s, name) if f"{owner}/".startswith(f"{name}/") else owner for s, owner in owners)
+        return next((owner for owner in found if owner is not None), None)
+
     found: dict[str, str] = {}
-    for key, (name, what) in ((key, part_of(layer)) for key, layer in layers.items()):
-        if what == facts.JOINED and key in operands:
-            found[name] = found.get(operands[key], operands[key])
+    for key, layer in layers.items():
+        name = facts.made_by(layer, facts.MOVED)
+        operand = None if name is None else origin(key, name)
+        if name is not None and operand is not None:
+            found[name] = found.get(operand, operand)
     return found
 
 
@@ -155,7 +166,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         readers[source].append(target)
     behind = _constants_behind(by_id, feeds)
     unseen = {key for key, layer in by_id.items() if part_of(str(layer.get("name")))[1].startswith(facts.UNSEEN)}
-    joined = _concatenated(root)
+    moved = _moved(root)
     found = []
     for key, layer in by_id.items():
         kind = layer.get("type")
@@ -168,10 +179,11 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         for reader in after:  # which grows
             after += [r for r in readers[reader] if reader in unseen and r not in after]
         grid = next((by_id[r] for r in after if by_id[r].get("type") == "FakeQuantize"), None)
-        name = (grid if grid is not None else layer).get("name").removesuffix(part("", facts.QUANTIZED))
-        if part_of(name)[0] in joined:
-            name = part_of(name)[0]
-        ends = joined.get(name, name if grid is not None else "")
+        name = facts.made_by(layer.get("name"), facts.MOVED)
+        if name is None:
+            made = (grid if grid is not None else layer).get("name")
+            name = facts.made_by(made, facts.QUANTIZED) or made
+        ends = moved.get(name, name if grid is not None else "")
         low, high = (stored.get(part(ends, end)) for end in (facts.LOW, facts.HIGH))
         quant = None if low is None or high is None else facts.parameters(float(low), float(high))
         shape = tuple(int(d.text) for d in layer.find("output/port").iter("dim"))

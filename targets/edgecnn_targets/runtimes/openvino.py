@@ -181,9 +181,8 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
 
     model = openvino.Core().read_model(str(path))
     ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
-    ends = (
-        (name, f"{name}/{end}") for name in parameters for end in ("joined", "quantized")
-    )  # joined: no FakeQuantize
+    kinds = [what + order for what in ("moved", "quantized") for order in ("", "_nhwc")]  # moved: no FakeQuantize
+    ends = ((name, f"{name}/{kind}") for name in parameters for kind in kinds)
     wanted = {name: ops[made] for name, made in ends if made in ops}
     (result,) = model.get_results()
     last = result.input_value(0).get_node().get_friendly_name()
@@ -192,7 +191,9 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
     model.add_outputs([op.output(0) for op in wanted.values()])
     compiled = openvino.Core().compile_model(model, "CPU", settings(1, kernels or "fast"))
     results = compiled([np.ascontiguousarray(image.transpose(0, 3, 1, 2))])
-    return {name: nhwc(results[count + k]) for k, name in enumerate(wanted)}
+    made = {name: results[count + k] for k, name in enumerate(wanted)}
+    last_in_order = {name for name, op in wanted.items() if op.get_friendly_name().endswith("_nhwc")}
+    return {name: values if name in last_in_order else nhwc(values) for name, values in made.items()}
 
 
 RUNTIME = Runtime(
