@@ -95,4 +95,4 @@ def test_slopes_are_of_channels():
     quant, got, want = both(builder, builder.op("prelu", builder.input, builder.constant((5,))))
     low, high = ((end - quant.zero_point[0]) * quant.scale[0] for end in quant.limits)
     apart = np.abs((got - quant.zero_point[0]) * quant.scale[0] - np.clip(want, low, high))
-    assert apart.max() < 0.51 * quant.scale[0]  # values are float32
+    assert apart.max() < 0.76 * quant.scale[0]  # the kernel rounds twice
