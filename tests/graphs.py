@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from int8_builder import Int8Builder
+from pieces import MORE_PIECES
 
 from edgecnn.graph.contract import FIXED
 from edgecnn.graph.ir import Graph
@@ -296,7 +297,7 @@ def piece_graph(piece: str, seed: int) -> Graph:
     rng = np.random.default_rng([seed, *piece.encode()])
     height, width, channels = (int(v) for v in rng.integers((3, 3, 1), (13, 13, 13)))
     b = Int8Builder((1, height, width, channels), seed)
-    return b.graph(PIECES[piece](b, b.input))
+    return b.graph((PIECES | MORE_PIECES)[piece](b, b.input))
 
 
 def network(shape: tuple[int, ...], plan: Sequence[tuple[str, int]]) -> Graph:
@@ -308,7 +309,7 @@ def network(shape: tuple[int, ...], plan: Sequence[tuple[str, int]]) -> Graph:
     x = b.input
     for piece, seed in plan:
         b.rng = np.random.default_rng(seed)
-        x = PIECES[piece](b, x)
+        x = (PIECES | MORE_PIECES)[piece](b, x)
     return b.graph(x)
 
 

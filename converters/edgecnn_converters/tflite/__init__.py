@@ -10,8 +10,10 @@ from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, described, to_text
 from edgecnn_converters.preconditions import KernelLimits, beyond_float16, beyond_kernels, check
 from edgecnn_converters.registry import Converter
+from edgecnn_converters.tflite.emitter import Emitter, placement, scale_ratio
 from edgecnn_converters.tflite.format import MIN_RUNTIME, MIN_RUNTIME_BYTES
-from edgecnn_converters.tflite.lowering import LOWERINGS, Emitter, placement, scale_ratio
+from edgecnn_converters.tflite.lowering import LOWERINGS
+from edgecnn_converters.tflite.moves import slice_fits
 from edgecnn_converters.tflite.reader import guess_precision, integers, layers, read
 
 IO = {"int8": ("int8", "uint8", "float32"), "int16x8": ("int16", "float32")}  # the first is the default
@@ -75,6 +77,10 @@ def _fault(graph: Graph, node: Node, precision: str) -> str | None:
         return f"no row for the op {node.op}; rows: {', '.join(sorted(LOWERINGS))}"
     if node.op == "avg_pool2d" and not isinstance(placement(graph, node, a["kernel"]), str):
         return f"average pooling with padding {a['padding']}; allowed: none, or TensorFlow's SAME"
+    if node.op == "slice" and (reason := slice_fits(graph, node)):
+        return reason
+    if precision in IO and graph.is_wide(node.output) and (node.spec.function or node.op == "prelu"):
+        return f"{node.op} of 16-bit activations: LiteRT has no kernel, and a table of it would have 65,536 entries"
     if precision in IO and node.op == "hard_swish":
         if graph.is_wide(node.output):
             return "LiteRT has no hard_swish of 16-bit activations"

@@ -3,8 +3,9 @@
 An artifact's sums are the same integers everywhere. A runtime's own arithmetic lets it be held to the oracle exactly,
 instead of within a distance that a fault could hide in. What is not here is as in ``kernels.py``.
 
-Sources: XNNPACK ``src/microparams-init.c`` (``qs8_add``), ``src/qs8-qc8w-gemm`` and its siblings (``fp32`` kernels);
-ONNX Runtime ``mlas/lib/qlgavgpool.cpp``, ``quantize.cpp`` (``MlasRequantizeOutput``), and those of ``mlas.py``.
+Sources: XNNPACK ``src/microparams-init.c`` (``qs8_add``), ``src/indirection.c`` and ``src/s8-ibilinear`` (resizing),
+``src/qs8-qc8w-gemm`` and its siblings (``fp32`` kernels); ONNX Runtime ``mlas/lib/qlgavgpool.cpp``, ``quantize.cpp``
+(``MlasRequantizeOutput``), and those of ``mlas.py``.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from edgecnn.graph.oracle.kernels import (
     requantized,
     summed,
 )
+from edgecnn.graph.oracle.moving import Lines, bilinear
 from edgecnn.graph.oracle.parameters import Call
 
 Kernel = Callable[[Call], Integers]
+RESIZE_BITS = 11  # below the point of XNNPACK's shares
 ADD_BITS = 20  # XNNPACK's larger multiplier of an add is in [2**20, 2**21)
 
 
@@ -103,6 +106,27 @@ def _add_mlas(c: Call) -> Integers:
     return requantized(c, made, lambda part: np.rint(part).astype(np.int64) - 128 - c.zero(-1))
 
 
+def _resize_xnnpack(c: Call) -> Integers:
+    """Bilinear: places in float32, shares with 11 bits, halves up. Nearest: LiteRT's, which runs it."""
+    if c.attrs["mode"] == "nearest":
+        return KERNELS["resize"](c)
+    sides = zip(c.values[0].shape[1:3], c.attrs["size"], strict=True)
+    made = [_lines_xnnpack(size, made, c.attrs) for size, made in sides]
+    return bilinear(c, made, RESIZE_BITS, lambda sums, bits: (sums + (1 << (bits - 1))) >> bits)
+
+
+def _lines_xnnpack(size: int, made: int, attrs: Mapping[str, Any]) -> Lines:
+    """Return the pixels between which each pixel of a resized side lies (``indirection.c``)."""
+    fewer = int(attrs["align_corners"] and made > 1)
+    scale = np.float32(size - fewer) / np.float32(made - fewer)
+    places = np.arange(made, dtype=np.float32) * scale
+    if attrs["half_pixel"]:
+        places = np.clip(places + (np.float32(0.5) * scale - np.float32(0.5)), 0, np.float32(size - 1))
+    low = places.astype(np.int64)
+    share = np.rint((places - low.astype(np.float32)) * np.float32(1 << RESIZE_BITS)).astype(np.int64)
+    return low, np.minimum(low + 1, size - 1), share
+
+
 def _real(c: Call) -> NDArray[np.float32]:
     centred: NDArray[np.float32] = c.values[0].astype(np.float32) - np.float32(c.zero(0))
     return centred * c.scale(0)
@@ -129,10 +153,11 @@ def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
     return ChainMap({**once, **changed}, KERNELS)
 
 
+XNNPACK: Mapping[str, Kernel] = {"add": _add_xnnpack, "resize": _resize_xnnpack}
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
-    "xnnpack": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=False)}),
-    "xnnpack_arm": _with({"add": _add_xnnpack, "mean": _mean_xnnpack(fused=True)}),
+    "xnnpack": _with({**XNNPACK, "mean": _mean_xnnpack(fused=False)}),
+    "xnnpack_arm": _with({**XNNPACK, "mean": _mean_xnnpack(fused=True)}),
     "onnxruntime": _with(mlas.CHANGED),
     "openvino": _with(
         {

@@ -1,7 +1,7 @@
 """Integer kernels of the ops that are functions of one number: a table with an entry for each integer there is.
 
-An entry is the exact value on the output's grid, rounded once, halves away from zero. LiteRT's kernels of some of these
-functions come to other integers; files hold the table then.
+An entry is the exact value on the output's grid, rounded once, halves away from zero; what float64 cannot tell from a
+half is one. LiteRT's kernels of some of these functions come to other integers; files hold the table then.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from edgecnn.graph.oracle import fixed_point as fp
 from edgecnn.graph.oracle.parameters import Call
 
 Integers = NDArray[Any]  # of the activations' type
+HALF = 1 + 2.0**-40  # by which halves are more than they come out in float64
+LOSS = 8 * 2.0**-24  # of some roundings to float32
 FURTHEST = 2.0**32  # steps of the output, beyond those of any type
 
 
@@ -53,13 +55,32 @@ def table(op: str, source: QParams, made: QParams, attrs: Mapping[str, Any]) -> 
     """Return what a function makes of each integer of the input's type, in order; arguments as of ``steps``."""
     low, high = made.limits
     return np.asarray(
-        np.clip(fp.round_away(steps(op, source, made, attrs)) + made.zero_point[0], low, high), made.dtype
+        np.clip(fp.round_away(steps(op, source, made, attrs) * HALF) + made.zero_point[0], low, high), made.dtype
     )
 
 
 def table_of(graph: Graph, node: Node) -> Integers:
     """Return the table of a node that is a function of one number: 256 entries of int8, or 65,536 of int16."""
     return table(node.op, graph.quant(node.inputs[0]), graph.quant(node.output), node.attrs)
+
+
+def is_near_half(graph: Graph, node: Node) -> NDArray[np.bool_]:
+    """Tell of each entry of ``table_of`` whether a kernel that computes in float32 might round it otherwise."""
+    source, made = graph.quant(node.inputs[0]), graph.quant(node.output)
+    return near_halves(node.op, source, made, node.attrs)
+
+
+def near_halves(op: str, source: QParams, made: QParams, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Tell of each entry whether a kernel that computes in float32 might round it otherwise; arguments as of ``steps``.
+
+    Kernels lose some roundings of the value, of the input (``gelu`` is a share of it) and of the zero point.
+    """
+    exact, (low, high) = steps(op, source, made, attrs), source.limits
+    inputs = (np.arange(low, high + 1) - source.zero_point[0]) * np.float64(source.scale[0]) / made.scale[0]
+    loss = LOSS * (np.abs(exact) + np.abs(inputs) + made.limits[1])
+    ends = (np.clip(np.rint(exact + part) + made.zero_point[0], *made.limits) for part in (-loss, loss))
+    below, above = ends
+    return np.asarray(below != above)
 
 
 def _looked_up(op: str) -> Callable[[Call], Integers]:
