@@ -153,8 +153,8 @@ def export(
             network = model if isinstance(model, Network) else load(model, **own, seed=seed)
             size = sum(t.value.nbytes for t in network.graph.constants())
             notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
-        if images is not None:
-            match_labels(images, network.labels, network.outputs, network.graph.metadata.label_offset)
+        if images is not None and network.classes is not None:
+            match_labels(images, network.labels, network.classes, network.graph.metadata.label_offset)
         from edgecnn.quant.step_checkpoint import StepCheckpoint
 
         checkpoint = StepCheckpoint(folder / f"{network.name}.unfinished", say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import ConvertedModel, write_artifact
 from edgecnn.data import Images, match_labels
-from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.data.feed import Feed
+from edgecnn.errors import InputError
+from edgecnn.graph.batch import Fed
+from edgecnn.graph.interpreter import TorchGraph, tensors
 from edgecnn.graph.ir import Graph, Metadata
-from edgecnn.preprocess import Preprocess
 from edgecnn.progress import say, track
 from edgecnn.quant.executor import FakeQuantizedGraph
 from edgecnn.quant.promotion_search import Names, fewest, ranked
@@ -34,38 +36,40 @@ class DropMeter:
     Args:
         graph: the network; its float values are the reference.
         images: labelled.
-        preprocess: how they are fed.
 
     Raises:
         InputError: images and network do not fit together.
     """
 
-    def __init__(self, graph: Graph, images: Images, preprocess: Preprocess) -> None:
-        self._images, self._preprocess = images, preprocess
+    def __init__(self, graph: Graph, images: Images) -> None:
+        if len(graph.outputs) != 1:
+            raise InputError(f"max_drop is of classes, but the network has outputs {', '.join(graph.outputs)}")
+        self._images, self._feed = images, Feed.of(graph)
+        (self._output,) = graph.outputs
         self._offset = graph.metadata.label_offset
-        outputs = math.prod(graph.tensors[graph.outputs[0]].shape)
+        outputs = math.prod(graph.tensors[self._output].shape)
         self._classes = match_labels(images, graph.metadata.labels, outputs, self._offset)
-        self._exact, self._labels = self._logits(TorchGraph(graph), "fp32")
+        self._exact, self._labels = self._logits(TorchGraph(graph).run, "fp32")
 
     def __call__(self, graph: Graph) -> float:
         """fp32 top-1 minus the graph's, in points."""
         meter = AccuracyMeter(self._offset)
-        made, _ = self._logits(FakeQuantizedGraph(graph), "mixed")
+        made, _ = self._logits(FakeQuantizedGraph(graph).run, "mixed")
         meter.update(made, self._labels, self._exact)
         drop = meter.result().drop
         assert drop is not None
         return drop
 
     def _logits(
-        self, run: Callable[[torch.Tensor], torch.Tensor], what: str
+        self, run: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]], what: str
     ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
         """Of all images, and their classes."""
         made, labels = [], []
-        batches = self._images.batches(self._preprocess, BATCH)
-        for pixels, classes in track(batches, what, math.ceil(len(self._images) / BATCH)):
+        batches = self._images.batches(self._feed, BATCH)
+        for given, classes in track(batches, what, math.ceil(len(self._images) / BATCH)):
             assert classes is not None
-            x = torch.from_numpy(self._preprocess.normalise(pixels))
-            made.append(run(x).numpy().reshape(len(pixels), -1))
+            fed = self._feed.inputs(given)
+            made.append(run(tensors(fed))[self._output].numpy().reshape(len(fed), -1))
             labels.append(classes if self._classes is None else self._classes[classes])
         return np.concatenate(made), np.concatenate(labels)
 
@@ -73,7 +77,7 @@ class DropMeter:
 def choose(
     plain: Graph,
     quantized: Callable[[Names], Graph],
-    images: NDArray[np.float32],
+    images: Fed,
     drop: Callable[[Graph], float],
     max_drop: float,
 ) -> tuple[Names, str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata as packages
 from pathlib import Path
-
-import numpy as np
 
 from edgecnn.artifact import ConvertedModel, manifest_path, read_manifest, write_artifact
 from edgecnn.errors import InputError
@@ -56,14 +55,32 @@ class Network:
         return self.graph.metadata.labels
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, (height, width, channels)."""
-        return self.graph.tensors[self.graph.inputs[0]].shape[1:]
+    def inputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Inputs and their shapes, without the batch; of images (height, width, channels)."""
+        return {name: self.graph.tensors[name].shape[1:] for name in self.graph.inputs}
 
     @property
-    def outputs(self) -> int:
-        """How many numbers one output has."""
-        return int(np.prod(self.graph.tensors[self.graph.outputs[0]].shape))
+    def outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Outputs and their shapes, without the batch; (height, width, channels) where they have 3 dimensions."""
+        return {name: self.graph.tensors[name].shape[1:] for name in self.graph.outputs}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the only input; see ``inputs``.
+
+        Raises:
+            InputError: there are several.
+        """
+        if len(self.inputs) != 1:
+            raise InputError(f"{self.name} has inputs {', '.join(self.inputs)}; see Network.inputs")
+        return next(iter(self.inputs.values()))
+
+    @property
+    def classes(self) -> int | None:
+        """How many numbers the only output has, where it is a vector: the logits of a classifier; else ``None``."""
+        shapes = list(self.outputs.values())
+        count = math.prod(shapes[0])
+        return count if len(shapes) == 1 and max(shapes[0]) == count else None
 
     @property
     def macs(self) -> int:
@@ -87,16 +104,24 @@ class Network:
 
     def _facts(self) -> list[str]:
         size = sum(t.value.size for t in self.graph.constants())
-        shape = "x".join(map(str, self.input_shape))
         ops = f"{len(self.graph.nodes)} ops"
         counts = [f"{self.macs / 1e6:.1f} M MACs", f"{size / 1e6:.2f} M weights"]
-        return [self.precision, f"input {shape}", f"{self.outputs} outputs", ops, *counts]
+        made = f"{self.classes} outputs" if self.classes is not None else _shapes("output", self.outputs)
+        return [self.precision, _shapes("input", self.inputs), made, ops, *counts]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.name}: {', '.join(self._facts())}"
 
     def _repr_html_(self) -> str:
         return html_table([f"{type(self).__name__} {self.name}"], ([fact] for fact in self._facts()))
+
+
+def _shapes(side: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return ``input 96x96x3``, or ``inputs image 96x96x3 and meta 4``."""
+    sizes = {name: "x".join(map(str, shape)) for name, shape in shapes.items()}
+    if len(sizes) == 1:
+        return f"{side} {next(iter(sizes.values()))}"
+    return f"{side}s " + " and ".join(f"{name} {size}" for name, size in sizes.items())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

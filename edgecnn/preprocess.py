@@ -16,7 +16,7 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Preprocessing of one RGB image.
+    """Preprocessing of one image: RGB, of one channel (grey) or of four (RGBA).
 
     Steps, in order: resize, centre crop, ``(pixel - mean) / std`` per channel, pixels in 0..255. ``Preprocess.as_is()``
     has no steps: arrays are the network's inputs already.
@@ -26,8 +26,8 @@ class Preprocess:
             aspect ratio; ``None`` leaves the image as it is.
         crop: ``(height, width)`` of the centre crop after resizing, or ``None``.
         interpolation: one of ``INTERPOLATIONS`` (Pillow's filters; they antialias when shrinking).
-        mean: per RGB channel, in pixel units (0..255); one number serves all channels.
-        std: per RGB channel, in pixel units, above 0; one number serves all channels.
+        mean: per channel, in pixel units (0..255); one number, or equal ones, serve any channels.
+        std: per channel, in pixel units, above 0; likewise.
         as_given: images are float32 network inputs, fed as they are; the other fields say nothing.
 
     Raises:
@@ -37,8 +37,8 @@ class Preprocess:
     resize: tuple[int, ...] | None = None
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    mean: tuple[float, ...] = (127.5, 127.5, 127.5)
+    std: tuple[float, ...] = (127.5, 127.5, 127.5)
     as_given: bool = False
 
     def __post_init__(self) -> None:
@@ -55,10 +55,29 @@ class Preprocess:
             if isinstance(values, int | float):
                 values = (float(values),) * 3
                 object.__setattr__(self, name, values)
-            if len(values) != 3 or not np.all(np.isfinite(values)):
-                raise InputError(f"preprocess {name}={values}: give three finite numbers (R, G, B) in 0..255 units")
+            if not values or not np.all(np.isfinite(values)):
+                raise InputError(f"preprocess {name}={values}: give finite numbers, one per channel, in 0..255 units")
+        if len(self._counts) > 1:
+            raise InputError(f"preprocess mean={self.mean} and std={self.std}: give as many numbers of both")
         if min(self.std) <= 0:
             raise InputError(f"preprocess std={self.std}: every value must be above 0")
+
+    @property
+    def _counts(self) -> set[int]:
+        """Return how many channels the numbers are for, where they differ."""
+        return {len(values) for values in (self.mean, self.std) if len(set(values)) > 1}
+
+    def check_channels(self, channels: int) -> None:
+        """Check that the numbers serve an image of so many channels.
+
+        Raises:
+            InputError: there are more, or fewer, of them.
+        """
+        if not self.as_given and self._counts - {channels}:
+            raise InputError(
+                f"preprocess mean={self.mean}, std={self.std} is for {min(self._counts)} channels, but the network's "
+                f"image has {channels}; give {channels} numbers, or one that serves all"
+            )
 
     @classmethod
     def as_is(cls) -> Preprocess:
@@ -66,14 +85,14 @@ class Preprocess:
         return cls(mean=(0.0,) * 3, std=(1.0,) * 3, as_given=True)
 
     def normalise(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn levels 0..255, NHWC or HWC, RGB, into the float32 network input of the same layout."""
-        scale = (1.0 / np.asarray(self.std, np.float64)).astype(np.float32)
-        shift = (-np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
-        if len(set(scale)) == len(set(shift)) == 1:  # numpy is three times as fast with single numbers
-            scale, shift = scale[:1], shift[:1]
+        """Turn levels 0..255, NHWC or HWC, into the float32 network input of the same layout."""
         made = pixels.astype(np.float32)
         if self.as_given:
             return made
+        mean, std = self._numbers(self.mean), self._numbers(self.std)
+        scale, shift = (1.0 / std).astype(np.float32), (-mean / std).astype(np.float32)
+        if len(set(scale)) == len(set(shift)) == 1:  # numpy is three times as fast with single numbers
+            scale, shift = scale[:1], shift[:1]
         made *= scale
         made += shift
         return made
@@ -82,7 +101,13 @@ class Preprocess:
         """Return what ``other`` makes of the pixels that became these inputs here; it ignores size and crop."""
         if other is None or other.as_given or self.as_given or (other.mean, other.std) == (self.mean, self.std):
             return inputs
-        return other.normalise(inputs * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32))
+        mean, std = (self._numbers(values).astype(np.float32) for values in (self.mean, self.std))
+        return other.normalise(inputs * std + mean)
+
+    @staticmethod
+    def _numbers(values: tuple[float, ...]) -> NDArray[np.float64]:
+        """Return one number per channel, or one for any channels where they are equal."""
+        return np.asarray(values[:1] if len(set(values)) == 1 else values, np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; ``records.read_record`` reads it back."""

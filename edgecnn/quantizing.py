@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, open_images
+from edgecnn.data.feed import Feed
 from edgecnn.data.lint import CalibrationLint
 from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.errors import InputError, unknown
+from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph
-from edgecnn.loading import require_preprocess
 from edgecnn.network import KEPT, Network, QuantizedNetwork
 from edgecnn.progress import Progress, Stopwatch, say, track, use
 from edgecnn.quant import DEFAULT
@@ -83,7 +81,8 @@ def quantize(
         network: from ``edgecnn.load``.
         calibration: images that set the ranges, no labels needed: a folder, ``FILE.npz:SPLIT``, ``demo``, an array of
             levels (N, H, W, C) uint8, an iterable of arrays, a torch ``Dataset`` or ``DataLoader``; ``none``
-            synthesises images, at some loss.
+            synthesises images, at some loss. Of several inputs: a mapping from input to array, ``FILE.npz`` with an
+            array of each name, or an iterable of mappings or tuples.
         recipe: a name from ``edgecnn recipes``, a ``.toml`` file, or a ``Recipe``.
         precision: ``int8``, ``int16x8`` (16-bit activations) or ``w8`` (weights only, needs no images).
         calibration_images: at most so many; ``None`` is what the recipe is worth.
@@ -184,12 +183,11 @@ def quantized(
         return _recorded(network, graph, record)
     assert how.images is not None
     fed, images = post_training.aligned(network.graph.as_float(), how.recipe, how.precision), how.images
-    preprocess = require_preprocess(fed.metadata)
-    lint = CalibrationLint()
+    feed, lint = Feed.of(fed), CalibrationLint()
     with watch.step("calibrate") as notes:
         keep = RANKING_IMAGES if how.labelled is not None else 0
         judging = judging_images(fed) if how.guard else 0
-        stream = _stream(images, fed, lint)
+        stream = _stream(images, feed, lint)
         exact, seen = post_training.calibrated(fed, stream, how.recipe, keep=keep, judging=judging)
         if isinstance(images, SyntheticImages):
             from edgecnn.quant.observers.histogram import extend
@@ -205,8 +203,9 @@ def quantized(
     if images.bad:
         text = f"{len(images.bad)} unreadable calibration images were left out"
         findings.append(Finding(code="unreadable_images", text=text))
-    outputs = exact.tensors[exact.outputs[0]].shape[-1] - exact.metadata.label_offset
-    said = lint.findings(preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
+    known = network.classes
+    outputs = None if known is None else known - exact.metadata.label_offset
+    said = lint.findings(feed.preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
     findings += [Finding(code="calibration", text=line) for line in said]
     findings += [Finding(code="step_left_out", text=str(harm), severity="info") for harm in made.harms]
     for finding in findings:
@@ -227,12 +226,12 @@ def _recorded(network: Network, graph: Graph, record: dict[str, Any]) -> Quantiz
     return QuantizedNetwork(graph=graph, name=network.name, given=network)
 
 
-def _stream(images: Images, graph: Graph, lint: CalibrationLint) -> Iterator[NDArray[np.float32]]:
-    """Network inputs, (N, H, W, C) float32, which the lint looks at as they pass."""
-    preprocess = require_preprocess(graph.metadata)
-    for pixels, _ in track(images.batches(preprocess, BATCH), "calibrate", math.ceil(len(images) / BATCH) or None):
-        lint.update(pixels)
-        yield preprocess.normalise(pixels)
+def _stream(images: Images, feed: Feed, lint: CalibrationLint) -> Iterator[Batch]:
+    """Network inputs, float32, which the lint looks at as they pass."""
+    for given, _ in track(images.batches(feed, BATCH), "calibrate", math.ceil(len(images) / BATCH) or None):
+        made, pixels = feed.inputs(given), feed.image_of(given)
+        lint.update(next(iter(made.arrays.values())) if pixels is None else pixels)
+        yield made
 
 
 def _mixed(
@@ -252,7 +251,7 @@ def _mixed(
         plain,
         keeping,
         seen.images[:RANKING_IMAGES],
-        DropMeter(exact, how.labelled, require_preprocess(exact.metadata)),
+        DropMeter(exact, how.labelled),
         how.max_drop,
     )
     say(f"mixed: {note}")

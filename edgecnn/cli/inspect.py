@@ -91,11 +91,11 @@ def _cost(value: str | int | None) -> str:
 
 def _sensitivity(options: argparse.Namespace) -> int:
     """Print what quantizing each layer costs, the worst first."""
-    import numpy as np
-
     from edgecnn.data import open_images
+    from edgecnn.data.feed import Feed
+    from edgecnn.graph.batch import Batch
     from edgecnn.graph.serialize import load
-    from edgecnn.loading import overridden, require_preprocess
+    from edgecnn.loading import overridden
     from edgecnn.quant.sensitivity import sensitivity
 
     path = Path(options.model)
@@ -104,10 +104,9 @@ def _sensitivity(options: argparse.Namespace) -> int:
     if options.data is None:
         raise InputError("--sensitivity needs images to measure on: pass --data DIR (no labels needed) or demo")
     graph = load(path)
-    preprocess = require_preprocess(overridden(graph.metadata, options.preprocess))
+    feed = Feed.of(graph, overridden(graph.metadata, options.preprocess).preprocess)
     images = open_images(options.data, demo_split="calibration", labelled=False, limit=options.limit)
-    fed = np.concatenate([preprocess.normalise(pixels) for pixels, _ in images.batches(preprocess, 4)])
-    rows = sensitivity(graph, fed)
+    rows = sensitivity(graph, Batch.joined(feed.inputs(given) for given, _ in images.batches(feed, 4)))
     shown = [
         {
             "rank": rank,

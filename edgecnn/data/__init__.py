@@ -3,14 +3,15 @@
 A folder holds class subfolders of images, or ``images/`` with ``labels.csv`` (``file,class_index``). Subfolders are the
 classes in the order of their names, or, where every name is a number, that class. Where no labels are needed
 (calibration) any folder with images somewhere inside will do. ``FILE.npz:SPLIT`` is a numpy archive (``arrays.py``).
+Samples of several inputs, and those that are no images, come as arrays (``arrays``, ``given``).
 
-    folders, decode, arrays, given ─► image_sets: the kinds of sets, read once in batches ─► here: what a user names
-                          └► training: images by index, a part of them held out
+    folders, decode, arrays, feed, given ─► image_sets: sets read once in batches ─► here: what a user names
+                                └► training: images by index, a part of them held out
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data.arrays import ArraySet, demo_set, held_set, is_array_set, load_array_set
-from edgecnn.data.decode import Pixels
+from edgecnn.data.feed import Feed, Given
 from edgecnn.data.folders import Labels, any_images, has_classes, kinds, labelled_files
 from edgecnn.data.given import TAKES, StreamImages
 from edgecnn.data.image_sets import ArrayImages, FolderImages
@@ -59,8 +60,11 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Images in the set, bad ones included."""
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
-        """Pixels ``(n, height, width, 3)`` uint8 after resize and crop, and labels, at most ``size`` at a time."""
+    def batches(self, preprocess: Preprocess | Feed, size: int) -> Iterator[tuple[Given, Labels | None]]:
+        """Samples and labels, at most ``size`` at a time; preprocessing alone says that they are RGB images.
+
+        Images are ``(n, height, width, channels)`` uint8 after resize and crop; see ``Feed.taken``.
+        """
 
 
 def open_images(
@@ -90,7 +94,7 @@ def open_images(
         InputError: no such folder, no images in it, or labels that are not as this module says.
     """
     pick = partial(_choose, limit=limit, shuffle=shuffle, seed=seed)
-    if isinstance(where, np.ndarray):
+    if isinstance(where, np.ndarray | Mapping):
         found = held_set(where, labels)
         if labelled and found.labels is None:
             raise InputError("the images have no labels; pass labels=, a class index per image")
@@ -121,7 +125,7 @@ def open_images(
 
 
 def _by_index(name: str, found: ArraySet, labelled: bool | None, pick: Pick) -> Images:
-    chosen = pick(len(found.pixels), found.labels if labelled is not False else None)
+    chosen = pick(len(found), found.labels if labelled is not False else None)
     return ArrayImages(name=name, found=found, chosen=chosen, labelled=labelled is not False)
 
 

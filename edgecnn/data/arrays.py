@@ -1,6 +1,7 @@
 """Images by index: an array, the demo data, or a numpy archive, lossless and in one file.
 
-``FILE.npz:SPLIT`` is the arrays ``x_SPLIT`` and ``y_SPLIT`` of an archive.
+``FILE.npz:SPLIT`` is the arrays ``x_SPLIT`` and ``y_SPLIT`` of an archive. ``FILE.npz`` without such arrays holds one
+for each input of a network, by its name, and, where there are classes, ``labels``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +31,21 @@ class ArraySet:
     """Images by index.
 
     Attributes:
-        pixels: (N, height, width, channels), uint8 RGB or network inputs; takes an array of indices.
+        pixels: (N, height, width, channels), uint8 levels or network inputs, or (N, ...) of another input; takes an
+            array of indices. By input, where there are several.
         labels: (N,) class indices, or ``None`` where there are none.
         digest: SHA-256 of the file or the array, or what the images are made from.
         classes: their names, where they have some.
     """
 
-    pixels: NDArray[Any] | DemoPixels
+    pixels: NDArray[Any] | DemoPixels | Mapping[str, NDArray[Any]]
     labels: Labels | None
     digest: str
     classes: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+        return len(next(iter(self.pixels.values()))) if isinstance(self.pixels, Mapping) else len(self.pixels)
 
 
 class DemoPixels:
@@ -62,17 +68,35 @@ def demo_set(split: str) -> ArraySet:
     return ArraySet(pixels=pixels, labels=demo.labels(split, range(len(pixels))), digest=digest, classes=demo.CLASSES)
 
 
-def held_set(images: NDArray[Any], labels: Any) -> ArraySet:
-    """Return an array of images, and labels where there are some, as a set; shapes are those of ``ArraySet``.
+def held_set(images: NDArray[Any] | Mapping[str, Any], labels: Any) -> ArraySet:
+    """Return arrays of samples, and labels where there are some, as a set; shapes are those of ``ArraySet``.
 
     Raises:
-        InputError: another shape or type, or no images.
+        InputError: another shape or type, or no samples.
     """
-    if images.ndim != 4 or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
-        raise InputError(f"images are {images.dtype} {images.shape}; give uint8 levels of shape (N, height, width, 3)")
+    if isinstance(images, Mapping):
+        return _named({str(name): np.asarray(array) for name, array in images.items()}, labels, "array", "")
+    if images.ndim < 2 or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise InputError(
+            f"images are {images.dtype} {images.shape}; give uint8 levels of shape (N, height, width, channels), or "
+            "network inputs in float32"
+        )
     classes = None if labels is None else _indices(np.asarray(labels), len(images), "labels are", "give")
     digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     return ArraySet(pixels=images, labels=classes, digest=f"{digest} array")
+
+
+def _named(arrays: Mapping[str, NDArray[Any]], labels: Any, name: str, where: str) -> ArraySet:
+    counts = {len(array) if array.ndim > 1 else 0 for array in arrays.values()}
+    if len(counts) != 1 or not min(counts):
+        got = ", ".join(f"{key} {array.shape}" for key, array in arrays.items()) or "no arrays"
+        raise InputError(f"{where}samples are {got}; give (N, …) for each input, of the same N")
+    classes = None if labels is None else _indices(np.asarray(labels), min(counts), f"{where}labels are", "give")
+    digest = hashlib.sha256()
+    for key, array in arrays.items():
+        digest.update(f"{key} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return ArraySet(pixels=arrays, labels=classes, digest=f"{digest.hexdigest()} {name}")
 
 
 def _indices(labels: NDArray[Any], count: int, named: str, verb: str) -> Labels:
@@ -84,6 +108,13 @@ def _indices(labels: NDArray[Any], count: int, named: str, verb: str) -> Labels:
 def is_array_set(where: str) -> bool:
     """Whether a user names an archive rather than a folder."""
     return _WHERE.fullmatch(where) is not None
+
+
+def _of_inputs(where: str, arrays: dict[str, NDArray[Any]], labelled: bool) -> ArraySet:
+    labels = arrays.pop("labels", None)
+    if labelled and labels is None:
+        raise InputError(f"{where} has no labels: an array of class indices named labels beside those of the inputs")
+    return _named(arrays, labels, "archive", f"{where}: ")
 
 
 @contextmanager
@@ -123,12 +154,17 @@ def load_array_set(where: str, *, labelled: bool) -> ArraySet:
     assert match is not None
     path, split = Path(match["file"]), match["split"]
     with _archive(path) as (archive, splits):
+        if split is None and not splits:
+            return _of_inputs(where, {name: archive[name] for name in archive.files}, labelled)
         if split not in splits:
             raise InputError(f"{where}: {unknown('split', split or '', splits)}; give {path}:SPLIT")
         pixels = archive[f"x_{split}"]
         labels = archive[f"y_{split}"] if f"y_{split}" in archive.files else None
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
-        raise InputError(f"{where}: x_{split} is {pixels.dtype} {pixels.shape}; it must be uint8 (N, height, width, 3)")
+    if pixels.ndim < 2 or not len(pixels) or (pixels.dtype != np.uint8 and pixels.dtype != np.float32):
+        raise InputError(
+            f"{where}: x_{split} is {pixels.dtype} {pixels.shape}; it must be uint8 (N, height, width, channels), or "
+            "float32 network inputs"
+        )
     if labels is not None:
         labels = _indices(labels, len(pixels), f"{where}: y_{split} is", "it must be")
     elif labelled:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 WORKERS = min(4, os.cpu_count() or 1)
-DECODED = "RGB"
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's, by channels
 
 Pixels = NDArray[np.uint8]
 
@@ -25,8 +25,8 @@ class BadImageError(Exception):
     """One image that cannot be decoded; the message is the reason."""
 
 
-def decode(data: bytes, preprocess: Preprocess) -> Pixels:
-    """``(height, width, 3)`` uint8 RGB of an encoded image, resized and cropped as ``preprocess`` says.
+def decode(data: bytes, preprocess: Preprocess, channels: int = 3) -> Pixels:
+    """``(height, width, channels)`` uint8 of an encoded image, grey, RGB or RGBA, resized and cropped as told.
 
     Raises:
         BadImageError: not an image, truncated, or smaller than the crop.
@@ -35,10 +35,10 @@ def decode(data: bytes, preprocess: Preprocess) -> Pixels:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            rgb = image.convert(DECODED)
+            read = image.convert(MODES[channels])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
         raise BadImageError(str(error).replace("<_io.BytesIO object at ", "<").splitlines()[0]) from None
-    return _placed(rgb, preprocess)
+    return _placed(read, preprocess)
 
 
 def _placed(image: Image.Image, preprocess: Preprocess) -> Pixels:
@@ -60,20 +60,24 @@ def _placed(image: Image.Image, preprocess: Preprocess) -> Pixels:
             raise BadImageError(f"{height}x{width} pixels are less than the crop of {rows}x{columns}")
         top, left = (height - rows) // 2, (width - columns) // 2
         image = image.crop((left, top, left + columns, top + rows))
-    return np.asarray(image)
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def resize_arrays(pixels: Pixels, preprocess: Preprocess) -> Pixels:
-    """``(n, H, W, 3)`` uint8 resized and cropped as ``preprocess`` says.
+    """``(n, H, W, C)`` uint8 resized and cropped as ``preprocess`` says; to resize them, C is 1, 3 or 4.
 
     Raises:
-        InputError: they are smaller than the crop.
+        InputError: they are smaller than the crop, or have channels that no image has.
     """
     from PIL import Image
 
-    if preprocess.crop is None and preprocess.resize == pixels.shape[1:3]:
+    if preprocess.crop is None and preprocess.resize in (None, pixels.shape[1:3]):
         return pixels
+    if pixels.shape[3] not in MODES:
+        raise InputError(f"arrays of {pixels.shape[3]} channels are not resized; give them in the network's size")
     try:
-        return np.stack([_placed(Image.fromarray(image), preprocess) for image in pixels])
+        grey = pixels.shape[3] == 1
+        return np.stack([_placed(Image.fromarray(image[..., 0] if grey else image), preprocess) for image in pixels])
     except BadImageError as error:
         raise InputError(f"{error}; give --preprocess another crop or resize") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data.arrays import ArraySet
-from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode
+from edgecnn.data.decode import MODES, WORKERS, BadImageError, Pixels, decode
+from edgecnn.data.feed import Feed, Given, feed_of
 from edgecnn.data.folders import Labels
-from edgecnn.data.given import fed
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
@@ -34,15 +34,22 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.files)
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
-        if preprocess.as_given:
+    def batches(self, preprocess: Preprocess | Feed, size: int) -> Iterator[tuple[Given, Labels | None]]:
+        feed = feed_of(preprocess)
+        if len(feed.names) > 1 or feed.image is None or feed.channels not in MODES:
+            takes = ", ".join(f"{name} {shape}" for name, shape in feed.shapes.items())
+            raise InputError(
+                f"{self.name} is a folder of images, but the network's inputs are {takes}: give arrays, FILE.npz or an "
+                "iterable"
+            )
+        if feed.preprocess.as_given:
             raise InputError(
                 f"{self.name} holds images, but this network is fed arrays as they are: give float32 arrays"
             )
         hashes: dict[str, str] = {}
         pixels: list[Pixels] = []
         kept: list[int] = []
-        for i, image in enumerate(self._decoded(preprocess, hashes, ahead=2 * size)):
+        for i, image in enumerate(self._decoded(feed, hashes, ahead=2 * size)):
             if image is None:
                 continue
             if pixels and image.shape != pixels[0].shape:
@@ -53,10 +60,10 @@ class FolderImages:
             pixels.append(image)
             kept.append(i)
             if len(pixels) == size:
-                yield np.stack(pixels), self._labels_of(kept)
+                yield feed.fitting(feed.names[0], np.stack(pixels)), self._labels_of(kept)
                 pixels, kept = [], []
         if pixels:
-            yield np.stack(pixels), self._labels_of(kept)
+            yield feed.fitting(feed.names[0], np.stack(pixels)), self._labels_of(kept)
         if len(self.bad) == len(self.files):
             raise InputError(
                 f"none of the {len(self.files)} images in {self.name} can be read, the first {self.bad[0]}"
@@ -67,7 +74,7 @@ class FolderImages:
     def _labels_of(self, kept: list[int]) -> Labels | None:
         return None if self.labels is None else self.labels[kept]
 
-    def _decoded(self, preprocess: Preprocess, hashes: dict[str, str], ahead: int) -> Iterator[Pixels | None]:
+    def _decoded(self, feed: Feed, hashes: dict[str, str], ahead: int) -> Iterator[Pixels | None]:
         """Images in order, decoded by threads a little ahead; ``None`` for a bad one that is skipped."""
 
         def work(path: Path) -> tuple[str, Pixels]:
@@ -75,7 +82,7 @@ class FolderImages:
                 data = path.read_bytes()
             except OSError as error:
                 raise BadImageError(error.strerror or "cannot be read") from None
-            return hashlib.sha256(data).hexdigest(), decode(data, preprocess)
+            return hashlib.sha256(data).hexdigest(), decode(data, feed.preprocess, feed.channels)
 
         self.bad = []
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -134,8 +141,9 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[Pixels, Labels | None]]:
-        labels = self.labels
+    def batches(self, preprocess: Preprocess | Feed, size: int) -> Iterator[tuple[Given, Labels | None]]:
+        labels, feed, held = self.labels, feed_of(preprocess), self.found.pixels
         for i in range(0, len(self.chosen), size):
-            pixels = fed(self.found.pixels[self.chosen[i : i + size]], preprocess)
-            yield pixels, None if labels is None else labels[i : i + size]
+            rows = self.chosen[i : i + size]
+            given = {name: array[rows] for name, array in held.items()} if isinstance(held, Mapping) else held[rows]
+            yield feed.taken(given), None if labels is None else labels[i : i + size]

@@ -38,13 +38,15 @@ class CalibrationLint:
         self._figures: dict[str, list[Vector]] = {"smooth": [], "third": [], "quarter": [], "blue": [], "sky": []}
 
     def update(self, pixels: NDArray[np.uint8]) -> None:
-        """Look at ``(n, height, width, 3)`` uint8 images, resized but not normalised, or at float network inputs."""
+        """Look at ``(n, height, width, channels)`` uint8 images, not normalised yet, or at float network inputs."""
         self._count += len(pixels)
+        if pixels.ndim != 4:
+            return
         self._variety.update(pixels)
         if pixels.dtype != np.uint8:
             return
-        rows = pixels[:, ::4]  # some rows will do
-        grey = rows.sum(axis=3, dtype=np.uint16).astype(np.float32) / 3
+        rows = pixels[:, ::4, :, :3]  # some rows will do; a fourth channel is no colour
+        grey = rows.sum(axis=3, dtype=np.uint16).astype(np.float32) / rows.shape[3]
         self._low, self._high = min(self._low, int(pixels.min())), max(self._high, int(pixels.max()))
         self._sum += float(grey.sum(dtype=np.float64))
         self._squares += float(np.square(grey).sum(dtype=np.float64))
@@ -52,6 +54,8 @@ class CalibrationLint:
         width = grey.shape[2]
         for name, offset in (("smooth", 1), ("third", width // 3), ("quarter", width // 4)):
             self._figures[name].append(_correlation(grey, offset))
+        if rows.shape[3] != 3:
+            return
         blue = (rows[..., 2].astype(np.int16) - rows[..., 0]).mean(axis=2)  # (n, rows)
         third = max(blue.shape[1] // 3, 1)
         self._figures["blue"].append(blue.mean(axis=1))
@@ -96,7 +100,7 @@ class CalibrationLint:
         return tuple(found)
 
     def _of_pixels(self) -> list[str]:
-        figures = {name: np.concatenate(parts) for name, parts in self._figures.items()}
+        figures = {name: np.concatenate(parts) for name, parts in self._figures.items() if parts}
         median = {name: float(np.median(values)) for name, values in figures.items()}
         deviation = max(self._squares / self._pixels - (self._sum / self._pixels) ** 2, 0.0) ** 0.5
         if deviation < CONTRAST:
@@ -115,6 +119,8 @@ class CalibrationLint:
                 f"calibration images look like noise: neighbouring pixels correlate by {median['smooth']:.2f}, "
                 "photographs by more than 0.8; ranges from noise do not fit real images"
             ]
+        if "blue" not in figures:
+            return []
         blue, sky = _standard_errors(figures["blue"]), _standard_errors(figures["sky"])
         if self._count >= FEW and blue > BLUE and sky < SKY:
             return [

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.data.feed import Feed, feed_of
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
@@ -46,18 +47,23 @@ class SyntheticImages:
     def __len__(self) -> int:
         return self.count
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[tuple[NDArray[np.uint8], None]]:
-        """Pixels ``(n, height, width, 3)`` of the size that the preprocessing leaves.
+    def batches(self, how: Preprocess | Feed, size: int) -> Iterator[tuple[NDArray[np.uint8], None]]:
+        """Pixels ``(n, height, width, channels)`` of the size that the preprocessing leaves.
 
         Raises:
-            InputError: the preprocessing does not fix the size.
+            InputError: the network takes more than one image, or the preprocessing does not fix the size.
         """
-        shape = preprocess.crop or preprocess.resize
-        if shape is None or len(shape) != 2:
+        feed = feed_of(how)
+        if len(feed.names) > 1 or feed.image is None or feed.channels not in (1, 3):
+            raise InputError("--calibration none makes images, grey or RGB; this network takes others: give some")
+        shape = feed.preprocess.crop or feed.preprocess.resize or tuple(feed.shapes.get(feed.image, ())[:2])
+        if len(shape) != 2:
             raise InputError("--calibration none needs the input size; pass --preprocess resize=HEIGHTxWIDTH")
         for start in range(0, self.count, size):
             indices = range(start, min(start + size, self.count))
-            yield np.stack([image(shape[0], shape[1], self.seed, i) for i in indices]), None
+            pixels = np.stack([image(shape[0], shape[1], self.seed, i) for i in indices])
+            grey = pixels.mean(axis=3, keepdims=True).astype(np.uint8) if feed.channels == 1 else pixels
+            yield feed.fitting(feed.names[0], grey), None
 
 
 def image(height: int, width: int, seed: int, index: int) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -100,6 +100,8 @@ def _opened(where: str, preprocess: Preprocess) -> TrainingImages:
         found = load_array_set(where, labelled=True)
         assert found.labels is not None
         pixels = found.pixels
+        if isinstance(pixels, Mapping) or (isinstance(pixels, np.ndarray) and pixels.shape[3:] != (3,)):
+            raise InputError(f"{where} holds other arrays than images; training takes uint8 (N, height, width, 3)")
         return TrainingImages(classes=(), labels=found.labels, pixels=lambda i: resize_arrays(pixels[i], preprocess))
     files, labels, classes = labelled_files(Path(where))
 

@@ -281,6 +281,7 @@ def _over_images(
     meter = ReferenceMeter(metadata, total)
     for pixels, given in track(images.batches(preprocess, BATCH), "validate", math.ceil(total / BATCH) or None):
         labels = given if given is None or classes is None else classes[given]
+        assert isinstance(pixels, np.ndarray)
         x = preprocess.normalise(pixels)
         expected = reference(x) if reference is not None else None
         _wait(busy)

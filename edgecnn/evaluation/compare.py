@@ -147,6 +147,7 @@ def compare(
         meter, worst, total, count = AccuracyMeter(), 0, 0, 0
         layers: tuple[LayerDistance, ...] = ()
         for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
+            assert isinstance(pixels, np.ndarray)
             x = feed.normalise(pixels)
             y = feed.renormalised(x, own)
             if by_layer and not layers:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from edgecnn.graph.batch import Batch
 from edgecnn.graph.execution import execute, released
 from edgecnn.graph.ir import Graph, Node, QuantizedConstant
 
@@ -35,30 +36,39 @@ class TorchGraph:
             self.constants[t.name] = laid_out(real).to(device)
         self._expired = released(graph)
 
-    @torch.inference_mode()
     def __call__(self, x: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
+        """Run a batch through a graph of one input and one output; see ``run``."""
+        (source,), (result,) = self.graph.inputs, self.graph.outputs
+        return self.run({source: x}, observe)[result]
+
+    @torch.inference_mode()
+    def run(self, inputs: Mapping[str, torch.Tensor], observe: Observer | None = None) -> dict[str, torch.Tensor]:
         """Run a batch.
 
         Args:
-            x: (N, H, W, C) float32.
-            observe: called with every activation (the input first); what it returns, if anything, takes its place.
+            inputs: of each input (N, ...) float32, NHWC where it has 4 dimensions.
+            observe: called with every activation (the inputs first); what it returns, if anything, takes its place.
 
         Returns:
-            The output: (N, classes), or (N, H, W, C).
+            The outputs by name, (N, ...), NHWC where they have 4 dimensions.
         """
-        (input_name,), (output_name,) = self.graph.inputs, self.graph.outputs
-        x = self._observed(observe, input_name, x.contiguous().permute(0, 3, 1, 2) if x.ndim == 4 else x)
 
         def compute(node: Node, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return self._observed(observe, node.output, run_node(node, [values[i] for i in node.inputs]))
 
-        out = execute(self.graph, {**self.constants, input_name: x}, compute, self._expired)[output_name]
-        return out.permute(0, 2, 3, 1) if out.ndim == 4 else out
+        fed = {name: self._observed(observe, name, _nchw(inputs[name].contiguous())) for name in self.graph.inputs}
+        made = execute(self.graph, {**self.constants, **fed}, compute, self._expired)
+        return {name: _nhwc(made[name]) for name in self.graph.outputs}
 
     @staticmethod
     def _observed(observe: Observer | None, name: str, value: torch.Tensor) -> torch.Tensor:
         replaced = observe(name, value) if observe is not None else None
         return value if replaced is None else replaced
+
+
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the arrays of a batch as torch has them, by name."""
+    return {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
 
 
 def laid_out(array: NDArray[np.float32]) -> torch.Tensor:

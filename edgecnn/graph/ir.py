@@ -164,7 +164,7 @@ class Metadata:
 
     Attributes:
         model: the name the user asked for.
-        preprocess: how an image becomes the input, or ``None`` when unknown.
+        preprocess: how an image becomes ``Graph.image_input``, or ``None`` when unknown.
         labels: class names, one per logit, or ``None``.
         label_offset: data class ``k`` is logit ``k + label_offset`` (1 for a head with a background class in front).
         weights_sha256: digest of the weight file, ``random``, or ``None`` where that is not known.
@@ -242,6 +242,14 @@ class Graph:
     def quant(self, name: str) -> QParams:
         """Return the parameters of a tensor known to be quantized; see ``Tensor.of``."""
         return Quantized.of(self.tensors[name]).quant
+
+    @property
+    def image_input(self) -> str | None:
+        """Return the input that ``metadata.preprocess`` is of: the first of 4 dimensions, or ``None``.
+
+        All other inputs are fed as they are.
+        """
+        return next((name for name in self.inputs if len(self.tensors[name].shape) == 4), None)
 
     def is_wide(self, name: str) -> bool:
         """Tell whether a tensor is in 16 bits."""

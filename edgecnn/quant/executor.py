@@ -1,6 +1,7 @@
 """The executor: runs a graph over images in float, on its quantization grids, or both networks side by side.
 
-Activations are NCHW (channels last in memory) or NC tensors inside, (N, H, W, C) arrays outside.
+Activations are torch tensors inside, NCHW (channels last in memory) where they have 4 dimensions; outside, arrays that
+are NHWC there.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from edgecnn.graph.batch import Batch, Fed
 from edgecnn.graph.execution import released
 from edgecnn.graph.interpreter import TorchGraph, activated, laid_out, run_node, without_activation
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
@@ -45,7 +45,7 @@ class FakeQuantizedGraph:
     """Run a quantized graph in torch: real values, rounded to their grids where an integer kernel rounds.
 
     It is fast and near; the integer oracle and a runtime differ from it by their own roundings.
-    (N, H, W, C) float32 in, real outputs out.
+    Real values in, (N, ...) float32, and out, as ``TorchGraph`` takes and returns them.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -53,8 +53,15 @@ class FakeQuantizedGraph:
         self._grids = {t.name: graph.quant(t.name) for t in graph.activations()}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Run a batch through a graph of one input and one output."""
+        return self._run(x, self._rounded)
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run a batch."""
-        return self._run(x, lambda name, value: fake_quantize(value.clone(), self._grids[name]))
+        return self._run.run(inputs, self._rounded)
+
+    def _rounded(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        return fake_quantize(value.clone(), self._grids[name])
 
 
 class SideBySide:
@@ -62,7 +69,7 @@ class SideBySide:
 
     Args:
         graph: all integers, float values beside them.
-        images: (N, H, W, C) network inputs, all in memory.
+        images: network inputs, all in memory.
         compact: hold the float activations in float16, where it can hold them, and the others as integers.
 
     Attributes:
@@ -71,13 +78,16 @@ class SideBySide:
         floats, quantized: chunks of every activation that is still to be read, as they are held.
     """
 
-    def __init__(self, graph: Graph, images: NDArray[np.float32], *, compact: bool = False) -> None:
+    def __init__(self, graph: Graph, images: Fed, *, compact: bool = False) -> None:
         self.graph, self.tensors, self._compact = graph, dict(graph.tensors), compact
         self.exact = {t.name: laid_out(t.value) for t in graph.constants()}
-        (name,) = graph.inputs
-        chunks = [laid_out(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
-        self.floats: dict[str, Chunks] = {name: [self._held(c) for c in chunks]}
-        self.quantized: dict[str, Chunks] = {name: [self._held_quantized(name, c.clone()) for c in chunks]}
+        self.floats: dict[str, Chunks] = {}
+        self.quantized: dict[str, Chunks] = {}
+        chunks = list(Batch.of(graph.inputs, images).chunks(CHUNK))
+        for name in graph.inputs:
+            given = [laid_out(chunk.arrays[name]) for chunk in chunks]
+            self.floats[name] = [self._held(c) for c in given]
+            self.quantized[name] = [self._held_quantized(name, c.clone()) for c in given]
 
     def real(self, name: str, chunk: int, rows: slice | None = None) -> torch.Tensor:
         """Return a chunk of the float network's activation, or some rows of it, or a float constant."""
@@ -105,9 +115,10 @@ class SideBySide:
             sums: given the outputs of each weighted layer before its activation, of the float network and of the
                 quantized one, all chunks; it may change them in place.
             summed: the weighted layers of which it is.
-            after: told of each activation when it is made, the input first.
+            after: told of each activation when it is made, the inputs first.
         """
-        after(self.graph.inputs[0])
+        for name in self.graph.inputs:
+            after(name)
         for node, expired in zip(self.graph, released(self.graph), strict=True):
             before(node)
             self._advance(node, sums if node.weighted and summed(node) else None)
@@ -176,7 +187,7 @@ def affordable(graph: Graph, images: int, each: Callable[[Tensor], int], memory:
         memory: bytes that the activations of both networks may take.
     """
     size: Mapping[str, int] = {t.name: math.prod(t.shape) * each(t) for t in graph.activations()}
-    live, most = {graph.inputs[0]}, 0
+    live, most = set(graph.inputs), 0
     for node, expired in zip(graph, released(graph), strict=True):
         live.add(node.output)
         most = max(most, sum(size[name] for name in live))
@@ -187,9 +198,12 @@ def affordable(graph: Graph, images: int, each: Callable[[Tensor], int], memory:
 def pieces(graph: Graph, layers: int) -> list[Graph]:
     """Cut the graph in pieces, each a graph: one ends at the first cut after so many weighted layers.
 
-    A cut is where a single activation is still to be read; a residual block has none inside.
+    A cut is where a single activation is still to be read; a residual block has none inside. Nor is there one after the
+    first of several outputs.
     """
-    alive, found, nodes, first = set(graph.inputs), list[Graph](), list[Node](), graph.inputs
+    read = {name for node in graph for name in node.inputs}
+    alive = {name for name in graph.inputs if name in read or name in graph.outputs}
+    found, nodes, first = list[Graph](), list[Node](), graph.inputs
     for node, expired in zip(graph, released(graph), strict=True):
         nodes.append(node)
         alive = {*alive, node.output} - set(expired)
@@ -197,6 +211,8 @@ def pieces(graph: Graph, layers: int) -> list[Graph]:
         if node is graph.nodes[-1] or (enough and len(alive) == 1):
             names = {name for n in nodes for name in (*n.inputs, n.output)}
             tensors = {name: tensor for name, tensor in graph.tensors.items() if name in names}
-            found.append(replace(graph, nodes=tuple(nodes), tensors=tensors, inputs=first, outputs=tuple(alive)))
-            nodes, first = [], tuple(alive)
+            last = graph.outputs if node is graph.nodes[-1] else tuple(alive)
+            tensors |= {name: graph.tensors[name] for name in (*first, *last)}
+            found.append(replace(graph, nodes=tuple(nodes), tensors=tensors, inputs=first, outputs=last))
+            nodes, first = [], last
     return found

@@ -1,7 +1,7 @@
 """The guard: images that decide nothing else judge every step, and a step that does harm is halved or left out.
 
 Plain rounding to nearest over all that was seen comes first. Then the steps of the recipe are tried one after another,
-the ranges first; each stays only if the network's output on the judging images is no further from float than before,
+the ranges first; each stays only if the network's outputs on the judging images are no further from float than before,
 but for what chance explains. All calibration images serve the statistics of channels and ranges: a judging image moves
 them by no more than any other does. What corrects weights and biases sees the others only.
 """
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.batch import Batch
+from edgecnn.graph.interpreter import TorchGraph, tensors
 from edgecnn.graph.ir import Graph, QuantizedConstant
 from edgecnn.quant.executor import CHUNK, FakeQuantizedGraph, cost
 from edgecnn.quant.scales.qparams import quantize_bias
@@ -71,15 +72,13 @@ def judging_images(graph: Graph, given: int = 1 << 30) -> int:
     return count if count >= FEWEST else 0
 
 
-def guarded(
-    work: Work, steps: Sequence[Step], images: NDArray[np.float32], run: Run
-) -> tuple[Work, list[Step], list[Harm]]:
+def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple[Work, list[Step], list[Harm]]:
     """Run the steps that do no harm; return the work, the steps that made it, and what was done about the others.
 
     Args:
         work: calibrated, without the judging images.
         steps: from ``Stage.CALIBRATED`` on.
-        images: that judge, (N, H, W, C) network inputs.
+        images: network inputs, which judge.
         run: runs steps, and returns the work after each.
     """
     judge, kept = _Judge(work.graph, images), [step.plain() for step in steps]
@@ -138,12 +137,20 @@ def grown_by(before: Errors, after: Errors) -> tuple[float, float]:
 
 
 class _Judge:
-    """Measure the squared error of a quantized graph's output on each judging image."""
+    """Measure the squared error of a quantized graph's outputs on each judging image.
 
-    def __init__(self, graph: Graph, images: NDArray[np.float32]) -> None:
-        self._chunks = [torch.from_numpy(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
+    Of each output it is the share of that output's power over all of them, and the shares are summed: so the scores of
+    a detector count as much as its boxes, whose numbers are larger, and no step may pay for one with the other.
+    """
+
+    def __init__(self, graph: Graph, images: Batch) -> None:
+        self._chunks = [tensors(chunk) for chunk in images.chunks(CHUNK)]
         run = TorchGraph(graph)
-        self._wanted = [run(chunk) for chunk in self._chunks]
+        self._wanted = [run.run(chunk) for chunk in self._chunks]
+        self._power = {
+            name: max(sum(float(made[name].double().square().sum()) for made in self._wanted), 1e-30)
+            for name in graph.outputs
+        }
 
     def errors(self, works: Sequence[Work], *, corrected: bool) -> Errors:
         """Return the squared errors of the last of some works: float64 ``(images,)``.
@@ -159,7 +166,12 @@ class _Judge:
             graph = _centred(graph, rounded, self._chunks[:MEANS])
         run = FakeQuantizedGraph(graph)
         for chunk, wanted in zip(self._chunks, self._wanted, strict=True):
-            found.append((run(chunk) - wanted).double().square().flatten(1).sum(1))
+            made = run.run(chunk)
+            shares = [
+                (made[name] - wanted[name]).double().square().flatten(1).sum(1) / power
+                for name, power in self._power.items()
+            ]
+            found.append(torch.stack(shares).sum(0))
         return np.asarray(torch.cat(found).numpy(), np.float64)
 
 
@@ -167,7 +179,7 @@ def _is_rounded(graph: Graph) -> bool:
     return all(isinstance(tensor, QuantizedConstant) for tensor in graph.constants())
 
 
-def _centred(graph: Graph, rounded: Graph, chunks: Sequence[torch.Tensor]) -> Graph:
+def _centred(graph: Graph, rounded: Graph, chunks: Sequence[Mapping[str, torch.Tensor]]) -> Graph:
     """Return the graph with biases that make up for what the rounding of weights adds on average.
 
     Args:
@@ -181,12 +193,14 @@ def _centred(graph: Graph, rounded: Graph, chunks: Sequence[torch.Tensor]) -> Gr
     sums: dict[str, torch.Tensor] = {}
 
     def observe(name: str, value: torch.Tensor) -> None:
+        if name not in read:
+            return
         mean = value.mean((0, 2, 3)) if value.ndim == 4 else value.mean(0)
         sums[name] = sums.get(name, torch.zeros(())) + mean / len(chunks)
 
-    run, changed = TorchGraph(rounded), []
+    run, changed, read = TorchGraph(rounded), [], {node.inputs[0] for node in graph if node.weighted}
     for chunk in chunks:
-        run(chunk, observe)
+        run.run(chunk, observe)
     for node in graph:
         if node.weighted:
             weight, bias = (QuantizedConstant.of(graph.tensors[i]) for i in node.inputs[1:])

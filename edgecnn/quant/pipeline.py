@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.graph.batch import Fed
 from edgecnn.graph.ir import Graph
 from edgecnn.quant.guard import Harm, guarded
 from edgecnn.quant.observers.histogram import Calibration, calibrate
@@ -35,13 +33,13 @@ def aligned(graph: Graph, recipe: Recipe, precision: str = "int8") -> Graph:
 
 
 def calibrated(
-    graph: Graph, batches: Iterator[NDArray[np.float32]], recipe: Recipe, *, keep: int = 0, judging: int = 0
+    graph: Graph, batches: Iterator[Fed], recipe: Recipe, *, keep: int = 0, judging: int = 0
 ) -> tuple[Graph, Calibration]:
     """Run the steps on the float network, then observe every activation, in bounded memory.
 
     Args:
         graph: float, ``aligned``.
-        batches: (N, H, W, C) float32 network inputs, streamed once.
+        batches: float32 network inputs, streamed once.
         recipe: the steps.
         keep: how many images to keep at least.
         judging: how many to keep beside those that steps look at.

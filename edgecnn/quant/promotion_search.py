@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from edgecnn.graph.batch import Fed
 from edgecnn.graph.ir import Graph
 from edgecnn.quant.scales.qparams import groups_inside
 from edgecnn.quant.sensitivity import sensitivity
@@ -14,14 +12,14 @@ from edgecnn.quant.sensitivity import sensitivity
 Names = tuple[str, ...]
 
 
-def ranked(graph: Graph, images: NDArray[np.float32]) -> Names:
+def ranked(graph: Graph, images: Fed) -> Names:
     """Return one activation of each group that shares a scale, the most harmful alone first.
 
     The network's ends are left out.
 
     Args:
         graph: full int8.
-        images: (N, H, W, C) float32 network inputs; some 16 show the order.
+        images: float32 network inputs; some 16 show the order.
     """
     order = [layer.name for layer in sensitivity(graph, images)]
     firsts = {min(group, key=order.index) for group in groups_inside(graph)}

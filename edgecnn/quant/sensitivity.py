@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
+from edgecnn.graph.batch import Batch, Fed
 from edgecnn.graph.interpreter import run_node
 from edgecnn.graph.ir import Graph, Node, QuantizedConstant
 from edgecnn.quant.executor import CHUNK, SideBySide, fake_quantize
@@ -26,9 +27,10 @@ class Sensitivity:
     """Describe one layer.
 
     Attributes:
-        name: of the tensor it makes; ``input`` is the network's input.
+        name: of the tensor it makes, or of an input.
         op: of the node, or ``input``.
-        alone_db: SQNR of the network's output when only this layer's weights and output are on their grids.
+        alone_db: SQNR of the network's output when only this layer's weights and output are on their grids; of several
+            outputs, the lowest.
         running_db: SQNR of this layer's output in the network that is quantized as a whole.
         reasons: what is known to make it so.
 
@@ -42,36 +44,38 @@ class Sensitivity:
     reasons: tuple[str, ...]
 
 
-def sensitivity(graph: Graph, images: NDArray[np.float32]) -> list[Sensitivity]:
+def sensitivity(graph: Graph, images: Fed) -> list[Sensitivity]:
     """Return every layer, the most harmful alone first.
 
     Args:
         graph: integer, by the numerics contract.
-        images: (N, H, W, C) float32 network inputs; some 16 show the order.
+        images: float32 network inputs; some 16 show the order.
 
     Raises:
         InputError: the graph is not quantized, or there are no images.
     """
     if graph.precision in ("fp32", "w8"):
         raise InputError(f"the graph is {graph.precision}; sensitivity is of an integer one (export --quantize int8)")
-    if not len(images):
+    batch = Batch.of(graph.inputs, images)
+    if not len(batch):
         raise InputError("there are no images to measure on; give a folder with some")
     names = [t.name for t in graph.activations()]
-    alone, running = {name: _Error() for name in names}, {name: _Error() for name in names}
+    alone = {name: {output: _Error() for output in graph.outputs} for name in names}
+    running = {name: _Error() for name in names}
     outside = dict.fromkeys(names, 0)
     with torch.inference_mode():
-        for start in range(0, len(images), CHUNK):
-            _measure(graph, images[start : start + CHUNK], alone, running, outside)
-    seen = calibrate(graph, np.split(images, range(CHUNK, len(images), CHUNK))).statistics
+        for chunk in batch.chunks(CHUNK):
+            _measure(graph, chunk, alone, running, outside)
+    seen = calibrate(graph, batch.chunks(CHUNK)).statistics
     ops = {node.output: node for node in graph}
     rows = []
     for name in names:
-        node, share = ops.get(name), outside[name] / (len(images) * math.prod(graph.tensors[name].shape))
+        node, share = ops.get(name), outside[name] / (len(batch) * math.prod(graph.tensors[name].shape))
         rows.append(
             Sensitivity(
                 name=name,
                 op=node.op if node is not None else "input",
-                alone_db=alone[name].db,
+                alone_db=min((e.db for e in alone[name].values() if e.db is not None), default=None),
                 running_db=running[name].db,
                 reasons=tuple(_reasons(graph, name, node, seen[name], share)),
             )
@@ -98,8 +102,8 @@ class _Error:
 
 def _measure(
     graph: Graph,
-    images: NDArray[np.float32],
-    alone: Mapping[str, _Error],
+    images: Batch,
+    alone: Mapping[str, Mapping[str, _Error]],
     running: Mapping[str, _Error],
     outside: dict[str, int],
 ) -> None:
@@ -124,19 +128,20 @@ def _measure(
     both.run(after=measure)
     for position, name in enumerate(alone):
         made = values[name]
-        if position > 0:
-            node = graph.nodes[position - 1]
+        first = max(position - len(graph.inputs), 0)
+        if position >= len(graph.inputs):
+            node = graph.nodes[first]
             given = [values[i] if i in values else both.coarse(i, 0) for i in node.inputs]
             if node.weighted:
                 given[2] = both.exact[node.inputs[2]]
             made = run_node(node, given)
         changed = {name: fake_quantize(made.clone(), grids[name])}
-        for node in graph.nodes[position:]:
+        for node in graph.nodes[first + (position >= len(graph.inputs)) :]:
             if any(i in changed for i in node.inputs):
                 at_hand = {**both.exact, **values, **changed}
                 changed[node.output] = run_node(node, [at_hand[i] for i in node.inputs])
-        output = graph.outputs[0]
-        alone[name].update(values[output], changed.get(output, values[output]))
+        for output, error in alone[name].items():
+            error.update(values[output], changed.get(output, values[output]))
 
 
 def _reasons(graph: Graph, name: str, node: Node | None, seen: ActivationStatistics, outside: float) -> list[str]:

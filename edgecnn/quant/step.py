@@ -13,10 +13,8 @@ from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.errors import InputError, unknown
+from edgecnn.graph.batch import Batch
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph, Node, QParams, Quantized
 from edgecnn.plugins import registry
@@ -63,7 +61,7 @@ class Work:
         graph: as the steps so far left it.
         recipe: all steps.
         precision: ``int8``, or ``int16x8``.
-        images: the first calibration images, (N, H, W, C) float32 network inputs.
+        images: the first calibration images, as float32 network inputs.
         statistics: of every activation, from ``Stage.CALIBRATED`` on.
         parameters: of activations whose parameters no range decides.
         checkpoint: keeps what takes minutes.
@@ -72,7 +70,7 @@ class Work:
     graph: Graph
     recipe: Recipe
     precision: str = "int8"
-    images: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0,), np.float32))
+    images: Batch = field(default_factory=Batch)
     statistics: Mapping[str, ActivationStatistics] = field(default_factory=dict)
     parameters: Mapping[str, QParams] = field(default_factory=dict)
     checkpoint: StepCheckpoint = field(default_factory=StepCheckpoint)

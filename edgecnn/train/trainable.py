@@ -200,14 +200,18 @@ def _open_graph(config: QatConfig, device: torch.device) -> Trainable:
         seed=config.seed,
     )  # fmt: skip
     metadata = network.graph.metadata
+    if network.classes is None or list(network.inputs) != [network.graph.image_input]:
+        takes = "one image and returns one vector of logits"
+        raise InputError(f"training is of classifiers: a network that takes {takes}; this is {network!r}")
+    outputs = network.classes
     training, held_out = open_both(config, require_preprocess(metadata))
-    classes = class_table(training, metadata.labels, network.outputs, metadata.label_offset, config.data)
+    classes = class_table(training, metadata.labels, outputs, metadata.label_offset, config.data)
     if network.precision == "fp32":
         network = _post_training(config, network, training)
     return QatTrainable(
         config=config,
         module=QatGraph(network.graph, weight_limit=recipe(config.recipe).weight_limit, learn_steps=config.learn_steps),
-        outputs=network.outputs, preprocess=require_preprocess(network.graph.metadata), classes=classes,
+        outputs=outputs, preprocess=require_preprocess(network.graph.metadata), classes=classes,
         teacher=TorchGraph(network.graph.as_float(), device=device) if config.distill else None,
         training=training, held_out=held_out,
     )  # fmt: skip

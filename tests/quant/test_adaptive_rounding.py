@@ -12,6 +12,7 @@ from int8_builder import float_graph
 from torch import nn
 
 from edgecnn.errors import UnsupportedError
+from edgecnn.graph.batch import Batch
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHT_LIMIT, check_integers
 from edgecnn.graph.interpreter import TorchGraph, laid_out
@@ -46,7 +47,7 @@ def nearest(graph, x):
 
 def round_adaptively(int8, x):
     best = recipe("best")
-    return best.step("adaptive_rounding").apply(Work(graph=int8, recipe=best, images=x)).graph
+    return best.step("adaptive_rounding").apply(Work(graph=int8, recipe=best, images=Batch.of(int8.inputs, x))).graph
 
 
 def error(graph, int8, x):
@@ -157,7 +158,7 @@ def test_a_layer_of_many_taps_keeps_its_integers_and_has_its_bias_corrected():
     x = images(graph, 16)
     plain = nearest(graph, x)
     step = recipe("best").step("adaptive_rounding").with_settings(taps=30)
-    made = step.apply(Work(graph=plain, recipe=recipe("best"), images=x)).graph
+    made = step.apply(Work(graph=plain, recipe=recipe("best"), images=Batch.of(plain.inputs, x))).graph
     first, second = (node for node in graph if node.weighted)
     same = [
         np.array_equal(plain.tensors[name].integers, made.tensors[name].integers)

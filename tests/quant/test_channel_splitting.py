@@ -11,6 +11,7 @@ from graphs import random_graph
 from int8_builder import float_graph
 from torch import nn
 
+from edgecnn.graph.batch import Batch
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.interpreter import TorchGraph
@@ -59,7 +60,7 @@ def on_grids(graph, x):
 
 
 def split_channels(graph, x):
-    return ChannelSplitting().apply(Work(graph=graph, recipe=SPLIT, images=x)).graph
+    return ChannelSplitting().apply(Work(graph=graph, recipe=SPLIT, images=Batch.of(graph.inputs, x))).graph
 
 
 def sqnr(want, got):

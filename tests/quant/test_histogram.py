@@ -137,7 +137,7 @@ def test_calibration_reads_a_stream_once_and_keeps_its_first_images_in_order():
 
     seen = calibrate(graph, batches_once(), keep=6)
     assert asked == [4] * 5
-    np.testing.assert_array_equal(seen.images, np.concatenate(stream)[:6])
+    np.testing.assert_array_equal(seen.images.arrays[graph.inputs[0]], np.concatenate(stream)[:6])
     assert len(calibrate(graph, stream, keep=100).images) == 20
     assert set(seen.statistics) == {t.name for t in graph.activations()}
 

@@ -67,4 +67,4 @@ def inside(resolution: int, tensors: Tensors) -> Preprocess:
     published = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
     std = variance if torch.allclose(variance, published, rtol=1e-5, atol=0) else variance.sqrt()
     values: list[tuple[float, ...]] = [tuple(float(v) for v in t * 255) for t in (mean, std)]
-    return Preprocess(resize=(resolution, resolution), mean=values[0], std=values[1])  # type: ignore[arg-type]  # of 3
+    return Preprocess(resize=(resolution, resolution), mean=values[0], std=values[1])

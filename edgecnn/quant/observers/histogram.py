@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.interpreter import TorchGraph
+from edgecnn.graph.batch import Batch, Fed
+from edgecnn.graph.interpreter import TorchGraph, tensors
 from edgecnn.graph.ir import Graph
 
 OCTAVES = 16  # below the largest value; what is smaller counts as zero, and is less than a hundredth of a step
@@ -171,13 +172,14 @@ class ChannelObserver:
         self._second = -math.inf
 
     def update(self, value: torch.Tensor, *, output: bool) -> None:
-        """Take the values of one batch, NCHW (channels last in memory) or NC.
+        """Take the values of one batch: NCHW (channels last in memory), or of another rank with the channels last.
 
         Args:
             value: of the activation.
             output: it is the network's, of which vectors are ranked.
         """
-        rows = value.permute(0, 2, 3, 1).flatten(1, 2) if value.ndim == 4 else value[:, None]
+        channels_last = value.permute(0, 2, 3, 1) if value.ndim == 4 else value[:, None]
+        rows = channels_last.flatten(1, -2)
         highs = _largest(rows)
         lows = None if self._nonnegative else -_largest(-rows)
         low, high = lows.amin(0) if lows is not None else torch.zeros_like(highs[0]), highs.amax(0)
@@ -249,12 +251,12 @@ class Calibration:
 
     Attributes:
         statistics: of every activation.
-        images: the first ones, (N, H, W, C) float32, for steps that need some at hand.
+        images: the first ones, float32, for steps that need some at hand.
         count: how many there were, copies left out.
     """
 
     statistics: Mapping[str, ActivationStatistics]
-    images: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0,), np.float32))
+    images: Batch = field(default_factory=Batch)
     count: int = 0
 
     @property
@@ -263,12 +265,12 @@ class Calibration:
         return {name: seen.growth for name, seen in self.statistics.items()}
 
 
-def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int = 0) -> Calibration:
+def calibrate(graph: Graph, batches: Iterable[Fed], *, keep: int = 0) -> Calibration:
     """Observe every activation over the batches. A copy of an image shows nothing new and is left out.
 
     Args:
         graph: float.
-        batches: (N, H, W, C) float32 network inputs, streamed once; memory does not grow with their number.
+        batches: float32 network inputs, streamed once; memory does not grow with their number.
         keep: how many of the first images to keep.
 
     Raises:
@@ -281,19 +283,20 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
     def observe(name: str, value: torch.Tensor) -> None:
         observers[name].update(value, output=name in graph.outputs)
 
-    kept: list[NDArray[np.float32]] = []
+    kept: list[Batch] = []
     missing, seen, count = keep, set[bytes](), 0
-    for given in batches:
-        keys = [hashlib.blake2b(image[::THIN].tobytes(), digest_size=16).digest() for image in given]
+    for each in batches:
+        given = Batch.of(graph.inputs, each)
+        keys = [_key(sample) for sample in given]
         new = [i for i, key in enumerate(keys) if key not in seen and key not in keys[:i]]
         seen.update(keys)
         if not new:
             continue
-        batch = given if len(new) == len(given) else given[new]
+        batch = given if len(new) == len(given) else given[np.array(new)]
         if missing > 0:
             kept.append(batch[:missing])
             missing -= len(kept[-1])
-        run(torch.from_numpy(batch), observe)
+        run.run(tensors(batch), observe)
         count += len(batch)
     if count == 0:
         raise InputError("there are no calibration images; give a folder with some")
@@ -303,8 +306,15 @@ def calibrate(graph: Graph, batches: Iterable[NDArray[np.float32]], *, keep: int
                 f"activation {name!r} is not finite on the calibration images; check weights and preprocessing"
             )
     statistics = {name: observer.statistics() for name, observer in observers.items()}
-    images = np.concatenate(kept) if kept else np.zeros((0,), np.float32)
-    return Calibration(statistics=statistics, images=images, count=count)
+    return Calibration(statistics=statistics, images=Batch.joined(kept), count=count)
+
+
+def _key(sample: Batch) -> bytes:
+    """Return what copies of a sample have in common; of an image, some rows will do."""
+    made = hashlib.blake2b(digest_size=16)
+    for array in sample.arrays.values():
+        made.update((array[:, ::THIN] if array.ndim == 4 else array).tobytes())
+    return made.digest()
 
 
 def extend(seen: Calibration, names: Iterable[str], factor: float) -> Calibration:

@@ -62,7 +62,8 @@ class AdaptiveRounding(Step):
         chosen = {node.output: node for node in graph if node.weighted and self.selects(node)}
         solvable = [name for name, node in chosen.items() if self._taps(graph, node) <= self.taps]
         how = repr((limit, solvable, torch.__version__, torch.get_num_threads())).encode()
-        work.checkpoint.begin(graph, np.ascontiguousarray(images).view(np.uint8).reshape(-1).data, how)
+        given = [np.ascontiguousarray(array).view(np.uint8).reshape(-1).data for array in images.arrays.values()]
+        work.checkpoint.begin(graph, *given, how)
         progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
         with torch.inference_mode():
             both = SideBySide(graph, images, compact=compact)

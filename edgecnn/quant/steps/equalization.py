@@ -104,8 +104,7 @@ def scalable(graph: Graph) -> Iterator[Group]:
             clipped.add(node.output)
         if node.weighted:
             continue
-        keeps_channels = len({graph.tensors[name].shape[-1] for name in names}) == 1
-        if node.spec.homogeneous and keeps_channels and names <= groups.keys():
+        if node.spec.homogeneous and names <= groups.keys() and _keeps_channels(graph, node):
             merged = set().union(*(groups[n] for n in names))
             groups.update(dict.fromkeys(merged, merged))
         else:
@@ -116,6 +115,17 @@ def scalable(graph: Graph) -> Iterator[Group]:
         if not group & fixed and producers and consumers:
             tensors, sixes = tuple(sorted(group)), tuple(sorted(group & clipped))
             yield Group(tensors=tensors, clipped=sixes, producers=producers, consumers=consumers)
+
+
+def _keeps_channels(graph: Graph, node: Node) -> bool:
+    """Tell whether the last dimension of what a node reads and makes is the same one, in the same order."""
+    ranks = [len(graph.tensors[name].shape) for name in (*node.inputs, node.output)]
+    attrs: Mapping[str, Any] = node.attrs
+    if node.op == "gather" and attrs["axis"] == ranks[0] - 1:
+        return False
+    if node.op == "transpose" and attrs["perm"][-1] != ranks[0] - 1:
+        return False
+    return len({graph.tensors[name].shape[-1] for name in (*node.inputs, node.output)}) == 1
 
 
 class _Scaling:

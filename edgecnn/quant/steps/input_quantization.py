@@ -23,37 +23,38 @@ LOWEST = -128  # the integer of level 0
 
 @dataclass(frozen=True, kw_only=True)
 class InputQuantization(Step):
-    """Feed pixels as the input's integers, where one mean and one std serve all channels and the input is int8."""
+    """Feed pixels as the int8 integers of the image input, where one mean and one std serve all channels."""
 
     before, after = Stage.LOADED, Stage.FLOAT
 
     def fixed_parameters(self, graph: Graph) -> Mapping[str, QParams]:
-        """Return the input's parameters, where pixels can be its integers."""
-        preprocess = graph.metadata.preprocess
-        if preprocess is None or not _uniform(preprocess):
+        """Return the image input's parameters, where pixels can be its integers."""
+        preprocess, name = graph.metadata.preprocess, graph.image_input
+        if preprocess is None or name is None or not _uniform(preprocess):
             return {}
         zero = LOWEST + preprocess.mean[0]
         if zero != int(zero) or not LOWEST <= zero <= LOWEST + 255:
             return {}
         scale = np.array([1 / preprocess.std[0]], np.float32)
-        return dict.fromkeys(graph.inputs, QParams(scale=scale, zero_point=np.array([int(zero)]), dtype="int8"))
+        return {name: QParams(scale=scale, zero_point=np.array([int(zero)]), dtype="int8")}
 
     def apply(self, work: Work) -> Work:
         """Fold the mean's fraction into the first layer, for int8 inputs."""
         graph, preprocess = work.graph, work.graph.metadata.preprocess
-        consumers = graph.consumers(graph.inputs[0])
-        if work.precision != "int8" or preprocess is None or not _uniform(preprocess):
+        name = graph.image_input
+        if work.precision != "int8" or preprocess is None or name is None or not _uniform(preprocess):
             return work
+        consumers = graph.consumers(name)
         mean, std = preprocess.mean[0], preprocess.std[0]
         level = math.ceil(mean - 0.5)
-        if level == mean or not all(node.weighted for node in consumers):
+        if level == mean or name in graph.outputs or not all(node.weighted for node in consumers):
             return work
         changed = []
         for node in consumers:
             weight, bias = (graph.constant(i) for i in node.inputs[1:])
             sums = weight.value.astype(np.float64).reshape(len(weight.value), -1).sum(axis=1)
             changed.append(replace(bias, value=(bias.value - (mean - level) / std * sums).astype(np.float32)))
-        metadata = replace(graph.metadata, preprocess=replace(preprocess, mean=(float(level),) * 3))
+        metadata = replace(graph.metadata, preprocess=replace(preprocess, mean=(float(level),) * len(preprocess.mean)))
         return replace(work, graph=replace(graph.with_tensors(*changed), metadata=metadata))
 
 

@@ -135,7 +135,7 @@ class Ranges(Step):
         if dtype == "int16":  # 32,767 steps cover all that was seen; clipping gains nothing
             return activation_qparams(seen.low, seen.high, dtype)
         selected = self._selects_any(graph, group)
-        second = statistics[min(outputs)].second if outputs else math.nan
+        second = statistics[min(outputs)].second if len(outputs) == len(graph.outputs) == 1 else math.nan
         if selected and self.logits == "mse" and not math.isnan(second) and group.isdisjoint(graph.inputs):
             low, high = mse_range(seen)  # the largest logit of an image may be clipped: it stays the largest
             return activation_qparams(low, min(max(high, SECOND_MARGIN * second), seen.high))
