@@ -1,81 +1,159 @@
-"""Capture an ``nn.Module`` as a graph: NCHW aten calls in, NHWC ops out, batch norm folded."""
+"""Capture a torch module as a graph: aten calls in torch's order of dimensions in, NHWC ops out, batch norm folded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
 from torch import nn
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph import passes
-from edgecnn.graph.aten import handler, supported
+from edgecnn.graph.aten import HINTS, handler, supported
 from edgecnn.graph.builder import Value
 from edgecnn.graph.ir import Graph, Metadata
-from edgecnn.graph.trace import Call, Trace, Traced, trace
+from edgecnn.graph.trace import Call, Trace, argument_names, trace
 from edgecnn.graph.translation import Translation
 
+Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+LARGEST = 5  # dimensions of an input, with the batch
 
-def capture(module: nn.Module, input_shape: tuple[int, int, int], metadata: Metadata) -> Graph:
+
+def capture(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Graph:
     """Return the float graph of a module in evaluation mode.
 
     Args:
-        module: one float32 image batch in (N, C, H, W), one tensor out (N, classes).
-        input_shape: (C, H, W).
+        module: takes float32 tensors with a batch first, and returns tensors: one, several, or a structure of them. An
+            ``ExportedProgram`` and a traced or scripted module are taken as well; ops of the latter go by no path.
+        input_shape: of an input without its batch: (C, H, W), (C, L) or (L,); several in the order of the module's
+            arguments, or by name.
         metadata: what travels with the graph.
+
+    Returns:
+        The graph. Its inputs have the names that were given, or those of the module's arguments; a single one is
+        ``input``. Several outputs have the names of the keys and fields that hold them, or ``output``, ``output_1`` …
 
     Raises:
         UnsupportedError: ops outside the op table, all of them at once, each with its module path and source line.
-        InputError: the module does not run on the input, or has more than one input or output.
+        InputError: the module does not run on the inputs.
     """
-    traced = _run(module.eval(), input_shape)
-    if len(traced.results) != 1:
-        got = f"1 input and {len(traced.results)} outputs"
-        raise UnsupportedError(f"the module has {got}; one image in and one tensor of logits out are supported")
+    if type(module).__name__ == "ExportedProgram":
+        module = cast(Any, module).module()
+    elif not isinstance(module, torch.jit.ScriptModule):
+        module = module.eval()
+    traced = _run(module, named_shapes(module, input_shape))
     translation = Translation(traced)
-    return passes.simplify(translation.graph([_walk(translation, traced)], metadata))
+    made = _walk(translation, traced)
+    graph = passes.simplify(translation.graph(list(made.values()), metadata))
+    if passed := set(graph.inputs) & set(graph.outputs):
+        raise UnsupportedError(f"the module returns its input {min(passed)!r} as it came; return only what it computes")
+    return graph if len(made) == 1 else _named(graph, list(made))
 
 
-def _run(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
+def named_shapes(module: nn.Module, given: Shapes) -> dict[str, tuple[int, ...]]:
+    """Return input shapes by name, without the batch.
+
+    Raises:
+        InputError: a shape is not one, or has too many dimensions.
+    """
+    named: dict[str, Any]
+    if isinstance(given, Mapping):
+        named = dict(given)
+    elif all(isinstance(d, int) for d in given):
+        named = {"input": given}
+    else:
+        names = argument_names(module)
+        fits = len(names) >= len(given) > 1
+        named = {names[k] if fits else f"input_{k}" if k else "input": shape for k, shape in enumerate(given)}
+    for name, shape in named.items():
+        whole = isinstance(shape, Sequence) and all(isinstance(d, int) and d > 0 for d in shape)
+        if not whole or not 1 <= len(shape) < LARGEST:
+            allowed = f"1 to {LARGEST - 1} numbers above 0, without the batch, such as (3, 224, 224)"
+            raise InputError(f"input {name!r} has shape {shape!r}; give {allowed}")
+    if not named:
+        raise InputError("no input has a shape; give one such as (3, 224, 224)")
+    return {name: tuple(shape) for name, shape in named.items()}
+
+
+def _run(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> Trace:
     kinds = {str(p.dtype).removeprefix("torch.") for p in module.state_dict().values() if p.is_floating_point()}
     if kinds - {"float32"}:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
-        return trace(module, input_shape)
+        return trace(module, shapes)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
-        shape = ", ".join(map(str, input_shape))
+        given = ", ".join(f"(1, {', '.join(map(str, shape))})" for shape in shapes.values())
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"the module does not run on an input of shape (1, {shape}): {line}") from None
+        several = "an input of shape" if len(shapes) == 1 else "inputs of shapes"
+        raise InputError(f"the module does not run on {several} {given}: {line}") from None
 
 
-def _walk(builder: Translation, traced: Trace) -> Value:
+def _walk(builder: Translation, traced: Trace) -> dict[str, Value]:
+    """Translate every call; one that cannot be is listed, and what reads it is looked at all the same."""
     faults: list[str] = []
-    unknown: set[Traced] = set()  # made by something that is not supported, so not looked at further
     for call in traced.calls:
         builder.begin(call)
-        if not call.fault and all(i.constant is not None or i in builder.computed for i in call.reads):
-            builder.computed.update(call.outputs)
-        elif (handle := handler(call.name)) is None or (call.fault and unknown.isdisjoint(call.inputs)):
-            faults.append(_where(call, call.fault))
-            unknown.update(call.outputs)
-        elif not unknown.isdisjoint(call.inputs):
-            unknown.update(call.outputs)
-        else:
+        if builder.unmade(call):
+            continue
+        why = call.fault
+        handle = handler(call.name)
+        if handle is not None and not why:
             try:
                 made = handle(builder, call)
             except InputError as error:
-                faults.append(_where(call, str(error)))
-                unknown.update(call.outputs)
+                why = str(error)
             else:
-                assert builder.shape(made) == call.output.shape, (call, made, builder.shape(made))
-                builder.values[call.output] = made
+                values = [made] if isinstance(made, Value) else made
+                for traced_output, value in zip(call.outputs, values, strict=False):
+                    assert builder.shape(value) == traced_output.shape, (call, value, builder.shape(value))
+                    builder.values[traced_output] = value
+                continue
+        faults.append(_where(call, why))
+        for output in call.outputs:
+            builder.stand_for(output)
+    results = _results(builder, traced, faults)
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
         raise UnsupportedError(f"the module has what no graph holds: {listed}. Supported: {', '.join(supported())}")
-    result = traced.results[0]
-    if result is None or result.constant is not None or result in builder.computed:
-        raise UnsupportedError("the module's output does not depend on its input")
-    return builder.value(result)
+    return results
+
+
+def _results(builder: Translation, traced: Trace, faults: list[str]) -> dict[str, Value]:
+    results: dict[str, Value] = {}
+    for name, result in traced.results.items():
+        if result is None:
+            faults.append(f"{name} is no tensor")
+        elif result.constant is not None:
+            faults.append(f"{name} does not depend on the module's input")
+        else:
+            try:
+                results[name] = builder.value(result)
+            except InputError as error:
+                faults.append(f"{name}: {error}")
+    if not traced.results:
+        faults.append("it returns nothing")
+    return results
+
+
+def _named(graph: Graph, names: Sequence[str]) -> Graph:
+    """Return the graph with other names for its outputs."""
+    new = dict(zip(graph.outputs, names, strict=True))
+    taken = {name: f"{name}_inside" for name in graph.tensors if name in names and name not in new}
+    new = {**taken, **new}
+
+    def renamed(name: str) -> str:
+        return new.get(name, name)
+
+    nodes = tuple(replace(n, inputs=tuple(map(renamed, n.inputs)), output=renamed(n.output)) for n in graph.nodes)
+    tensors: dict[str, Any] = {renamed(name): replace(t, name=renamed(name)) for name, t in graph.tensors.items()}
+    inputs, outputs = (tuple(map(renamed, ends)) for ends in (graph.inputs, graph.outputs))
+    return replace(graph, nodes=nodes, tensors=tensors, inputs=inputs, outputs=outputs)
 
 
 def _where(call: Call, why: str) -> str:
-    """Name the op, what is wrong with it, the module path and the user's source line."""
+    """Name the op, what is wrong with it, the module path, the user's source line, and what helps."""
     what = f"{call.name}: {why}" if why else call.name
-    return f"{what} in {call.path or '(the module itself)'}" + (f" at {call.line}" if call.line else "")
+    hint = "" if why or call.name not in HINTS else f" ({HINTS[call.name]})"
+    return f"{what} in {call.path or '(the module itself)'}" + (f" at {call.line}" if call.line else "") + hint

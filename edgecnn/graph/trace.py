@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.meta_kernels import meta_result
@@ -82,8 +83,9 @@ class Traced:
     """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor."""
 
     shape: tuple[int, ...]  # as torch has it: (N, C, H, W) for an image
-    constant: torch.Tensor | None = None  # with data: a parameter, a buffer, what the module holds, or a view of one
+    constant: torch.Tensor | None = None  # with data: what the module holds, and what is computed from that alone
     fault: str = ""  # why nothing may read it
+    dtype: torch.dtype = torch.float32
 
     def __repr__(self) -> str:
         return f"a tensor of shape {self.shape}"
@@ -112,41 +114,67 @@ class Call:
         """Every tensor among the arguments, once."""
         return tuple(dict.fromkeys(_leaves((self.args, self.kwargs), Traced)))
 
-    @property
-    def reads(self) -> tuple[Traced, ...]:
-        """The inputs whose values matter: ``zeros_like`` and its kin ask for a shape."""
-        return () if self.name.endswith("_like") or self.name.startswith("new_") else self.inputs
-
 
 @dataclass(frozen=True)
 class Trace:
     """Hold what ``trace`` recorded."""
 
-    image: Traced  # the input
-    calls: tuple[Call, ...]  # in the order of the run
-    results: tuple[Traced | None, ...]  # every leaf of what the module returned, ``None`` for what is not a tensor
+    inputs: Mapping[str, Traced]
+    calls: tuple[Call, ...]  # in the order of the run; none that only computes with constants
+    results: Mapping[str, Traced | None]  # what the module returned, by name; ``None`` for what is not a tensor
 
 
-def trace(module: nn.Module, input_shape: tuple[int, int, int]) -> Trace:
-    """Trace one run on an image of shape (1, *input_shape). The module is afterwards as it was before.
+def trace(module: nn.Module, input_shapes: Mapping[str, Sequence[int]]) -> Trace:
+    """Trace one run on float32 inputs, each of shape (1, *shape). The module is afterwards as it was before.
+
+    Args:
+        input_shapes: by name; in the order of the module's arguments, or of the very names of those.
 
     Raises:
         UnsupportedError: the module asked for the data of a tensor; the message says where.
-        RuntimeError, ValueError, TypeError, ...: whatever the module raises where it does not run on the input.
+        RuntimeError, ValueError, TypeError, ...: whatever the module raises where it does not run on the inputs.
     """
     tracer = _Tracer(module)
-    before = [(part, dict(vars(part))) for part in module.modules()]
+    parts = [] if isinstance(module, torch.jit.ScriptModule) else list(module.modules())
+    before = [(part, dict(vars(part))) for part in parts]
     try:
-        for part in module.modules():
+        for part in parts:
             for kind in ("_parameters", "_buffers"):
                 vars(part)[kind] = {k: tracer.stand_in(t) for k, t in vars(part)[kind].items()}
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
-            return tracer.run(torch.empty(1, *input_shape, device="meta"))
+            return tracer.run({k: torch.empty(1, *shape, device="meta") for k, shape in input_shapes.items()})
     finally:
         for part, attributes in before:  # also what a forward keeps on its module: it has no data
             vars(part).clear()
             vars(part).update(attributes)
+
+
+def named_results(made: Any) -> dict[str, Any]:
+    """Return what a module returned, one entry each: names from keys and fields, else ``output``, ``output_1`` …"""
+    found: dict[str, Any] = {}
+    for path, value in _paths(made):
+        name = re.sub(r"\W", "_", ".".join(path)) if path else "output"
+        numbered = (f"{name}_{k}" for k in itertools.count(1))
+        found[next(n for n in (name, *itertools.islice(numbered, len(found) + 1)) if n not in found)] = value
+    return found
+
+
+def _paths(made: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every leaf with the keys and fields that lead to it."""
+    if isinstance(made, Mapping):
+        parts = [((*path, str(k)), v) for k, v in made.items()]
+    elif isinstance(made, tuple) and hasattr(made, "_fields"):
+        parts = [((*path, k), v) for k, v in zip(made._fields, made, strict=True)]
+    elif is_dataclass(made) and not isinstance(made, type):
+        parts = [((*path, f.name), getattr(made, f.name)) for f in fields(made)]
+    elif isinstance(made, list | tuple):
+        parts = [(path, v) for v in made]
+    else:
+        yield path, made
+        return
+    for inner, value in parts:
+        yield from _paths(value, inner)
 
 
 class _Kept(NamedTuple):
@@ -167,6 +195,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         self.calls: list[Call] = []
         self.data_read: UnsupportedError | None = None
         self.tensors: dict[int, _Kept] = {}  # by id of the torch tensor
+        self.held: set[int] = set()  # memory of what the module holds: no call may write there
+        self.read: dict[int, list[Traced]] = {}  # constants that calls read, by their memory
         self.paths: dict[int, list[str]] = {}
         for path, part in module.named_modules(remove_duplicate=False):
             self.paths.setdefault(id(part), []).append(path)
@@ -176,23 +206,26 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         return False  # true imports it
 
     def stand_in(self, stored: torch.Tensor | None) -> torch.Tensor | None:
-        """For a parameter or a buffer, while the module runs."""
+        """Return what stands for a parameter or a buffer while the module runs: its data, under another identity."""
         if stored is None:
             return None
-        made = Dataless(torch.empty_like(stored, device="meta", requires_grad=False))
-        self._keep(made, constant=stored.detach())
+        made = stored.detach()
+        self._hold(made)
         return made
 
-    def run(self, image: torch.Tensor) -> Trace:
-        """Run the module on the image."""
-        given = Dataless(image)
-        start = self._keep(given)
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> Trace:
+        """Run the module."""
+        given = {name: Dataless(x) for name, x in inputs.items()}
+        start = {name: self._keep(x) for name, x in given.items()}
         with self:
-            made = self.module(given)
+            if len(given) > 1 and set(given) <= set(argument_names(self.module)):
+                made = self.module(**given)
+            else:
+                made = self.module(*given.values())
         if self.data_read:  # and the module caught the error
             raise self.data_read
-        results = tuple(self._moment(r) if isinstance(r, torch.Tensor) else None for r in tree_leaves(made))
-        return Trace(image=start, calls=tuple(self.calls), results=results)
+        results = {k: self._moment(r) if isinstance(r, torch.Tensor) else None for k, r in named_results(made).items()}
+        return Trace(inputs=start, calls=tuple(self.calls), results=results)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -203,21 +236,26 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         schema = func._schema.arguments
         slots = [*zip(schema, args, strict=False), *((s, kwargs[s.name]) for s in schema if s.name in kwargs)]
         written = list(_leaves([v for slot, v in slots if slot.alias_info and slot.alias_info.is_write], torch.Tensor))
-        into_constant = any(before[id(t)].constant is not None for t in written)
-        if into_constant or any(isinstance(t, Dataless) for t in given.values()):
-            made = self._without_data(func, args, kwargs, given)
-        else:
-            made = func(*args, **kwargs)  # numbers, and tensors that the module holds: the same for every image
-        outputs = list(_leaves(made, torch.Tensor))
-        if func.is_view and all(m.constant is not None for m in before.values()):
-            held = func(*_each(lambda t: before[id(t)].constant, args), **kwargs)
-            for tensor, data in zip(outputs, _leaves(held, torch.Tensor), strict=True):
-                self._keep(tensor, constant=data)
-        elif outputs:
+        random = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in _name(func)  # has its dropout
+        if not random and _asks_for_a_shape(_name(func)):  # of values that it does not look at
+            args, kwargs = _each(lambda t: torch.empty(t.shape, dtype=t.dtype), (args, kwargs))
+            return self._computed(func(*args, **kwargs))
+        known = all(m.constant is not None for m in before.values())
+        into_constant = any(
+            before[id(t)].constant is not None and (not known or self.tensors[id(t)].memory in self.held)
+            for t in written
+        )
+        if known and not random and not into_constant:
+            for tensor in written:
+                self._save(self.tensors[id(tensor)].memory)
+            return self._computed(func(*args, **kwargs))
+        dataless = into_constant or any(isinstance(t, Dataless) for t in given.values())
+        made = self._without_data(func, args, kwargs, given) if dataless else func(*args, **kwargs)
+        if outputs := list(_leaves(made, torch.Tensor)):
             fault = next((m.fault for m in before.values() if m.fault), "")
-            if torch.Tag.nondeterministic_seeded in func.tags:
+            if random:
                 fault = "random numbers, at inference"
-            elif into_constant:
+            elif into_constant and written[0] is args[0]:
                 fault = "writes into a parameter, a buffer or a constant"
             elif torch.Tag.inplace_view in func.tags:
                 fault = "changes a shape in place"
@@ -227,11 +265,31 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 self._outdate(tensor)
             name, (path, layer), line = _familiar(_name(func), args), self._module(), _line(sys._getframe())
             taken, named = _each(lambda t: before[id(t)], (args, kwargs))
+            for i, moment in before.items():
+                if moment.constant is not None:
+                    self.read.setdefault(self.tensors[i].memory, []).append(moment)
             kept = tuple(self._keep(t) for t in outputs)
             self.calls.append(
                 Call(name=name, args=taken, kwargs=named, outputs=kept, path=path, layer=layer, line=line, fault=fault)
             )
         return made
+
+    def _computed(self, made: Any) -> Any:
+        """Keep what was computed from constants as constants."""
+        for tensor in _leaves(made, torch.Tensor):
+            self._keep(tensor, constant=tensor)
+        return made
+
+    def _save(self, memory: int) -> None:
+        """Copy the constants of a memory that calls read before it is written."""
+        for moment in self.read.pop(memory, []):
+            assert moment.constant is not None
+            object.__setattr__(moment, "constant", moment.constant.clone())
+
+    def _hold(self, tensor: torch.Tensor) -> Traced:
+        """Begin with a tensor that the module holds."""
+        self.held.add(tensor.untyped_storage()._cdata)
+        return self._keep(tensor, constant=tensor.detach())
 
     def _without_data(self, func: Any, args: Any, kwargs: Any, given: dict[int, torch.Tensor]) -> Any:
         """Return the shapes of the result; an argument that comes back is the one that was given."""
@@ -260,7 +318,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
 
     def _keep(self, tensor: torch.Tensor, constant: torch.Tensor | None = None, fault: str = "") -> Traced:
         """Begin a moment of a tensor."""
-        moment = Traced(shape=tuple(tensor.shape), constant=constant, fault=fault)
+        moment = Traced(shape=tuple(tensor.shape), constant=constant, fault=fault, dtype=tensor.dtype)
         storage = tensor.untyped_storage()
         memory = tensor.meta.untyped_storage()._cdata if isinstance(tensor, Dataless) else storage._cdata
         self.tensors[id(tensor)] = _Kept(tensor, storage, memory, moment)
@@ -270,7 +328,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         """Return what a tensor is now. One that no call made is held by the module."""
         kept = self.tensors.get(id(tensor))
         if kept is None:
-            return self._keep(tensor, constant=tensor.detach())
+            return self._hold(tensor)
         if tensor.untyped_storage()._cdata != kept.storage._cdata:
             return self._keep(tensor, fault="reads a tensor whose data was replaced (.data = ...)")
         return kept.moment
@@ -289,9 +347,22 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         for module in reversed(running):
             if paths := self.paths.get(id(module)):
                 path = next((p for p in paths if p.startswith(f"{path}.")), paths[0])
-                torchs = path and type(module).__module__.startswith("torch.nn.modules.")
+                torchs = type(module).__module__.startswith("torch.nn.modules.")
                 layer = type(module).__name__ if torchs else ""
         return path, layer
+
+
+def argument_names(module: nn.Module) -> list[str]:
+    """Return the names of what a module's ``forward`` takes, or none where Python cannot tell."""
+    try:
+        return [name for name, p in inspect.signature(module.forward).parameters.items() if p.kind != p.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        return []
+
+
+def _asks_for_a_shape(name: str) -> bool:
+    """Tell whether an op reads only the shapes of its tensors: ``zeros_like``, ``new_ones``."""
+    return name.endswith("_like") or name.startswith("new_")
 
 
 def _name(func: Any) -> str:

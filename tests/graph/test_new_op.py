@@ -9,6 +9,7 @@ from int8_builder import Int8Builder, random_images
 from runtimes import assert_integers_are_the_graphs, distances, opened, unsaturated
 from torch import nn
 from user_modules import GOOD
+from wide_modules import WIDE
 
 import edgecnn_converters.c.lowering as to_c
 import edgecnn_converters.onnx.lowering as to_onnx
@@ -33,7 +34,9 @@ def test_every_table_has_the_rows_of_the_op_table():
 
 
 def test_torch_modules_make_every_op():
-    made = {node.op for factory in GOOD.values() for node in capture(factory().eval(), (3, 12, 10), Metadata())}
+    made = {
+        node.op for factory in {**GOOD, **WIDE}.values() for node in capture(factory().eval(), (3, 12, 10), Metadata())
+    }
     assert made == set(OPS) - MADE_BY_QUANTIZATION
 
 

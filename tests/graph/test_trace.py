@@ -8,8 +8,9 @@ import sys
 
 import pytest
 import torch
+from bad_modules import BAD
 from torch import nn
-from user_modules import BAD, GOOD, Function, conv
+from user_modules import GOOD, Function, conv
 
 from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture
@@ -18,6 +19,7 @@ from edgecnn.graph.meta_kernels import KERNELS, meta_result
 from edgecnn.graph.trace import trace
 
 SHAPE = (3, 12, 10)
+SHAPES = {"input": SHAPE}
 LIGHT = """
 import sys
 import torch
@@ -148,7 +150,7 @@ def test_a_module_is_as_it_was_whether_it_is_captured_or_refused(name):
     module = factory().eval()
     before, values = state(module), copy.deepcopy(module.state_dict())
     if name in GOOD:
-        trace(module, SHAPE)
+        trace(module, SHAPES)
     else:
         with pytest.raises(InputError):
             capture(module, SHAPE, Metadata())
@@ -158,13 +160,13 @@ def test_a_module_is_as_it_was_whether_it_is_captured_or_refused(name):
 
 def test_a_result_that_the_module_kept_is_gone():
     module = GOOD["keeps_a_result"]()
-    trace(module.eval(), SHAPE)
+    trace(module.eval(), SHAPES)
     assert not hasattr(module, "last")
 
 
 def test_nothing_is_recorded_after_the_run():
     module = nn.Sequential(conv(), nn.ReLU()).eval()
-    calls = trace(module, SHAPE).calls
+    calls = trace(module, SHAPES).calls
     with torch.inference_mode():
         assert module(torch.ones(2, *SHAPE)).shape == (2, *SHAPE)
     assert [c.name for c in calls] == ["conv2d", "relu"]
@@ -172,19 +174,19 @@ def test_nothing_is_recorded_after_the_run():
 
 
 def test_a_shared_module_goes_by_the_path_it_was_called_on():
-    calls = trace(GOOD["two_names"]().eval(), SHAPE).calls
+    calls = trace(GOOD["two_names"]().eval(), SHAPES).calls
     assert [c.path for c in calls] == ["0.0", "0.1", "1.0", "1.1"]
 
 
 def test_a_module_made_in_the_run_goes_by_the_path_of_its_maker():
     inner = Function(lambda m, x: nn.ReLU()(m.c(x)), c=conv())
-    calls = trace(nn.Sequential(inner).eval(), SHAPE).calls
+    calls = trace(nn.Sequential(inner).eval(), SHAPES).calls
     assert [(c.path, c.layer) for c in calls] == [("0.c", "Conv2d"), ("0", "")]
 
 
 def test_the_line_is_the_user_s():
     module = Function(lambda m, x: nn.functional.relu(x)).eval()
-    file, _, line = trace(module, SHAPE).calls[0].line.rpartition(":")
+    file, _, line = trace(module, SHAPES).calls[0].line.rpartition(":")
     assert file == __file__
     assert int(line) == module.function.__code__.co_firstlineno
 
