@@ -10,6 +10,7 @@ from edgecnn.graph.ir import Graph, Node, QParams, Quantized, Tensor
 
 OHWI_TO_OIHW = (0, 3, 1, 2)
 OIHW_TO_OHWI = (0, 2, 3, 1)
+NHWC_TO_NCHW, NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 UINT8_OFFSET = 128  # uint8 carries an int8 tensor: integers and zero point are higher by this, the scale is the same
 
 
@@ -26,7 +27,17 @@ def broadcast(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
 def concat_axis(graph: Graph, node: Node) -> int:
     """Return the axis of a concat, channels first."""
     axis: Any = node.attrs["axis"]
-    return (0, 2, 3, 1)[axis] if len(graph.tensors[node.output].shape) == 4 else int(axis)
+    return placed_axis(int(axis), len(graph.tensors[node.output].shape))
+
+
+def placed_axis(axis: int, rank: int) -> int:
+    """Return where an axis is with channels first."""
+    return NCHW_TO_NHWC[axis] if rank == 4 else axis
+
+
+def placed_order(order: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the permutation, of tensors with channels first, that a permutation of tensors with channels last is."""
+    return tuple(NCHW_TO_NHWC[order[k]] for k in NHWC_TO_NCHW) if len(order) == 4 else order
 
 
 def order_matters(shape: tuple[int, ...]) -> bool:

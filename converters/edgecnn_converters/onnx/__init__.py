@@ -31,13 +31,14 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         import onnx
     except ImportError:
         raise MissingDependencyError("writing ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
-    from edgecnn_converters.onnx.lowering import Emitter
+    from edgecnn_converters.onnx.emitter import Emitter
+    from edgecnn_converters.onnx.lowering import LOWERINGS
 
     check("ONNX", unsupported, graph, precision, io, IO)
     if activations not in ("uint8", "int8"):
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
-    model = emitter.model()
+    model = emitter.model(LOWERINGS)
     onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io)})
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString(deterministic=True)

@@ -9,4 +9,5 @@ from __future__ import annotations
 INTEGERS = "q"  # see ``names.part``
 TO_INTEGERS, TO_REAL = "QuantizeLinear", "DequantizeLinear"
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # the second input is a weight
-MOVING = ("Clip", "Flatten", "MaxPool", "Pad", "Reshape", "Transpose")  # of integers: their output is on the same grid
+MOVING = ("Clip", "Concat", "Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Transpose")
+"""Of integers: their output is on the grid of their input."""

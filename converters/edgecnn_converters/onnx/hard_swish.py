@@ -16,7 +16,7 @@ from edgecnn_converters.names import part
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 
 if TYPE_CHECKING:
-    from edgecnn_converters.onnx.lowering import Emitter
+    from edgecnn_converters.onnx.emitter import Emitter
 
 
 def _narrow_hard_swish(e: Emitter, node: Node, square: np.float32) -> None:

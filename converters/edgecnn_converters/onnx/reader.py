@@ -85,21 +85,30 @@ def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:
 def _grids(graph: Any, stored: Mapping[str, NDArray[Any]]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Return scale and zero point of each tensor of integers in the file: the first ones, which it is made with.
 
-    A hard swish reads its input by other scales too.
+    A hard swish reads its input by other scales too. Our files have the grids of all the graph's tensors, of those too
+    that no node makes or reads.
     """
-    grids: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    grids = _held(graph, stored)
     for node in graph.node:
         if node.op_type in MOVING and node.input[0] in grids:
-            grids[node.output[0]] = grids[node.input[0]]
-        if node.op_type in ("Gather", "Identity"):  # ours leave the grid beside it, whatever reads it
-            name = node.output[0].removesuffix(SUFFIX)
-            parts = (part(name, what) for what in ("scale", "zero_point_uint8", "zero_point_int8"))
-            held = [stored[each] for each in parts if each in stored]
-            if len(held) == 2:
-                grids[node.output[0]] = (held[0], held[1])
+            grids.setdefault(node.output[0], grids[node.input[0]])
         if node.op_type in (TO_INTEGERS, TO_REAL):
             tensor = node.output[0] if node.op_type == TO_INTEGERS else node.input[0]
             grids.setdefault(tensor, (stored[node.input[1]], stored[node.input[2]]))
+    return grids
+
+
+def _held(graph: Any, stored: Mapping[str, NDArray[Any]]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the grids that our files hold beside tensors of the graph, by the name of their integers."""
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    grids: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for each in stored:
+        name, _, what = each.rpartition(SEPARATOR)
+        ours = what in ("zero_point_uint8", "zero_point_int8") and part(name, "scale") in stored
+        if SEPARATOR in name or not ours:
+            continue
+        for integers in (name + SUFFIX, *({name} & ends)):
+            grids[integers] = (stored[part(name, "scale")], stored[each])
     return grids
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle.kernels import KERNELS, Integers, multiplied, pooled_sums, requantized
 from edgecnn.graph.oracle.parameters import Call
+from edgecnn.graph.oracle.products import matrix_sums
 
 Reals = NDArray[np.float32]
 OFFSET = 128
@@ -122,6 +123,27 @@ def relu(activation: str) -> Callable[[Call], Integers]:
     return _by_table(kernel)
 
 
+def _bytes(values: NDArray[np.floating[Any]]) -> Integers:
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.int64) - OFFSET
+
+
+def rescaled(c: Call) -> Integers:
+    """Return what ``QLinearMul`` with 1 makes of every integer of the input."""
+    return _bytes(_product(c, c.every(0) - c.zero(0), c.scale(0)))
+
+
+def leaky_relu(c: Call, slope: np.float32) -> Integers:
+    """Return what ``QLinearLeakyRelu`` makes of every integer of the input."""
+    real = _real(c, c.every(0) - c.zero(0))
+    return _bytes(np.where(real >= 0, real, real * slope) / c.scale(-1) + _upper(c, -1))
+
+
+def batch_matmul(c: Call) -> Integers:
+    """``QLinearMatMul``: exact sums times one scale, in float32."""
+    scale = c.scale(0) * c.scale(1) / c.scale(-1)
+    return requantized(c, matrix_sums(c), lambda part: np.rint(part.astype(np.float32) * scale).astype(np.int64))
+
+
 @_by_table
 def sigmoid(c: Call, centred: Integers) -> Reals:
     """``QLinearSigmoid``: ``p(x * x) * x / q(x * x) + 1 / 2``."""
@@ -209,5 +231,6 @@ CHANGED: Mapping[str, Callable[[Call], Integers]] = {
     "hard_swish": hard_swish,
     "sigmoid": sigmoid,
     "softmax": softmax,
+    "batch_matmul": batch_matmul,
 }
 """Kernels of the ops that ONNX Runtime computes in a way of its own."""

@@ -24,7 +24,8 @@ KERNELS = {"fast": "0", "exact": "1"}
 where its sums are; on x86 without VNNI it multiplies unsigned by unsigned bytes, whose sums have 32 bits."""
 MULTIPLYING = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
 TO_INTEGERS, TO_REAL = EDGES = ("QuantizeLinear", "DequantizeLinear")
-MOVING = ("Clip", "Flatten", "MaxPool", "Pad", "Reshape", "Transpose")  # of integers: their output is on the same grid
+MOVING = ("Clip", "Concat", "Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Transpose")
+"""Of integers: their output is on the grid of their input."""
 EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
 
 
