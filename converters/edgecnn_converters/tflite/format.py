@@ -50,7 +50,6 @@ VERSIONS: Mapping[str, Mapping[str, tuple[int, str]]] = {
         "rank 5": (4, "2.3.0"),
         "rank 6": (6, "2.12.0"),
     },
-    "SLICE": {"float": (1, "1.14.0"), "int8": (2, "1.14.0"), "int16": (4, "2.4.0"), "rank 5": (5, "2.5.0")},
     "STRIDED_SLICE": {"float": (1, "1.6.0"), "int8": (2, "1.14.0"), "int16": (4, "2.2.0"), "rank 5": (4, "2.2.0")},
     "GATHER": {"float": (1, "1.6.0"), "int8": (2, "1.14.0"), "int16": (4, "2.4.0")},
     "RESIZE_BILINEAR": {

@@ -42,18 +42,13 @@ def _transpose(e: Emitter, node: Node) -> None:
 
 
 def _slice(e: Emitter, node: Node) -> None:
-    """Write SLICE, which XNNPACK runs; with steps, STRIDED_SLICE."""
+    """Write STRIDED_SLICE: of the whole batch, however large, where XNNPACK takes SLICE of a known one alone."""
     a: Mapping[str, Any] = node.attrs
     shape = e.graph.tensors[node.output].shape
-    begin = e.parameters(part(node.output, "begin"), [0, *a["begin"]])
-    inputs, variant = [e.operand(node.inputs[0]), begin], "rank 5" if len(shape) == SLICED_RANK else None
-    if all(step == 1 for step in a["step"]):
-        inputs.append(e.parameters(part(node.output, "size"), [-1, *shape[1:]]))  # any batch
-        e.operator("SLICE", variant, inputs, e.activation(node.output), e.schema.SliceOptionsT())
-        return
-    inputs.append(e.parameters(part(node.output, "end"), [shape[0], *a["end"]]))
-    inputs.append(e.parameters(part(node.output, "step"), [1, *a["step"]]))
+    places = {"begin": [0, *a["begin"]], "end": [shape[0], *a["end"]], "step": [1, *a["step"]]}
+    inputs = [e.operand(node.inputs[0]), *(e.parameters(part(node.output, k), v) for k, v in places.items())]
     options = e.schema.StridedSliceOptionsT(beginMask=1, endMask=1)  # of the batch
+    variant = "rank 5" if len(shape) == SLICED_RANK else None
     e.operator("STRIDED_SLICE", variant, inputs, e.activation(node.output), options)
 
 

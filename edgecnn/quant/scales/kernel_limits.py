@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,12 @@ def kernel_scales(op: str, inputs: Sequence[float], output: float, weight: float
     raised = list(inputs)
     if OPS[op].weighted:
         return raised, max(output, raised[0] * weight / (50 if op == "fully_connected" else 200))
+    if OPS[op].function:  # a table has no limits
+        return raised, output
+    if op == "batch_matmul":
+        return raised, max(output, math.prod(raised) / 200)
+    if op == "prelu":
+        return raised, max(output, raised[0] * max(weight, 1.0) / 100)
     if op == "mul":
         first, second = (*raised, weight)[:2]
         output = max(output, first * second / 200)

@@ -14,10 +14,12 @@ from edgecnn.graph.ir import Constant, Graph, Node, QParams
 from edgecnn.graph.oracle.parameters import HIGH
 from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rounded
 from edgecnn.quant.scales.qparams import rescaled
-from edgecnn.quant.scales.tables import FUNCTIONS, apart, called, mean_apart
+from edgecnn.quant.scales.tables import apart, called, is_elementwise, mean_apart
 
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
 FEW = 1024
+SUMMED = ("mean", "batch_matmul")  # ops of sums, whose scales are chosen without a look at all of them
+PRODUCT = ("mul", "batch_matmul")
 SHRUNK, ENLARGED = 0.99, 1.03  # limits of a scale's change where an op has more
 STEPS_TO_THREE = 127  # the most steps of a hard swish's input to 3 with which ONNX Runtime holds ``x + 3`` in a byte
 MEAN_ENLARGED = 1.2  # of a mean's output, whose multipliers lie further apart: it costs 0.1 dB at most
@@ -72,7 +74,7 @@ def swish_scale(scale: float) -> float:
 
 def is_table(graph: Graph, chosen: Mapping[str, QParams], node: Node) -> bool:
     """Tell whether ``best_parameters`` can choose scales for a node: of 8 bits, and no sum of two activations."""
-    known = node.op in FUNCTIONS or node.op == "mean"
+    known = is_elementwise(node.op) or node.op in SUMMED
     narrow = all(chosen[name].dtype == "int8" for name in (*node.inputs, node.output) if name in chosen)
     return known and narrow and (node.op != "add" or _constants(graph, node))
 
@@ -101,10 +103,10 @@ def fewest_apart(
     Args:
         graph: constants are float.
         chosen: parameters of all activations.
-        nodes: tables to look at; means are left out.
+        nodes: tables to look at; sums are left out.
         trials: other parameters of some activations, the same ones each time.
     """
-    before = [(node, called(graph, node, chosen)) for node in nodes if node.op != "mean"]
+    before = [(node, called(graph, node, chosen)) for node in nodes if node.op not in SUMMED]
     best, fewest = dict[str, QParams](), math.inf
     for trial in trials:
         count = 0
@@ -132,8 +134,9 @@ def _trials(
             yield from _mean_parameters(graph, node, chosen)
             return
         power = sum(name in names for name in node.inputs) - (node.output in names)
-        if node.op == "mul" and power and len((call := called(graph, node, chosen)).values[0]) > FEW:
-            multiplier = float(call.scale(0)) * float(call.scale(1)) / float(call.scale(-1))
+        if node.op in PRODUCT and power and _is_large(graph, node, chosen):
+            first, second, made = (float(chosen[name].scale[0]) for name in (*node.inputs, node.output))
+            multiplier = first * second / made
             every = np.sort(scale * (PRODUCTS / multiplier) ** (1 / power))
             near = every[(every >= scale * SHRUNK) & (every <= scale * ENLARGED)]
             above = every[(every >= scale) & (every <= scale * ENLARGE)][:1]
@@ -141,6 +144,11 @@ def _trials(
             break
     for trial in trials:
         yield rescaled(quant, float(trial))
+
+
+def _is_large(graph: Graph, node: Node, chosen: dict[str, QParams]) -> bool:
+    """Tell whether a product has more outputs than can be looked at for each scale."""
+    return node.op == "batch_matmul" or len(called(graph, node, chosen).values[0]) > FEW
 
 
 def _mean_parameters(graph: Graph, node: Node, chosen: dict[str, QParams]) -> Iterator[QParams]:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
+from edgecnn.graph.ops import OPS
+from edgecnn.graph.oracle import tables
 from edgecnn.graph.oracle.arithmetic import ARITHMETICS
 from edgecnn.graph.oracle.kernels import KERNELS
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
@@ -21,17 +23,24 @@ from edgecnn.quant.scales.kernel_limits import operand_qparams
 
 Reals = NDArray[np.float64]
 EVERY = np.arange(LOW, HIGH + 1)
-FUNCTIONS: Mapping[str, Callable[..., Reals]] = {
+ELEMENTWISE: Mapping[str, Callable[..., Reals]] = {
     "add": lambda x, y: x + y,
     "mul": lambda x, y: x * y,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
+    "prelu": lambda x, slope: np.where(x < 0, x * slope, x),
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "sigmoid": lambda x: 1 / (1 + np.exp(-np.maximum(x, -80))),
 }
+"""Ops to their real values. Those of functions of one number are in ``graph.functions``."""
 MARGINS = {"sigmoid": 2.0**-10, "add": 2.0**-11}  # logistic functions are approximated; XNNPACK adds with 21 bits
 LOSS = 6 * 2.0**-24  # of some roundings to float32, relative to an output and to the zero point that is added to it
 FIRST = 8  # halves on either side of zero
+
+
+def is_elementwise(op: str) -> bool:
+    """Tell whether an output of an op depends on one element of each input, in a way that is known here."""
+    return op in ELEMENTWISE or OPS[op].function
 
 
 def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
@@ -71,7 +80,7 @@ def _distinct(pairs: list[NDArray[np.int64]], zeros: list[int]) -> list[NDArray[
 def _traced(graph: Graph, name: str, chosen: Mapping[str, QParams]) -> tuple[str, NDArray[np.int64]]:
     """Return the activation of which another is a function, and what the latter is for each integer of the former."""
     node = graph.producer(name)
-    if node is None or node.op not in FUNCTIONS or chosen[name].dtype != "int8":
+    if node is None or not is_elementwise(node.op) or chosen[name].dtype != "int8":
         return name, EVERY
     (origin, table), *others = (_traced(graph, i, chosen) for i in node.inputs if i in chosen)
     call = called(graph, node, chosen)
@@ -86,13 +95,16 @@ def exact(op: str, call: Call) -> Reals:
     reals = (
         (values.astype(np.int64) - call.zero(k)) * np.float64(call.scale(k)) for k, values in enumerate(call.values)
     )
-    made, activation = FUNCTIONS[op](*reals), str(call.attrs.get("activation", "none"))
-    made = made if activation == "none" else FUNCTIONS[activation](made)
+    made, activation = ELEMENTWISE[op](*reals), str(call.attrs.get("activation", "none"))
+    made = made if activation == "none" else ELEMENTWISE[activation](made)
     return np.asarray(made / np.float64(call.scale(-1)))
 
 
 def apart(op: str, call: Call) -> int:
     """Return how many outputs runtimes may round apart; ``call`` is of ``called``."""
+    if OPS[op].function:  # some hold the table, others make it in float32
+        near = tables.near_halves(op, call.inputs[0].quant, call.output.quant, call.attrs)
+        return int(near[np.unique(call.values[0]).astype(int) - LOW].sum())
     steps = exact(op, call)
     from_half = np.abs(steps - np.floor(steps) - 0.5)
     if op == "mul" and len(steps) > len(EVERY):  # LiteRT's are at most a product's step away
