@@ -19,7 +19,6 @@ from edgecnn.quant.scales.tables import apart, called, is_elementwise, mean_apar
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
 FEW = 1024
 SUMMED = ("mean", "batch_matmul")  # ops of sums, whose scales are chosen without a look at all of them
-PRODUCT = ("mul", "batch_matmul")
 SHRUNK, ENLARGED = 0.99, 1.03  # limits of a scale's change where an op has more
 STEPS_TO_THREE = 127  # the most steps of a hard swish's input to 3 with which ONNX Runtime holds ``x + 3`` in a byte
 MEAN_ENLARGED = 1.2  # of a mean's output, whose multipliers lie further apart: it costs 0.1 dB at most
@@ -134,9 +133,7 @@ def _trials(
             yield from _mean_parameters(graph, node, chosen)
             return
         power = sum(name in names for name in node.inputs) - (node.output in names)
-        if node.op in PRODUCT and power and _is_large(graph, node, chosen):
-            first, second, made = (float(chosen[name].scale[0]) for name in (*node.inputs, node.output))
-            multiplier = first * second / made
+        if power and (multiplier := _multiplier(graph, node, chosen)) is not None:
             every = np.sort(scale * (PRODUCTS / multiplier) ** (1 / power))
             near = every[(every >= scale * SHRUNK) & (every <= scale * ENLARGED)]
             above = every[(every >= scale) & (every <= scale * ENLARGE)][:1]
@@ -146,9 +143,14 @@ def _trials(
         yield rescaled(quant, float(trial))
 
 
-def _is_large(graph: Graph, node: Node, chosen: dict[str, QParams]) -> bool:
-    """Tell whether a product has more outputs than can be looked at for each scale."""
-    return node.op == "batch_matmul" or len(called(graph, node, chosen).values[0]) > FEW
+def _multiplier(graph: Graph, node: Node, chosen: dict[str, QParams]) -> float | None:
+    """Return the multiplier of a product that has more outputs than can be looked at for each scale; else ``None``."""
+    if node.op == "batch_matmul":
+        first, second, made = (float(chosen[name].scale[0]) for name in (*node.inputs, node.output))
+        return first * second / made
+    if node.op != "mul" or len((call := called(graph, node, chosen)).values[0]) <= FEW:
+        return None
+    return float(call.scale(0)) * float(call.scale(1)) / float(call.scale(-1))
 
 
 def _mean_parameters(graph: Graph, node: Node, chosen: dict[str, QParams]) -> Iterator[QParams]:
