@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from commands import DEMO, EXPORT, QUICK, assert_same_figures, error_of, run
 
-from edgecnn.artifact import PRECISIONS, read_manifest
+from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
 from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.evaluation.references import float_reference
@@ -158,7 +159,7 @@ def test_a_missed_limit_is_status_1_and_keeps_the_artifacts(exported, tmp_path, 
     source = exported[0] / f"{DEMO}.edgecnn"
     words = ["export", str(source), "--target", "tflite", "-o", str(tmp_path), "--data", "demo", "--limit", "20"]
     assert main([*words, limit]) == 1
-    assert f"{name}: " in capfd.readouterr().err
+    assert re.search(rf"{name} .*FAILED", capfd.readouterr().out)
     (entry,) = json.loads((tmp_path / "report.json").read_text())["entries"]
     assert {c["name"]: c["passed"] for c in entry["checks"]}[name] is False
     assert (tmp_path / f"{DEMO}.tflite").exists()
@@ -257,15 +258,15 @@ def test_doctor_says_which_kernels_this_cpu_runs(flags, limit, sets, exact, monk
     assert found.get(saturation.ONEDNN_LIMIT) == (limit and f"{limit}, in the environment: OpenVINO runs without VNNI")
 
 
-def test_targets_are_a_matrix(capfd):
+def test_targets_say_what_they_take(capfd):
     assert main(["targets"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    heading = next(line for line in lines if "name" in line)
-    assert all(precision in heading for precision in PRECISIONS)
     assert main(["targets", "--json"]) == 0
     for row in json.loads(capfd.readouterr().out):
-        (line,) = (line for line in lines if line.startswith(f"│ {row['name']} "))
-        assert line.count("│ yes") == len(row["precisions"])
+        (line,) = (line for line in lines if line.startswith(f"{row['name']} "))
+        assert ", ".join(row["precisions"]) in line
+    assert main(["targets", "show", "onnx"]) == 0
+    assert "int16x8" in capfd.readouterr().out
 
 
 def test_inspect_prints_graphs_and_artifacts(exported, capfd):

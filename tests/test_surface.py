@@ -11,20 +11,20 @@ COMMANDS = "export validate compare benchmark inspect train scale study models t
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
     "--min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions --max-cycles "
-    "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json"
+    "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json --wide"
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --reduce-range "
     f"--per-tensor --mixed --io --padding --convention -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
-    "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json",
+    "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json --wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
-    "inspect": "--weights --convention --preprocess --device --sensitivity --data --limit --json",
+    "inspect": "--weights --convention --preprocess --device --sensitivity --data --limit --json --wide",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
     "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "
-    "--distill --learn-steps --json",
-    "models": "--json",
+    "--distill --learn-steps --json --wide",
+    "models": "--json --wide",
 }
 ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from edgecnn.cli.options import add_exact_kernels, add_json, positive, taken
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(figures)
     else:
         layers = figures.pop("layers")
-        table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()], to=sys.stdout)
+        table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()])
         if layers:
-            table([{k: shown(v) for k, v in layer.items()} for layer in layers], to=sys.stdout)
+            table([{k: shown(v) for k, v in layer.items()} for layer in layers])
     return 1 if found.same_integers is False else 0

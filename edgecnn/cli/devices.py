@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import Row, listed
+from edgecnn.cli.tables import Row, details, listed
 from edgecnn.errors import InputError
 from edgecnn.progress import Terminal
 
@@ -14,8 +14,8 @@ HELP = "list the devices and what is ready, or set some up"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("action", nargs="?", choices=["setup"], help="install what the devices named need")
-    parser.add_argument("names", nargs="*", metavar="NAME|FILE.toml", help="devices to set up")
+    parser.add_argument("action", nargs="?", choices=["show", "setup"], help="show all of devices, or install them")
+    parser.add_argument("names", nargs="*", metavar="NAME|FILE.toml", help="devices to show or set up")
     add_json(parser)
 
 
@@ -25,30 +25,38 @@ def run(options: argparse.Namespace) -> int:
     from edgecnn_targets.registry import kind_of, missing
 
     rows: list[Row] = []
+    if options.action is not None and not options.names:
+        raise InputError(f"devices {options.action} needs the devices' names; see `edgecnn devices`")
+    chosen = select(options.names) if options.names else devices()
     if options.action == "setup":
-        if not options.names:
-            raise InputError("devices setup needs the devices' names; see `edgecnn devices`")
-        for device in select(options.names):
+        for device in chosen:
             done = kind_of(device).setup(device, Terminal().say)
             rows.append({"name": device.name, "done": "set up" if done else "was ready"})
         return listed(rows, rows, options)
     shown: list[Row] = []
-    for device in devices():
+    for device in chosen:
         commands = {target: missing(device, target) for target in device.targets}
         ready = [target for target, command in commands.items() if command is None]
         needed = list(dict.fromkeys(command for command in commands.values() if command is not None))
-        rows.append(
-            {
-                "name": device.name,
-                "kind": device.kind,
-                "description": device.description,
-                "targets": list(device.targets),
-                "figures": list(kind_of(device).figures),
-                "ready": ready,
-                "missing": needed,
-            }
-        )
-        words = {"targets": ", ".join(device.targets), "figures": ", ".join(kind_of(device).figures)}
-        state = {"ready": ", ".join(ready) or "no", "missing": "; ".join(needed)}
-        shown.append({**rows[-1], **words, **state})
-    return listed(rows, shown, options)
+        row = {
+            "name": device.name,
+            "kind": device.kind,
+            "description": device.description,
+            "targets": list(device.targets),
+            "figures": list(kind_of(device).figures),
+            "ready": ready,
+            "missing": needed,
+        }
+        rows.append(row)
+        words = {key: ", ".join(row[key]) or "-" for key in ("targets", "figures", "ready", "missing")}
+        shown.append({"name": device.name, "ready": "yes" if not needed else words["ready"], **row, **words})
+    if options.action == "show":
+        return details(rows, shown, options)
+    order = ("name", "ready", "targets", "description", "figures", "missing", "kind")
+    states = {True: "yes", False: "set up"}
+    brief = [{key: row[key] for key in order} for row in shown]
+    for row in brief:
+        row["description"] = str(row["description"]).partition(":")[0].partition(";")[0]
+    for row, full in zip(brief, rows, strict=True):
+        row["ready"] = states[not full["missing"]] if not full["ready"] or not full["missing"] else row["ready"]
+    return listed(rows, brief, options, prose=("description",))

@@ -45,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
         command = row.missing()
         rows.append({"what": f"target {row.target}", "found": "" if command else "ready", "missing": command or ""})
     rows += [{"what": f"int8 in {k}", "found": said, "missing": ""} for k, said in saturation.kernels().items()]
-    listed(rows, rows, options)
+    listed(rows, rows, options, prose=("found", "missing"))
     return 0 if any(row.missing() is None for row in runtimes().values()) else 3

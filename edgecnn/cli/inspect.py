@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         }
         for layer in found
     ]
-    table(rows, right=("scale", "zero", "bytes", "MACs"), to=sys.stdout)
+    table(rows, right=("scale", "zero", "bytes", "MACs"))
     total, size = sum(layer.macs for layer in found), sum(layer.weight_bytes for layer in found)
     sys.stdout.write(f"{len(found)} ops, {total:,} MACs, {size:,} bytes of weights\n")
     return 0
@@ -79,7 +79,7 @@ def _costs(options: argparse.Namespace) -> int:
     counts = ("instructions", "cycles")
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     shown = [{key: _cost(row[key]) for key in known} for row in rows]
-    table(shown, right=counts, to=sys.stdout)
+    table(shown, right=counts)
     sums = [f"{sum(row[key] or 0 for row in rows):,} {key}" for key in counts if key in known]
     sys.stdout.write(f"{len(rows)} ops, {', '.join(sums)}\n")
     return 0

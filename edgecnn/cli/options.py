@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json``."""
+    """``--json`` and ``--wide``."""
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    add_wide(parser)
+
+
+def add_wide(parser: argparse.ArgumentParser) -> None:
+    """``--wide``."""
+    parser.add_argument("--wide", action="store_true", help="all columns of a table, however wide")
 
 
 def positive(text: str) -> int:
@@ -85,6 +91,7 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
+    add_wide(parser)
 
 
 def taken(options: argparse.Namespace, names: str) -> dict[str, Any]:
@@ -108,5 +115,5 @@ def reported(report: Report, options: argparse.Namespace) -> int:
     if options.json:
         print_json(report.to_dict())
     else:
-        render(report)
+        render(report, wide=options.wide)
     return int(not report.passed)

@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.action is None:
         made = recipes().values()
-        rows = [{"recipe": r.name, "steps": ", ".join(s.name for s in r.steps), "about": r.about} for r in made]
-        return listed([r.to_json() for r in made], rows, options)
+        rows = [{"recipe": r.name, "about": r.about, "steps": ", ".join(s.name for s in r.steps)} for r in made]
+        return listed([r.to_json() for r in made], rows, options, prose=("about", "steps"))
     if options.recipe is None:
         raise InputError(f"recipes show needs a name ({', '.join(recipes())}) or a .toml file")
     found = recipe(options.recipe)

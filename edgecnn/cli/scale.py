@@ -144,7 +144,7 @@ def _show(options: argparse.Namespace) -> int:
     for said, rows in parts.items():
         if rows:
             sys.stdout.write(said + "\n")
-            table([{k: _figure(k, v) for k, v in row.items()} for row in rows], right=list(rows[0])[1:], to=sys.stdout)
+            table([{k: _figure(k, v) for k, v in row.items()} for row in rows], right=list(rows[0])[1:])
     if beside:
         most = max(member.off for member in beside)
         sys.stdout.write(f"their authors rounded by hand: no multiplier is farther than {most:.1%} from the rule\n")
@@ -194,7 +194,7 @@ def _fit(options: argparse.Namespace) -> int:
         }
         for c in found.frontier
     ]
-    table(rows, right=("phi", "M MACs", figure), to=sys.stdout)
+    table(rows, right=("phi", "M MACs", figure))
     if found.largest:
         sys.stdout.write("the family's largest fits: the budget leaves room\n")
     sys.stdout.write(f"chosen: {found.chosen.model}\n{command}\n")
@@ -263,7 +263,7 @@ def _kept(
         print_json(content)
         return 0
     shown = [{k: _figure(k, v) for k, v in row.items()} for row in rows]
-    table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")], to=sys.stdout)
+    table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")])
     sys.stdout.write("\n".join([*content["verdict"], f"{options.output / options.action}.svg"]) + "\n")
     return 0
 

@@ -101,7 +101,7 @@ def _residual(options: argparse.Namespace) -> int:
         }
         for n in found.networks
     ]
-    table(rows, right=list(rows[0])[1:], to=sys.stdout)
+    table(rows, right=list(rows[0])[1:])
     first, on = found.deepened_epochs
     more = [
         {
@@ -113,7 +113,7 @@ def _residual(options: argparse.Namespace) -> int:
         }
         for row in found.deepened
     ]
-    table(more, right=list(more[0])[1:], to=sys.stdout)
+    table(more, right=list(more[0])[1:])
     for claim in found.claims:
         sys.stdout.write(f"{'shown' if claim.shown else 'NOT shown'}: {claim.says}: {claim.figures}\n")
     return 0

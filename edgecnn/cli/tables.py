@@ -11,27 +11,45 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def listed(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespace, right: Sequence[str] = ()) -> int:
+def listed(
+    rows: Sequence[Row],
+    shown: Sequence[Row],
+    options: argparse.Namespace,
+    right: Sequence[str] = (),
+    prose: Sequence[str] = (),
+) -> int:
     """Print a list, as a table or as JSON; 0, the exit status."""
     if options.json:
         print_json(rows)
     else:
-        table(shown, right=right, to=sys.stdout)
+        table(shown, right=right, prose=prose, wide=options.wide)
     return 0
 
 
-def table(rows: Sequence[Row], *, right: Sequence[str] = (), to: Any = None) -> None:
-    """Print rows of equal keys."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def table(rows: Sequence[Row], *, right: Sequence[str] = (), prose: Sequence[str] = (), wide: bool = False) -> None:
+    """Print rows of equal keys to stdout; see ``edgecnn.report.grid.show``."""
+    from edgecnn.report.grid import console, show
 
-    table = Table()
-    for heading in rows[0] if rows else ():
-        table.add_column(heading.replace("_", " "), justify="right" if heading in right else "left")
-    for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
-    Console(file=to, width=None if to.isatty() else 240, highlight=False).print(table)
+    headings = list(rows[0]) if rows else []
+    plain = [heading.replace("_", " ") for heading in headings]
+    said = [[key.replace("_", " ") for key in keys] for keys in (right, prose)]
+    cells = [[str(row[heading]) for heading in headings] for row in rows]
+    show(console(wide=wide), plain, cells, right=said[0], prose=said[1], keep=plain[:1], wide=wide)
+
+
+def details(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespace) -> int:
+    """Print everything of a few rows, as lines of label and text or as JSON; 0, the exit status."""
+    if options.json:
+        print_json(rows)
+        return 0
+    from edgecnn.report.grid import headed
+
+    for row in shown:
+        (_, name), *others = row.items()
+        sys.stdout.write(f"{name}\n")
+        for line in headed((key.replace("_", " "), str(value)) for key, value in others):
+            sys.stdout.write(f"{line}\n")
+    return 0
 
 
 def shown(value: Any) -> str:

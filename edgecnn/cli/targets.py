@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import listed
+from edgecnn.cli.tables import details, listed
+from edgecnn.errors import InputError, unknown
 
 HELP = "list the targets and the precisions each takes"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
+    parser.add_argument("action", nargs="?", choices=["show"], help="show all of some targets")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="targets to show")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn targets``."""
-    from edgecnn.artifact import PRECISIONS
     from edgecnn_converters.registry import converters
     from edgecnn_targets.registry import runtimes
 
@@ -35,17 +36,28 @@ def run(options: argparse.Namespace) -> int:
                 "missing": runs.missing() if runs else None,
             }
         )
-    shown = [
+    if options.action == "show":
+        if strange := set(options.names) - {row["name"] for row in rows}:
+            raise InputError(unknown("target", min(strange), [row["name"] for row in rows]))
+        rows = [row for row in rows if row["name"] in options.names] or rows
+        shown = [
+            {
+                "name": row["name"],
+                "description": row["description"],
+                "precisions": ", ".join(row["precisions"]),
+                **{f"no {precision}": reason for precision, reason in row["refusals"].items()},
+                "missing": row["missing"] or "nothing",
+            }
+            for row in rows
+        ]
+        return details(rows, shown, options)
+    brief = [
         {
             "name": row["name"],
+            "precisions": ", ".join(row["precisions"]),
             "description": row["description"],
-            **{precision: "yes" if precision in row["precisions"] else "-" for precision in PRECISIONS},
             "missing": row["missing"] or "-",
         }
         for row in rows
     ]
-    status = listed(rows, shown, options)
-    for found in rows if not options.json else ():
-        for precision, reason in found["refusals"].items():
-            sys.stdout.write(f"{found['name']} {precision}: {reason}\n")
-    return status
+    return listed(rows, brief, options, prose=("description", "missing"))

@@ -1,61 +1,49 @@
-"""The report as tables on a terminal."""
+"""The report for a person: a card of one entry, a table of several; on a terminal, as text, as HTML."""
 
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from edgecnn.report import card
+from edgecnn.report.grid import console, headed, line, show
 from edgecnn.report.record import SQNR_CEILING_DB, Report, ReportEntry
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-WIDTH = 160  # of what is printed where there is no terminal
 NARROW = 80  # of a report as text
-BESIDE = 3  # entries that fit into that
+BAD, NOTED, GOOD = "bold red", "yellow", "green"
+FIGURES = ("MB", "images", "top-1 %", "fp32 %", "drop", "95 %", "agree %", "SQNR dB", "ms", "p90 ms", "LSB")
+COUNTS = ("M instructions", "M cycles", "ms estimated", "SRAM KiB", "flash KiB", "arena KiB", "heap KiB", "NPU %")
 
 
-def render(report: Report) -> None:
-    """Print the report to stderr for a person: tables, then the failed checks and the findings, a line each."""
-    from rich.console import Console
+def render(report: Report, *, wide: bool = False) -> None:
+    """Print the report to stdout: a card or a table, then failed checks and findings, a line each.
 
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH, highlight=False)
-    for table in _tables(report.entries):
-        console.print(table)
-    _say(report, console, soft_wrap=True)
+    Args:
+        wide: show every column of a table.
+    """
+    _print(report, console(wide=wide), wide=wide)
 
 
 def as_text(report: Report) -> str:
-    """Return what ``render`` prints, without colours and at most ``NARROW`` wide: a row per figure that is known."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
+    """Return what ``render`` prints, without colours and at most ``NARROW`` wide."""
     with io.StringIO() as text:
-        console = Console(file=text, width=NARROW, highlight=False)
-        for k in range(0, len(report.entries), BESIDE):
-            for wide in _tables(report.entries[k : k + BESIDE]):
-                table = Table(*(Column(overflow="fold") for _ in (None, *wide.rows)), show_header=False)
-                for column in wide.columns:
-                    if any(str(cell) != "-" for cell in column.cells):
-                        table.add_row(column.header, *column.cells)
-                console.print(table)
-        _say(report, console, soft_wrap=False)
+        _print(report, console(width=NARROW, file=text), wide=False)
         return text.getvalue().rstrip()
 
 
 def as_html(report: Report) -> str:
-    """Return the tables, the failed checks and the findings as HTML, for a notebook."""
-    parts = [
-        html_table((c.header for c in table.columns), zip(*(c.cells for c in table.columns), strict=True))
-        for table in _tables(report.entries)
-    ]
+    """Return the table, the failed checks and the findings as HTML, for a notebook."""
+    rows = [_cells(entry) for entry in report.entries]
+    known = [k for k, _ in enumerate(HEADINGS) if any(row[k] != "-" for row in rows)]
+    table = html_table((HEADINGS[k] for k in known), ([row[k] for k in known] for row in rows))
     said = [f"<li><b>failed</b> {escape(line)}</li>" for line in report.failures]
     said += [f"<li>{escape(line)}</li>" for line in _notes(report.entries)]
-    return "".join([*parts, *(["<ul>", *said, "</ul>"] if said else [])])
+    return "".join([table, *(["<ul>", *said, "</ul>"] if said else [])])
 
 
 def html_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -65,11 +53,35 @@ def html_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> 
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _say(report: Report, console: Console, *, soft_wrap: bool) -> None:
-    for line in report.failures:
-        console.print(f"FAILED  {line}", style="bold red", markup=False, soft_wrap=soft_wrap)
-    for line in _notes(report.entries):
-        console.print(f"note    {line}", style="yellow", markup=False, soft_wrap=soft_wrap)
+def _print(report: Report, on: Console, *, wide: bool) -> None:
+    entries = report.entries
+    if len(entries) == 1 and not wide:
+        _card(entries[0], on, report.command)
+        return
+    styles = [BAD if entry.failures else None for entry in entries]
+    right = (*FIGURES, *COUNTS)
+    show(on, HEADINGS, [_cells(e) for e in entries], right=right, keep=("result",), styles=styles, wide=wide)
+    for said in report.failures:
+        line(on, f"FAILED  {said}", BAD)
+    for said in _notes(entries):
+        line(on, f"note    {said}", NOTED)
+
+
+def _card(entry: ReportEntry, on: Console, command: str) -> None:
+    state = card.verdict(entry)
+    line(on, f"{card.title(entry)}  {state}", BAD if entry.failures else GOOD if entry.checks else "bold")
+    for figure in headed(card.lines(entry)):
+        line(on, figure)
+    rows = list(card.checks(entry))
+    sizes = [max(len(row[k]) for row in rows) for k in range(3)] if rows else []
+    for k, (name, figure, limit, passed) in enumerate(rows):
+        text = f"{name:{sizes[0]}}  {figure:>{sizes[1]}}  {limit:{sizes[2]}}  {passed}"
+        line(on, f"  {'checks' if k == 0 else '':8}  {text}", BAD if passed == "FAILED" else "")
+    for severity, style in (("error", BAD), ("warning", NOTED), ("info", "")):
+        for finding in (f for f in entry.findings if f.severity == severity):
+            line(on, f"  {severity:8}  {finding}", style)
+    if following := card.following(entry, command):
+        line(on, f"  {'next':8}  {following}")
 
 
 def _notes(entries: Sequence[ReportEntry]) -> Iterator[str]:
@@ -81,77 +93,48 @@ def _notes(entries: Sequence[ReportEntry]) -> Iterator[str]:
     yield from map(str, shared)
 
 
-def _tables(entries: Sequence[ReportEntry]) -> list[Table]:
-    return [table for table in (_table(entries), _resources(entries)) if table is not None]
-
-
-def _table(entries: Sequence[ReportEntry]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for heading in ("model", "target", "device"):
-        table.add_column(heading)
-    for heading in ("MB", "images", "top-1 % (fp32)", "drop [95 %]", "agree %", "SQNR dB", "ms (p90)", "LSB", "checks"):
-        table.add_column(Text(heading), justify="right")
-    for entry in entries:
-        table.add_row(*map(Text, _cells(entry)), style="bold red" if entry.failures else None)
-    return table
-
-
-def _resources(entries: Sequence[ReportEntry]) -> Table | None:
-    """Tabulate what one inference takes of the devices that say it; a column per figure that one of them has."""
-    from rich.table import Column, Table
-
-    figures: dict[str, list[float | None]] = {"instructions": [e.latency.instructions for e in entries]}
-    figures |= {
-        heading: [getattr(e.resources, name) for e in entries]
-        for heading, name in (
-            ("cycles", "cycles"),
-            ("estimated ms", "estimated_ms"),
-            ("SRAM KiB", "sram_kib"),
-            ("flash KiB", "flash_kib"),
-            ("arena bytes", "arena_bytes"),
-            ("heap KiB", "heap_kib"),
-            ("ops on NPU %", "npu_coverage"),
-        )
-    }
-    known = {heading: values for heading, values in figures.items() if any(v is not None for v in values)}
-    if not known:
-        return None
-    table = Table("target", "device", *(Column(heading, justify="right") for heading in known))
-    for k, entry in enumerate(entries):
-        values = (column[k] for column in known.values())
-        if any(column[k] is not None for column in known.values()):
-            forms = (_number(v, ",d" if isinstance(v, int) else ",.2f") for v in values)
-            table.add_row(entry.target, entry.device or "-", *forms)
-    return table
+HEADINGS = (
+    "model", "target", "device", "result", "drop", "agree %", "SQNR dB", "ms", "LSB", "M instructions", "M cycles",
+    "top-1 %", "fp32 %", "95 %", "MB", "SRAM KiB", "flash KiB", "NPU %", "p90 ms", "ms estimated", "arena KiB",
+    "heap KiB", "images",
+)  # fmt: skip
+"""Columns, the most telling first: where there is no room, the last ones are left out."""
 
 
 def _cells(entry: ReportEntry) -> tuple[str, ...]:
-    accuracy, latency, failed = entry.accuracy, entry.latency, len(entry.failures)
-    drop, interval = _number(accuracy.drop, "+.2f"), accuracy.drop_ci95
-    equal = accuracy.sqnr_db is not None and accuracy.sqnr_db >= SQNR_CEILING_DB
-    return (
-        entry.model,
-        f"{entry.target} {entry.precision}",
-        entry.device or "-",
-        f"{entry.size_bytes / 1e6:.2f}" if entry.artifact else "-",
-        str(accuracy.n) if accuracy.n else "-",
-        _pair(accuracy.top1, accuracy.fp32_top1),
-        f"{drop} [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else drop,
-        _number(accuracy.agreement, ".2f"),
-        "equal" if equal else _number(accuracy.sqnr_db, ".1f"),
-        _pair(latency.median_ms, latency.p90_ms),
-        "-" if entry.parity.max_lsb is None else f"{entry.parity.max_lsb} ({entry.parity.arithmetic})",
-        f"{failed} failed" if failed else "passed" if entry.checks else "-",
-    )
+    a, time, taken = entry.accuracy, entry.latency, entry.resources
+    equal = a.sqnr_db is not None and a.sqnr_db >= SQNR_CEILING_DB
+    cells = {
+        "model": entry.model,
+        "target": f"{entry.target} {entry.precision}",
+        "device": entry.device or "-",
+        "result": card.verdict(entry) if entry.artifact or entry.failures else "not written",
+        "drop": _number(a.drop, "+.2f"),
+        "agree %": _number(a.agreement, ".2f"),
+        "SQNR dB": "equal" if equal else _number(a.sqnr_db, ".1f"),
+        "ms": _number(time.median_ms, ".2f"),
+        "LSB": "-" if entry.parity.max_lsb is None else str(entry.parity.max_lsb),
+        "M instructions": _number(_millions(time.instructions), ",.1f"),
+        "M cycles": _number(_millions(taken.cycles), ",.2f"),
+        "top-1 %": _number(a.top1, ".2f"),
+        "fp32 %": _number(a.fp32_top1, ".2f"),
+        "95 %": f"{a.drop_ci95[0]:+.2f} to {a.drop_ci95[1]:+.2f}" if a.drop_ci95 else "-",
+        "MB": f"{entry.size_bytes / 1e6:.2f}" if entry.artifact else "-",
+        "SRAM KiB": _number(taken.sram_kib, ",.1f"),
+        "flash KiB": _number(taken.flash_kib, ",.1f"),
+        "NPU %": _number(taken.npu_coverage, ".1f"),
+        "p90 ms": _number(time.p90_ms, ".2f"),
+        "ms estimated": _number(taken.estimated_ms, ".2f"),
+        "arena KiB": _number(None if taken.arena_bytes is None else taken.arena_bytes / 1024, ",.1f"),
+        "heap KiB": _number(taken.heap_kib, ",.0f"),
+        "images": f"{a.n:,}" if a.n else "-",
+    }
+    return tuple(cells[heading] for heading in HEADINGS)
+
+
+def _millions(value: float | None) -> float | None:
+    return None if value is None else value / 1e6
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _pair(first: float | None, second: float | None) -> str:
-    both = _number(first, ".2f")
-    return both if second is None else f"{both} ({second:.2f})"
