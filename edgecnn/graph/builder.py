@@ -71,12 +71,18 @@ class Builder:
         return Value(name, axes)
 
     def graph(self, outputs: Sequence[Value], metadata: Metadata) -> Graph:
-        """Return the graph. An output of four dimensions is NHWC, any other in the order of the source."""
+        """Return the graph. An output of four dimensions is NHWC, any other in the order of the source.
+
+        One whose first dimension is not the batch has the graph's in front.
+        """
         ends = []
         for value in outputs:
-            rank = len(self.shape(value))
-            value = self.batched(value)
-            ends.append(self.arranged(value, self.image_axes(4) if rank == 4 else tuple(range(rank))).name)
+            shape = self.shape(value)
+            order = self.image_axes(4) if len(shape) == 4 else tuple(range(len(shape)))
+            if shape[:1] == (1,):
+                ends.append(self.arranged(self.batched(value), order).name)
+            else:
+                ends.append(self.arranged(self.unbatched(value), (BATCH, *order)).name)
         need(len(set(ends)) == len(ends), "two outputs are one tensor; give it once")
         return Graph(
             nodes=tuple(self.nodes),
@@ -116,7 +122,7 @@ class Builder:
         """Add a conv2d (weight OHWI) or fully_connected node with its constants; a missing bias is zero."""
         name = self.unique(self.name(op))
         shift = np.zeros(weight.shape[0], np.float32) if bias is None else bias
-        constants = self.stored(f"{name}.weight", weight), self.stored(f"{name}.bias", shift)
+        constants = (self.stored(self.unique(f"{name}.{k}"), v) for k, v in (("weight", weight), ("bias", shift)))
         return self.add(op, x, *constants, axes=axes, name=name, **attrs)
 
     def stored(self, name: str, value: NDArray[Any]) -> Value:

@@ -6,7 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class TfliteTensor:
     scale: NDArray[np.float32] | None = None
     zero_point: NDArray[np.int64] | None = None
     axis: int | None = None
-    data: NDArray[Any] | None = None
+    data: NDArray[Any] | None = None  # of a sparse tensor, with its zeros
+    dynamic: tuple[int, ...] = ()  # dimensions whose size the file leaves open; ``shape`` has 1 there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class TfliteOp:
     inputs: tuple[int, ...]  # tensor indices; -1 for an optional input that is not given
     outputs: tuple[int, ...]
     options: Mapping[str, Any]  # the builtin options' fields
+    options_type: str = ""  # the schema's class of the options, such as ``Conv2DOptionsT``
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +58,8 @@ class TfliteModel:
     inputs: tuple[int, ...]  # tensor indices
     outputs: tuple[int, ...]
     metadata: Mapping[str, Any] | None  # what edgecnn wrote: ``precision`` beside the fields of ``graph.ir.Metadata``
+    signature: Mapping[int, str] = field(default_factory=dict)  # tensor indices of inputs and outputs to their names
+    subgraphs: int = 1  # of the file; those behind the first are the bodies of control flow
 
 
 def read(data: bytes) -> TfliteModel:
@@ -87,11 +91,21 @@ def _model(schema: Any, model: Any) -> TfliteModel:
         inputs=_indices(graph.inputs),
         outputs=_indices(graph.outputs),
         metadata=json.loads(blobs[KEY]) if KEY in blobs else None,
+        signature=_signature(model),
+        subgraphs=len(model.subgraphs),
     )
     used = [*read_model.inputs, *read_model.outputs, *(i for o in read_model.ops for i in (*o.inputs, *o.outputs))]
     if any(not -1 <= i < len(read_model.tensors) for i in used):
         raise IndexError("an operator reads a tensor that is not there")
     return read_model
+
+
+def _signature(model: Any) -> dict[int, str]:
+    """Return the names of the signature of the first subgraph; none where it has several."""
+    mine = [s for s in model.signatureDefs or [] if not s.subgraphIndex]
+    if len(mine) != 1:
+        return {}
+    return {int(m.tensorIndex): _text(m.name) for m in (*(mine[0].inputs or []), *(mine[0].outputs or []))}
 
 
 def _tensor(schema: Any, model: Any, tensor: Any) -> TfliteTensor:
@@ -100,13 +114,52 @@ def _tensor(schema: Any, model: Any, tensor: Any) -> TfliteTensor:
     raw = model.buffers[tensor.buffer].data
     constant = None
     if raw is not None and len(raw) and dtype in np.sctypeDict:
-        constant = np.frombuffer(np.asarray(raw).tobytes(), dtype).reshape(shape)
+        constant = np.frombuffer(np.asarray(raw).tobytes(), dtype)
+        constant = constant.reshape(shape) if tensor.sparsity is None else _dense(constant, shape, tensor.sparsity)
+    elif tensor.buffer and 0 in shape and dtype in np.sctypeDict:
+        constant = np.empty(shape, dtype)
     q = tensor.quantization
     grid: dict[str, Any] = {}
     if q is not None and q.scale is not None and len(q.scale) > 0:
-        grid = {"scale": np.asarray(q.scale, np.float32), "zero_point": np.asarray(q.zeroPoint, np.int64)}
+        zeros = np.zeros(len(q.scale)) if q.zeroPoint is None else q.zeroPoint
+        grid = {"scale": np.asarray(q.scale, np.float32), "zero_point": np.asarray(zeros, np.int64)}
         grid["axis"] = int(q.quantizedDimension) if len(q.scale) > 1 else None
-    return TfliteTensor(name=_text(tensor.name), shape=shape, dtype=dtype, data=constant, **grid)
+    dynamic = tuple(k for k, d in enumerate(_indices(tensor.shapeSignature)) if d < 0)
+    name = "" if tensor.name is None else _text(tensor.name)
+    return TfliteTensor(name=name, shape=shape, dtype=dtype, data=constant, dynamic=dynamic, **grid)
+
+
+def _dense(values: NDArray[Any], shape: tuple[int, ...], sparsity: Any) -> NDArray[Any]:
+    """Return a sparse tensor with its zeros.
+
+    Levels are the dimensions, and then those of the blocks in some of them, in ``traversalOrder``; each is dense or
+    lists its places. Source: TensorFlow Lite ``schema.fbs``, ``SparsityParameters``.
+    """
+    order, blocks = _indices(sparsity.traversalOrder), _indices(sparsity.blockMap)
+    ends: NDArray[np.int64] = np.zeros(1, np.int64)  # how far each element of the level above is in its own
+    places: dict[int, NDArray[np.int64]] = {}
+    sizes: dict[int, int] = {}
+    for dim, level in zip(order, sparsity.dimMetadata, strict=True):
+        if level.format == 0:
+            sizes[dim] = int(level.denseSize)
+            counts = np.full(len(ends), sizes[dim])
+            own = np.tile(np.arange(sizes[dim]), len(ends))
+            made = np.repeat(ends * sizes[dim], counts) + own
+        else:
+            segments, indices = (np.asarray(v.values, np.int64) for v in (level.arraySegments, level.arrayIndices))
+            counts = segments[ends + 1] - segments[ends]
+            first = np.repeat(segments[ends], counts)
+            made = first + np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+            own = indices[made]
+        places = {k: np.repeat(v, counts) for k, v in places.items()} | {dim: own}
+        ends = made
+    rank = len(shape)
+    whole = [places[k] for k in range(rank)]
+    for k, dim in enumerate(blocks):
+        whole[dim] = whole[dim] * sizes[rank + k] + places[rank + k]
+    dense = np.zeros(shape, values.dtype)
+    dense[tuple(whole)] = values
+    return dense
 
 
 def _op(schema: Any, model: Any, op: Any) -> TfliteOp:
@@ -119,6 +172,7 @@ def _op(schema: Any, model: Any, op: Any) -> TfliteOp:
         inputs=_indices(op.inputs),
         outputs=_indices(op.outputs),
         options={k: v for k, v in fields.items() if v is not None},
+        options_type="" if op.builtinOptions is None else type(op.builtinOptions).__name__,
     )
 
 

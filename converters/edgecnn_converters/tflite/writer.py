@@ -57,16 +57,29 @@ class ModelWriter:
         return len(self.dtypes) - 1
 
     def operator(
-        self, builtin: str, version: int, inputs: Sequence[int], output: int, options: Any | None = None
+        self,
+        builtin: str,
+        version: int,
+        inputs: Sequence[int],
+        output: int | Sequence[int],
+        options: Any | None = None,
     ) -> None:
-        """Add an operator. ``builtin``: ``CONV_2D`` and so on; ``options``: the schema's object, or ``None``."""
+        """Add an operator.
+
+        Args:
+            builtin: ``CONV_2D`` and so on.
+            version: of the operator.
+            inputs: its tensors; -1 for an optional one that is not given.
+            output: the tensor that it makes, or several.
+            options: the schema's object, or ``None``.
+        """
         code = getattr(self.schema.BuiltinOperator, builtin)
         kind = 0 if options is None else getattr(self.schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self._subgraph.operators.append(
             self.schema.OperatorT(
                 opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
                 inputs=np.array(inputs, np.int32),
-                outputs=np.array([output], np.int32),
+                outputs=np.atleast_1d(np.array(output, np.int32)),
                 builtinOptionsType=kind,
                 builtinOptions=options,
             )
