@@ -1,0 +1,138 @@
+"""Import a Keras file: functional and sequential models with their weights, nested, of Keras 2 and 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.graph.builder import Value
+from edgecnn.graph.importers import Imported
+from edgecnn.graph.ir import Metadata
+from edgecnn_converters.keras.archive import opened
+from edgecnn_converters.keras.network import Layer, Model, is_operation, read_model
+from edgecnn_converters.keras.operations import FUNCTIONS, OPERATIONS
+from edgecnn_converters.keras.plain import PLAIN
+from edgecnn_converters.keras.reference import reference
+from edgecnn_converters.keras.translation import CHANNELS_FIRST, DAMAGED, Handler, Translation
+from edgecnn_converters.keras.weighted import WEIGHTED
+
+LAYERS: Mapping[str, Handler] = {**WEIGHTED, **PLAIN}
+OURS = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")  # modules whose classes are Keras' own
+
+
+def read(path: Path) -> Imported:
+    """Return the network in a Keras file.
+
+    Raises:
+        UnsupportedError: layers that no graph holds, all of them at once, each with its name and class.
+        InputError: the file is damaged, holds weights only, or an input has a size that is not fixed.
+        MissingDependencyError: h5py is not installed.
+    """
+    with opened(path) as archive:
+        try:
+            model = read_model(archive.config, archive.keras)
+            translation = Translation(archive, model, _handler, channels_last=not _channels_first(model))
+            inputs = _inputs(translation, model)
+            outputs = translation.run(model, inputs)
+            faults = [*_refused(model, ()), *translation.faults]
+            if faults:
+                raise UnsupportedError("; ".join(faults))
+            graph = translation.graph([o for o in outputs if o is not None], Metadata(model=path.stem))
+        except InputError as error:
+            raise type(error)(f"{path}: {error}") from None
+        except (*DAMAGED, RecursionError) as error:
+            line = next(iter(str(error).splitlines()), "")
+            raise InputError(f"{path}: its architecture is damaged ({type(error).__name__}: {line})") from None
+    given = {value.name: (ref.layer, value.axes) for ref, value in zip(model.inputs, inputs, strict=True)}
+    return Imported(graph=graph, reference=reference(path, given, translation.shown))
+
+
+def _inputs(translation: Translation, model: Model) -> list[Value]:
+    """Add the inputs of the model.
+
+    Raises:
+        InputError: the size of one is not fixed, or it is no batch of 1.
+    """
+    made, faults = [], []
+    for ref in model.inputs:
+        layer = model.layers[ref.layer]
+        config = layer.config
+        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        if shape is None or any(d is None for d in shape[1:]):
+            got = "no shape" if shape is None else f"shape ({', '.join(map(str, shape))})"
+            faults.append(f"input {layer.name!r} has {got}")
+            continue
+        name = layer.name.replace("/", ".")
+        made.append(translation.input(name, [1 if shape[0] is None else int(shape[0]), *(int(d) for d in shape[1:])]))
+    if faults:
+        raise InputError(
+            f"{'; '.join(faults)}: every dimension but the batch must be fixed; in Keras: fixed = "
+            "keras.Input(shape); keras.Model(fixed, model(fixed)).save('FILE.keras')"
+        )
+    return made
+
+
+def _every(model: Model, path: tuple[str, ...]) -> Iterator[tuple[str, Layer]]:
+    for layer in model.layers.values():
+        if layer.model is not None:
+            yield from _every(layer.model, (*path, layer.name))
+        else:
+            yield "/".join((*path, layer.name)), layer
+
+
+def _channels_first(model: Model) -> bool:
+    """Tell whether most of the layers that have an order of dimensions put channels first."""
+    orders = [layer.config.get("data_format") for _, layer in _every(model, ()) if layer.calls]
+    first = orders.count(CHANNELS_FIRST)
+    return first > orders.count("channels_last")
+
+
+def _refused(model: Model, path: tuple[str, ...]) -> list[str]:
+    """Return a line for each layer whose class is not supported."""
+    return [
+        f"{_kind(layer)} {name!r} is not supported{'' if _is_ours(layer) else ': its code is not in the file'}"
+        for name, layer in _every(model, path)
+        if layer.kind != "InputLayer" and _handler(layer) is None
+    ]
+
+
+def _kind(layer: Layer) -> str:
+    if layer.kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
+        return f"{layer.kind} {layer.config.get('function', '')}".strip()
+    own = layer.registered if ">" in layer.registered else f"{layer.module}.{layer.kind}"
+    return layer.kind if _is_ours(layer) else own
+
+
+def _is_ours(layer: Layer) -> bool:
+    """Tell whether a layer's class is Keras' own; an ``.h5`` file does not say."""
+    package = layer.registered.rpartition(">")[0]
+    if package and package.lower() not in ("keras", "tf_keras"):
+        return False
+    return not layer.module or any(layer.module == m or layer.module.startswith(f"{m}.") for m in OURS)
+
+
+def _handler(layer: Layer) -> Handler | None:
+    """Return what adds a layer, or ``None`` where it is not supported."""
+    if not _is_ours(layer):
+        return None
+    if layer.kind in ("TFOpLambda", "SlicingOpLambda"):
+        return FUNCTIONS.get(str(layer.config.get("function")))
+    if is_operation(layer.module) or _looks_like_operation(layer):
+        return OPERATIONS.get(layer.kind)
+    policy: Any = layer.config.get("dtype")
+    name = policy.get("config", {}).get("name", "") if isinstance(policy, Mapping) else policy
+    if "int8" in str(name) or "float8" in str(name) or "int4" in str(name):
+        return None
+    return LAYERS.get(layer.kind)
+
+
+def _looks_like_operation(layer: Layer) -> bool:
+    """Tell whether a class of an ``.h5`` file, which names no module, is of ``keras.ops``."""
+    if layer.module:
+        return False
+    merges = layer.kind in ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concatenate", "Average")
+    if merges:
+        return any(call.args and not isinstance(call.args[0], list) for call in layer.calls)
+    return layer.kind not in LAYERS and layer.kind in OPERATIONS
