@@ -1,0 +1,142 @@
+"""Check an import: one random input through the original runtime and through the graph, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.graph.importers import Imported, Values
+from edgecnn.graph.ir import Graph
+
+LIMIT = 1e-4  # largest relative difference: float32 sums in another order differ by less
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCheck:
+    """Hold how far a graph is from the file that it was imported from.
+
+    Attributes:
+        differences: output to ``max|a - b| / max|a|`` on one random input; ``None`` where it was not compared.
+        text: one line that says it, or why it was not compared.
+    """
+
+    differences: Mapping[str, float] | None
+    text: str
+
+
+def random_inputs(graph: Graph, seed: int = SEED) -> dict[str, NDArray[np.float32]]:
+    """Return normally distributed values for every input of a graph, by name."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(graph.tensors[name].shape).astype(np.float32) for name in graph.inputs}
+
+
+def evaluate(graph: Graph, inputs: Values, *, keep: bool = False) -> dict[str, NDArray[Any]]:
+    """Run a float graph on inputs by name; return its outputs, or with ``keep`` every activation, by name."""
+    import torch
+
+    from edgecnn.graph.execution import execute, released
+    from edgecnn.graph.interpreter import laid_out, run_node
+
+    values = {t.name: laid_out(t.value) for t in graph.constants()}
+    values |= {name: laid_out(np.array(inputs[name], np.float32)) for name in graph.inputs}
+    everything = [t.name for t in graph.activations()]
+    with torch.inference_mode():
+        held = execute(
+            graph,
+            values,
+            lambda node, at: run_node(node, [at[i] for i in node.inputs]),
+            released(graph, everything if keep else graph.inputs),
+        )
+        wanted = everything if keep else graph.outputs
+        return {n: (held[n].permute(0, 2, 3, 1) if held[n].ndim == 4 else held[n]).numpy() for n in wanted}
+
+
+def check_import(imported: Imported, simplified: Graph) -> ImportCheck:
+    """Compare a float graph, as it was imported and after it was simplified, with the runtime of its file.
+
+    Args:
+        simplified: the same network after ``passes.simplify``, with outputs in the same order.
+
+    Raises:
+        InputError: an output differs by more than ``LIMIT``; names the first tensor that does.
+    """
+    graph = imported.graph
+    if imported.reference is None:
+        return ImportCheck(differences=None, text="import: not checked: no runtime is known for the file")
+    inputs = random_inputs(graph)
+    try:
+        wanted = imported.reference(inputs)
+    except MissingDependencyError as error:
+        return ImportCheck(differences=None, text=f"import: not checked against the original runtime: {error}")
+    except InputError as error:
+        return ImportCheck(differences=None, text=f"import: not checked: {error}")
+    made = evaluate(graph, inputs, keep=True)
+    differences = {name: _difference_of(graph, name, wanted, made) for name in graph.outputs}
+    if max(differences.values()) > LIMIT:
+        raise InputError(_parted(graph, wanted, made, differences))
+    after = evaluate(simplified, dict(zip(simplified.inputs, inputs.values(), strict=True)))
+    for name, new in zip(graph.outputs, simplified.outputs, strict=True):
+        differences[name] = max(differences[name], difference(made[name], after[new], _range(graph, name)))
+    worst = max(differences, key=lambda name: differences[name])
+    if differences[worst] > LIMIT:
+        raise InputError(
+            f"simplifying the graph changed output {worst!r} by {differences[worst]:.2g}; at most {LIMIT:g} is "
+            "allowed; this is a fault of edgecnn, please report it with the file"
+        )
+    shown = f"largest relative difference {differences[worst]:.2g}"
+    where = f" (output {worst!r})" if len(differences) > 1 else ""
+    return ImportCheck(
+        differences=differences, text=f"import: one random input in the original runtime: {shown}{where}"
+    )
+
+
+def _range(graph: Graph, name: str) -> float:
+    """Return the width of what the op that makes a tensor returns; 0 where that is not fixed."""
+    node = graph.producer(name)
+    return 1.0 if node is not None and node.spec.scale == "fixed" else 0.0
+
+
+def _difference_of(graph: Graph, name: str, wanted: Values, made: Values) -> float:
+    """Return how far an output is from what it should be.
+
+    A sigmoid or softmax that is near 0 everywhere turns absolute differences of what it reads into relative ones. So
+    beside its own difference, relative to its range, the difference of what it reads counts.
+    """
+    node, found = graph.producer(name), difference(wanted[name], made[name])
+    if found <= LIMIT or node is None or not _range(graph, name) or node.inputs[0] not in wanted:
+        return found
+    read = node.inputs[0]
+    return max(difference(wanted[read], made[read]), difference(wanted[name], made[name], _range(graph, name)))
+
+
+def difference(wanted: NDArray[Any], made: NDArray[Any], least: float = 0.0) -> float:
+    """Return ``max|a - b| / max|a|``, or of ``least`` if that is more; infinite where shapes differ, or one is."""
+    if wanted.shape != made.shape:
+        return float("inf")
+    a, b = wanted.astype(np.float64), made.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if not np.isfinite(np.where(same, 0, a - b)).all():
+        return float("inf")
+    gap = float(np.abs(np.where(same, 0, a - b)).max(initial=0))
+    size = max(float(np.abs(np.where(np.isfinite(a), a, 0)).max(initial=0)), least)
+    return gap / size if size > 0 else gap
+
+
+def _parted(graph: Graph, wanted: Values, made: Values, differences: Mapping[str, float]) -> str:
+    """Return the message that names the first tensor which differs."""
+    both = [t.name for t in graph.activations() if t.name in wanted]
+    first = next(name for name in both if difference(wanted[name], made[name]) > LIMIT)
+    node = graph.producer(first)
+    where = f"{node}" if node is not None else repr(first)
+    worst = max(differences, key=lambda name: differences[name])
+    gap = difference(wanted[first], made[first])
+    return (
+        f"the imported graph differs from the original runtime by {differences[worst]:.2g} of output {worst!r}; at "
+        f"most {LIMIT:g} is allowed. The first tensor that parts is of {where}, by {gap:.2g}"
+    )
