@@ -17,7 +17,7 @@ from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
 from edgecnn.files import require_writable
-from edgecnn.loading import is_file, load
+from edgecnn.loading import InputShape, is_file, load
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
@@ -58,7 +58,7 @@ def export(
     allow_float: bool = False,
     allow_loss: bool = False,
     exact_kernels: bool = False,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     preprocess: Preprocess | str | None = None,
     label_offset: int | None = None,
     padding: str | None = None,
@@ -173,7 +173,7 @@ def export(
                 notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
         else:
             entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
-    found, seconds = made.findings if isinstance(made, QuantizedNetwork) else (), dict(watch.seconds)
+    found, seconds = made.findings, dict(watch.seconds)
     entries += [_not_written(made, precision, *fault) for fault in refused.items()]
     entries.sort(key=lambda entry: asked.index(entry.target))
     entries = [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]

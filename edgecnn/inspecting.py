@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.graph.summary import Layer, layers
-from edgecnn.loading import is_factory, is_file, load
+from edgecnn.loading import InputShape, is_factory, is_file, load
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
 from edgecnn.report.table import html_table
@@ -43,13 +43,15 @@ def inspect(
     weights: str | Path | None = None,
     convention: str | None = None,
     preprocess: Preprocess | str | None = None,
+    input_shape: InputShape | None = None,
     device: str | None = None,
 ) -> Layers:
     """List the ops of a network or an artifact with shapes, quantization, MACs and bytes.
 
     Args:
         thing: a network or an artifact in memory, the main file of an artifact, or what ``edgecnn.load`` takes.
-        weights, convention, preprocess: as for ``edgecnn.load``; without weights, a registered model gets random ones.
+        weights, convention, preprocess, input_shape: as for ``edgecnn.load``; without weights, a registered model gets
+            random ones.
         device: what each op of an artifact costs there, in place of its shapes.
 
     Raises:
@@ -74,7 +76,7 @@ def inspect(
         return Layers(reader.layers(*reader.read(path)))
     if weights is None and not is_file(str(thing)) and not is_factory(str(thing)):
         weights = "random"
-    network = load(thing, weights=weights, convention=convention, preprocess=preprocess)
+    network = load(thing, weights=weights, convention=convention, preprocess=preprocess, input_shape=input_shape)
     return Layers(layers(network.graph))
 
 

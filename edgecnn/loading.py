@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.errors import InputError
-from edgecnn.graph.importers import importer_of
+from edgecnn.graph.importers import Importer, importer_of
 from edgecnn.graph.ir import Metadata
 from edgecnn.network import Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
+from edgecnn.progress import say
+from edgecnn.report.record import Finding
 
 if TYPE_CHECKING:
     from torch import nn
 
+InputShape = Sequence[int] | Mapping[str, Sequence[int]]
+IMPORT = "import"  # code of the finding that says how far an import is from its file
 RANDOM = "random"  # of --weights; in the metadata of such a network, in place of a digest
 HOW_FED = (
     "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed; in Python "
@@ -28,7 +32,7 @@ def load(
     model: str | Path | nn.Module,
     *,
     weights: str | Path | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | None = None,
     preprocess: Preprocess | str | None = None,
     labels: Sequence[str] | None = None,
     label_offset: int | None = None,
@@ -38,14 +42,15 @@ def load(
     name: str | None = None,
     seed: int = 0,
 ) -> Network:
-    """Load a network: capture a model with its weights, or read a ``.edgecnn`` file.
+    """Load a network: capture a model with its weights, or import a file.
 
     Args:
-        model: a name from ``edgecnn models``, the path of a ``.edgecnn`` file, ``package.module:factory``, or a
-            ``torch.nn.Module`` on the CPU and in evaluation mode.
+        model: a name from ``edgecnn models``, the path of a file (``.edgecnn``, ``.onnx`` …),
+            ``package.module:factory``, or a ``torch.nn.Module`` on the CPU and in evaluation mode.
         weights: of a registered model or a factory: a file, ``demo`` or ``random``. ``None`` takes the demo weights of
             a model that has some, and a factory's own.
-        input_shape: (3, height, width) of a module or a factory.
+        input_shape: (3, height, width) of a module or a factory; of a file that leaves it open, the shape of its input
+            without the batch, or of each by name.
         preprocess: how an image becomes the input, in place of what weights or file say; or ``KEY=VALUE,…`` that
             changes some of it.
         labels: class names, one per class.
@@ -74,11 +79,11 @@ def load(
         found, size, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
     elif (importer := importer_of(Path(model))) is not None:
-        _refuse({**held, "input_shape": input_shape}, f"{model}: it holds its weights already")
-        graph = importer.read(Path(model)).graph
-        graph = replace(graph, metadata=overridden(graph.metadata, preprocess, label_offset, labels))
-        kind = Network if graph.precision == "fp32" else QuantizedNetwork
-        return kind(graph=graph, name=name or Path(model).stem, path=Path(model))
+        _refuse({**held, "classes": classes}, f"{model}: it holds its weights already")
+        network = _imported(Path(model), importer, input_shape, name or Path(model).stem)
+        metadata = _fed_images(network, preprocess)
+        graph = replace(network.graph, metadata=overridden(metadata, preprocess, label_offset, labels))
+        return replace(network, graph=graph)
     elif is_factory(str(model)):
         found, size, metadata = _factory(str(model), weights, input_shape, preprocess)
     else:
@@ -89,6 +94,42 @@ def load(
     from edgecnn.graph.capture import capture
 
     return Network(graph=capture(found, (3, *size), metadata), name=name)
+
+
+def _imported(path: Path, importer: Importer, input_shape: InputShape | None, name: str) -> Network:
+    """Read a file, check the import beside the runtime of the file, and simplify the graph."""
+    if input_shape is not None and not importer.sized:
+        raise InputError(f"{path} says the shapes of its inputs; leave input_shape out")
+    if input_shape is None:
+        imported = importer.read(path)
+    else:
+        shapes = input_shape if isinstance(input_shape, Mapping) else {"": input_shape}
+        imported = importer.read(path, shapes)
+    graph = imported.graph
+    if path.suffix == ".edgecnn":
+        kind = Network if graph.precision == "fp32" else QuantizedNetwork
+        return kind(graph=graph, name=name, path=path)
+    from edgecnn.graph import passes
+    from edgecnn.import_check import check_import
+
+    if graph.precision == "fp32":
+        graph = passes.simplify(graph)
+    checked = check_import(imported, graph)
+    say(checked.text)
+    graph = passes.rename(graph, dict(zip(graph.outputs, imported.graph.outputs, strict=True)))
+    graph = replace(graph, metadata=replace(graph.metadata, model=graph.metadata.model or name))
+    severity = "warning" if checked.differences is None else "info"
+    finding = Finding(code=IMPORT, text=checked.text, severity=severity)
+    kind = Network if graph.precision == "fp32" else QuantizedNetwork
+    return kind(graph=graph, name=name, findings=(finding,))
+
+
+def _fed_images(network: Network, preprocess: Preprocess | str | None) -> Metadata:
+    """Return the metadata; a text that says how images are fed changes what fits the input's size."""
+    metadata, shape = network.graph.metadata, network.input_shape
+    if not isinstance(preprocess, str) or metadata.preprocess is not None or len(shape) != 3:
+        return metadata
+    return replace(metadata, preprocess=Preprocess(resize=(shape[0], shape[1])))
 
 
 def is_file(model: str) -> bool:
@@ -184,7 +225,7 @@ def _registered(
 
 
 def _factory(
-    model: str, weights: str | Path | None, input_shape: Sequence[int] | None, preprocess: Preprocess | str | None
+    model: str, weights: str | Path | None, input_shape: InputShape | None, preprocess: Preprocess | str | None
 ) -> tuple[nn.Module, tuple[int, int], Metadata]:
     from edgecnn.models.checkpoint import load_factory
 
@@ -195,7 +236,7 @@ def _factory(
 
 
 def _fed(
-    model: str, digest: str | None, input_shape: Sequence[int] | None, preprocess: Preprocess | str | None
+    model: str, digest: str | None, input_shape: InputShape | None, preprocess: Preprocess | str | None
 ) -> tuple[tuple[int, int], Metadata]:
     """Height and width of a user's own network, and how it is fed."""
     if isinstance(preprocess, str):
@@ -203,6 +244,8 @@ def _fed(
         preprocess = Preprocess().override(preprocess) if {"mean", "std"} <= said else None
     if preprocess is None:
         raise InputError(f"{model} does not say how images become its input; {HOW_FED}")
+    if isinstance(input_shape, Mapping):
+        raise InputError(f"input_shape is {dict(input_shape)}; of a module, give (3, height, width)")
     if input_shape is not None and (len(input_shape) != 3 or input_shape[0] != 3 or min(input_shape) < 1):
         raise InputError(f"input_shape is {tuple(input_shape)}; give (3, height, width)")
     size = input_size(preprocess) or (None if input_shape is None else (input_shape[1], input_shape[2]))

@@ -29,6 +29,7 @@ class Network:
         graph: nodes and tensors, activations NHWC; ``graph.metadata`` has preprocessing, labels and label offset.
         name: of the artifacts that it becomes.
         path: the ``.edgecnn`` file that it was read from, or ``None``.
+        findings: what was found while it was imported, or quantized.
 
     Example:
         >>> edgecnn.load("mobilenet_v2_0.35_96", weights="demo")
@@ -38,6 +39,7 @@ class Network:
     graph: Graph
     name: str
     path: Path | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def precision(self) -> str:
@@ -89,7 +91,7 @@ class Network:
 
     def as_float(self) -> Network:
         """Return the network without quantization: the float values that stand beside the integers."""
-        return Network(graph=self.graph.as_float(), name=self.name, path=self.path)
+        return Network(graph=self.graph.as_float(), name=self.name, path=self.path, findings=self.findings)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``NAME.edgecnn``, from which ``edgecnn.load`` reads the network again; return its path.
@@ -129,12 +131,10 @@ class QuantizedNetwork(Network):
     """A network with integers: what ``edgecnn.quantize`` returns and ``edgecnn.convert`` takes.
 
     Attributes:
-        findings: what was found while it was quantized.
         given: the float network that was quantized, as it was given; ``None`` where it was read from a file.
         int8_alone: with ``mixed``, the same network with all layers in 8 bits, where some are kept out of them.
     """
 
-    findings: tuple[Finding, ...] = ()
     given: Network | None = None
     int8_alone: Graph | None = None
 

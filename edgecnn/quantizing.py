@@ -16,6 +16,7 @@ from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph
+from edgecnn.loading import IMPORT
 from edgecnn.network import KEPT, Network, QuantizedNetwork
 from edgecnn.progress import Progress, Stopwatch, say, track, use
 from edgecnn.quant import DEFAULT
@@ -218,7 +219,8 @@ def quantized(
     if graph.kept:
         record[KEPT] = graph.kept_tensors
     record |= {"recipe": recipe.to_json(), "calibration": {"images": used, "sha256": images.digest}, "seed": how.seed}
-    return replace(_recorded(network, graph, record), findings=tuple(findings), int8_alone=alone)
+    imported = [finding for finding in network.findings if finding.code == IMPORT]
+    return replace(_recorded(network, graph, record), findings=(*imported, *findings), int8_alone=alone)
 
 
 def _recorded(network: Network, graph: Graph, record: dict[str, Any]) -> QuantizedNetwork:

@@ -15,11 +15,11 @@ CHECKING = (
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --reduce-range "
-    f"--per-tensor --mixed --io --padding --convention -o {CHECKING}",
+    f"--per-tensor --mixed --io --padding --convention --input-shape -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json --wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
-    "inspect": "--weights --convention --preprocess --device --sensitivity --data --limit --json --wide",
+    "inspect": "--weights --convention --input-shape --preprocess --device --sensitivity --data --limit --json --wide",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
     "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, add_convention, checking, positive, reported, taken
+from edgecnn.cli.options import (
+    add_checking,
+    add_convention,
+    add_input_shape,
+    checking,
+    input_shapes,
+    positive,
+    reported,
+    taken,
+)
 from edgecnn.progress import Terminal
 from edgecnn.quant import DEFAULT
 
@@ -15,7 +24,11 @@ HELP = "quantize a model and write artifacts, checked when --data is given"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a name from `edgecnn models`, package.module:factory, or a .edgecnn file")
+    add(
+        "model",
+        metavar="MODEL",
+        help="a name from `edgecnn models`, package.module:factory, or a file: .edgecnn, .onnx …",
+    )
     add("--target", required=True, metavar="TARGET", help="a name from `edgecnn targets`, or all")
     precisions = ["int8", "none", "fp16", "w8", "int16x8"]
     add("--quantize", default="int8", choices=precisions, help="default int8; none: fp32; w8: weights only")
@@ -52,6 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="TensorFlow SAME, or torchvision's; default: as the weights say",
     )
     add_convention(parser)
+    add_input_shape(parser)
     add("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
     add_checking(parser)
 
@@ -61,5 +75,5 @@ def run(options: argparse.Namespace) -> int:
     from edgecnn.exporting import export
 
     names = "target quantize output calibration calibration_images recipe guard reduce_range per_tensor mixed io"
-    given = taken(options, f"{names} weights padding convention preprocess label_offset")
+    given = input_shapes(options) | taken(options, f"{names} weights padding convention preprocess label_offset")
     return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)

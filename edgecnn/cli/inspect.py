@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecnn.cli.options import add_convention, add_json, positive, taken
+from edgecnn.cli.options import add_convention, add_input_shape, add_json, input_shapes, positive, taken
 from edgecnn.cli.tables import listed, print_json, table
 from edgecnn.errors import InputError
 
@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL|ARTIFACT", help="a model name, package.module:factory, .edgecnn or .tflite")
     add("--weights", metavar="FILE|demo|random", help="default random: shapes only")
     add_convention(parser)
+    add_input_shape(parser)
     add("--preprocess", metavar="KEY=VALUE,…", help="for package.module:factory: gives the input size")
     add("--device", metavar="NAME", help="what each op of an artifact costs there")
     add("--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why")
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
     from edgecnn.inspecting import inspect
 
-    found: Any = inspect(options.model, **taken(options, "weights convention preprocess"))
+    found: Any = inspect(options.model, **input_shapes(options), **taken(options, "weights convention preprocess"))
     if options.json:
         print_json([asdict(layer) for layer in found])
         return 0

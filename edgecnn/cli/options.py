@@ -49,6 +49,33 @@ def add_convention(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def add_input_shape(parser: argparse._ActionsContainer) -> None:
+    """``--input-shape``."""
+    parser.add_argument(
+        "--input-shape", action="append", type=_named_shape, metavar="[NAME=]CxHxW",
+        help="of a file whose input has dynamic dimensions, without the batch, in the file's order; may be repeated",
+    )  # fmt: skip
+
+
+def _named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; give 3x640x640, or images=3x640x640")
+    return name, shape
+
+
+def input_shapes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the shapes of ``--input-shape`` as the argument ``input_shape`` of ``edgecnn.load``."""
+    given: list[tuple[str, tuple[int, ...]]] | None = options.input_shape
+    if given is None:
+        return {"input_shape": None}
+    return {"input_shape": given[0][1] if len(given) == 1 and not given[0][0] else dict(given)}
+
+
 def add_exact_kernels(parser: argparse._ActionsContainer) -> None:
     """``--exact-kernels``."""
     parser.add_argument(

@@ -47,6 +47,7 @@ class Builder:
         channels_last: whether images of the source are NHWC; otherwise they are NCHW.
         scope: what the nodes being made belong to: their names begin with it, and it is their ``source``.
         named: whether the next node is what the scope names, so has its name.
+        rows: images of one row, which only a reshape to three dimensions reads.
     """
 
     def __init__(self, *, channels_last: bool = False) -> None:
@@ -54,6 +55,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
         self.inputs: list[str] = []
+        self.rows: set[str] = set()
 
     def image_axes(self, rank: int) -> tuple[int, ...]:
         """Return the axes of a value whose channels are the last dimension in the graph."""

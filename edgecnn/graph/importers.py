@@ -37,11 +37,13 @@ class Importer:
     """Describe how one format is read.
 
     ``read`` makes a file a graph, NHWC, with the metadata that the file has. It raises ``InputError`` for a damaged
-    file, and ``UnsupportedError`` that lists every op which no graph holds.
+    file, and ``UnsupportedError`` that lists every op which no graph holds. Where ``sized``, it takes the shapes,
+    without the batch, of inputs whose size the file leaves open, by name; one under ``""`` is the first's.
     """
 
     suffixes: tuple[str, ...]  # of its files, such as ``.onnx``
-    read: Callable[[Path], Imported]
+    read: Callable[..., Imported]
+    sized: bool = False
     interface: int = INTERFACE  # version of this interface that the importer is written for
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.builder import Array, Builder, Value
-from edgecnn.graph.ir import Constant
+from edgecnn.graph.ir import Constant, Node
 from edgecnn.graph.ops import need
 
 Pair = tuple[int, int]
@@ -37,6 +37,7 @@ def _back(b: Builder, made: Value, rank: int) -> Value:
     if rank == 4:
         return made
     shape = b.shape(made)
+    b.rows.add(made.name)
     return b.reshape(made, (shape[0], *shape[2:]) if b.channels_last else (*shape[:2], shape[3]))
 
 
@@ -180,19 +181,29 @@ def linear(b: Builder, x: Value, weight: Array, bias: Array | None) -> Value:
 
 def batch_norm(b: Builder, x: Value, scale: NDArray[np.float64], shift: NDArray[np.float64], *, alone: bool) -> Value:
     """Return ``scale x + shift`` per channel, folded into the layer before where the norm ``alone`` reads it."""
-    last = b.nodes[-1] if b.nodes else None
-    if alone and last and last.weighted and last.output == x.name and last.attrs["activation"] == "none":
+    rank = len(b.shape(x))
+    last = _layer_of(b, x) if alone and x.axes[-1] == (rank - 1 if b.channels_last else 1) else None
+    if last is not None:
         w, c = (Constant.of(b.tensors[last.inputs[i]]) for i in (1, 2))
         folded = w.value.astype(np.float64) * scale.reshape(-1, *[1] * (len(w.shape) - 1))
         b.tensors[w.name] = replace(w, value=folded.astype(np.float32))
         b.tensors[c.name] = replace(c, value=(c.value.astype(np.float64) * scale + shift).astype(np.float32))
         return x
-    rank = len(b.shape(x))
     if rank not in (3, 4):
         times, plus = scale.astype(np.float32), shift.astype(np.float32)
         return b.binary("add", b.binary("mul", x, times), plus)
     kernel = scale.reshape(-1, 1, 1, 1).astype(np.float32)
     return conv(b, x, kernel, shift.astype(np.float32), groups=len(scale))
+
+
+def _layer_of(b: Builder, x: Value) -> Node | None:
+    """Return the layer that makes a value, whose last dimension in the graph is its channels, if it is one."""
+    makers = {node.output: node for node in b.nodes}
+    last = makers.get(x.name)
+    if last is not None and last.op == "reshape" and last.inputs[0] in b.rows:  # of a row, see ``_back``
+        last = makers.get(last.inputs[0])
+    plain = last is not None and last.weighted and last.attrs["activation"] == "none"
+    return last if plain else None
 
 
 # --- pools ---

@@ -5,9 +5,10 @@ Every pass needs a valid graph and leaves one (``Graph`` checks itself when it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,21 @@ def fold_transposes(g: Graph, first: Node, second: Node) -> Graph | None:
     value[:, columns] = weight.value
     g = g.with_tensors(Constant(name=weight.name, value=value))
     return _bypass(g, first.output, first.inputs[0])
+
+
+def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """Return the graph with other names for some tensors; one that has such a name already gets a number behind it."""
+    wanted = {old: new for old, new in names.items() if old != new}
+    for name in set(wanted.values()) & (set(graph.tensors) - set(wanted)):
+        wanted[name] = next(n for k in count(1) if (n := f"{name}_{k}") not in graph.tensors)
+    nodes = tuple(
+        replace(n, inputs=tuple(wanted.get(i, i) for i in n.inputs), output=wanted.get(n.output, n.output))
+        for n in graph.nodes
+    )
+    tensors = {wanted.get(k, k): replace(t, name=wanted.get(k, k)) for k, t in graph.tensors.items()}
+    ends = ([wanted.get(name, name) for name in each] for each in (graph.inputs, graph.outputs))
+    inputs, outputs = map(tuple, ends)
+    return replace(graph, nodes=nodes, tensors=tensors, inputs=inputs, outputs=outputs)
 
 
 def drop_dead(graph: Graph) -> Graph:

@@ -47,7 +47,7 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
     return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
 
 
-IMPORTER = Importer(suffixes=(".onnx",), read=read)
+IMPORTER = Importer(suffixes=(".onnx",), read=read, sized=True)
 
 
 @dataclass(kw_only=True)
@@ -82,6 +82,7 @@ class _Walk:
         if self.faults:
             raise InputError(f"{self.path}: {'; '.join(self.faults)}")
         calls = recognized(calls, b.values, outputs)
+        b.readers.update(outputs)
         self.translate(calls)
         if self.faults:
             listed = "; ".join(dict.fromkeys(self.faults))

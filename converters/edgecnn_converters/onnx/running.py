@@ -48,7 +48,7 @@ def run(model: Any, graph: Graph, origin: Origin, values: Values) -> dict[str, N
         session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         made = dict(zip(names, session.run(names, fed), strict=True))
-    except (RuntimeError, ValueError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
+    except _errors() as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"ONNX Runtime does not run the file ({reason})") from None
     found = {name: values[name] for name in graph.inputs}
@@ -56,6 +56,14 @@ def run(model: Any, graph: Graph, origin: Origin, values: Values) -> dict[str, N
         if tensor in made:
             found[name] = _placed(made[tensor], axes)
     return found
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises, which has no base class of its own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = (getattr(state, name) for name in dir(state))
+    return (RuntimeError, ValueError, *(e for e in found if isinstance(e, type) and issubclass(e, Exception)))
 
 
 def _placed(array: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:

@@ -64,7 +64,8 @@ class Translation(Builder):
                 wanted = graph_name(name)
                 if value.name in fresh and wanted not in self.tensors:
                     value = Value(self.rename(value.name, wanted), value.axes)
-                self.origin[value.name] = (name, value.axes)
+                if value.name not in self.inputs:
+                    self.origin[value.name] = (name, value.axes)
             self.values[name] = value
 
     def rename(self, old: str, new: str) -> str:
@@ -122,7 +123,7 @@ class Translation(Builder):
 
     def real(self, found: Known, name: str) -> Array:
         """Return a finite array in float32."""
-        array = np.asarray(found, np.float32)
+        array = np.array(found, np.float32)
         need(bool(np.isfinite(array).all()), f"constant {name!r} holds NaN or infinity")
         return array
 
@@ -144,5 +145,9 @@ class Translation(Builder):
         return found if isinstance(found, Value) else self.real(found, call.inputs[place])
 
     def alone(self, call: Call, place: int = 0) -> bool:
-        """Tell whether this node alone reads an input."""
-        return self.readers[call.inputs[place]] == 1
+        """Tell whether this node alone reads an input, and the graph tensor that it is."""
+        found = self.values[call.inputs[place]]
+        if not isinstance(found, Value):
+            return False
+        same = [name for name, v in self.values.items() if isinstance(v, Value) and v.name == found.name]
+        return all(self.readers[name] == 1 for name in same)
