@@ -313,9 +313,9 @@ def network(shape: tuple[int, ...], plan: Sequence[tuple[str, int]]) -> Graph:
     return b.graph(x)
 
 
-def random_graph(seed: int, pieces: int = 6) -> Graph:
+def random_graph(seed: int, pieces: int = 6, body: Sequence[str] = BODY) -> Graph:
     """A network of random pieces, with a head half of the time."""
     rng = np.random.default_rng(seed)
     shape = tuple(int(v) for v in rng.integers((9, 9, 1), (25, 25, 9)))
-    names = [str(rng.choice(BODY)) for _ in range(pieces)] + [str(rng.choice(HEADS))] * bool(rng.random() < 0.5)
+    names = [str(rng.choice(body)) for _ in range(pieces)] + [str(rng.choice(HEADS))] * bool(rng.random() < 0.5)
     return network(shape, [(name, int(rng.integers(2**31))) for name in names])

@@ -14,9 +14,9 @@ from seen import SHAPE, UNCORRECTED, images, range_of
 from torch import nn
 from user_modules import GOOD
 
-from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.errors import InputError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.contract import check_integers
+from edgecnn.graph.contract import FIXED, check_integers
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Constant, Metadata
 from edgecnn.graph.oracle import run
@@ -48,11 +48,7 @@ def sqnr(graph, int8, x):
 def test_every_module_becomes_a_close_int8_network(module, name):
     torch.manual_seed(1)
     graph = capture(GOOD[module]().eval(), SHAPE, Metadata(model=module))
-    try:
-        int8 = quantized(graph, name)
-    except UnsupportedError as error:
-        assert "must share one scale" in str(error)
-        return
+    int8 = quantized(graph, name)
     check_integers(int8)
     assert int8.precision == "int8"
     assert sqnr(graph, int8, images(graph, 16)) > (12 if module == "softmax" else 20)
@@ -63,11 +59,7 @@ def test_every_module_becomes_a_close_int8_network(module, name):
 def test_random_networks_meet_the_contract(seed, pieces, name):
     note(f"random_graph({seed}, {pieces})")
     graph = float_graph(random_graph(seed, pieces))
-    try:
-        int8 = quantized(graph, name, 4)
-    except UnsupportedError as error:
-        assert "must share one scale" in str(error)
-        return
+    int8 = quantized(graph, name, 4)
     check_integers(int8)
     assert len(convert(int8, precision="int8").files[".tflite"])
 
@@ -180,13 +172,18 @@ def test_recipes_are_known_by_name():
         recipe("fast").with_settings("ranges", method="kl")
 
 
-def test_joining_a_sigmoid_with_something_else_is_refused():
+def test_a_sigmoid_is_joined_with_what_has_another_scale():
     class Joined(torch.nn.Module):
         def forward(self, x):
-            return torch.cat([torch.sigmoid(x), x], 1)
+            return torch.cat([torch.sigmoid(x), 8 * x], 1)
 
-    with pytest.raises(UnsupportedError, match="must share one scale"):
-        quantized(capture(Joined().eval(), SHAPE, Metadata()))
+    graph = capture(Joined().eval(), SHAPE, Metadata())
+    int8 = quantized(graph)
+    check_integers(int8)
+    assert sqnr(graph, int8, images(graph, 16)) > 20
+    (sigmoid,) = (node.output for node in int8 if node.op == "sigmoid")
+    assert int8.quant(sigmoid).same_as(FIXED)
+    assert int8.as_float().nodes[-1].op == "concat"
 
 
 def test_a_dead_layer_is_quantized_and_runs(tmp_path):

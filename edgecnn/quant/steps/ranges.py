@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgecnn.errors import UnsupportedError
 from edgecnn.graph.contract import FIXED_OF
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.quant.scales.kernel_limits import raise_for_kernels
@@ -17,6 +16,7 @@ from edgecnn.quant.scales.qparams import (
     scale_groups,
     with_parameters,
 )
+from edgecnn.quant.scales.separation import separated
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 if TYPE_CHECKING:
@@ -84,19 +84,15 @@ class Ranges(Step):
         return Ranges(method="minmax")
 
     def apply(self, work: Work) -> Work:
-        """Give every activation its parameters, with which integer kernels can work.
-
-        Raises:
-            UnsupportedError: an op's scale contract cannot be met; names the tensors.
-        """
+        """Give every activation its parameters, with which integer kernels can work."""
         from edgecnn.quant.observers.gradient_sensitivity import channel_weights
 
-        graph = work.graph
+        fixed = {n.output for n in work.graph if n.spec.scale == "fixed"}
+        graph, copies = separated(work.graph, fixed | set(work.parameters))
+        statistics = {**work.statistics, **{copy: work.statistics[name] for copy, name in copies.items()}}
         counted = self._weighted(graph) if len(work.images) else frozenset[str]()
         weights = channel_weights(graph, counted, work.images[: self.sensitivity_images]) if counted else {}
-        seen = {name: statistics.range(weights.get(name)) for name, statistics in work.statistics.items()}
-        fixed = {n.output for n in graph if n.spec.scale == "fixed"}
-        passed_on = {n.output for n in graph if n.spec.scale == "same"}
+        seen = {name: each.range(weights.get(name)) for name, each in statistics.items()}
         types = dict.fromkeys(graph.inputs, "int16" if work.precision == "int16x8" else "int8")
         for node in graph:
             read = next(types[i] for i in node.inputs if i in types)
@@ -105,18 +101,12 @@ class Ranges(Step):
         for group in scale_groups(graph):
             given = [work.parameters[name] for name in sorted(group) if name in work.parameters]
             if group & fixed:
-                if group - fixed - passed_on:
-                    names = ", ".join(sorted(group))
-                    raise UnsupportedError(
-                        f"{names} must share one scale, but a sigmoid or softmax among them has a fixed scale; "
-                        "join them after a layer of their own"
-                    )
                 quant = FIXED_OF[types[min(group)]]
             else:
-                quant = given[0] if given else self._parameters(graph, group, work.statistics, seen, types[min(group)])
+                quant = given[0] if given else self._parameters(graph, group, statistics, seen, types[min(group)])
             chosen.update(dict.fromkeys(group, quant))
         raise_for_kernels(graph, chosen)
-        return replace(work, graph=with_parameters(graph, chosen))
+        return replace(work, graph=with_parameters(graph, chosen), statistics=statistics)
 
     def _parameters(
         self,
