@@ -45,10 +45,16 @@ class DeviceFault(EdgecnnError):
     exit_status = 1
 
 
+MANY, NEAR = 16, 5  # names: so many are all listed; of more, these nearest ones
+
+
 def unknown(kind: str, got: str, allowed: Iterable[str]) -> str:
-    """One line for an unknown name: what was got, the nearest allowed name, and all allowed names."""
+    """One line for an unknown name: what was got, the nearest allowed name, and the allowed names, or near ones."""
     names = sorted(set(allowed))
     begun = [name for name in names if got and name.startswith(got)]
-    near = begun or difflib.get_close_matches(got, names, n=1)
+    near = begun or difflib.get_close_matches(got, names, n=NEAR)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
+    if len(names) > MANY:
+        shown = dict.fromkeys([*near, *difflib.get_close_matches(got, names, n=NEAR, cutoff=0), *names])
+        return f"unknown {kind} {got!r}{hint}; {len(names)} are allowed, such as {', '.join(list(shown)[:NEAR])}"
     return f"unknown {kind} {got!r}{hint}; allowed: {', '.join(names)}"

@@ -64,6 +64,7 @@ def export(
     padding: str | None = None,
     convention: str | None = None,
     classes: int | None = None,
+    name: str | None = None,
     skip_bad_images: bool = False,
     guard: bool = True,
     seed: int = 0,
@@ -79,7 +80,7 @@ def export(
         target: a format, or ``all``.
         quantize: ``int8``, ``int16x8``, ``w8``, ``fp16`` or ``none``.
         output: the folder.
-        weights, input_shape, preprocess, label_offset, padding, convention, classes: as for ``edgecnn.load``.
+        weights, input_shape, preprocess, label_offset, padding, convention, classes, name: as for ``edgecnn.load``.
         calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
         io: as for ``edgecnn.convert``.
@@ -112,7 +113,7 @@ def export(
     )
     own: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,
-        "padding": padding, "convention": convention, "classes": classes,
+        "padding": padding, "convention": convention, "classes": classes, "name": name,
     }  # fmt: skip
     if isinstance(model, Network) and any(value is not None for value in own.values()):
         raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")

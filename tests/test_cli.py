@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from commands import DEMO, EXPORT, QUICK, assert_same_figures, error_of, run
 
 from edgecnn.artifact import read_manifest
-from edgecnn.cli import main
+from edgecnn.cli import _parser, main
 from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.evaluation.references import float_reference
 from edgecnn.graph.serialize import load
@@ -123,7 +124,7 @@ def test_a_graph_file_emits_again_without_torch(exported, tmp_path):
     source = exported[0] / f"{DEMO}.edgecnn"
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from edgecnn.cli import main\n"
+        "from edgecnn.cli import _parser, main\n"
         f"sys.exit(main(['export', {str(source)!r}, '--target', 'tflite', '-o', {str(tmp_path)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -287,7 +288,7 @@ def test_inspect_prints_graphs_and_artifacts(exported, capfd):
 def test_help_is_quick_and_imports_no_heavy_library():
     code = (
         "import sys, contextlib, io\n"
-        "from edgecnn.cli import main\n"
+        "from edgecnn.cli import _parser, main\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    main(['--help'])\n"
         "heavy = {'torch', 'tensorflow', 'numpy', 'onnx', 'onnxruntime', 'openvino', 'ai_edge_litert', 'PIL', 'rich'}\n"
@@ -302,3 +303,48 @@ def test_version_and_typos():
     done = run("exprot", "x")
     assert done.returncode == 2
     assert "did you mean 'export'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("exprt x", r"unknown command 'exprt' \(did you mean 'export'\?\).*edgecnn --help"),
+        ("--taget x export y", r"unknown option '--taget' \(did you mean '--target'\?\)"),
+        ("export net --taget x", r"unknown option '--taget' \(did you mean '--target'\?\).*edgecnn export --help"),
+        ("export", r"required: MODEL; see `edgecnn export --help`"),
+        ("export net --limit 0", r"'0' is not a whole number above 0"),
+        ("export mobilenet_v2 --target onnx -o out/x.tflite", r"a file of tflite, but --target is onnx"),
+        ("export mobilnet_v2 --calibration none", r"unknown model 'mobilnet_v2' \(did you mean"),
+    ],
+)
+def test_a_usage_error_is_one_line_that_points_to_the_help(words, said, capfd):
+    assert main(words.split()) == 2
+    seen = capfd.readouterr()
+    assert seen.out == ""
+    assert len(seen.err.splitlines()) == 1
+    assert re.search(said, seen.err), seen.err
+    assert len(seen.err) < 500
+
+
+def test_the_ending_of_the_output_is_the_target(tmp_path):
+    words = [DEMO, "--weights", "demo", "--quantize", "none"]
+    assert main(["export", *words, "-o", str(tmp_path / "small.onnx")]) == 0
+    assert (tmp_path / "small.onnx").is_file()
+    assert main(["export", *words, "-o", str(tmp_path / "folder")]) == 0
+    assert (tmp_path / "folder" / f"{DEMO}.tflite").is_file()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_given_what_completes(shell, capfd):
+    assert main(["completion", shell]) == 0
+    assert "edgecnn" in capfd.readouterr().out
+
+
+def test_every_command_shows_two_examples_that_parse():
+    parser, commands = _parser()
+    for name in commands:
+        examples = import_module(f"edgecnn.cli.{name}").EXAMPLES
+        assert len(examples) == 2
+        for example in examples:
+            words = re.search(r"edgecnn ([^>)]*)", example)[1].split()
+            assert parser.parse_args(words).command == name

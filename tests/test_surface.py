@@ -7,7 +7,9 @@ from edgecnn.report.record import ReportEntry
 from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
-COMMANDS = "export validate compare benchmark inspect train scale study models targets devices recipes doctor"
+COMMANDS = (
+    "export validate compare benchmark inspect train scale study models targets devices recipes doctor completion"
+)
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
     "--min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions --max-cycles "
@@ -43,7 +45,7 @@ def options_of(parser):
 
 def test_commands_and_options():
     parser, names = _parser()
-    assert names == COMMANDS.split()
+    assert list(names) == COMMANDS.split()
     commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices).choices
     for name, wanted in OPTIONS.items():
         assert options_of(commands[name]) == set(wanted.split()), name

@@ -9,16 +9,18 @@ from __future__ import annotations
 import argparse
 import errno
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from edgecnn import __version__
 from edgecnn.errors import EdgecnnError, InputError, unknown
 
 COMMANDS = (
     "export", "validate", "compare", "benchmark", "inspect", "train", "scale", "study", "models", "targets", "devices",
-    "recipes", "doctor",
+    "recipes", "doctor", "completion",
 )  # fmt: skip
 """In the order in which ``edgecnn --help`` lists them."""
 
@@ -31,6 +33,7 @@ examples:
 
 exit status: 0 all checks passed; 1 a check failed; 2 the input is wrong; 3 an optional library or tool is missing
 """
+COMPLETING = "_ARGCOMPLETE"  # set in the environment by a shell that asks for completions
 ROOM = "make room, or set TMPDIR to a folder that has some"
 
 
@@ -41,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, commands = _parser()
     try:
         if words and not words[0].startswith("-") and words[0] not in commands:
-            raise InputError(unknown("command", words[0], commands))
+            raise InputError(f"{unknown('command', words[0], commands)}; see `edgecnn --help`")
+        _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
         options = parser.parse_args(words)
         status = import_module(f"edgecnn.cli.{options.command}").run(options)
         assert isinstance(status, int)
@@ -63,12 +67,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         return InputError.exit_status
 
 
-def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line of ``InputError`` that points to the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``InputError``."""
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def _known_options(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Check that every option is one of the parser's, or of the actions inside it: it is named before what lacks.
+
+    Raises:
+        InputError: one is not; names the nearest.
+    """
+    options, inner = set[str](), [parser]
+    for each in inner:
+        for action in each._actions:
+            options.update(action.option_strings)
+            inner += action.choices.values() if isinstance(action, argparse._SubParsersAction) else ()
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name != "--" and not any(option.startswith(name) for option in options):
+            raise InputError(f"{unknown('option', name, options)}; see `{parser.prog} --help`")
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("edgecnn", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
+    parser = Parser("edgecnn", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"edgecnn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"edgecnn.cli.{name}")
-        module.arguments(commands.add_parser(name, help=module.HELP, description=module.HELP))
-    return parser, list(commands.choices)
+        said = "\n  ".join(("examples:", *module.EXAMPLES))
+        own = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=said, formatter_class=raw)
+        module.arguments(own)
+    if COMPLETING in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    return parser, commands.choices

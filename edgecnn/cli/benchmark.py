@@ -10,6 +10,10 @@ from edgecnn.cli.tables import listed, shown
 from edgecnn.progress import Terminal
 
 HELP = "measure models in every format, precision and device: one table"
+EXAMPLES = (
+    "edgecnn benchmark mobilenet_v2 resnet18 --weights random --data DIR",
+    "edgecnn benchmark mobilenet_v2_0.35_96 --weights demo --calibration demo --data demo",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,10 @@ from edgecnn.cli.tables import print_json, shown, table
 from edgecnn.progress import Terminal
 
 HELP = "say whether two artifacts hold the same integers, and how far apart they compute"
+EXAMPLES = (
+    "edgecnn compare out/net.tflite out/net.onnx --data DIR",
+    "edgecnn compare out/net.edgecnn out/net.tflite --data DIR --layers",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,10 @@ from edgecnn.errors import InputError
 from edgecnn.progress import Terminal
 
 HELP = "list the devices and what is ready, or set some up"
+EXAMPLES = (
+    "edgecnn devices",
+    "edgecnn devices setup cortex-a72",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,10 @@ from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import Row, listed
 
 HELP = "say what is installed, what is missing, and what int8 kernels this CPU runs"
+EXAMPLES = (
+    "edgecnn doctor",
+    "edgecnn doctor --json",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

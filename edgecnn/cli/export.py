@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from edgecnn.cli.options import (
     add_checking,
@@ -15,10 +16,15 @@ from edgecnn.cli.options import (
     reported,
     taken,
 )
+from edgecnn.errors import InputError
 from edgecnn.progress import Terminal
 from edgecnn.quant import DEFAULT
 
 HELP = "quantize a model and write artifacts, checked when --data is given"
+EXAMPLES = (
+    "edgecnn export mobilenet_v2 --weights FILE --calibration DIR --data DIR --max-drop 1",
+    "edgecnn export mynet.onnx --calibration DIR -o out/mynet.tflite",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a name from `edgecnn models`, package.module:factory, or a file: .edgecnn, .onnx …",
     )
-    add("--target", required=True, metavar="TARGET", help="a name from `edgecnn targets`, or all")
+    add("--target", metavar="TARGET", help="a name from `edgecnn targets`, or all (default: by -o; else tflite)")
     precisions = ["int8", "none", "fp16", "w8", "int16x8"]
     add("--quantize", default="int8", choices=precisions, help="default int8; none: fp32; w8: weights only")
     add("--weights", metavar="FILE|demo|random", help="safetensors or torch state dict")
@@ -66,7 +72,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_convention(parser)
     add_input_shape(parser)
-    add("-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="directory (default out)")
+    add(
+        "-o", "--output", type=Path, default=Path("out"), metavar="OUT",
+        help="directory (default out), or the file to write: its ending is the target, its stem the name",
+    )  # fmt: skip
     add_checking(parser)
 
 
@@ -74,6 +83,24 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
     from edgecnn.exporting import export
 
-    names = "target quantize output calibration calibration_images recipe guard reduce_range per_tensor mixed io"
+    names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io"
     given = input_shapes(options) | taken(options, f"{names} weights padding convention preprocess label_offset")
+    given |= _named(options.output, options.target)
     return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)
+
+
+def _named(output: Path, target: str | None) -> dict[str, Any]:
+    """Return target, folder and name that ``--target`` and ``-o`` say.
+
+    Raises:
+        InputError: they contradict each other.
+    """
+    from edgecnn_converters.registry import converters
+
+    by_suffix = {row.suffixes[0]: name for name, row in converters().items() if row.suffixes[0].startswith(".")}
+    meant = by_suffix.get(output.suffix)
+    if meant is None:
+        return {"target": target or "tflite", "output": output}
+    if target not in (None, meant):
+        raise InputError(f"-o {output} is a file of {meant}, but --target is {target}; give a directory")
+    return {"target": meant, "output": output.parent, "name": output.stem}

@@ -12,6 +12,10 @@ from edgecnn.cli.tables import listed, print_json, table
 from edgecnn.errors import InputError
 
 HELP = "print a graph or an artifact, layer by layer"
+EXAMPLES = (
+    "edgecnn inspect out/net.tflite",
+    "edgecnn inspect out/net.edgecnn --sensitivity --data DIR",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,10 @@ from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import listed
 
 HELP = "list the models: parameters, MACs, resolution"
+EXAMPLES = (
+    "edgecnn models",
+    "edgecnn models --json",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

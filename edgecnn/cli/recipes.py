@@ -10,6 +10,10 @@ from edgecnn.cli.tables import listed, print_json
 from edgecnn.errors import InputError
 
 HELP = "list the quantization recipes, or print one to edit and keep"
+EXAMPLES = (
+    "edgecnn recipes",
+    "edgecnn recipes show fast > mine.toml",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

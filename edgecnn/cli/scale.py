@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edgecnn.models.scaling import Compound
 
 HELP = "compound scaling: depth, width and resolution together"
+EXAMPLES = (
+    "edgecnn scale show --family efficientnet --phi 1",
+    "edgecnn scale fit --family mobilenet_v2 --max-sram-kib 320 --device cortex-m7",
+)
 BUDGETS = {
     "macs": "multiply-accumulates; needs no device",
     "instructions": "of one inference",

@@ -11,6 +11,10 @@ from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.tables import listed, print_json, table
 
 HELP = "see what makes the networks work: each idea measured"
+EXAMPLES = (
+    "edgecnn study blocks",
+    "edgecnn study residual --depths 20,56",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

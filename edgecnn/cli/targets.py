@@ -10,6 +10,10 @@ from edgecnn.cli.tables import details, listed
 from edgecnn.errors import InputError, unknown
 
 HELP = "list the targets and the precisions each takes"
+EXAMPLES = (
+    "edgecnn targets",
+    "edgecnn targets show onnx",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,10 @@ from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.tables import print_json
 
 HELP = "train a model on an image folder or on the demo data, in float or (--qat) with its quantization"
+EXAMPLES = (
+    "edgecnn train mobilenet_v1_0.25_64 --data demo -o weights.safetensors",
+    "edgecnn train out/net.edgecnn --qat --data DIR -o out/net-qat.edgecnn",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

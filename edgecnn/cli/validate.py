@@ -9,6 +9,10 @@ from edgecnn.cli.options import add_checking, checking, reported, taken
 from edgecnn.progress import Terminal
 
 HELP = "run an artifact over labelled images and check it against limits"
+EXAMPLES = (
+    "edgecnn validate out/mobilenet_v2.tflite --data DIR --max-drop 1",
+    "edgecnn validate out/mobilenet_v2.tflite --data DIR --device cortex-a72,cortex-a76",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
