@@ -252,10 +252,10 @@ class Emitter:
         for number, (kind, further, attrs) in enumerate(steps, 1):
             made = last if number == len(steps) else part(node.output, f"{kind.lower()}_{number}")
             if kind == "Transpose":
-                self.turn(source, attrs["perm"], made)
+                source = self.turn(source, attrs["perm"], made, named=made == last)
             else:
                 self.node(kind, [source, *further], made, **attrs)
-            source = made
+                source = made
         if self.on_grid(node.output):
             self.real_values(node.output)
 
@@ -265,21 +265,24 @@ class Emitter:
             return self.stored(node.inputs[0]), part(node.output, INTEGERS)
         return self.value(node.inputs[0]), node.output
 
-    def turn(self, source: str, order: Sequence[int], output: str) -> None:
-        """Add a transpose; of a transpose's output, the one transpose that both come to."""
+    def turn(self, source: str, order: Sequence[int], output: str, *, named: bool = True) -> str:
+        """Add a transpose; of a transpose's output, the one transpose that both come to, if any.
+
+        Args:
+            named: whether a tensor of the name ``output`` is needed, also where it is another as it is.
+
+        Returns:
+            The tensor that has it.
+        """
         source, first = self.turned.get(source, (source, tuple(range(len(order)))))
         both = tuple(first[k] for k in order)
         if both == tuple(range(len(both))):
+            if not named:
+                return source
             self.node("Identity", [source], output)
-            return
+            return output
         self.node("Transpose", [source], output, perm=list(both))
         self.turned[output] = (source, both)
-
-    def as_in_graph(self, source: str, rank: int, output: str) -> str:
-        """Return a tensor in the graph's own order of dimensions."""
-        if rank != 4:
-            return source
-        self.turn(source, layout.NCHW_TO_NHWC, output)
         return output
 
     def on_grid(self, name: str) -> bool:

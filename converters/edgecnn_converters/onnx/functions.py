@@ -22,6 +22,7 @@ from edgecnn_converters.onnx.emitter import Emitter, Row
 from edgecnn_converters.onnx.format import INTEGERS
 
 ENTRIES = HIGH - LOW + 1
+WRAPS = 2.0**31  # steps from zero at which ONNX Runtime's kernels wrap around
 PAST_HALVES = 1 + 2.0**-18  # of the slope of a leaky_relu: its halves go away from zero, nothing else moves
 Real = Callable[[Emitter, str, str, Mapping[str, Any]], None]  # from a tensor, to a tensor, with the op's attributes
 
@@ -69,12 +70,13 @@ def _of_integers(e: Emitter, node: Node) -> None:
     name, call = node.output, called(e.graph, node)
     table = tables.table_of(e.graph, node).astype(np.int64)
     ends = int(table.min()), int(table.max())
+    inside = ENTRIES * call.scale(0) / call.scale(-1) < WRAPS
     if e.graph.quant(name).same_as(e.graph.quant(node.inputs[0])) and _equal(table, np.clip(call.every(0), *ends)):
         e.move(node, ("Clip", list(map(e.scalar, ends)), {}))
-    elif node.op == "clamp" and _equal(table, np.clip(mlas.rescaled(call), *ends)):
+    elif node.op == "clamp" and inside and _equal(table, np.clip(mlas.rescaled(call), *ends)):
         e.node("Mul", [e.value(node.inputs[0]), e.whole(name, 1)], part(name, "raw"))
         e.clipped(part(name, "raw"), node, ends)
-    elif node.op == "leaky_relu" and _equal(table, mlas.leaky_relu(call, slope := _slope(node))):
+    elif node.op == "leaky_relu" and inside and _equal(table, mlas.leaky_relu(call, slope := _slope(node))):
         e.node("LeakyRelu", [e.value(node.inputs[0])], part(name, "raw"), alpha=float(slope))
         e.quantize(part(name, "raw"), node)
     else:

@@ -15,7 +15,7 @@ import numpy as np
 from edgecnn.graph.ir import Node
 from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.parameters import called
-from edgecnn_converters.layout import OHWI_TO_OIHW, kernel_of, pads
+from edgecnn_converters.layout import OHWI_TO_OIHW, kernel_of, nchw, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx import functions, moves, products, resize
 from edgecnn_converters.onnx.emitter import Emitter, Row
@@ -33,6 +33,9 @@ def _window(node: Node, kernel: tuple[int, ...]) -> dict[str, Any]:
 
 def _conv2d(e: Emitter, node: Node) -> None:
     a: Mapping[str, Any] = node.attrs
+    if products.is_of_rows(e, node):
+        products.of_rows(e, node)
+        return
     inputs = [e.value(node.inputs[0]), e.constant(node.inputs[1], OHWI_TO_OIHW), e.constant(node.inputs[2])]
     window = _window(node, e.graph.tensors[node.inputs[1]].shape[1:3])
     e.finish(node, "Conv", inputs, **window, dilations=list(a["dilation"]), group=a["groups"])
@@ -42,13 +45,26 @@ def _fully_connected(e: Emitter, node: Node) -> None:
     e.finish(node, "Gemm", [e.value(node.inputs[0]), *(e.constant(i) for i in node.inputs[1:])], transB=1)
 
 
-def _operands(e: Emitter, node: Node) -> list[str]:
-    rank = len(e.graph.tensors[node.output].shape)
-    return [e.operand(i, rank) for i in node.inputs]
-
-
 def _binary(kind: str) -> Row:
-    return lambda e, node: e.finish(node, kind, _operands(e, node))
+    return lambda e, node: e.finish(node, kind, [e.operand(i, _rank(e, node)) for i in node.inputs])
+
+
+def _rank(e: Emitter, node: Node) -> int:
+    return len(e.graph.tensors[node.output].shape)
+
+
+def _add(e: Emitter, node: Node) -> None:
+    """Add; of integers, an operand that is broadcast comes second, and only one is: see ``mlas.addends``."""
+    name, made = node.output, e.graph.tensors[node.output].shape
+    shapes = [e.graph.tensors[i].shape for i in node.inputs]
+    inputs = [e.operand(node.inputs[k], len(made)) for k in mlas.addends(shapes, made)]
+    if e.on_grid(name) and made not in shapes:
+        source, whole = node.inputs[0], part(name, "whole")
+        wanted = e.counts(part(name, "shape"), *nchw(made))
+        e.node("Expand", [e.integers_of(source, len(made)), wanted], part(whole, INTEGERS))
+        e.node(TO_REAL, [part(whole, INTEGERS), *e.grid(source)], whole)
+        inputs[0] = whole
+    e.finish(node, "Add", inputs)
 
 
 def _max_pool(e: Emitter, node: Node) -> None:
@@ -121,7 +137,7 @@ def _relu(e: Emitter, node: Node) -> None:
 
 def _softmax(e: Emitter, node: Node) -> None:
     """Compute over the last dimension of the graph, in its own order of dimensions."""
-    name, rank = node.output, len(e.graph.tensors[node.output].shape)
+    name, rank = node.output, _rank(e, node)
     if rank != 4:
         e.finish(node, "Softmax", [e.value(node.inputs[0])], axis=rank - 1)
         return
@@ -131,7 +147,7 @@ def _softmax(e: Emitter, node: Node) -> None:
 LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
-    "add": _binary("Add"),
+    "add": _add,
     "mul": _binary("Mul"),
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,

@@ -45,7 +45,9 @@ def _pad(e: Emitter, node: Node) -> None:
 
 def _reshape(e: Emitter, node: Node) -> None:
     made = e.graph.tensors[node.output].shape
-    into, back = order_matters(e.graph.tensors[node.inputs[0]].shape), order_matters(made)
+    source = e.graph.tensors[node.inputs[0]].shape
+    into = order_matters(source) or (len(source) == 4 and e.moved(node)[0] in e.turned)  # that transpose is undone
+    back = order_matters(made)
     wanted = e.counts(part(node.output, "shape"), -1, *(made if back else nchw(made))[1:])
     reshape: Step = ("Reshape", [wanted], {})
     steps = [_turned(NCHW_TO_NHWC)] * into, [reshape], [_turned(NHWC_TO_NCHW)] * back

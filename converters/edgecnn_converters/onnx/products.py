@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from edgecnn.graph.ir import Node
+from edgecnn.graph.ir import Node, QuantizedConstant
 from edgecnn_converters.layout import NCHW_TO_NHWC, NHWC_TO_NCHW
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.emitter import Emitter
@@ -25,10 +26,8 @@ def plain(e: Emitter, name: str, made: str, *, turned: bool = False) -> str:
     if order == tuple(range(rank)):
         return e.value(name)
     if not e.on_grid(name):
-        e.turn(e.value(name), order, made)
-        return made
-    e.turn(e.stored(name), order, part(made, INTEGERS))
-    e.node(TO_REAL, [part(made, INTEGERS), *e.grid(name)], made)
+        return e.turn(e.value(name), order, made, named=False)
+    e.node(TO_REAL, [e.turn(e.stored(name), order, part(made, INTEGERS), named=False), *e.grid(name)], made)
     return made
 
 
@@ -42,6 +41,31 @@ def in_graph_order(e: Emitter, node: Node, kind: str, inputs: list[str], **attrs
     e.node(TO_INTEGERS, [raw, *e.grid(name)], part(raw, INTEGERS))
     e.turn(part(raw, INTEGERS), NHWC_TO_NCHW, part(name, INTEGERS))
     e.real_values(name)
+
+
+def is_of_rows(e: Emitter, node: Node) -> bool:
+    """Tell whether a convolution is of real values, of one pixel each, and of an input that has its channels last.
+
+    Linear layers on tokens are such convolutions: as products of matrices they need no transposes.
+    """
+    a: Mapping[str, Any] = node.attrs
+    weight = e.graph.tensors[node.inputs[1]]
+    pixel = weight.shape[1:3] == (1, 1) and a["stride"] == (1, 1) and not any(a["padding"]) and a["groups"] == 1
+    _, order = e.turned.get(e.value(node.inputs[0]), ("", ()))
+    return pixel and order == NHWC_TO_NCHW and not e.integer and not isinstance(weight, QuantizedConstant)
+
+
+def of_rows(e: Emitter, node: Node) -> None:
+    """Multiply the rows of channels by the weight, and add the bias."""
+    name, (source, weight, bias) = node.output, node.inputs
+    product, total, rows = (part(name, what) for what in ("product", "sum", "rows"))
+    outputs, *_, depth = e.graph.tensors[weight].shape
+    e.node("MatMul", [e.turned[e.value(source)][0], e.constant(weight, (1, 0), (outputs, depth))], product)
+    activation = str(node.attrs["activation"])
+    e.node("Add", [product, e.constant(bias)], rows if activation == "none" else total)
+    if activation != "none":
+        e.activate(activation, total, rows)
+    e.turn(rows, NHWC_TO_NCHW, name)
 
 
 def batch_matmul(e: Emitter, node: Node) -> None:

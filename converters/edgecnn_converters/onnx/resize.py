@@ -126,8 +126,8 @@ def _weighted(e: Emitter, node: Node) -> None:
     """
     name, p = node.output, partial(part, node.output)
     half, offset = 1 << (2 * FRACTION - 1), -LOW << (2 * FRACTION)
-    e.turn(e.stored(node.inputs[0]), NCHW_TO_NHWC, p("last"))
-    e.node("Cast", [p("last")], p("pixels"), to=TensorProto.INT32)
+    last = e.turn(e.stored(node.inputs[0]), NCHW_TO_NHWC, p("last"), named=False)
+    e.node("Cast", [last], p("pixels"), to=TensorProto.INT32)
     source = p("pixels")
     if e.shift:
         e.node("Add", [source, _int32(e, -e.shift)], p("signed"))

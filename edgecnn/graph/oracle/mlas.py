@@ -58,11 +58,22 @@ def _sum(left: NDArray[Any], right: Any, ratios: Sequence[np.float32], zeros: Se
     return _fused(left, ratios[0], _fused(right, ratios[1], fixed))
 
 
+def addends(shapes: Sequence[Sequence[int]], made: Sequence[int]) -> tuple[int, int]:
+    """Return the order of a sum's inputs in the file: one that is broadcast comes second.
+
+    ``QLinearAdd`` exchanges its inputs where the first is one number beside a row, and where it is depends on how ONNX
+    Runtime arranges both.
+    """
+    first_is_broadcast = tuple(shapes[0]) != tuple(made) == tuple(shapes[1])
+    return (1, 0) if first_is_broadcast else (0, 1)
+
+
 def add(c: Call) -> Integers:
-    """``QLinearAdd``: in float32 with fused multiply-adds, the second input first."""
-    left, right = (c.values[k].astype(np.int32) + OFFSET for k in (0, 1))
-    ratios = [np.float32(c.scale(k) / c.scale(-1)) for k in (0, 1)]
-    return _rounded(c, _sum(left, right, ratios, [_upper(c, k) for k in (0, 1, -1)]))
+    """``QLinearAdd``: in float32 with fused multiply-adds, the second input of the file first."""
+    order = addends([t.shape for t in c.inputs], c.output.shape)
+    left, right = (c.values[k].astype(np.int32) + OFFSET for k in order)
+    ratios = [np.float32(c.scale(k) / c.scale(-1)) for k in order]
+    return _rounded(c, _sum(left, right, ratios, [_upper(c, k) for k in (*order, -1)]))
 
 
 def mul(c: Call) -> Integers:
