@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import PIECES, piece_graph, random_graph
+from graphs import BODY, MORE_PIECES, PIECES, piece_graph, random_graph
 from int8_builder import Int8Builder, float_graph, random_images
 
 from edgecnn.artifact import graph_path, write_artifact
@@ -83,7 +83,7 @@ def assert_equal_the_oracle(graphs, folder, options=STRICT):
 @needs_compiler
 def test_every_op_equals_the_oracle_bit_for_bit(tmp_path):
     assert_equal_the_oracle(
-        {f"{piece}_{seed}": piece_graph(piece, seed) for piece in PIECES for seed in (0, 1)}, tmp_path
+        {f"{piece}_{seed}": piece_graph(piece, seed) for piece in (*PIECES, *MORE_PIECES) for seed in (0, 1)}, tmp_path
     )
 
 
@@ -95,8 +95,9 @@ def test_random_networks_equal_the_oracle_bit_for_bit(tmp_path):
 @pytest.mark.slow
 @needs_compiler
 def test_many_networks_equal_the_oracle_and_compute_nothing_undefined(tmp_path):
-    graphs = {f"{piece}_{seed}": piece_graph(piece, seed) for piece in PIECES for seed in range(2, 4)}
+    graphs = {f"{piece}_{seed}": piece_graph(piece, seed) for piece in (*PIECES, *MORE_PIECES) for seed in range(2, 4)}
     graphs |= {f"random_{seed}": random_graph(seed, 1 + seed % 8) for seed in range(100, 140)}
+    graphs |= {f"any_{seed}": random_graph(seed, 1 + seed % 8, (*BODY, *MORE_PIECES)) for seed in range(20)}
     assert_equal_the_oracle(graphs, tmp_path, SANITIZED)
 
 

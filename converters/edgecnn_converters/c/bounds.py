@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgecnn.graph.oracle.parameters import Call, Multiplier, called
 from edgecnn_converters.layout import is_depthwise
 
 MAX_CLASSES = 4096  # of softmax: its sum of exponentials is in Q12.19
+PAIRED = 4  # dimensions of two operands that broadcast
 INT32 = 2**31 - 1
 
 
@@ -42,14 +44,35 @@ def _lifted(largest: int, multiplier: Multiplier) -> str | None:
     return _fits(largest << max(int(multiplier[1]), 0))
 
 
+def _pairs_fit(graph: Graph, node: Node) -> str | None:
+    """Ones and runs of dimensions along which both operands move alike are no dimensions of the kernel."""
+    made = graph.tensors[node.output].shape
+    shapes = [(1,) * (len(made) - len(s)) + s for s in (graph.tensors[name].shape for name in node.inputs)]
+    alike = [tuple(s[d] > 1 for s in shapes) for d in range(len(made)) if made[d] > 1]
+    count = sum(first != second for first, second in pairwise(alike)) + 1
+    return None if count <= PAIRED else f"operands that broadcast over {count} dimensions; at most {PAIRED}"
+
+
+def matrix_sums_fit(graph: Graph, node: Node) -> str | None:
+    c = called(graph, node)
+    return _lifted(255**2 * c.inputs[0].shape[-1], parameters.batch_matmul(c))
+
+
+def prelu_fits(graph: Graph, node: Node) -> str | None:
+    above, below = parameters.prelu(called(graph, node))
+    return _lifted(255, above) or _lifted(255**2, below)
+
+
 def add_fits(graph: Graph, node: Node) -> str | None:
+    if reason := _pairs_fit(graph, node):
+        return reason
     first, second, total = parameters.add(called(graph, node))
     largest = 255 << parameters.ADD_SHIFT
     return _lifted(largest, first) or _lifted(largest, second) or _lifted(2 * largest, total)
 
 
 def mul_fits(graph: Graph, node: Node) -> str | None:
-    return _lifted(255**2, parameters.mul(called(graph, node)))
+    return _pairs_fit(graph, node) or _lifted(255**2, parameters.mul(called(graph, node)))
 
 
 def mean_fits(graph: Graph, node: Node) -> str | None:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, called
-from edgecnn_converters.c import bounds
+from edgecnn_converters.c import bounds, moves
 from edgecnn_converters.c.format import array, braces, record
 from edgecnn_converters.c.planner import window_lead
 from edgecnn_converters.layout import is_depthwise, kernel_of
@@ -32,6 +33,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "mean": ("rescale",),
     "pad": ("window",),
     "softmax": ("fixed_point",),
+    "resize_bilinear": ("fixed_point",),
+    "batch_matmul": ("rescale",),
+    "prelu": ("rescale",),
 }
 """Kernel, or part of one, to the parts it builds on: files of ``kernels/``."""
 
@@ -207,30 +211,33 @@ def _mean(e: Emitter, node: Node) -> None:
     e.call("mean", e.struct("mean", fields), e.operand(node.inputs[0]), e.places[node.output])
 
 
-def _concat(e: Emitter, node: Node) -> None:
-    axis: Any = node.attrs["axis"]
-    step, begin = math.prod(e.graph.tensors[node.output].shape[axis:]), 0
-    for name in node.inputs:
-        shape = e.graph.tensors[name].shape
-        size = math.prod(shape[axis:])
-        e.call("copy", math.prod(shape[:axis]), size, step, e.operand(name), f"{e.places[node.output]} + {begin}")
-        begin += size
-
-
-def _reshape(e: Emitter, node: Node) -> None:
-    """Copy, unless both lie in one place."""
-    x, y = e.operand(node.inputs[0]), e.places[node.output]
-    if x != y:
-        size = math.prod(e.graph.tensors[node.output].shape)
-        e.call("copy", 1, size, size, x, y)
-
-
 def _table(e: Emitter, node: Node) -> None:
     c = called(e.graph, node)
     every = np.arange(LOW, HIGH + 1).astype(np.int8)
     values = KERNELS[node.op](Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[every]))
     name = e.constant("table", "int8_t", values)
     e.call("table", name, math.prod(c.output.shape), e.operand(node.inputs[0]), e.places[node.output])
+
+
+def _batch_matmul(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    *outer, rows, depth = c.inputs[0].shape
+    columns = c.output.shape[-1]
+    fields = {"count": math.prod(outer), "rows": rows, "depth": depth, "columns": columns}
+    down, across = (1, depth) if node.attrs["transpose_b"] else (columns, 1)
+    fields |= {"down": down, "across": across, "zero_a": c.zero(0), "zero_b": c.zero(1)}
+    fields |= {**_scaling(parameters.batch_matmul(c)), "zero": c.zero(-1)}
+    operands = map(e.operand, node.inputs)
+    e.call("batch_matmul", e.struct("batch_matmul", fields), *operands, e.places[node.output])
+
+
+def _prelu(e: Emitter, node: Node) -> None:
+    c = called(e.graph, node)
+    above, below = parameters.prelu(c)
+    *outer, channels = c.output.shape
+    fields = {"pixels": math.prod(outer), "channels": channels, "zero_x": c.zero(0), "zero_slope": c.zero(1)}
+    fields |= {**_scaling(above, "_above"), **_scaling(below, "_below"), "zero": c.zero(-1)}
+    e.call("prelu", e.struct("prelu", fields), *map(e.operand, node.inputs), e.places[node.output])
 
 
 def _softmax(e: Emitter, node: Node) -> None:
@@ -286,13 +293,22 @@ LOWERINGS: Mapping[str, Row] = {
     "max_pool2d": Row(write=_pool, lead=_behind_window),
     "avg_pool2d": Row(write=_pool, lead=_behind_window, unsupported=bounds.window_not_empty),
     "mean": Row(write=_mean, unsupported=bounds.mean_fits),
-    "concat": Row(write=_concat),
+    "concat": Row(write=moves.concat),
     "pad": Row(write=_pad, lead=_behind_window),
-    "reshape": Row(write=_reshape, lead=_in_place, moves=True),
+    "reshape": Row(write=moves.reshape, lead=_in_place, moves=True),
+    "transpose": Row(write=moves.transpose),
+    "slice": Row(write=moves.slice_),
+    "gather": Row(write=moves.gather),
+    "resize": Row(write=moves.resize),
+    "depth_to_space": Row(write=moves.depth_to_space),
+    "space_to_depth": Row(write=moves.space_to_depth),
+    "batch_matmul": Row(write=_batch_matmul, unsupported=bounds.matrix_sums_fit),
+    "prelu": Row(write=_prelu, lead=_in_place, unsupported=bounds.prelu_fits),
     "requantize": Row(write=_table, lead=_in_place),
     "relu": Row(write=_table, lead=_in_place),
     "relu6": Row(write=_table, lead=_in_place),
     "hard_swish": Row(write=_table, lead=_in_place, unsupported=bounds.output_scale),
     "sigmoid": Row(write=_table, lead=_in_place),
     "softmax": Row(write=_softmax, lead=_in_place, unsupported=bounds.few_classes),
+    **{op: Row(write=_table, lead=_in_place) for op in FUNCTIONS},
 }
