@@ -22,14 +22,15 @@ def mean(b: Builder, x: Value, dims: Sequence[int], *, keepdims: bool) -> Value:
     dims = sorted(d % len(shape) for d in dims)
     kept = tuple(1 if k in dims else d for k, d in enumerate(shape))
     final = kept if keepdims else tuple(d for k, d in enumerate(shape) if k not in dims)
-    x, reduced = _together(b, x, [d for d in dims if shape[d] > 1])
+    large = [d for d in dims if shape[d] > 1]
+    if large and x.axes == b.image_axes(4) and tuple(dims) == b.image_axes(4)[1:3]:
+        return b.add("mean", x, axes=x.axes if keepdims else (0, 1), keepdims=keepdims)
+    x, reduced = _together(b, x, large)
     if reduced is None:
         return b.reshape(x, final)
     held, (first, end) = b.held(x), reduced
     before, inside, after = (math.prod(part) for part in (held[1:first], held[first:end], held[end:]))
     out = tuple(1 if first <= k < end else d for k, d in enumerate(held))
-    if x.axes == b.image_axes(4) and not keepdims and tuple(dims) == b.image_axes(4)[1:3]:
-        return b.add("mean", x, axes=(0, 1), keepdims=False)
     if (first, end) == (1, 3) and len(held) == 4:
         made = b.add("mean", x, axes=x.axes, keepdims=True)
     elif before == 1:

@@ -70,6 +70,9 @@ def _span(t: Translation, tensors: dict[str, Tensor], op: TfliteOp | None, nodes
             quant = grid(t.model.tensors[op.outputs[0]])
         else:
             quant = Quantized.of(tensors[node.inputs[0]]).quant
+        if op is not None and node.output in t.origin:
+            made = t.model.tensors[t.origin[node.output][0]]
+            need(quant.same_as(grid(made)), f"it puts {made.name!r} on another grid, and in the graph it only moves")
         _put(tensors, node.output, quant)
         if node.weighted:
             _take_weights(t, tensors, node)
@@ -112,6 +115,9 @@ def _take_weights(t: Translation, tensors: dict[str, Tensor], node: Node) -> Non
         quant = replace(quant, axis=0)
     integers = np.ascontiguousarray(integers.transpose([k for k in order if k >= 0])).reshape(weight.shape)
     tensors[weight.name] = weight.quantized(quant, integers)
+    t.operands[weight.name] = index
+    if bias is not None:
+        t.operands[shift.name] = bias
     read = Quantized.of(x).quant
     tensors[shift.name] = shift.quantized(*_bias(t, bias, shift, read, quant))
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgecnn.errors import InputError
 from edgecnn.graph import layers
 from edgecnn.graph.builder import Operand, Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.tflite.reader import TfliteOp
-from edgecnn_converters.tflite.translation import Translation, grid
+from edgecnn_converters.tflite.translation import Translation, dequantized, grid
 
 Handler = Callable[[Translation, TfliteOp], Value | Sequence[Value]]
 
@@ -245,21 +245,27 @@ def _pad(t: Translation, op: TfliteOp) -> Value | list[Value]:
     widths, fill = _widths(t, op, x), 0.0
     if t.given(op, 2):
         given = t.constants.get(op.inputs[2])
-        need(given is not None and given.size == 1, "what it pads with is not one constant")
-        assert given is not None
-        if _pads_pools(t, op, given) and len(widths) == 4 and widths[0] == widths[3] == (0, 0):
-            t.lowest[op.outputs[0]] = (x, (*widths[1], *widths[2]))
-            return []
+        if given is None or given.size != 1:
+            raise InputError("what it pads with is not one constant")
         fill = float(t.floats(op, 2).reshape(-1)[0])
+    if len(widths) == 4 and widths[0] == widths[3] == (0, 0) and fill <= _lowest(t, op) and _feeds_pools(t, op):
+        t.lowest[op.outputs[0]] = (x, (*widths[1], *widths[2]))
+        return []
     return t.pad(x, widths, fill=fill)
 
 
-def _pads_pools(t: Translation, op: TfliteOp, fill: NDArray[Any]) -> bool:
-    lowest = np.iinfo(fill.dtype).min if fill.dtype.kind == "i" else np.finfo(np.float32).min
+def _lowest(t: Translation, op: TfliteOp) -> float:
+    """Return the lowest number that an activation can be."""
+    x = t.tensor(op, 0)
+    if not t.integer:
+        return float(np.finfo(np.float32).min)
+    return float(dequantized(x, np.array([np.iinfo(x.dtype).min]))[0])
+
+
+def _feeds_pools(t: Translation, op: TfliteOp) -> bool:
     valid = t.schema.Padding.VALID
-    pools = (r is not None and r.name == "MAX_POOL_2D" and r.options.get("padding", 0) == valid
-             for r in t.readers.get(op.outputs[0], ()))  # fmt: skip
-    return bool(float(fill.reshape(-1)[0]) <= lowest) and all(pools)
+    readers = t.readers.get(op.outputs[0], ())
+    return all(r is not None and r.name == "MAX_POOL_2D" and r.options.get("padding", 0) == valid for r in readers)
 
 
 def _mirror_pad(t: Translation, op: TfliteOp) -> Value:

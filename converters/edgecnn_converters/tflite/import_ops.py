@@ -175,6 +175,8 @@ def _reduced(kind: str, t: Translation, op: TfliteOp) -> Value:
     if kind == "smallest":
         turned = t.binary("mul", x, -1.0)
         return t.binary("mul", reductions.largest(t, turned, axes, keepdims=keep), -1.0)
+    if t.integer and kind == "mean" and axes == [1, 2] and x.axes == (0, 1, 2, 3):  # onto its grid, even of one pixel
+        return t.add("mean", x, axes=x.axes if keep else (0, 1), keepdims=keep)
     reduce = {"mean": reductions.mean, "sum": reductions.total, "largest": reductions.largest}[kind]
     return reduce(t, x, axes, keepdims=keep)
 

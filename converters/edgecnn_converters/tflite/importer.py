@@ -172,7 +172,10 @@ def _make(t: Translation, op: TfliteOp) -> None:
 def _names(t: Translation, graph: Graph) -> dict[str, str]:
     """Return a name for every tensor of the graph: the file's, where it has one."""
     wished = {name: t.names[index] for name, (index, _) in t.origin.items()}
-    wished |= dict(zip(graph.outputs, (t.names[i] for i in t.model.outputs), strict=True))
+    if t.model.metadata is None:
+        wished |= dict(zip(graph.outputs, (t.names[i] for i in t.model.outputs), strict=True))
+    if t.integer:
+        wished |= {name: t.names[index] for name, index in t.operands.items()}
     wished |= {name: name for name in graph.inputs}
     names: dict[str, str] = {}
     used: set[str] = set()

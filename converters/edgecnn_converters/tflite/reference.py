@@ -19,7 +19,9 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]
 
 
 class Reference:
-    """The file in LiteRT's own kernels, without XNNPACK. Of a quantized graph, values are its integers.
+    """The file in LiteRT's own kernels, without XNNPACK.
+
+    Of a quantized graph, values are its integers, and the kernels the reference ones, which the oracle equals.
 
     Args:
         data: the file.
@@ -42,10 +44,12 @@ class Reference:
             from ai_edge_litert.interpreter import Interpreter, OpResolverType
         except ImportError:
             raise MissingDependencyError("LiteRT is not installed: pip install 'edgecnn[tflite]'") from None
+        integer = self._graph.precision != "fp32"
+        kernels = OpResolverType.BUILTIN_REF if integer else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
             interpreter = Interpreter(
                 model_content=self._data,
-                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                experimental_op_resolver_type=kernels,
                 experimental_preserve_all_tensors=True,
             )
             feeds = [
