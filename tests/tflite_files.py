@@ -43,11 +43,14 @@ class TfliteFile:
         return self.constant(self.rng.normal(size=shape))
 
     def op(self, builtin: str, inputs: Sequence[int], options: str = "", *, made: Any = "float32", version: int = 1,
-           outputs: int = 1, quant: QParams | None = None, **fields: Any) -> int:  # fmt: skip
-        """Add an operator; the first of its ``outputs``, of type ``made``, is returned, the others come after it."""
+           outputs: int = 1, quant: Any = None, shape: Sequence[int] = (), **fields: Any) -> int:  # fmt: skip
+        """Add an operator; the first of its ``outputs``, of type ``made``, is returned, the others come after it.
+
+        Its shape is LiteRT's unless it is given.
+        """
         first = len(self.tensors)
         for k in range(outputs):
-            self.tensor(f"{builtin.lower()}_{first + k}", (), made, quant=quant)
+            self.tensor(f"{builtin.lower()}_{first + k}", shape, made, quant=quant)
         self.ops.append((builtin, version, inputs, range(first, first + outputs), options, fields))
         return first
 
@@ -96,3 +99,16 @@ def grid(scale: float | Sequence[float], zero: int = 0, dtype: str = "int8", axi
     scales: NDArray[Any] = np.atleast_1d(np.asarray(scale, np.float32))
     zeros = np.full(scales.shape, zero)
     return QParams(scale=scales, zero_point=zeros, dtype=dtype, axis=axis if scales.size > 1 else None)
+
+
+def edited(data: bytes, change: Any) -> bytes:
+    """Return a file in which ``change`` altered the schema's model."""
+    import flatbuffers
+
+    from edgecnn_converters.tflite.format import IDENTIFIER, load_schema
+
+    model = load_schema().ModelT.InitFromPackedBuf(data)
+    change(model)
+    builder = flatbuffers.Builder(len(data) + (1 << 16))
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())

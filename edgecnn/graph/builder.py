@@ -205,7 +205,10 @@ class Builder:
         large = [a for a in x.axes[1:] if old[a] > 1]
         groups.sort(key=lambda g: min(large.index(a) for a in g[0]))
         wanted = [a for group, _ in groups for a in group]
-        if wanted != large:
+        if wanted != large:  # a transpose is due: to the order that images, or other shapes, have in the end
+            final = self.image_axes(4) if len(new) == 4 and batch == 0 else tuple(range(len(new)))
+            groups.sort(key=lambda g: min(final.index(a) for a in g[1]))
+            wanted = [a for group, _ in groups for a in group]
             x = self.arranged(x, (x.axes[0], *wanted, *(a for a in x.axes[1:] if old[a] == 1)))
         order = self._with_ones([a for _, made in groups for a in made], new, batch)
         held = (1, *(new[a] for a in order))
@@ -229,17 +232,21 @@ class Builder:
 
     def slice(self, x: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
         """Return ``start:stop:step`` of one dimension of the source; step above 0, the bounds in the tensor."""
-        place, size = x.axes.index(dim), self.shape(x)[dim]
-        if (start, step) == (0, 1) and stop >= size:
+        return self.slices(x, {dim: (start, stop, step)})
+
+    def slices(self, x: Value, parts: Mapping[int, tuple[int, int, int]]) -> Value:
+        """Return ``start:stop:step`` of some dimensions of the source, in one node; see ``slice``."""
+        shape, held = self.shape(x), self.held(x)
+        bounds = [(0, d, 1) for d in held]
+        for dim, (start, stop, step) in parts.items():
+            place, stop = x.axes.index(dim), min(stop, shape[dim])
+            inside = 0 <= start < stop and step > 0 and (place > 0 or (start, stop, step) == (0, shape[dim], 1))
+            need(inside, f"slice {start}:{stop}:{step} of dimension {dim} of {shape}")
+            bounds[place] = (start, stop, step)
+        if bounds == [(0, d, 1) for d in held]:
             return x
-        need(
-            place > 0 and 0 <= start < min(stop, size),
-            f"slice {start}:{stop}:{step} of dimension {dim} of {self.shape(x)}",
-        )
-        held = self.held(x)[1:]
-        begin, end, steps = [0] * len(held), list(held), [1] * len(held)
-        begin[place - 1], end[place - 1], steps[place - 1] = start, min(stop, size), step
-        return self.add("slice", x, axes=x.axes, begin=tuple(begin), end=tuple(end), step=tuple(steps))
+        begin, end, steps = zip(*bounds[1:], strict=True)
+        return self.add("slice", x, axes=x.axes, begin=begin, end=end, step=steps)
 
     def select(self, x: Value, dim: int, index: int) -> Value:
         """Return one element of a dimension of the source, without that dimension."""

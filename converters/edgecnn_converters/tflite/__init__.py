@@ -11,7 +11,7 @@ from edgecnn_converters.metadata import KEY, described, to_text
 from edgecnn_converters.preconditions import KernelLimits, beyond_float16, beyond_kernels, check
 from edgecnn_converters.registry import Converter
 from edgecnn_converters.tflite.emitter import Emitter, placement, scale_ratio
-from edgecnn_converters.tflite.format import MIN_RUNTIME, MIN_RUNTIME_BYTES
+from edgecnn_converters.tflite.format import FUNCTIONS, MIN_RUNTIME, MIN_RUNTIME_BYTES
 from edgecnn_converters.tflite.lowering import LOWERINGS
 from edgecnn_converters.tflite.moves import slice_fits
 from edgecnn_converters.tflite.reader import guess_precision, integers, layers, read
@@ -51,7 +51,8 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Converted
         made = _outer(emitter, result, io)
         kind = "Quantize" if io == "uint8" else "Dequantize"
         emitter.operator(kind.upper(), None, [inner], made, getattr(emitter.schema, f"{kind}OptionsT")())
-    emitter.model.metadata(KEY, to_text(graph, precision).encode())
+    more = {FUNCTIONS: emitter.functions} if emitter.functions else {}
+    emitter.model.metadata(KEY, to_text(graph, precision, **more).encode())
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
     data = emitter.model.finish({"input": fed}, {"logits": made}, f"edgecnn {graph.metadata.model}".strip())
@@ -68,7 +69,7 @@ def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
 def describe(data: bytes) -> tuple[str, Metadata | None]:
     """Return the precision of a ``.tflite`` file, ours or another's, and what our writer noted in it."""
     model = read(data)
-    return (guess_precision(model), None) if model.metadata is None else described(model.metadata)
+    return (guess_precision(model), None) if model.metadata is None else described(model.metadata, FUNCTIONS)
 
 
 def _fault(graph: Graph, node: Node, precision: str) -> str | None:

@@ -24,6 +24,7 @@ class Emitter:
         self.graph, self.precision, self.model = graph, precision, ModelWriter()
         self.schema = self.model.schema
         self.runtimes: set[str] = set()
+        self.functions: dict[str, Any] = {}  # records of the nodes that became tables
         self._made: dict[str, int] = {}
         self.activation(graph.inputs[0])
 

@@ -65,7 +65,7 @@ def _run(t: Translation, op: TfliteOp) -> list[NDArray[Any]]:
         options = getattr(schema, op.options_type)(**op.options) if op.options_type else None
         writer.operator(op.name, op.version, inputs, outputs, options)
         data = writer.finish({}, {f"t{i}": made for i, made in zip(op.outputs, outputs, strict=True)}, "")
-        kernels = OpResolverType.BUILTIN_REF
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         interpreter = Interpreter(model_content=data, experimental_op_resolver_type=kernels)
         interpreter.allocate_tensors()
         interpreter.invoke()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
-from edgecnn.errors import MissingDependencyError
+from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.graph.ops import Node, make_node
 
 SCHEMA_VERSION = 3
 IDENTIFIER = b"TFL3"
@@ -91,6 +93,27 @@ VERSIONS: Mapping[str, Mapping[str, tuple[int, str]]] = {
         "int8 per channel": (5, "2.7.0"),
     },
 }
+
+
+FUNCTIONS = "functions"  # in edgecnn's record: the nodes that are tables of a function in the file
+
+
+def write_function(node: Node) -> dict[str, Any]:
+    """Return the record of a node that is a table in the file; JSON has no infinities, so numbers are text."""
+    return {"op": node.op, **{k: v if isinstance(v, bool) else repr(float(v)) for k, v in node.attrs.items()}}  # type: ignore[arg-type]
+
+
+def read_function(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the op and the attributes of a record.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        attrs: dict[str, Any] = {k: v if isinstance(v, bool) else float(v) for k, v in record.items() if k != "op"}
+        return make_node(str(record["op"]), ("x",), "y", **attrs).op, attrs
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"the record of a function is damaged ({error}); export the file again") from None
 
 
 def load_schema() -> ModuleType:

@@ -16,6 +16,7 @@ from edgecnn.graph.ir import Graph, Node, Quantized
 from edgecnn.graph.oracle.tables import is_near_half, table_of
 from edgecnn_converters.names import part
 from edgecnn_converters.tflite.emitter import Emitter
+from edgecnn_converters.tflite.format import write_function
 
 MADE_IN_FLOAT32: Mapping[str, str] = {"tanh": "TANH", "elu": "ELU", "gelu": "GELU", "exp": "EXP", "log": "LOG"}
 """Ops to operators that look int8 up in a table, which LiteRT makes in float32."""
@@ -156,6 +157,7 @@ def _gather(e: Emitter, node: Node) -> None:
     offset = e.parameters(part(node.output, "offset"), [128])
     e.operator("ADD", "int32", [places, offset], indices, e.schema.AddOptionsT(potScaleInt16=False))
     entries = e.model.tensor(part(node.output, "table"), (256,), "int8", made.quant, table_of(e.graph, node))
+    e.functions[node.output] = write_function(node)
     e.operator("GATHER", None, [entries, indices], e.activation(node.output), e.schema.GatherOptionsT())
 
 

@@ -15,6 +15,8 @@ from edgecnn.errors import InputError
 from edgecnn.graph import layers
 from edgecnn.graph.builder import Operand, Value
 from edgecnn.graph.ops import need
+from edgecnn.graph.oracle.tables import table as lookup_table
+from edgecnn_converters.tflite.format import read_function
 from edgecnn_converters.tflite.reader import TfliteOp
 from edgecnn_converters.tflite.translation import Translation, dequantized, grid
 
@@ -83,9 +85,10 @@ def _slice(t: Translation, op: TfliteOp) -> Value:
     x, begin, size = t.value(op), t.ints(op, 1), t.ints(op, 2)
     shape = t.shape(x)
     need(len(begin) == len(size) == len(shape), f"its begin {begin} and size {size} are not of {shape}")
-    for dim, (start, count) in enumerate(zip(begin, size, strict=True)):
-        x = t.slice(x, dim, start, shape[dim] if count == -1 else start + count)
-    return x
+    ends = [shape[k] if n == -1 else begin[k] + n for k, n in enumerate(size)]
+    fits = all(0 <= a < b <= d for a, b, d in zip(begin, ends, shape, strict=True))
+    need(fits, f"its begin {begin} and size {size} are not in {shape}")
+    return t.slices(x, {k: (a, b, 1) for k, (a, b) in enumerate(zip(begin, ends, strict=True))})
 
 
 def _strided_slice(t: Translation, op: TfliteOp) -> Value:
@@ -118,11 +121,15 @@ def _strided_slice(t: Translation, op: TfliteOp) -> Value:
     where = places.index(Ellipsis) if Ellipsis in places else len(places)
     whole = [slice(None)] * rest
     full = [*places[:where], *whole, *(i for i in places[where:] if i is not Ellipsis)]
+    parts: dict[int, tuple[int, int, int]] = {}
     for dim, place in enumerate(full):
-        kept = list(range(shape[dim])[place] if isinstance(place, slice) else [range(shape[dim])[place]])
-        need(bool(kept), f"it takes nothing of dimension {dim} of {shape}")
-        if kept != list(range(shape[dim])):
-            x = t.gather(x, dim, kept)
+        kept = range(shape[dim])[place if isinstance(place, slice) else slice(place, place + 1 or None)]
+        need(len(kept) > 0, f"it takes nothing of dimension {dim} of {shape}")
+        if kept.step > 0 or len(kept) == 1:
+            parts[dim] = (kept[0], kept[-1] + 1, max(kept.step, 1))
+        else:
+            x = t.gather(x, dim, list(kept))
+    x = t.slices(x, parts)
     return t.reshape(x, final)
 
 
@@ -316,10 +323,32 @@ def _dequantize(t: Translation, op: TfliteOp) -> Value:
     return x
 
 
-def _cast(t: Translation, op: TfliteOp) -> Value:
+def _cast(t: Translation, op: TfliteOp) -> Value | list[Value]:
     x, made = t.tensor(op, 0), t.model.tensors[op.outputs[0]]
+    if t.integer and (x.dtype, made.dtype) == ("int8", "int32"):
+        return _table(t, op)
     need(x.dtype == made.dtype, f"it turns {x.dtype} to {made.dtype}; supported: constants")
     return t.value(op)
+
+
+def _table(t: Translation, op: TfliteOp) -> list[Value]:
+    """CAST, ADD of 128 and GATHER from 256 integers, as edgecnn writes a function; its record names it."""
+    plus = t.alone(op.outputs[0])
+    last = t.alone(plus.outputs[0]) if plus is not None and plus.name == "ADD" else None
+    offset = [t.constants[i].reshape(-1).tolist() for i in plus.inputs if i in t.constants] if plus is not None else []
+    table = t.constants.get(last.inputs[0]) if last is not None and last.name == "GATHER" else None
+    if plus is None or last is None or table is None or table.shape != (256,) or offset != [[128]]:
+        raise InputError("it turns int8 to int32; supported: constants")
+    made = t.model.tensors[last.outputs[0]]
+    known = (t.model.metadata or {}).get("functions", {}).get(made.name)
+    need(known is not None, f"a table makes {made.name!r}, of a function that the file does not name")
+    name, attrs = read_function(known)
+    same = np.array_equal(lookup_table(name, grid(t.tensor(op, 0)), grid(made), attrs), table)
+    need(same, f"the table of {made.name!r} is not that of {name}, which the file names")
+    t.done.update((id(plus), id(last)))
+    t.scope = t.names[last.outputs[0]]
+    t.finish(last, [t.unary(name, t.value(op), **attrs)])
+    return []
 
 
 MOVES: Mapping[str, Handler] = {

@@ -14,7 +14,7 @@ from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.ops import need
 from edgecnn_converters.metadata import described
 from edgecnn_converters.tflite.folding import fold, foldable
-from edgecnn_converters.tflite.format import CONVERSIONS
+from edgecnn_converters.tflite.format import CONVERSIONS, FUNCTIONS
 from edgecnn_converters.tflite.import_integers import quantized
 from edgecnn_converters.tflite.import_ops import HANDLERS
 from edgecnn_converters.tflite.reader import TfliteModel, TfliteOp, read
@@ -61,14 +61,15 @@ def import_tflite(path: Path) -> Imported:
 
 def _metadata(model: TfliteModel, path: Path) -> Metadata:
     """Return what edgecnn noted in its own file; of another's, its name."""
-    return Metadata(model=path.stem) if model.metadata is None else described(model.metadata)[1]
+    return Metadata(model=path.stem) if model.metadata is None else described(model.metadata, FUNCTIONS)[1]
 
 
 def _is_integer(model: TfliteModel) -> bool:
     """Tell whether activations are integers, but for those that come in or go out and are converted."""
     stored = {i for op in model.ops for i in op.inputs if i >= 0 and model.tensors[i].data is not None}
     made = [i for op in model.ops if op.name not in CONVERSIONS for i in (*op.inputs, *op.outputs)]
-    return any(model.tensors[i].dtype in (*INTEGERS, "uint8") for i in made if i >= 0 and i not in stored)
+    activations = {i for i in (*model.inputs, *made) if i >= 0 and i not in stored}
+    return any(model.tensors[i].dtype in (*INTEGERS, "uint8") for i in activations)
 
 
 # --- inputs and outputs ---
@@ -121,7 +122,7 @@ def _walk(t: Translation) -> None:
     for op in _needed(t.model):
         if id(op) in t.done:
             continue
-        t.scope, t.named, first = t.names[op.outputs[0]], True, len(t.nodes)
+        t.scope, t.named, t.finished, first = t.names[op.outputs[0]], True, op, len(t.nodes)
         try:
             _make(t, op)
         except InputError as error:
@@ -129,7 +130,7 @@ def _walk(t: Translation) -> None:
             faults.append(f"{made}: {error}" if str(error) else made)
             for index in op.outputs:
                 t.stand_in(index)
-        t.spans.append((op, first, len(t.nodes)))
+        t.spans.append((t.finished, first, len(t.nodes)))
     if t.model.subgraphs > 1 and not faults:
         faults.append(f"{t.model.subgraphs} subgraphs, where one is supported")
     if faults:
@@ -161,7 +162,7 @@ def _make(t: Translation, op: TfliteOp) -> None:
     allowed = INTEGERS if t.integer else FLOAT
     for tensor in (t.model.tensors[i] for i in (*given, *op.outputs)):
         typed = f"its activation {tensor.name!r} is {tensor.dtype}; supported: {' and '.join(allowed)}"
-        need(tensor.dtype in allowed or (t.integer and op.name in CONVERSIONS), typed)
+        need(tensor.dtype in allowed or (t.integer and op.name in (*CONVERSIONS, "CAST")), typed)
     made = HANDLERS[op.name](t, op)
     t.finish(op, [made] if isinstance(made, Value) else made)
 

@@ -44,30 +44,35 @@ class Reference:
             from ai_edge_litert.interpreter import Interpreter, OpResolverType
         except ImportError:
             raise MissingDependencyError("LiteRT is not installed: pip install 'edgecnn[tflite]'") from None
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         integer = self._graph.precision != "fp32"
-        kernels = OpResolverType.BUILTIN_REF if integer else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        try:
-            interpreter = Interpreter(
-                model_content=self._data,
-                experimental_op_resolver_type=kernels,
-                experimental_preserve_all_tensors=True,
-            )
-            feeds = [
-                self._fed(index, name, values)
-                for index, name in zip(self._model.inputs, self._graph.inputs, strict=True)
-            ]
-            for index, value in feeds:
-                if value.shape != self._model.tensors[index].shape:
-                    interpreter.resize_tensor_input(index, value.shape)
-            interpreter.allocate_tensors()
-            for index, value in feeds:
-                interpreter.set_tensor(index, value)
-            interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"LiteRT does not run the file: {' '.join(str(error).split())}") from None
+        for kernels in (OpResolverType.BUILTIN_REF, plain) if integer else (plain,):
+            try:
+                interpreter = Interpreter(
+                    model_content=self._data,
+                    experimental_op_resolver_type=kernels,
+                    experimental_preserve_all_tensors=True,
+                )
+                self._run(interpreter, values)
+                break
+            except (ValueError, RuntimeError) as error:
+                reason = " ".join(str(error).split())
+                if kernels is plain or "find op for builtin" not in reason:  # some ops have no reference kernel
+                    raise InputError(f"LiteRT does not run the file: {reason}") from None
         return {name: made for name in self._origin if (made := self._shown(interpreter, name)) is not None}
 
-    def _fed(self, index: int, name: str, values: Values) -> tuple[int, NDArray[Any]]:
+    def _run(self, interpreter: Any, values: Values) -> None:
+        pairs = zip(self._model.inputs, self._graph.inputs, strict=True)
+        feeds = {index: self._fed(index, name, values) for index, name in pairs}
+        for index, value in feeds.items():
+            if value.shape != self._model.tensors[index].shape:
+                interpreter.resize_tensor_input(index, value.shape)
+        interpreter.allocate_tensors()
+        for index, value in feeds.items():
+            interpreter.set_tensor(index, value)
+        interpreter.invoke()
+
+    def _fed(self, index: int, name: str, values: Values) -> NDArray[Any]:
         """Return a value as the file takes it."""
         tensor, inner = self._model.tensors[index], self._graph.tensors[name]
         _, axes = self._origin[name]
@@ -76,7 +81,7 @@ class Reference:
             value = inner.quant.dequantize(value)
         elif isinstance(inner, Quantized) and tensor.dtype == "uint8":
             value = value.astype(np.int16) + UINT8_OFFSET
-        return index, value.astype(tensor.dtype)
+        return value.astype(tensor.dtype)
 
     def _shown(self, interpreter: Any, name: str) -> NDArray[Any] | None:
         """Return the values of a tensor in the graph's order, or ``None`` where LiteRT has none."""

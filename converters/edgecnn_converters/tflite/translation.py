@@ -38,6 +38,7 @@ class Translation(Builder):
         weights: node to the tensors of its weight and bias, and the order of the weight's dimensions in the graph.
         operands: constant of the graph to its tensor.
         origin: tensor of the graph to the file's, and its dimensions in the order of the graph.
+        finished: the op whose outputs were taken last.
         spans: each op with where its nodes begin and end.
     """
 
@@ -59,6 +60,7 @@ class Translation(Builder):
         self.operands: dict[str, int] = {}
         self.origin: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.spans: list[tuple[TfliteOp, int, int]] = []
+        self.finished: TfliteOp
         self.names = _names(model)
 
     # --- what an op reads ---
@@ -148,7 +150,10 @@ class Translation(Builder):
         Raises:
             InputError: the file has other shapes.
         """
-        for index, value in zip(op.outputs, made, strict=True) if made else ():
+        if not made:
+            return
+        self.finished = op
+        for index, value in zip(op.outputs, made, strict=True):
             tensor, shape = self.model.tensors[index], self.shape(value)
             fits = shape == tensor.shape or len(tensor.dynamic) > 0 or tensor.shape == ()
             need(fits, f"it makes {shape} of {self.shapes(op)}, and the file says {tensor.shape}")
