@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.importers import Imported, Values
 from edgecnn.graph.ir import Graph
+
+if TYPE_CHECKING:
+    import torch
 
 LIMIT = 1e-4  # largest relative difference: float32 sums in another order differ by less
 SEED = 0
@@ -38,23 +41,18 @@ def random_inputs(graph: Graph, seed: int = SEED) -> dict[str, NDArray[np.float3
 
 def evaluate(graph: Graph, inputs: Values, *, keep: bool = False) -> dict[str, NDArray[Any]]:
     """Run a float graph on inputs by name; return its outputs, or with ``keep`` every activation, by name."""
-    import torch
+    from edgecnn.graph.batch import Batch
+    from edgecnn.graph.interpreter import TorchGraph, tensors
 
-    from edgecnn.graph.execution import execute, released
-    from edgecnn.graph.interpreter import laid_out, run_node
+    found: dict[str, NDArray[Any]] = {}
 
-    values = {t.name: laid_out(t.value) for t in graph.constants()}
-    values |= {name: laid_out(np.array(inputs[name], np.float32)) for name in graph.inputs}
-    everything = [t.name for t in graph.activations()]
-    with torch.inference_mode():
-        held = execute(
-            graph,
-            values,
-            lambda node, at: run_node(node, [at[i] for i in node.inputs]),
-            released(graph, everything if keep else graph.inputs),
-        )
-        wanted = everything if keep else graph.outputs
-        return {n: (held[n].permute(0, 2, 3, 1) if held[n].ndim == 4 else held[n]).numpy() for n in wanted}
+    def observe(name: str, value: torch.Tensor) -> None:
+        if keep:
+            found[name] = (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).numpy()
+
+    fed = tensors(Batch({name: np.array(inputs[name], np.float32) for name in graph.inputs}))
+    made = TorchGraph(graph).run(fed, observe)
+    return found if keep else {name: value.numpy() for name, value in made.items()}
 
 
 def check_import(imported: Imported, simplified: Graph) -> ImportCheck:

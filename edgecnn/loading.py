@@ -126,10 +126,11 @@ def _imported(path: Path, importer: Importer, input_shape: InputShape | None, na
 
 def _fed_images(network: Network, preprocess: Preprocess | str | None) -> Metadata:
     """Return the metadata; a text that says how images are fed changes what fits the input's size."""
-    metadata, shape = network.graph.metadata, network.input_shape
-    if not isinstance(preprocess, str) or metadata.preprocess is not None or len(shape) != 3:
+    metadata, image = network.graph.metadata, network.graph.image_input
+    if not isinstance(preprocess, str) or metadata.preprocess is not None or image is None:
         return metadata
-    return replace(metadata, preprocess=Preprocess(resize=(shape[0], shape[1])))
+    height, width, _ = network.inputs[image]
+    return replace(metadata, preprocess=Preprocess(resize=(height, width)))
 
 
 def is_file(model: str) -> bool:
