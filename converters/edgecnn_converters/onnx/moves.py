@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgecnn.graph.ir import Node
 from edgecnn_converters.layout import (
     NCHW_TO_NHWC,
@@ -73,34 +76,83 @@ def _slice(e: Emitter, node: Node) -> None:
 
 
 def _gather(e: Emitter, node: Node) -> None:
+    """Reflect or repeat the border, where that is what the indices do; else pick."""
     a: Mapping[str, Any] = node.attrs
-    axis = placed_axis(a["axis"], len(e.graph.tensors[node.output].shape))
-    e.move(node, ("Gather", [e.counts(part(node.output, "indices"), *a["indices"])], {"axis": axis}))
+    shape, indices = nchw(e.graph.tensors[node.inputs[0]].shape), np.array(a["indices"])
+    axis = placed_axis(a["axis"], len(shape))
+    if (border := _border(shape[axis], indices)) is not None:
+        before, after, mode = border
+        sides = [side if k == axis else 0 for side in (before, after) for k in range(len(shape))]
+        e.move(node, ("Pad", [e.counts(part(node.output, "pads"), *sides)], {"mode": mode}))
+    else:
+        e.move(node, *picked(e, node, axis, len(shape), indices))
 
 
-def _blocks(kind: str, split: tuple[str, ...], order: tuple[int, ...]) -> Row:
-    """Return the row of a move between pixels and channels.
+def _border(size: int, indices: NDArray[np.int64]) -> tuple[int, int, str] | None:
+    """Return what is added before and after a dimension, and how, where that is what its indices do."""
+    inside = np.flatnonzero(np.diff(indices, prepend=0) == 1)
+    for before in {int(inside[0]) - (indices[inside[0]] == 1)} if inside.size else ():
+        after = len(indices) - size - before
+        for mode in ("edge", "reflect"):
+            fits = before >= 0 <= after and (mode == "edge" or max(before, after) < size)
+            if fits and np.array_equal(np.pad(np.arange(size), (before, after), mode), indices):
+                return before, after, mode
+    return None
 
-    ONNX Runtime before 1.23 has no such op of integers: a reshape, a transpose and a reshape are the same there.
 
-    Args:
-        kind: the op of real values.
-        split: what the dimensions of the input are split into: ``b``, and what stays of ``n``, ``c``, ``h``, ``w``.
-        order: of these dimensions in the output.
+def picked(
+    e: Emitter, node: Node, axis: int, rank: int, indices: NDArray[np.int64], name: str = "indices"
+) -> list[Step]:
+    """Return the steps that pick slices of a dimension of the file's; of the last one, before which others are put.
+
+    ``Gather`` copies each slice by itself: of the last dimension that is each element.
     """
+    held = e.counts(part(node.output, name), *(int(k) for k in indices))
+    if axis < rank - 1:
+        return [("Gather", [held], {"axis": axis})]
+    into = (0, rank - 1, *range(1, rank - 1)) if rank != 4 else NCHW_TO_NHWC
+    back = tuple(int(k) for k in np.argsort(into))
+    return [_turned(into), ("Gather", [held], {"axis": into.index(axis)}), _turned(back)]
 
-    def row(e: Emitter, node: Node) -> None:
-        block: Any = node.attrs["block"]
-        if not e.on_grid(node.output):
-            e.move(node, (kind, [], {"blocksize": block}))
-            return
-        shape, made = (nchw(e.graph.tensors[name].shape) for name in (node.inputs[0], node.output))
-        kept = {"c": min(shape[1], made[1]), "h": min(shape[2], made[2]), "w": min(shape[3], made[3]), "b": block}
-        first = e.counts(part(node.output, "split"), -1, *(kept[name] for name in split[1:]))
-        last = e.counts(part(node.output, "shape"), -1, *made[1:])
-        e.move(node, ("Reshape", [first], {}), _turned(order), ("Reshape", [last], {}))
 
-    return row
+def _depth_to_space(e: Emitter, node: Node) -> None:
+    """Put channels between pixels; in integers by two transposes, of which ONNX Runtime is fastest."""
+    block: Any = node.attrs["block"]
+    _, channels, height, width = nchw(e.graph.tensors[node.output].shape)
+    if not e.on_grid(node.output):
+        e.move(node, ("DepthToSpace", [], {"blocksize": block}))
+        return
+    pixels = channels * height * width // block**2
+    e.move(
+        node,
+        _shaped(e, node, "columns", block, block, pixels),
+        _turned((0, 1, 3, 2)),
+        _shaped(e, node, "rows", block, pixels * block // width, width),
+        _turned((0, 2, 1, 3)),
+        _shaped(e, node, "shape", channels, height, width),
+    )
+
+
+def _space_to_depth(e: Emitter, node: Node) -> None:
+    """Undo ``_depth_to_space``."""
+    block: Any = node.attrs["block"]
+    _, channels, height, width = nchw(e.graph.tensors[node.inputs[0]].shape)
+    if not e.on_grid(node.output):
+        e.move(node, ("SpaceToDepth", [], {"blocksize": block}))
+        return
+    pixels = channels * height * width // block**2
+    e.move(
+        node,
+        _shaped(e, node, "rows", channels * height // block, block, width),
+        _turned((0, 2, 1, 3)),
+        _shaped(e, node, "columns", block, pixels, block),
+        _turned((0, 1, 3, 2)),
+        _shaped(e, node, "shape", channels * block**2, height // block, width // block),
+    )
+
+
+def _shaped(e: Emitter, node: Node, name: str, *shape: int) -> Step:
+    return "Reshape", [e.counts(part(node.output, name), -1, *shape)], {}
 
 
 ROWS: Mapping[str, Row] = {
@@ -110,6 +162,6 @@ ROWS: Mapping[str, Row] = {
     "transpose": _transpose,
     "slice": _slice,
     "gather": _gather,
-    "depth_to_space": _blocks("DepthToSpace", ("n", "b", "b", "c", "h", "w"), (0, 3, 4, 1, 5, 2)),
-    "space_to_depth": _blocks("SpaceToDepth", ("n", "c", "h", "b", "w", "b"), (0, 3, 5, 1, 2, 4)),
+    "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
 }

@@ -20,6 +20,7 @@ from edgecnn_converters.layout import NCHW_TO_NHWC, NHWC_TO_NCHW, nchw
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.emitter import Emitter
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
+from edgecnn_converters.onnx.moves import picked
 
 PAST_HALVES = 2.0**-18  # of a sum: takes halves a little away from zero
 FEW_TAPS = 2  # the largest factor of a side by which ONNX Runtime's convolution is faster than sums of int32
@@ -73,8 +74,8 @@ def _nearest(e: Emitter, node: Node) -> None:
             if e.on_grid(node.output):
                 e.real_values(node.output)
             return
-    indices = [e.counts(part(node.output, what), *k) for what, k in zip(("rows", "columns"), wanted, strict=True)]
-    e.move(node, ("Gather", [indices[0]], {"axis": 2}), ("Gather", [indices[1]], {"axis": 3}))
+    rows, columns = wanted
+    e.move(node, *picked(e, node, 2, 4, rows, "rows"), *picked(e, node, 3, 4, columns, "columns"))
 
 
 def _found(pixels: Any, size: int, made: int) -> NDArray[np.int64]:
@@ -119,10 +120,11 @@ def _summed(e: Emitter, node: Node) -> None:
 
 
 def _weighted(e: Emitter, node: Node) -> None:
-    """Weigh rows, then columns, in int32 and with the channels last; divide once.
+    """Weigh columns, then rows, in int32 and with the channels last; divide once.
 
     A pixel between ``a`` and ``b`` is ``a + (b - a) t``. Sums are multiples of 2**-20; halves are 2**19 of them. So
-    that a division that truncates takes them away from zero, 2**19 is added, and 1 less below zero.
+    that a division that truncates takes them away from zero, 2**19 is added, and 1 less below zero. What is divided is
+    above zero: 2**7 is added too. Half of all that comes with ``a``, where there are few rows, half with the sign.
     """
     name, p = node.output, partial(part, node.output)
     half, offset = 1 << (2 * FRACTION - 1), -LOW << (2 * FRACTION)
@@ -132,12 +134,11 @@ def _weighted(e: Emitter, node: Node) -> None:
     if e.shift:
         e.node("Add", [source, _int32(e, -e.shift)], p("signed"))
         source = p("signed")
-    for axis, side in enumerate(_sides(e, node), 1):
-        source = _between(e, node, source, axis, *side)
-    risen = (half + offset) // 2  # added twice: beside the sum, and with the clip
-    e.node("Add", [source, _int32(e, risen)], p("sum"))
-    e.node("Clip", [p("sum"), _int32(e, risen - 1), _int32(e, risen)], p("sign"))
-    e.node("Add", [p("sum"), p("sign")], p("risen"))
+    rows, columns = _sides(e, node)
+    risen = (half + offset) // 2
+    source = _between(e, node, _between(e, node, source, 2, *columns), 1, *rows, plus=risen)
+    e.node("Clip", [source, _int32(e, risen - 1), _int32(e, risen)], p("sign"))
+    e.node("Add", [source, p("sign")], p("risen"))
     e.node("Div", [p("risen"), _int32(e, ONE * ONE)], p("whole"))
     source = p("whole")
     if not e.shift:
@@ -148,8 +149,8 @@ def _weighted(e: Emitter, node: Node) -> None:
     e.real_values(name)
 
 
-def _between(e: Emitter, node: Node, source: str, axis: int, size: int, made: int) -> str:
-    """Return, of each pixel of a resized side, ``a 2**10 + (b - a) t`` with ``t`` of 10 bits."""
+def _between(e: Emitter, node: Node, source: str, axis: int, size: int, made: int, plus: int = 0) -> str:
+    """Return, of each pixel of a resized side, ``a 2**10 + (b - a) t + plus`` with ``t`` of 10 bits."""
 
     def p(what: str) -> str:
         return part(node.output, f"{what}_{axis}")
@@ -161,7 +162,11 @@ def _between(e: Emitter, node: Node, source: str, axis: int, size: int, made: in
     e.node("Gather", [source, rest], p("behind"), axis=axis)
     e.node("Sub", [p("behind"), source], p("step"))
     e.node("Mul", [source, _int32(e, ONE)], p("scaled"))
-    e.node("Gather", [p("scaled"), places], p("before"), axis=axis)
+    scaled = p("scaled")
+    if plus:
+        scaled = p("risen")
+        e.node("Add", [p("scaled"), _int32(e, plus)], scaled)
+    e.node("Gather", [scaled, places], p("before"), axis=axis)
     e.node("Gather", [p("step"), places], p("rise"), axis=axis)
     e.node("Mul", [p("rise"), shares], p("part"))
     e.node("Add", [p("before"), p("part")], p("between"))
