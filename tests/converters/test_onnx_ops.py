@@ -137,10 +137,20 @@ def test_moves_are_of_integers_and_in_the_order_of_the_graph(name, activations, 
 
 def test_transposes_that_follow_each_other_are_one(tmp_path):
     there_and_back = [("transpose", {"perm": (0, 3, 1, 2)}), ("transpose", {"perm": (0, 2, 3, 1)})]
-    assert not held(moved(*there_and_back, ("depth_to_space", {"block": 2})), tmp_path).count("Transpose") > 1
+    assert "Transpose" not in held(moved(*there_and_back, ("gather", {"axis": 3, "indices": (1, 0, 7)})), tmp_path)
     graph = moved(*MOVES["4-d from 3-d"])
     kinds = held(graph, tmp_path)
     assert kinds.count("Transpose") == 2  # to the order that is reshaped, and from it
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+@pytest.mark.parametrize("sides", [(1, 0), (0, 1), (2, 3), (3, 3)])
+def test_a_border_of_the_images_own_pixels_is_padding(mode, sides, tmp_path):
+    for axis in (1, 2):
+        size = (6, 4)[axis - 1]
+        indices = tuple(np.pad(np.arange(size), sides, mode).tolist())
+        assert held(moved(("gather", {"axis": axis, "indices": indices})), tmp_path) == ["Pad"]
+    assert "Gather" in held(moved(("gather", {"axis": 1, "indices": (5, 0, 1, 2, 3, 4, 5, 0)})), tmp_path)
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,14 +90,16 @@ def _gather(e: Emitter, node: Node) -> None:
 
 def _border(size: int, indices: NDArray[np.int64]) -> tuple[int, int, str] | None:
     """Return what is added before and after a dimension, and how, where that is what its indices do."""
-    inside = np.flatnonzero(np.diff(indices, prepend=0) == 1)
-    for before in {int(inside[0]) - (indices[inside[0]] == 1)} if inside.size else ():
-        after = len(indices) - size - before
-        for mode in ("edge", "reflect"):
-            fits = before >= 0 <= after and (mode == "edge" or max(before, after) < size)
-            if fits and np.array_equal(np.pad(np.arange(size), (before, after), mode), indices):
-                return before, after, mode
-    return None
+    rising = np.flatnonzero(np.diff(indices) == 1)
+    if not rising.size:
+        return None
+    before = int(rising[0] - indices[rising[0]])
+    after = len(indices) - size - before
+    if min(before, after) < 0 or max(before, after) >= size:
+        return None
+    modes: tuple[Literal["edge", "reflect"], ...] = ("edge", "reflect")
+    fitting = (m for m in modes if np.array_equal(np.pad(np.arange(size), (before, after), m), indices))
+    return next(((before, after, mode) for mode in fitting), None)
 
 
 def picked(
