@@ -9,17 +9,44 @@ import numpy as np
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Node
+from edgecnn.graph.oracle.tables import steps, table_of
 from edgecnn_converters.names import part
-from edgecnn_converters.openvino.emitter import Emitter
+from edgecnn_converters.openvino import format as facts
+from edgecnn_converters.openvino.emitter import Emitter, rounded
 from edgecnn_converters.openvino.moves import order_of
 
+LOST = 2.0**-20  # of an output, its input and its zero point, in steps: some roundings to float32
+TERMS = 14  # of the series of atanh: at 1/3, what is left out is below 1e-8
 Make = Callable[[Emitter, Node, Any, str], Any]
 """Takes the emitter, the node, the input and the name of the operation to make; returns the operation."""
 
 
 def function(e: Emitter, node: Node) -> Any:
-    """Return a function of every element, in the order of dimensions of its input."""
-    return FUNCTIONS[node.op](e, node, e.value(node.inputs[0], order_of(e, node)), part(node.output, "op"))
+    """Return a function of every element, in the order of dimensions of its input.
+
+    Of 8 bits, the plugin computes it in float32; where that may round an entry of the oracle's table otherwise, the
+    file holds the table.
+    """
+    value, name = e.value(node.inputs[0], order_of(e, node)), part(node.output, "op")
+    if node.spec.function and _narrow(e, node) and _near_half(e, node):
+        return _by_table(e, node, value, name)
+    return FUNCTIONS[node.op](e, node, value, name)
+
+
+def _narrow(e: Emitter, node: Node) -> bool:
+    """Tell whether a node computes in 8 bits."""
+    return e.precision == "int8" and facts.is_narrow(e.graph, node)
+
+
+def _near_half(e: Emitter, node: Node) -> bool:
+    """Tell whether an output lies so near a half that float32 might take it across."""
+    source, made = e.graph.quant(node.inputs[0]), e.graph.quant(node.output)
+    low, high = source.limits
+    exact = steps(node.op, source, made, node.attrs)
+    read = (np.arange(low, high + 1) - source.zero_point[0]) * np.float64(source.scale[0] / made.scale[0])
+    lost = LOST * (np.abs(exact) + np.abs(read) - made.limits[0])
+    below, above = (np.clip(np.rint(exact + part) + made.zero_point[0], *made.limits) for part in (-lost, lost))
+    return bool(np.any(below != above))
 
 
 def prelu(e: Emitter, node: Node) -> Any:
@@ -45,12 +72,99 @@ def _leaky_relu(e: Emitter, node: Node, value: Any, name: str) -> Any:
     return ops.prelu(value, e.plain(np.array([alpha], np.float32), part(node.output, "alpha")), name=name)
 
 
+def _clamp(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return a value between two numbers."""
+    if not _narrow(e, node):
+        return ops.clamp(value, node.attrs["low"], node.attrs["high"], name=name)
+    return _between(e, node, value, (_scalar(e, node, "low"), _scalar(e, node, "high")), name)
+
+
+def _between(e: Emitter, node: Node, value: Any, ends: tuple[Any, Any], name: str) -> Any:
+    """Return a value between two constants, by operations that do not become a Clamp.
+
+    That merges into the FakeQuantize after it, which then rounds otherwise.
+    """
+    held = e.identity(node, ops.maximum(value, ends[0], name=f"{name}_low"))
+    return ops.minimum(held, ends[1], name=name)
+
+
 def _gelu(e: Emitter, node: Node, value: Any, name: str) -> Any:
     return ops.gelu(value, "tanh" if node.attrs["approximate"] else "erf", name=name)
 
 
 def _hard_sigmoid(e: Emitter, node: Node, value: Any, name: str) -> Any:
-    return ops.hard_sigmoid(value, _scalar(e, node, "alpha"), _scalar(e, node, "beta"), name=name)
+    alpha, beta = (_scalar(e, node, key) for key in ("alpha", "beta"))
+    if not _narrow(e, node):
+        return ops.hard_sigmoid(value, alpha, beta, name=name)
+    line = ops.add(ops.multiply(value, alpha, name=f"{name}_slope"), beta, name=f"{name}_line")
+    zero, one = (e.plain(np.float32(end), f"{name}_{end}") for end in (0, 1))
+    return _between(e, node, line, (zero, one), name)
+
+
+def _power(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return a power. In 8 bits, a number below 0 that has none becomes that of 0."""
+    exponent: Any = node.attrs["exponent"]
+    if _narrow(e, node) and exponent < 0:  # of 0: the plugin's 0 may be -0
+        return _by_table(e, node, value, name)
+    if _narrow(e, node) and float(exponent) != int(exponent):
+        value = ops.relu(value, name=f"{name}_positive")
+    return ops.power(value, _scalar(e, node, "exponent"), name=name)
+
+
+def _is_fused(e: Emitter, node: Node) -> bool:
+    """Tell whether the plugin makes one kernel of a node and the convolution or linear layer that it reads."""
+    made_by, source = e.graph.producer(node.inputs[0]), node.inputs[0]
+    alone = len(e.graph.consumers(source)) == 1 and source not in e.graph.outputs
+    return alone and made_by is not None and made_by.weighted
+
+
+def _mish(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return ``x tanh(ln(1 + exp x))``; where Mish would compute in float between others, by ``n / (n + 2)`` with
+    ``n = exp x (exp x + 2)``, which is the tanh."""
+    if not _narrow(e, node) or _is_fused(e, node):
+        return ops.mish(value, name=name)
+    two, most = (e.plain(np.float32(number), f"{name}_{number}") for number in (2, 20))
+    power = ops.exp(ops.minimum(value, most, name=f"{name}_most"), name=f"{name}_exp")
+    top = ops.multiply(power, ops.add(power, two, name=f"{name}_more"), name=f"{name}_top")
+    tanh = ops.divide(top, ops.add(top, two, name=f"{name}_bottom"), name=f"{name}_tanh")
+    return ops.multiply(value, tanh, name=name)
+
+
+def _softplus(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return ``ln(1 + exp x)``; where SoftPlus would compute in float between others, ``max(x, 0) + ln(1 + t)`` with
+    ``t = exp(-|x|)``, by the series of ``2 atanh(t / (t + 2))``."""
+    if not _narrow(e, node) or _is_fused(e, node):
+        return ops.softplus(value, name=name)
+    two = e.plain(np.float32(2), f"{name}_2")
+    negative = ops.negative(ops.absolute(value, name=f"{name}_abs"), name=f"{name}_below")
+    power = ops.exp(negative, name=f"{name}_exp")
+    z = ops.divide(power, ops.add(power, two, name=f"{name}_more"), name=f"{name}_z")
+    square = ops.multiply(z, z, name=f"{name}_square")
+    terms = [e.plain(np.float32(2 / k), f"{name}_term_{k}") for k in range(1, TERMS, 2)]
+    series = terms[-1]
+    for k, term in reversed(list(enumerate(terms[:-1]))):
+        series = ops.add(ops.multiply(series, square, name=f"{name}_times_{k}"), term, name=f"{name}_plus_{k}")
+    log = ops.multiply(series, z, name=f"{name}_log")
+    return ops.add(ops.relu(value, name=f"{name}_positive"), log, name=name)
+
+
+def _by_table(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return the entry of the oracle's table for each integer of a value, as a real number."""
+    source, made = e.graph.quant(node.inputs[0]), e.graph.quant(node.output)
+    whole = ops.multiply(value, e.plain(1 / source.scale[0], f"{name}_unit"), name=f"{name}_steps")
+    zero = e.plain(np.float32(source.zero_point[0] - source.limits[0]), f"{name}_zero")
+    places = rounded(ops.add(whole, zero, name=f"{name}_places"), f"{name}_whole")
+    table = table_of(e.graph, node) - np.int16(made.limits[0])
+    axis, entries = e.plain(np.int64(0), f"{name}_axis"), e.plain(table.astype(np.uint8), f"{name}_table")
+    integers = ops.gather(entries, ops.convert(places, "i32", name=f"{name}_places_i32"), axis, name=f"{name}_taken")
+    above = e.plain(np.float32(made.zero_point[0] - made.limits[0]), f"{name}_made_zero")
+    centred = ops.subtract(ops.convert(integers, "f32", name=f"{name}_float"), above, name=f"{name}_centred")
+    return ops.multiply(centred, e.plain(made.scale[0], f"{name}_scale"), name=name)
+
+
+def _log(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return a logarithm; in 8 bits by a table, since the plugin's kernel of it computes in float between others."""
+    return _by_table(e, node, value, name) if _narrow(e, node) else ops.log(value, name=name)
 
 
 FUNCTIONS: Mapping[str, Make] = {
@@ -59,15 +173,15 @@ FUNCTIONS: Mapping[str, Make] = {
     "hard_swish": _plain(ops.hswish),
     "sigmoid": _plain(ops.sigmoid),
     "leaky_relu": _leaky_relu,
-    "clamp": lambda e, node, value, name: ops.clamp(value, node.attrs["low"], node.attrs["high"], name=name),
+    "clamp": _clamp,
     "tanh": _plain(ops.tanh),
     "elu": lambda e, node, value, name: ops.elu(value, node.attrs["alpha"], name=name),
     "gelu": _gelu,
-    "softplus": _plain(ops.softplus),
-    "mish": _plain(ops.mish),
+    "softplus": _softplus,
+    "mish": _mish,
     "hard_sigmoid": _hard_sigmoid,
     "abs": _plain(ops.absolute),
     "exp": _plain(ops.exp),
-    "log": _plain(ops.log),
-    "pow": lambda e, node, value, name: ops.power(value, _scalar(e, node, "exponent"), name=name),
+    "log": _log,
+    "pow": _power,
 }
