@@ -22,6 +22,7 @@ from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino import functions, moves
 from edgecnn_converters.openvino.convolution import convolution, whole_convolution
 from edgecnn_converters.openvino.emitter import Emitter, channels_first, gathered, repeated, rounded
+from edgecnn_converters.openvino.resizing import resize
 
 PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
 FEWEST = 4  # channels of an average pool
@@ -37,7 +38,7 @@ def model(graph: Graph, precision: str) -> Any:
     e.held[source] = {channels_first(len(graph.tensors[source].shape)): e.on_grid(source, fed)}
     for node in graph:
         made = LOWERINGS[node.op](e, node)
-        finished = facts.is_whole(graph, node) or _is_product(graph, node) or moves.is_move(node)
+        finished = facts.is_whole(graph, node) or _is_product(graph, node) or moves.is_move(node) or node.op == "resize"
         e.held[node.output] = {moves.order_of(e, node): made if finished else _finished(e, node, made)}
     last = e.value(result)
     last.output(0).get_tensor().set_names({result})
@@ -154,12 +155,6 @@ def _softmax(e: Emitter, node: Node) -> Any:
     return ops.softmax(e.value(node.inputs[0], order), order.index(len(order) - 1), name=part(node.output, "op"))
 
 
-def _resize(e: Emitter, node: Node) -> Any:
-    if node.attrs["mode"] == "nearest":
-        return moves.resize_nearest(e, node)
-    return moves.interpolated(e, node, e.value(node.inputs[0]), "linear_onnx", part(node.output, "op"))
-
-
 LOWERINGS: Mapping[str, Row] = {
     **moves.MOVES,
     **dict.fromkeys(functions.FUNCTIONS, functions.function),
@@ -171,7 +166,7 @@ LOWERINGS: Mapping[str, Row] = {
     "avg_pool2d": _avg_pool,
     "mean": _mean,
     "pad": moves.pad,
-    "resize": _resize,
+    "resize": resize,
     "requantize": lambda e, node: e.value(node.inputs[0], moves.order_of(e, node)),
     "batch_matmul": _batch_matmul,
     "prelu": functions.prelu,

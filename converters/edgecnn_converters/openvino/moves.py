@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from openvino import opset8 as ops
-from openvino import opset11
 
 from edgecnn.graph.ir import Node
-from edgecnn.graph.oracle.moving import nearest
 from edgecnn_converters import layout
 from edgecnn_converters.layout import pads
 from edgecnn_converters.names import part
@@ -66,7 +64,7 @@ def is_move(node: Node) -> bool:
     a: Mapping[str, Any] = node.attrs
     if node.op == "pad":
         return any(a["channels"]) and not any(a["padding"])
-    return node.op in MOVES and (node.op != "resize" or a["mode"] == "nearest")
+    return node.op in MOVES or (node.op == "resize" and a["mode"] == "nearest")
 
 
 def reshape(e: Emitter, node: Node) -> Any:
@@ -75,7 +73,7 @@ def reshape(e: Emitter, node: Node) -> Any:
     shape, made = e.graph.tensors[source].shape, e.graph.tensors[node.output].shape
     held = e.first_order(source)
     value = e.value(source, held if in_memory_order(shape, held) else tuple(range(len(shape))))
-    return e.reshaped(value, [made[d] for d in order], _moved(node, order))
+    return e.reshaped(value, [made[d] for d in order], moved(node, order))
 
 
 def transpose(e: Emitter, node: Node) -> Any:
@@ -84,8 +82,8 @@ def transpose(e: Emitter, node: Node) -> Any:
     order, source = order_of(e, node), e.first_order(node.inputs[0])
     value, places = e.value(node.inputs[0], source), tuple(source.index(perm[d]) for d in order)
     if places == tuple(range(len(places))):
-        return e.reshaped(value, [int(d) for d in value.output(0).shape], _moved(node, order))
-    return e.permuted(value, places, _moved(node, order))
+        return e.reshaped(value, [int(d) for d in value.output(0).shape], moved(node, order))
+    return e.permuted(value, places, moved(node, order))
 
 
 def slice_(e: Emitter, node: Node) -> Any:
@@ -100,17 +98,17 @@ def slice_(e: Emitter, node: Node) -> Any:
         e.plain(values, part(node.output, key))
         for key, values in zip(("begin", "end", "step", "axes"), (*places, axes), strict=True)
     ]
-    return ops.slice(e.value(node.inputs[0], order), *held, name=_moved(node, order))
+    return ops.slice(e.value(node.inputs[0], order), *held, name=moved(node, order))
 
 
 def gather(e: Emitter, node: Node) -> Any:
     """Return the input at some indices of a dimension."""
     a: Mapping[str, Any] = node.attrs
     order = order_of(e, node)
-    return taken(e, node, e.value(node.inputs[0], order), a["indices"], order.index(a["axis"]), _moved(node, order))
+    return taken(e, e.value(node.inputs[0], order), a["indices"], order.index(a["axis"]), moved(node, order))
 
 
-def taken(e: Emitter, node: Node, value: Any, indices: Any, axis: int, name: str) -> Any:
+def taken(e: Emitter, value: Any, indices: Any, axis: int, name: str) -> Any:
     """Return a value at some indices of an axis.
 
     Before a convolution, OpenVINO 2026.4 permutes weights instead of channels, by the permutation where its inverse is
@@ -136,18 +134,18 @@ def concat(e: Emitter, node: Node) -> Any:
     axis: Any = node.attrs["axis"]
     order = order_of(e, node)
     values = [e.operand(node, name, order) for name in node.inputs]
-    return ops.concat(values, order.index(axis), name=_moved(node, order))
+    return ops.concat(values, order.index(axis), name=moved(node, order))
 
 
 def depth_to_space(e: Emitter, node: Node) -> Any:
     """Return blocks of channels as pixels."""
-    made, block = _moved(node, order_of(e, node)), int(str(node.attrs["block"]))
+    made, block = moved(node, order_of(e, node)), int(str(node.attrs["block"]))
     return ops.depth_to_space(e.value(node.inputs[0]), "blocks_first", block, name=made)
 
 
 def space_to_depth(e: Emitter, node: Node) -> Any:
     """Return blocks of pixels as channels. In an int8 file by a Transpose: SpaceToDepth computes in float."""
-    made, block = _moved(node, order_of(e, node)), int(str(node.attrs["block"]))
+    made, block = moved(node, order_of(e, node)), int(str(node.attrs["block"]))
     if e.precision == "int8":
         n, height, width, channels = e.graph.tensors[node.output].shape
         shape = [n, channels // block**2, height, block, width, block]
@@ -155,30 +153,6 @@ def space_to_depth(e: Emitter, node: Node) -> Any:
         first = e.permuted(apart, (0, 3, 5, 1, 2, 4), part(node.output, "blocks_first"))
         return e.reshaped(first, [n, channels, height, width], made)
     return ops.space_to_depth(e.value(node.inputs[0]), "blocks_first", block, name=made)
-
-
-def resize_nearest(e: Emitter, node: Node) -> Any:
-    """Return the nearest pixels: of whole factors by Interpolate, else at indices of rows and columns."""
-    a: Mapping[str, Any] = node.attrs
-    order, value = order_of(e, node), e.value(node.inputs[0])
-    shape = e.graph.tensors[node.inputs[0]].shape
-    indices = [nearest(shape[1 + k], size, a) for k, size in enumerate(a["size"])]
-    repeats = zip(indices, shape[1:3], strict=True)
-    made = _moved(node, order)
-    if all(np.array_equal(k, np.repeat(np.arange(size), k.size // size)) for k, size in repeats):
-        return interpolated(e, node, value, "nearest", made)
-    rows = taken(e, node, value, indices[0], 2, part(node.output, "rows"))
-    return taken(e, node, rows, indices[1], 3, made)
-
-
-def interpolated(e: Emitter, node: Node, value: Any, mode: str, name: str) -> Any:
-    """Return an Interpolate of height and width; of the nearest pixels, which are repeated."""
-    a: Mapping[str, Any] = node.attrs
-    sizes = e.plain(np.array(a["size"], np.int64), part(node.output, "size"))
-    axes = e.plain(np.array([2, 3], np.int64), part(node.output, "axes"))
-    place = "align_corners" if a["align_corners"] else "half_pixel" if a["half_pixel"] else "asymmetric"
-    place = place if mode != "nearest" else "asymmetric"
-    return opset11.interpolate(value, sizes, mode, "sizes", None, None, place, "floor", False, axes=axes, name=name)
 
 
 def pad(e: Emitter, node: Node) -> Any:
@@ -196,7 +170,7 @@ def pad(e: Emitter, node: Node) -> Any:
         zero = e.plain(np.float32(0), part(node.output, "zero"))
         return ops.pad(value, begin, end, "constant", zero, name=part(node.output, "op"))
     if any(sides):
-        name = _moved(node, order_of(e, node)) if is_move(node) else part(node.output, "between_channels")
+        name = moved(node, order_of(e, node)) if is_move(node) else part(node.output, "between_channels")
         value = between_zeros(e, node, sides, 1, name)
     channels, left = e.graph.tensors[node.output].shape[3], [*before, *after]
     for k in range(-(-max(left) * 2 // (facts.WIDEST - 1))):
@@ -215,7 +189,8 @@ def pad(e: Emitter, node: Node) -> Any:
     return value
 
 
-def _moved(node: Node, order: Order) -> str:
+def moved(node: Node, order: Order) -> str:
+    """Return the name of the operation that makes a node's output by moving integers."""
     return facts.maker(node.output, facts.MOVED, order)
 
 
@@ -227,5 +202,4 @@ MOVES = {
     "gather": gather,
     "depth_to_space": depth_to_space,
     "space_to_depth": space_to_depth,
-    "resize": resize_nearest,
 }
