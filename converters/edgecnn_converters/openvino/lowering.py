@@ -14,14 +14,14 @@ import openvino
 from openvino import opset1
 from openvino import opset8 as ops
 
-from edgecnn.graph.ir import Constant, Graph, Node
+from edgecnn.graph.ir import Graph, Node
 from edgecnn_converters import layout
 from edgecnn_converters.layout import nchw, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
-from edgecnn_converters.openvino import functions, moves
+from edgecnn_converters.openvino import functions, moves, products
 from edgecnn_converters.openvino.convolution import convolution, whole_convolution
-from edgecnn_converters.openvino.emitter import Emitter, channels_first, gathered, repeated, rounded
+from edgecnn_converters.openvino.emitter import Emitter, channels_first, gathered, repeated
 from edgecnn_converters.openvino.resizing import resize
 
 PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
@@ -38,18 +38,18 @@ def model(graph: Graph, precision: str) -> Any:
     e.held[source] = {channels_first(len(graph.tensors[source].shape)): e.on_grid(source, fed)}
     for node in graph:
         made = LOWERINGS[node.op](e, node)
-        finished = facts.is_whole(graph, node) or _is_product(graph, node) or moves.is_move(node) or node.op == "resize"
-        e.held[node.output] = {moves.order_of(e, node): made if finished else _finished(e, node, made)}
+        e.held[node.output] = {moves.order_of(e, node): made if _on_grid(graph, node) else _finished(e, node, made)}
     last = e.value(result)
     last.output(0).get_tensor().set_names({result})
     ends = [ops.result(last, name=part(result, "result"))], [fed]
     return openvino.Model(*ends, graph.metadata.model or "edgecnn")
 
 
-def _is_product(graph: Graph, node: Node) -> bool:
-    """Tell whether a node is a product of two 8-bit activations, to 8 bits."""
-    constants = any(isinstance(graph.tensors[name], Constant) for name in node.inputs)
-    return node.op == "mul" and not constants and facts.is_narrow(graph, node)
+def _on_grid(graph: Graph, node: Node) -> bool:
+    """Tell whether the row of a node returns its output on the output's grid."""
+    if node.op == "resize" or moves.is_move(node) or facts.is_whole(graph, node):
+        return True
+    return node.op in ("mul", "batch_matmul") and products.of_activations(graph, node)
 
 
 def _finished(e: Emitter, node: Node, made: Any) -> Any:
@@ -69,43 +69,6 @@ def _fully_connected(e: Emitter, node: Node) -> Any:
     weight = e.constant(node.inputs[1], shape)
     made = ops.matmul(e.value(node.inputs[0]), weight, False, True, name=part(node.output, "matmul"))
     return ops.add(made, e.bias(node, (1, shape[0])), name=part(node.output, facts.WITH_BIAS))
-
-
-def _operands(e: Emitter, node: Node) -> list[Any]:
-    order = moves.order_of(e, node)
-    return [e.operand(node, name, order) for name in node.inputs]
-
-
-def _binary(kind: Callable[..., Any]) -> Row:
-    return lambda e, node: kind(*_operands(e, node), name=part(node.output, "op"))
-
-
-def _mul(e: Emitter, node: Node) -> Any:
-    """Return a product; of two activations on the grid of its output.
-
-    The plugin adds zero points in float32, of the operands too. So an operand that has one inside its range is rounded
-    to the whole numbers that it is, and the product, multiplied once, before its zero point is added.
-    """
-    if not _is_product(e.graph, node):
-        return ops.multiply(*_operands(e, node), name=part(node.output, "op"))
-    name, factor, values, operands = node.output, np.float32(1), [], _operands(e, node)
-    for place, source in enumerate(node.inputs):
-        quant, value = e.graph.quant(source), operands[place]
-        if quant.zero_point[0] != quant.limits[0]:
-            inverse = e.plain(1 / quant.scale[0], part(name, f"unit_{place}"))
-            whole = ops.multiply(value, inverse, name=part(name, f"{facts.SCALED}_{place}"))
-            value, factor = rounded(whole, part(name, f"{facts.WHOLE}_{place}")), factor * quant.scale[0]
-        values.append(value)
-    value = ops.multiply(*values, name=part(name, "op"))
-    activation, made = layout.needed_activation(e.graph, node), e.graph.quant(name)
-    if activation != "none":
-        value = ops.relu(value, name=part(name, "relu"))
-    value = ops.multiply(value, e.plain(factor / made.scale[0], part(name, "steps")), name=part(name, facts.SCALED))
-    if made.zero_point[0] != made.limits[0]:
-        value = rounded(value, part(name, facts.ROUNDED))
-    return e.on_grid(
-        name, e.at_most_six(node, value) if activation == "relu6" else value, moves.order_of(e, node), in_steps=True
-    )
 
 
 def _max_pool(e: Emitter, node: Node) -> Any:
@@ -144,12 +107,6 @@ def _mean(e: Emitter, node: Node) -> Any:
     return ops.reduce_mean(e.value(node.inputs[0]), axes, bool(node.attrs["keepdims"]), name=part(node.output, "op"))
 
 
-def _batch_matmul(e: Emitter, node: Node) -> Any:
-    rank = len(e.graph.tensors[node.output].shape)
-    left, right = (e.value(name, tuple(range(rank))) for name in node.inputs)
-    return ops.matmul(left, right, False, bool(node.attrs["transpose_b"]), name=part(node.output, "matmul"))
-
-
 def _softmax(e: Emitter, node: Node) -> Any:
     order = moves.order_of(e, node)
     return ops.softmax(e.value(node.inputs[0], order), order.index(len(order) - 1), name=part(node.output, "op"))
@@ -160,15 +117,15 @@ LOWERINGS: Mapping[str, Row] = {
     **dict.fromkeys(functions.FUNCTIONS, functions.function),
     "conv2d": lambda e, node: (whole_convolution if facts.is_whole(e.graph, node) else convolution)(e, node),
     "fully_connected": _fully_connected,
-    "add": _binary(ops.add),
-    "mul": _mul,
+    "add": products.add,
+    "mul": products.mul,
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,
     "mean": _mean,
     "pad": moves.pad,
     "resize": resize,
     "requantize": lambda e, node: e.value(node.inputs[0], moves.order_of(e, node)),
-    "batch_matmul": _batch_matmul,
+    "batch_matmul": products.batch_matmul,
     "prelu": functions.prelu,
     "softmax": _softmax,
 }

@@ -42,9 +42,11 @@ def order_of(e: Emitter, node: Node) -> Order:
     """Return the order of dimensions in which a node's output is made."""
     shape = e.graph.tensors[node.output].shape
     first, plain = channels_first(len(shape)), tuple(range(len(shape)))
+    if node.op == "batch_matmul":
+        return plain
     if len(shape) != 4 or in_memory_order(shape, first):
         return first
-    if node.op in CHANNELS_LAST or (node.op == "transpose" and _read_in_order(e, node)):
+    if node.op == "reshape" or (node.op == "transpose" and _read_in_order(e, node)):
         return plain
     if node.op in ANY_ORDER or node.spec.function:
         alike = [name for name in node.inputs if name in e.held and len(e.graph.tensors[name].shape) == 4]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.oracle import mlas
+from edgecnn.graph.oracle import mlas, products
 from edgecnn.graph.oracle.kernels import (
     KERNELS,
     Integers,
@@ -57,6 +57,10 @@ def _weighted(sums: Callable[[Call], NDArray[Any]]) -> Kernel:
 
 def _mul(c: Call) -> Integers:
     return _once(c, multiplied(c), c.scale(0) * c.scale(1) / c.scale(-1))
+
+
+def _batch_matmul(c: Call) -> Integers:
+    return _once(c, products.matrix_sums(c), c.scale(0) * c.scale(1) / c.scale(-1))
 
 
 def _mean(c: Call) -> Integers:
@@ -162,6 +166,7 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "openvino": _with(
         {
             "add": _add_mlas,
+            "batch_matmul": _batch_matmul,
             "hard_swish": _hard_swish,
             "relu": _relu(np.inf),
             "relu6": _relu(6),

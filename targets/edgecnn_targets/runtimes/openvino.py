@@ -46,9 +46,7 @@ class OpenVinoSession(Session):
         findings: tuple[str, ...] = (SOFTMAX,) if weights and any(op.kind == "Softmax" for op in ops) else ()
         if weights and in_float(kernels):
             findings = (*findings, EXACT)
-        elif can_saturate(weights, vnni=onednn_has_vnni()) and any(
-            op.kind in MULTIPLYING and not op.is_float for op in ops
-        ):
+        elif _can_saturate(weights, ops):
             findings = (*findings, onednn_warning())
         described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
         super().__init__(described, threads=threads)
@@ -75,6 +73,13 @@ def settings(threads: int, kernels: str) -> dict[str, str]:
 def in_float(kernels: str) -> bool:
     """Return whether the plugin has to compute int8 artifacts in float32, to be exact on this CPU."""
     return kernels == "exact" and not onednn_has_vnni()
+
+
+def _can_saturate(weights: list[NDArray[Any]], ops: tuple[Op, ...]) -> bool:
+    """Return whether sums of products can be clipped on this CPU; those of two activations always can without VNNI."""
+    kinds, vnni = {op.kind for op in ops if not op.is_float}, onednn_has_vnni()
+    of_activations = "MatMul" in kinds and not vnni
+    return of_activations or (can_saturate(weights, vnni=vnni) and not kinds.isdisjoint(MULTIPLYING))
 
 
 def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[Any]]]:
@@ -130,17 +135,17 @@ def _computes_in_float(node: Any) -> bool:
     """Return whether an op computes in float between float edges.
 
     One that reads or writes 8 bits quantizes or dequantizes in its registers, as every integer kernel does, unless it
-    multiplies by weights. Conversions at the file's edges are no float op, nor is a softmax at its end.
+    multiplies by weights. Conversions at the file's edges are no float op, nor is a softmax, of which there is no
+    integer kernel (the session says so), with the quantizations beside it.
     """
     kind = _fact(node, "layerType")
-    if _fact(node, "runtimePrecision") not in FLOATS or kind in NOT_COMPUTING:
+    if _fact(node, "runtimePrecision") not in FLOATS or kind in NOT_COMPUTING or kind == "Softmax":
         return False
     read = [source for source in (port.get_source_output() for port in node.inputs()) if _kind(source) != "Const"]
     if kind not in MULTIPLYING and EIGHT_BITS & {_made(output) for output in (*read, *node.outputs())}:
         return False
     beside = _kinds_beyond(node, _sources, NOT_COMPUTING) | _kinds_beyond(node, _readers, NOT_COMPUTING)
-    last = kind == "Softmax" and _kinds_beyond(node, _readers, (*NOT_COMPUTING, *EDGES)) == {"Output"}
-    return not (last or (kind in EDGES and beside & {"Input", "Output"}))
+    return not (kind in EDGES and beside & {"Input", "Output", "Softmax"})
 
 
 def _fact(node: Any, key: str) -> str:
