@@ -56,6 +56,7 @@ class Builder:
         self.tensors: dict[str, Tensor] = {}
         self.inputs: list[str] = []
         self.rows: set[str] = set()
+        self.means: dict[Value, tuple[Value, tuple[int, ...], bool]] = {}  # what it is a mean of, over which dimensions
 
     def image_axes(self, rank: int) -> tuple[int, ...]:
         """Return the axes of a value whose channels are the last dimension in the graph."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -14,7 +13,8 @@ from edgecnn.graph import passes
 from edgecnn.graph.aten import HINTS, handler, supported
 from edgecnn.graph.builder import Value
 from edgecnn.graph.ir import Graph, Metadata
-from edgecnn.graph.trace import Call, Trace, argument_names, trace
+from edgecnn.graph.signatures import argument_names
+from edgecnn.graph.trace import Call, Trace, trace
 from edgecnn.graph.translation import Translation
 
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
@@ -49,7 +49,7 @@ def capture(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Graph
     graph = passes.simplify(translation.graph(list(made.values()), metadata))
     if passed := set(graph.inputs) & set(graph.outputs):
         raise UnsupportedError(f"the module returns its input {min(passed)!r} as it came; return only what it computes")
-    return graph if len(made) == 1 else _named(graph, list(made))
+    return graph if len(made) == 1 else passes.rename(graph, dict(zip(graph.outputs, made, strict=True)))
 
 
 def named_shapes(module: nn.Module, given: Shapes) -> dict[str, tuple[int, ...]]:
@@ -135,21 +135,6 @@ def _results(builder: Translation, traced: Trace, faults: list[str]) -> dict[str
     if not traced.results:
         faults.append("it returns nothing")
     return results
-
-
-def _named(graph: Graph, names: Sequence[str]) -> Graph:
-    """Return the graph with other names for its outputs."""
-    new = dict(zip(graph.outputs, names, strict=True))
-    taken = {name: f"{name}_inside" for name in graph.tensors if name in names and name not in new}
-    new = {**taken, **new}
-
-    def renamed(name: str) -> str:
-        return new.get(name, name)
-
-    nodes = tuple(replace(n, inputs=tuple(map(renamed, n.inputs)), output=renamed(n.output)) for n in graph.nodes)
-    tensors: dict[str, Any] = {renamed(name): replace(t, name=renamed(name)) for name, t in graph.tensors.items()}
-    inputs, outputs = (tuple(map(renamed, ends)) for ends in (graph.inputs, graph.outputs))
-    return replace(graph, nodes=nodes, tensors=tensors, inputs=inputs, outputs=outputs)
 
 
 def _where(call: Call, why: str) -> str:

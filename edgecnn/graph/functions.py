@@ -35,6 +35,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "mish": lambda x, a: x * np.tanh(_softplus(x)),
     "hard_sigmoid": lambda x, a: np.clip(a["alpha"] * x + a["beta"], 0, 1),
     "abs": lambda x, a: np.abs(x),
+    "erf": lambda x, a: np.asarray(_erf(x)),
     "exp": lambda x, a: np.exp(x),
     "log": lambda x, a: np.log(x),
     "pow": lambda x, a: np.power(x, a["exponent"]),

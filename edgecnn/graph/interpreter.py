@@ -257,6 +257,7 @@ KERNELS: Mapping[str, Kernel] = {
     "mish": lambda a, x: F.mish(x[0]),
     "hard_sigmoid": lambda a, x: (x[0] * a["alpha"] + a["beta"]).clamp_(0, 1),
     "abs": lambda a, x: x[0].abs(),
+    "erf": lambda a, x: x[0].erf(),
     "exp": lambda a, x: x[0].exp(),
     "log": lambda a, x: x[0].log(),
     "pow": lambda a, x: x[0].pow(a["exponent"]),

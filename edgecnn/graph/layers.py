@@ -46,9 +46,38 @@ def conv(
     stride: Pair = (1, 1), padding: Padding = NO_PADDING, dilation: Pair = (1, 1), groups: int = 1,
 ) -> Value:  # fmt: skip
     """Return a convolution. ``weight``: OHWI; of a row, its height is 1."""
+    if len(b.shape(x)) == 4 and b.shape(x)[0] > 1:
+        return _conv_of_several(b, x, weight, bias, stride, padding, dilation, groups)
     rank, image = len(b.shape(x)), as_image(b, x)
     attrs: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return _back(b, b.weighted("conv2d", image, weight, bias, image.axes, **attrs), rank)
+
+
+def _conv_of_several(
+    b: Builder, x: Value, weight: Array, bias: Array | None, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Value:
+    """Return a convolution of a batch made inside the network, such as windows: its images stand one below the other.
+
+    Each gets its rows of padding, and as many more as let the next begin at a multiple of the stride.
+    """
+    order = (0, 3, 1, 2) if b.channels_last else (0, 1, 2, 3)
+    back = (0, 2, 3, 1) if b.channels_last else (0, 1, 2, 3)
+    top, bottom, left, right = padding
+    x = b.transpose(x, order)
+    count, channels, height, width = b.shape(x)
+    more = -(top + height + bottom) % stride[0]
+    made = (top + height + bottom - dilation[0] * (weight.shape[1] - 1) - 1) // stride[0] + 1
+    x = b.pad(x, [(0, 0), (0, 0), (top, bottom + more), (0, 0)])
+    rows = b.shape(x)[2]
+    column = b.reshape(b.transpose(x, (1, 0, 2, 3)), (1, channels, count * rows, width))
+    attrs: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
+    column = b.transpose(column, back)
+    column = conv(b, column, weight, bias, padding=(0, 0, left, right), **attrs)
+    column = b.transpose(column, order)
+    each = rows // stride[0]
+    column = b.pad(column, [(0, 0), (0, 0), (0, count * each - b.shape(column)[2]), (0, 0)])
+    apart = b.reshape(column, (len(weight), count, each, b.shape(column)[3]))
+    return b.transpose(b.slice(b.transpose(apart, (1, 0, 2, 3)), 2, 0, made), back)
 
 
 def conv_transpose(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecnn.errors import InputError, UnsupportedError, unknown
@@ -39,6 +39,7 @@ class OpSpec:
         weighted: whether inputs 1 and 2 are a weight and a bias: quantized per channel, symmetric.
         homogeneous: whether a positive factor passes through: ``f(c x) = c f(x)`` (of relu6, where nothing is clipped).
         aten: names of the aten ops of one tensor that become this op as they are. Others have a handler in ``aten.py``.
+        interim: whether it is only between an importer and ``passes.simplify``, which makes another op of it.
         macs: multiply-accumulates from input shapes and the output shape; biases and elementwise ops count 0.
     """
 
@@ -50,6 +51,7 @@ class OpSpec:
     weighted: bool = False
     homogeneous: bool = False
     aten: tuple[str, ...] = ()
+    interim: bool = False
     macs: Callable[[list[Shape], Shape], int] = lambda inputs, output: 0
 
 
@@ -327,6 +329,7 @@ OPS: Mapping[str, OpSpec] = {
     "mish": _function(aten=("mish",)),
     "hard_sigmoid": _function(alpha=1 / 6, beta=0.5),  # clip(alpha x + beta, 0, 1)
     "abs": _function(homogeneous=True, aten=("abs",)),
+    "erf": replace(_function(aten=("erf",)), interim=True),
     "exp": _function(aten=("exp",)),
     "log": _function(aten=("log",)),
     "pow": _function(exponent=REQUIRED),  # sqrt, rsqrt and reciprocal are powers

@@ -1,217 +1,38 @@
-"""Simplify float graphs by passes: graph in, graph out, the same function computed by fewer nodes.
+"""Simplify float graphs by rules: graph in, graph out, the same function computed by fewer nodes.
 
-Every pass needs a valid graph and leaves one (``Graph`` checks itself when it is made).
+Every rule needs a valid graph and leaves one (``Graph`` checks itself when it is made).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import wraps
 from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import Attr, Constant, Graph, Node, Tensor
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph import moves, patterns
+from edgecnn.graph.ir import Constant, Graph, Node
 from edgecnn.graph.ops import ACTIVATIONS, make_node
+from edgecnn.graph.rewriting import Draft, Rule, apply
 
 
 def simplify(graph: Graph) -> Graph:
-    """Run all passes, in the order they need."""
-    shapes = (drop_empty_pads, flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
-    for run in (*shapes, fuse_activations, fold_constants, fold_factors_ahead, drop_dead):
-        graph = run(graph)
-    return graph
+    """Apply all rules, in the order they need.
 
-
-def _only_consumer(graph: Graph, name: str) -> Node | None:
-    """Return the one node that reads a tensor, or ``None`` if there are others or it is an output."""
-    consumers = graph.consumers(name)
-    return consumers[0] if len(consumers) == 1 and name not in graph.outputs else None
-
-
-def _merge(graph: Graph, first: Node, second: Node, merged: Node) -> Graph:
-    """Replace ``first`` and its only consumer ``second`` by ``merged``, which has the second's output."""
-    nodes = tuple(merged if n is second else n for n in graph.nodes if n is not first)
-    tensors = {k: t for k, t in graph.tensors.items() if k != first.output}
-    return replace(graph, nodes=nodes, tensors=tensors)
-
-
-def _with(node: Node, **attrs: Attr) -> Node:
-    return replace(node, attrs={**node.attrs, **attrs})
-
-
-def _each_pair(rewrite: Callable[[Graph, Node, Node], Graph | None]) -> Callable[[Graph], Graph]:
-    """Make a pass that applies ``rewrite`` to every producer and its only consumer, until none changes."""
-
-    @wraps(rewrite)
-    def run(graph: Graph) -> Graph:
-        changed: Graph | None = graph
-        while changed is not None:
-            graph = changed
-            pairs = ((node, _only_consumer(graph, node.output)) for node in graph)
-            made = (rewrite(graph, first, second) for first, second in pairs if second is not None)
-            changed = next((g for g in made if g is not None), None)
-        return graph
-
-    return run
-
-
-def drop_empty_pads(graph: Graph) -> Graph:
-    """Drop every ``pad`` that adds nothing."""
-    nothing = {"padding": (0, 0, 0, 0), "channels": (0, 0)}
-    for name in [n.output for n in graph if n.op == "pad" and dict(n.attrs) == nothing]:
-        node = graph.producer(name)
-        if node is not None and name not in graph.outputs:
-            graph = _bypass(graph, name, node.inputs[0])
-    return graph
-
-
-@_each_pair
-def fuse_activations(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Fuse a relu or relu6 into the node whose output only it reads, as its ``activation``."""
-    if first.attrs.get("activation") != "none" or second.op not in ACTIVATIONS:
-        return None
-    return _absorb(g, second, _with(first, activation=second.op))
-
-
-@_each_pair
-def fold_constants(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Fold a sum or product with a constant into the convolution or linear layer before it."""
-    term, factor = (_operand(g, second, op, first.output) for op in ("add", "mul"))
-    if not first.weighted or first.attrs["activation"] != "none" or (term is None and factor is None):
-        return None
-    if not all(_alone(g, name) for name in first.inputs[1:]):
-        return None
-    weight, bias = (g.constant(name) for name in first.inputs[1:])
-    added = np.zeros(1, np.float32) if term is None else term
-    times = np.ones(1, np.float32) if factor is None else factor
-    rows = np.broadcast_to(times, bias.value.shape).reshape(-1, *[1] * (weight.value.ndim - 1))
-    changed = {weight.name: weight.value * rows, bias.name: bias.value * times + added}
-    g = g.with_tensors(*(Constant(name=name, value=value) for name, value in changed.items()))
-    return _absorb(g, second, _with(first, activation=second.attrs["activation"]))
-
-
-@_each_pair
-def fold_factors_ahead(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Fold the product with one number into the weights of the layer that reads it, past a product of activations.
-
-    The hard sigmoid of a squeeze-excite ends in such a product.
+    Raises:
+        UnsupportedError: an interim op is no part of what its rule knows.
     """
-    factor = _operand(g, first, "mul", first.inputs[0])
-    passed = second if second.op == "mul" and second.attrs["activation"] == "none" else None
-    last = second if passed is None else _only_consumer(g, second.output)
-    if factor is None or factor.size != 1 or first.attrs["activation"] != "none" or last is None or not last.weighted:
-        return None
-    if passed is not None and (len(set(passed.inputs)) == 1 or _has_constant(g, passed)):  # a square has it twice
-        return None
-    if last.inputs[0] not in (first.output, second.output) or not _alone(g, last.inputs[1]):
-        return None
-    weight = g.constant(last.inputs[1])
-    g = g.with_tensors(Constant(name=weight.name, value=weight.value * factor))
-    return _bypass(g, first.output, first.inputs[0])
-
-
-def _operand(g: Graph, node: Node, op: str, other: str) -> NDArray[np.float32] | None:
-    """Return the constant operand of an ``op`` whose other one is ``other``: one number, or one for each channel."""
-    if node.op != op or node.inputs[0] != other or not isinstance(tensor := g.tensors[node.inputs[1]], Constant):
-        return None
-    alike = tensor.value.size in (1, g.tensors[other].shape[-1]) and tensor.value.shape[-1:] == (tensor.value.size,)
-    return tensor.value.reshape(-1) if alike else None
-
-
-def _has_constant(g: Graph, node: Node) -> bool:
-    return any(isinstance(g.tensors[i], Constant) for i in node.inputs)
-
-
-def _alone(g: Graph, name: str) -> bool:
-    """Tell whether one node reads a constant."""
-    return len(g.consumers(name)) == 1
-
-
-def _absorb(g: Graph, second: Node, merged: Node) -> Graph:
-    """Replace a node and ``second``, its only consumer, by ``merged``.
-
-    The result keeps the first one's name: it is the layer that people know.
-    """
-    g = replace(g, nodes=tuple(merged if n.output == merged.output else n for n in g.nodes))
-    return _bypass(g, second.output, merged.output)
-
-
-def _bypass(g: Graph, name: str, by: str) -> Graph:
-    """Drop the node that makes ``name``; what reads it reads ``by``."""
-    nodes = [replace(n, inputs=tuple(by if i == name else i for i in n.inputs)) for n in g if n.output != name]
-    tensors = {k: t for k, t in g.tensors.items() if k != name}
-    return replace(g, nodes=tuple(nodes), outputs=tuple(by if o == name else o for o in g.outputs), tensors=tensors)
-
-
-@_each_pair
-def fuse_padding(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Fuse a zero ``pad`` into the padding of the convolution that alone reads it."""
-    if first.op != "pad" or second.op != "conv2d" or second.inputs[0] != first.output:
-        return None
-    if first.attrs["channels"] != (0, 0):
-        return None
-    outer: Any = first.attrs["padding"]
-    inner: Any = second.attrs["padding"]
-    total = tuple(a + b for a, b in zip(outer, inner, strict=True))
-    merged = replace(_with(second, padding=total), inputs=(first.inputs[0], *second.inputs[1:]))
-    return _merge(g, first, second, merged)
-
-
-@_each_pair
-def flatten_mean(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Merge global average pooling and a flatten into a mean that drops the dimensions itself."""
-    if first.op != "mean" or not first.attrs["keepdims"] or second.op != "reshape":
-        return None
-    if len(g.tensors[second.output].shape) != 2:
-        return None
-    return _merge(g, first, second, replace(_with(first, keepdims=False), output=second.output))
-
-
-@_each_pair
-def pointwise_to_linear(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Turn global average pooling, a 1x1 convolution head and a flatten into a mean and a fully connected layer."""
-    last = _only_consumer(g, second.output)
-    if first.op != "mean" or second.op != "conv2d" or last is None or last.op != "reshape":
-        return None
-    weight, padding = g.tensors[second.inputs[1]], second.attrs["padding"]
-    plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and padding == (0, 0, 0, 0)
-    if not plain or not isinstance(weight, Constant) or len(g.tensors[last.output].shape) != 2:
-        return None
-    flat = np.ascontiguousarray(weight.value.reshape(weight.shape[0], weight.shape[3]))
-    activation, shape = second.attrs["activation"], g.tensors[first.output].shape
-    linear = make_node("fully_connected", second.inputs, last.output, second.source, activation=activation)
-    tensors = {k: t for k, t in g.tensors.items() if k != second.output}
-    tensors[weight.name] = Constant(name=weight.name, value=flat)
-    tensors[first.output] = Tensor(name=first.output, shape=(shape[0], shape[-1]))
-    swap = {first.output: _with(first, keepdims=False), second.output: linear}
-    return replace(g, nodes=tuple(swap.get(n.output, n) for n in g.nodes if n is not last), tensors=tensors)
-
-
-ELEMENTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
-
-
-@_each_pair
-def fold_transposes(g: Graph, first: Node, second: Node) -> Graph | None:
-    """Fold a transpose before a flattening into the columns of the linear layer that alone reads it."""
-    if first.op != "transpose" or second.op != "reshape" or len(g.tensors[second.output].shape) != 2:
-        return None
-    last = _only_consumer(g, second.output)
-    while last is not None and (last.op in ELEMENTWISE or last.spec.function):
-        last = _only_consumer(g, last.output)
-    if last is None or last.op != "fully_connected" or not _alone(g, last.inputs[1]):
-        return None
-    weight, perm = g.constant(last.inputs[1]), first.attrs["perm"]
-    shape = g.tensors[first.inputs[0]].shape
-    assert isinstance(perm, tuple)
-    columns = np.arange(weight.shape[1]).reshape(shape).transpose(perm).reshape(-1)
-    value = np.empty_like(weight.value)
-    value[:, columns] = weight.value
-    g = g.with_tensors(Constant(name=weight.name, value=value))
-    return _bypass(g, first.output, first.inputs[0])
+    for rules in (moves.RULES, patterns.RULES, moves.RULES, SHAPES, (fuse_activations,), FOLDS):
+        graph = apply(graph, rules)
+    if left := sorted({str(n) for n in graph if n.spec.interim}):
+        raise UnsupportedError(
+            f"ops that are supported only as parts of others, erf as that of GELU: {', '.join(left)}"
+        )
+    return graph
 
 
 def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
@@ -231,12 +52,182 @@ def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
 
 def drop_dead(graph: Graph) -> Graph:
     """Drop nodes and constants that no output depends on."""
-    needed = set(graph.outputs)
-    kept: list[Node] = []
-    for node in reversed(graph.nodes):
-        if node.output in needed:
-            kept.append(node)
-            needed.update(node.inputs)
-    needed.update(graph.inputs)
-    tensors = {k: t for k, t in graph.tensors.items() if k in needed}
-    return replace(graph, nodes=tuple(reversed(kept)), tensors=tensors)
+    return Draft(graph).graph()
+
+
+# --- rules of shapes ---
+
+NO_PADDING = (0, 0, 0, 0)
+
+
+def fuse_padding(d: Draft, first: Node) -> bool:
+    """Fuse a zero ``pad`` into the padding of the convolution that alone reads it."""
+    second = d.only_reader(first.output)
+    if first.op != "pad" or second is None or second.op != "conv2d" or first.attrs["channels"] != (0, 0):
+        return False
+    outer: Any = first.attrs["padding"]
+    inner: Any = second.attrs["padding"]
+    total = tuple(a + b for a, b in zip(outer, inner, strict=True))
+    attrs = {**second.attrs, "padding": total}
+    d.place(replace(second, inputs=(first.inputs[0], *second.inputs[1:]), attrs=attrs))
+    d.drop(first.output)
+    return True
+
+
+def flatten_mean(d: Draft, first: Node) -> bool:
+    """Merge global average pooling and a flatten, or what undoes it, into a mean that keeps the dimensions or not."""
+    second = d.only_reader(first.output)
+    if first.op != "mean" or second is None or second.op != "reshape":
+        return False
+    batch, channels, made = d.shape(first.output)[0], d.shape(first.output)[-1], d.shape(second.output)
+    if made not in ((batch, channels), (batch, 1, 1, channels)):
+        return False
+    d.place(replace(first, attrs={"keepdims": len(made) == 4}, output=second.output))
+    d.drop(first.output)
+    return True
+
+
+def pointwise_to_linear(d: Draft, first: Node) -> bool:
+    """Turn global average pooling, a 1x1 convolution head and a flatten into a mean and a fully connected layer."""
+    second = d.only_reader(first.output)
+    if first.op != "mean" or second is None or second.op != "conv2d":
+        return False
+    last = d.only_reader(second.output)
+    weight, padding = d.value(second.inputs[1]), second.attrs["padding"]
+    if last is None or last.op != "reshape" or weight is None or not d.alone(second.inputs[1]):
+        return False
+    plain = weight.shape[1:3] == (1, 1) and second.attrs["groups"] == 1 and padding == (0, 0, 0, 0)
+    if not plain or len(d.shape(last.output)) != 2:
+        return False
+    d.set(second.inputs[1], weight.reshape(weight.shape[0], weight.shape[3]))
+    d.place(replace(first, attrs={"keepdims": False}))
+    activation = second.attrs["activation"]
+    d.place(make_node("fully_connected", second.inputs, last.output, second.source, activation=activation))
+    d.drop(second.output)
+    return True
+
+
+ELEMENTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
+
+
+def fold_transposes(d: Draft, first: Node) -> bool:
+    """Fold a transpose before a flattening into the columns of the linear layer that alone reads it."""
+    second = d.only_reader(first.output)
+    if first.op != "transpose" or second is None or second.op != "reshape" or len(d.shape(second.output)) != 2:
+        return False
+    last = d.only_reader(second.output)
+    while last is not None and (last.op in ELEMENTWISE or last.spec.function):
+        last = d.only_reader(last.output)
+    if last is None or last.op != "fully_connected" or not d.alone(last.inputs[1]):
+        return False
+    weight, perm = d.value(last.inputs[1]), first.attrs["perm"]
+    assert isinstance(perm, tuple)
+    assert weight is not None
+    columns = np.arange(weight.shape[1]).reshape(d.shape(first.inputs[0])).transpose(perm).reshape(-1)
+    value = np.empty_like(weight)
+    value[:, columns] = weight
+    d.set(last.inputs[1], value)
+    return d.bypass(first.output, first.inputs[0])
+
+
+# --- rules of activations and constants ---
+
+
+def fuse_activations(d: Draft, first: Node) -> bool:
+    """Fuse a relu or relu6 into the node whose output only it reads, as its ``activation``."""
+    second = d.only_reader(first.output)
+    if first.attrs.get("activation") != "none" or second is None or second.op not in ACTIVATIONS:
+        return False
+    return d.rename(first, second, activation=second.op)
+
+
+def fold_constants(d: Draft, first: Node) -> bool:
+    """Fold a sum or product with a constant into the convolution or linear layer before it."""
+    second = d.only_reader(first.output)
+    if not first.weighted or first.attrs["activation"] != "none" or second is None:
+        return False
+    term, factor = (_operand(d, second, op, first.output) for op in ("add", "mul"))
+    if (term is None and factor is None) or not all(d.alone(name) for name in first.inputs[1:]):
+        return False
+    weight, bias = _weights(d, first)
+    added = np.zeros(1, np.float32) if term is None else term
+    times = np.ones(1, np.float32) if factor is None else factor
+    rows = np.broadcast_to(times, bias.shape).reshape(-1, *[1] * (weight.ndim - 1))
+    activation = second.attrs["activation"]
+    if not d.rename(first, second, activation=activation):
+        return False
+    d.set(first.inputs[1], weight * rows)
+    d.set(first.inputs[2], bias * times + added)
+    return True
+
+
+def fold_factors_ahead(d: Draft, first: Node) -> bool:
+    """Fold the product with one number into the weights of the layer that reads it, past a product of activations.
+
+    The hard sigmoid of a squeeze-excite ends in such a product.
+    """
+    second = d.only_reader(first.output)
+    factor = _operand(d, first, "mul", first.inputs[0]) if first.op == "mul" else None
+    if second is None or factor is None or factor.size != 1 or first.attrs["activation"] != "none":
+        return False
+    passed = second if second.op == "mul" and second.attrs["activation"] == "none" else None
+    last = second if passed is None else d.only_reader(second.output)
+    if last is None or not last.weighted:
+        return False
+    if passed is not None and (len(set(passed.inputs)) == 1 or _has_constant(d, passed)):  # a square has it twice
+        return False
+    if last.inputs[0] not in (first.output, second.output) or not d.alone(last.inputs[1]):
+        return False
+    weight = d.value(last.inputs[1])
+    assert weight is not None
+    d.set(last.inputs[1], weight * factor)
+    return d.bypass(first.output, first.inputs[0])
+
+
+def fold_inputs(d: Draft, first: Node) -> bool:
+    """Fold a sum or product with a constant per channel into the convolution or linear layer that alone reads it.
+
+    A sum is folded where nothing is padded: with zeros around it, the border is another. Normalisation of the input
+    inside a network, ``(x - mean) / std``, ends in the first convolution so.
+    """
+    second = d.only_reader(first.output)
+    if first.op not in ("add", "mul") or second is None or not second.weighted or second.inputs[0] != first.output:
+        return False
+    operand = _operand(d, first, first.op, first.inputs[0])
+    if operand is None or first.attrs["activation"] != "none" or not all(d.alone(i) for i in second.inputs[1:]):
+        return False
+    weight, bias = _weights(d, second)
+    if d.shape(first.output) != d.shape(first.inputs[0]):
+        return False
+    groups: Any = second.attrs.get("groups", 1)
+    each = np.broadcast_to(operand, d.shape(first.output)[-1:]).reshape(groups, -1)  # (groups, channels of a group)
+    rows = np.repeat(each, len(weight) // groups, axis=0)  # (out_channels, channels of its group)
+    rows = rows.reshape(len(weight), *[1] * (weight.ndim - 2), -1)
+    if first.op == "mul":
+        d.set(second.inputs[1], weight * rows)
+    elif second.attrs.get("padding", NO_PADDING) != NO_PADDING:
+        return False
+    else:
+        d.set(second.inputs[2], bias + (weight.astype(np.float64) * rows).reshape(len(weight), -1).sum(1))
+    return d.bypass(first.output, first.inputs[0])
+
+
+def _operand(d: Draft, node: Node, op: str, other: str) -> NDArray[np.float32] | None:
+    """Return the constant operand of an ``op`` whose other one is ``other``: one number, or one for each channel."""
+    if node.op != op or node.inputs[0] != other or (value := d.value(node.inputs[1])) is None:
+        return None
+    alike = value.size in (1, d.shape(other)[-1]) and value.shape[-1:] == (value.size,)
+    return value.reshape(-1) if alike else None
+
+
+def _weights(d: Draft, layer: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    weight, bias = (Constant.of(d.tensors[name]).value for name in layer.inputs[1:])
+    return weight, bias
+
+
+def _has_constant(d: Draft, node: Node) -> bool:
+    return any(d.value(i) is not None for i in node.inputs)
+
+
+SHAPES: tuple[Rule, ...] = (flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
+FOLDS: tuple[Rule, ...] = (fuse_activations, fold_constants, fold_factors_ahead, fold_inputs)

@@ -17,9 +17,29 @@ from edgecnn.graph.ops import need
 
 
 def mean(b: Builder, x: Value, dims: Sequence[int], *, keepdims: bool) -> Value:
-    """Return the mean over dimensions of the source."""
+    """Return the mean over dimensions of the source; of a mean, that of what it is a mean of."""
     shape = b.shape(x)
     dims = sorted(d % len(shape) for d in dims)
+    if x in b.means:
+        first, before, kept = b.means[x]
+        left = list(range(len(shape))) if kept else [k for k in range(len(b.shape(first))) if k not in before]
+        both = sorted({*before, *(left[d] for d in dims)})
+        made = mean(b, first, both, keepdims=True)
+        ends = [1 if k in before or left.index(k) in dims else d for k, d in enumerate(b.shape(first))]
+        if not keepdims:
+            gone = {left[d] for d in dims} | (set() if kept else set(before))
+            ends = [d for k, d in enumerate(ends) if k not in gone]
+        elif not kept:
+            ends = [d for k, d in enumerate(ends) if k not in before]
+        return b.reshape(made, ends)
+    made = _mean(b, x, dims, keepdims=keepdims)
+    if made.name != x.name:
+        b.means[made] = x, tuple(dims), keepdims
+    return made
+
+
+def _mean(b: Builder, x: Value, dims: list[int], *, keepdims: bool) -> Value:
+    shape = b.shape(x)
     kept = tuple(1 if k in dims else d for k, d in enumerate(shape))
     final = kept if keepdims else tuple(d for k, d in enumerate(shape) if k not in dims)
     large = [d for d in dims if shape[d] > 1]

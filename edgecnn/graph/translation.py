@@ -46,7 +46,7 @@ class Translation(Builder):
         natural = bool(rank) and traced.shape[0] == 1
         axes = (self.image_axes(4) if rank == 4 else tuple(range(rank))) if natural else (BATCH, *range(rank))
         name = self.unique("unsupported")
-        self.tensors[name] = Tensor(name=name, shape=tuple(1 if a == BATCH else traced.shape[a] for a in axes))
+        self.tensors[name] = Tensor(name=name, shape=tuple(1 if a == BATCH else max(traced.shape[a], 1) for a in axes))
         self.values[traced] = Value(name, axes)
 
     def value(self, argument: Any) -> Value:

@@ -136,6 +136,8 @@ MOVES = {
     ),
     "channel_shuffle": of(channel_shuffle, wide=nn.Conv2d(3, 6, 1)),
     "nn_channel_shuffle": layer(lambda: nn.Conv2d(3, 6, 1), lambda: nn.ChannelShuffle(3)),
+    "nn_unfold": of(lambda m, x: F.unfold(x, (3, 2), dilation=2, padding=1, stride=(2, 3))),
+    "fold": of(lambda m, x: F.fold(F.unfold(x, (3, 2), stride=(3, 2)) * 2, (12, 10), (3, 2), stride=(3, 2))),
     "unfold": of(lambda m, x: x.unfold(2, 4, 4).unfold(3, 5, 5).flatten(2)),
     "class_token": of(class_token, token=nn.Parameter(torch.randn(1, 1, 3))),
     "focus": of(
@@ -154,6 +156,14 @@ LAYERS = {
     "up_bicubic": of(lambda m, x: F.interpolate(x, (18, 15), mode="bicubic")),
     "down_antialias": of(lambda m, x: F.interpolate(x, (6, 5), mode="bilinear", antialias=True)),
     "transposed": layer(lambda: nn.ConvTranspose2d(3, 4, 3, 2, 1, 1), lambda: nn.ConvTranspose2d(4, 6, 4, 2, groups=2)),
+    "batch_of_windows": of(
+        lambda m, x: torch.cat([m.d(x.reshape(3, 2, 6, 10)), m.d(x.view(3, 2, 6, 10))], 0).reshape(1, -1),
+        d=nn.Conv2d(2, 4, 3, stride=2, padding=1),
+    ),
+    "hard_sigmoid_by_hand": of(lambda m, x: (x * 0.2 + 0.5).clamp(0, 1)),
+    "global_pool_of_channels_last": lambda: nn.Sequential(conv(), nn.AdaptiveAvgPool2d(1)).to(
+        memory_format=torch.channels_last
+    ),
     "audio": of(audio, w=torch.randn(3, 3, 5)),
     "dilated_pool": layer(lambda: nn.MaxPool2d(3, 2, 1, dilation=2)),
     "adaptive_max": layer(lambda: nn.AdaptiveMaxPool2d((5, 3)), lambda: nn.AdaptiveMaxPool2d(1)),

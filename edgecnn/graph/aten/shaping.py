@@ -9,6 +9,7 @@ import numpy as np
 from edgecnn.graph import layers
 from edgecnn.graph.aten.arguments import Handler, arguments, dims_of, shape_of
 from edgecnn.graph.builder import Array, Value
+from edgecnn.graph.meta_kernels import pair, windows
 from edgecnn.graph.ops import need
 from edgecnn.graph.trace import Call, Traced
 from edgecnn.graph.translation import Translation
@@ -211,6 +212,34 @@ def _unfold(t: Translation, call: Call) -> Value:
     return t.transpose(windows, [*(k for k in range(rank) if k != dim + 1), dim + 1])
 
 
+def _im2col(t: Translation, call: Call) -> Value:
+    """``nn.Unfold``: (N, C, H, W) to (N, C x taps, windows)."""
+    x, kernel, dilation, padding, stride = call.args
+    (n, c, height, width), value = x.shape, t.value(x)
+    value = t.pad(value, [(0, 0), (0, 0), *((p, p) for p in pair(padding))])
+    counts = []
+    for dim, size in ((2, height), (3, width)):
+        k, d, p, s = (pair(given)[dim - 2] for given in (kernel, dilation, padding, stride))
+        counts.append(windows(size, k, s, p, d))
+        places = np.arange(counts[-1])[:, None] * s + np.arange(k) * d
+        value = t.gather(value, dim, places.reshape(-1).tolist())
+    (kh, kw), (rows, columns) = pair(kernel), counts
+    value = t.transpose(t.reshape(value, (n, c, rows, kh, columns, kw)), (0, 1, 3, 5, 2, 4))
+    return t.reshape(value, call.output.shape)
+
+
+def _col2im(t: Translation, call: Call) -> Value:
+    """``nn.Fold`` of windows side by side."""
+    x, _, kernel, dilation, padding, stride = call.args
+    aside = pair(kernel) == pair(stride) and pair(dilation) == (1, 1) and pair(padding) == (0, 0)
+    need(aside, "fold of windows that overlap, or with gaps or padding; those side by side are supported")
+    n, c, height, width = call.output.shape
+    kh, kw = pair(kernel)
+    need(height % kh == 0 and width % kw == 0, f"fold to {height}x{width} by windows of {kh}x{kw}")
+    value = t.reshape(t.value(x), (n, c, kh, kw, height // kh, width // kw))
+    return t.reshape(t.transpose(value, (0, 1, 4, 2, 5, 3)), call.output.shape)
+
+
 def _where(t: Translation, call: Call) -> Value:
     """Of a constant condition: ``m a + (1 - m) b``; ``masked_fill`` likewise."""
     if call.name == "where":
@@ -233,7 +262,7 @@ def _where(t: Translation, call: Call) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("clone", "detach", "alias", "lift_fresh", "lift", "contiguous"), _same),
+    **dict.fromkeys(("clone", "detach", "alias", "lift_fresh", "lift", "contiguous", "as_strided"), _same),
     "to": _to,
     **dict.fromkeys(("reshape", "squeeze", "unsqueeze", "flatten"), _reshape),
     **dict.fromkeys(("expand", "copy"), _expand),
@@ -251,5 +280,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _pixel_shuffle),
     "channel_shuffle": _channel_shuffle,
     "unfold": _unfold,
+    "im2col": _im2col,
+    "col2im": _col2im,
     **dict.fromkeys(("where", "masked_fill"), _where),
 }
