@@ -78,7 +78,8 @@ class Draft:
         self.nodes[node.output] = node
         self._note(node)
         shape = output_shape(node, [self.shape(i) for i in node.inputs])
-        self.tensors[node.output] = Tensor(name=node.output, shape=shape)
+        if before is None or self.shape(node.output) != shape:
+            self.tensors[node.output] = Tensor(name=node.output, shape=shape)
         for read in before.inputs if before is not None else ():
             self.drop(read)
 

@@ -12,6 +12,7 @@ from edgecnn.graph import passes
 from edgecnn.graph.contract import BIAS_OF, check_integers
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.ops import need
+from edgecnn.graph.rewriting import apply
 from edgecnn_converters.tflite.reader import TfliteOp
 from edgecnn_converters.tflite.translation import Translation, grid
 
@@ -51,7 +52,7 @@ def quantized(t: Translation, graph: Graph) -> Graph:
         check_integers(graph)
     except InputError as error:
         raise UnsupportedError(f"its integers break the numerics contract: {error}; give the float file") from None
-    return passes.fuse_padding(graph)
+    return apply(graph, (passes.fuse_padding,))
 
 
 def _put(tensors: dict[str, Tensor], name: str, quant: QParams) -> None:
