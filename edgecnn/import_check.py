@@ -16,6 +16,7 @@ from edgecnn.graph.ir import Graph
 if TYPE_CHECKING:
     import torch
 
+LIMIT_LSB = 4  # of integers: runtimes round otherwise than the oracle, and what differs adds up
 LIMIT = 1e-4  # largest relative difference: float32 sums in another order differ by less
 SEED = 0
 
@@ -25,7 +26,8 @@ class ImportCheck:
     """Hold how far a graph is from the file that it was imported from.
 
     Attributes:
-        differences: output to ``max|a - b| / max|a|`` on one random input; ``None`` where it was not compared.
+        differences: output to ``max|a - b| / max|a|`` on one random input, of a quantized graph to the largest
+            difference of integers; ``None`` where it was not compared.
         text: one line that says it, or why it was not compared.
     """
 
@@ -56,15 +58,19 @@ def evaluate(graph: Graph, inputs: Values, *, keep: bool = False) -> dict[str, N
 
 
 def check_import(imported: Imported, simplified: Graph) -> ImportCheck:
-    """Compare a float graph, as it was imported and after it was simplified, with the runtime of its file.
+    """Compare a graph, as it was imported and after it was simplified, with the runtime of its file.
+
+    Of a quantized graph, the oracle's integers are compared.
 
     Args:
         simplified: the same network after ``passes.simplify``, with outputs in the same order.
 
     Raises:
-        InputError: an output differs by more than ``LIMIT``; names the first tensor that does.
+        InputError: an output differs by more than ``LIMIT``, or ``LIMIT_LSB``; names the first tensor that does.
     """
     graph = imported.graph
+    if graph.precision != "fp32":
+        return _check_integers(imported)
     if imported.reference is None:
         return ImportCheck(differences=None, text="import: not checked: no runtime is known for the file")
     inputs = random_inputs(graph)
@@ -92,6 +98,43 @@ def check_import(imported: Imported, simplified: Graph) -> ImportCheck:
     return ImportCheck(
         differences=differences, text=f"import: one random input in the original runtime: {shown}{where}"
     )
+
+
+def _check_integers(imported: Imported) -> ImportCheck:
+    """Compare the oracle with the runtime of an integer file, on random integers."""
+    from edgecnn.graph import oracle
+
+    graph, rng = imported.graph, np.random.default_rng(SEED)
+    if imported.reference is None or graph.precision != "int8":
+        return ImportCheck(differences=None, text="import: its integers are taken as they are, and were not compared")
+    low, high = graph.quant(graph.inputs[0]).limits
+    inputs = {n: rng.integers(low, high + 1, graph.tensors[n].shape).astype(np.int8) for n in graph.inputs}
+    try:
+        wanted = imported.reference(inputs)
+    except (MissingDependencyError, InputError) as error:
+        return ImportCheck(differences=None, text=f"import: not checked against the original runtime: {error}")
+    shown = {n: _integers(graph, n, wanted[n]) for n in (t.name for t in graph.activations()) if n in wanted}
+    made = oracle.run(graph, inputs, keep=tuple(shown))
+    gaps = {n: int(np.abs(made[n].astype(np.int64) - values).max()) for n, values in shown.items()}
+    differences = {name: float(gaps[name]) for name in graph.outputs}
+    worst = max(differences, key=lambda name: differences[name])
+    if differences[worst] > LIMIT_LSB:
+        first = next(name for name in gaps if gaps[name] > LIMIT_LSB)
+        raise InputError(
+            f"the imported integers differ from the original runtime by {differences[worst]:.0f} LSB of output "
+            f"{worst!r}; at most {LIMIT_LSB} are allowed. The first tensor that parts is of "
+            f"{graph.producer(first) or repr(first)}, by {gaps[first]}"
+        )
+    text = f"import: one random input in the original runtime: largest difference {differences[worst]:.0f} LSB"
+    return ImportCheck(differences=differences, text=text)
+
+
+def _integers(graph: Graph, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return values of an integer file as the graph's integers: they may be real, or unsigned."""
+    if values.dtype.kind == "f":
+        return graph.quant(name).quantize(values).astype(np.int64)
+    shift = 128 if values.dtype == np.uint8 else 0
+    return np.asarray(values, np.int64) - shift
 
 
 def _range(graph: Graph, name: str) -> float:

@@ -24,7 +24,8 @@ class Imported:
     Attributes:
         graph: as the file has it, before ``passes.simplify``; quantized where the file is.
         reference: runs the file in the runtime that it is for: values of the graph's inputs to values of tensors of
-            the graph, all that the runtime shows, the outputs at least. It raises ``MissingDependencyError`` where that
+            the graph, all that the runtime shows, the outputs at least. Of a quantized graph, it takes integers and
+            returns integers, or real values where the file has these. It raises ``MissingDependencyError`` where that
             runtime is not installed. ``None``: there is none to compare with.
     """
 

@@ -7,6 +7,7 @@ from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import port
 from edgecnn_converters.metadata import KEY, to_text
+from edgecnn_converters.onnx import own
 from edgecnn_converters.onnx.reader import describe, integers, layers
 from edgecnn_converters.preconditions import Fault, check
 from edgecnn_converters.registry import IN_8_BITS, Converter
@@ -39,7 +40,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
         raise InputError(unknown("type of activations", activations, ("uint8", "int8")))
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
     model = emitter.model(LOWERINGS)
-    onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io)})
+    note = {own.RECORD: own.noted(graph)} if precision == "int8" else {}
+    onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io, **note)})
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString(deterministic=True)
     source, result = (port(graph.tensors[name], "NCHW", emitter.io) for name in (*graph.inputs, *graph.outputs))

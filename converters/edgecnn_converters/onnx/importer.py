@@ -5,6 +5,7 @@ Transposes cost no node (``graph.builder``), so a file that was converted from T
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.importers import Imported, Importer
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn_converters.metadata import KEY, described
+from edgecnn_converters.onnx import own
 from edgecnn_converters.onnx.folding import evaluate
 from edgecnn_converters.onnx.import_shapes import HANDLERS
 from edgecnn_converters.onnx.model_file import Call, calls_of, open_model, opset_of, ordered
+from edgecnn_converters.onnx.reader import NOTED
 from edgecnn_converters.onnx.running import run
 from edgecnn_converters.onnx.spellings import recognized
 from edgecnn_converters.onnx.translation import Translation, graph_name
@@ -41,8 +44,11 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
         UnsupportedError: what no graph holds, all of it, with the node's name.
     """
     model = open_model(path)
+    noted = _record(model, path)
+    if own.RECORD in noted:
+        return _own(noted, path, model)
     walk = _Walk(builder=Translation(opset_of(model)), path=path)
-    graph = walk.graph(model, input_shapes or {})
+    graph = walk.graph(model, input_shapes or {}, _metadata(noted, path))
     origin = {name: walk.builder.origin[name] for name in graph.tensors if name in walk.builder.origin}
     return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
 
@@ -63,7 +69,7 @@ class _Walk:
     faults: list[str] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
 
-    def graph(self, model: Any, shapes: Shapes) -> Graph:
+    def graph(self, model: Any, shapes: Shapes, metadata: Metadata) -> Graph:
         """Return the graph of a file.
 
         Raises:
@@ -88,7 +94,7 @@ class _Walk:
             listed = "; ".join(dict.fromkeys(self.faults))
             supported = ", ".join(sorted(HANDLERS))
             raise UnsupportedError(f"{self.path} has what no graph holds: {listed}. Supported: {supported}")
-        return self._ended(calls, outputs, _metadata(model, self.path))
+        return self._ended(calls, outputs, metadata)
 
     def _check_outputs(self, source: Any, outputs: list[str]) -> None:
         for name in sorted({o for o in outputs if outputs.count(o) > 1}):
@@ -258,11 +264,36 @@ def _was_turned(name: str, makers: Mapping[str, Call]) -> bool:
     return call is not None and call.op == "Transpose" and call.attrs.get("perm") == TO_CHANNELS_LAST
 
 
-def _metadata(model: Any, path: Path) -> Metadata:
-    record = next((p.value for p in model.metadata_props if p.key == KEY), None)
-    if record is None:
+def _record(model: Any, path: Path) -> dict[str, Any]:
+    """Return what edgecnn noted in a file of its own; nothing in another's."""
+    record = next((p.value for p in model.metadata_props if p.key == KEY), "{}")
+    try:
+        return dict(json.loads(record))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: the record of edgecnn in the file is damaged ({error}); export it again") from None
+
+
+def _metadata(record: Mapping[str, Any], path: Path) -> Metadata:
+    if not record:
         return Metadata()
     try:
-        return described(record, "io")[1]
+        return described(record, *NOTED)[1]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _own(record: Mapping[str, Any], path: Path, model: Any) -> Imported:
+    """Return the graph of a file of ours that holds integers; real values and integers go in and out."""
+    metadata = _metadata(record, path)
+    try:
+        graph = own.recalled(record[own.RECORD], path.read_bytes(), metadata)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from None
+    ends = (*graph.inputs, *graph.outputs)
+    origin = {name: (name, _file_order(graph.tensors[name].shape)) for name in ends}
+    return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
+
+
+def _file_order(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the dimension of the file for each one of the graph, of what goes in and out."""
+    return TO_CHANNELS_LAST if len(shape) == 4 else tuple(range(len(shape)))

@@ -17,6 +17,7 @@ from edgecnn_converters.names import SEPARATOR, part
 from edgecnn_converters.onnx.format import INTEGERS, MOVING, TO_INTEGERS, TO_REAL, WEIGHTED
 
 SUFFIX = part("", INTEGERS)
+NOTED = ("io", "structure")  # in the record, beside what every format notes
 SHOWN = ("strides", "pads", "dilations", "group", "axis")
 
 
@@ -57,7 +58,7 @@ def describe(data: bytes) -> tuple[str, Metadata | None]:
     """Return the precision of an ``.onnx`` file, ours or another's, and what our writer noted in it."""
     model = read(data)
     record = next((p.value for p in model.metadata_props if p.key == KEY), None)
-    return (guess_precision(model), None) if record is None else described(record, "io")
+    return (guess_precision(model), None) if record is None else described(record, *NOTED)
 
 
 def integers(data: bytes) -> dict[str, tuple[QParams, NDArray[Any] | None]]:

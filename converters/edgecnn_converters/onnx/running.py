@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.importers import Values
-from edgecnn.graph.ir import Graph
+from edgecnn.graph.ir import Graph, Quantized
+from edgecnn_converters.layout import UINT8_OFFSET
 
 Origin = Mapping[str, tuple[str, tuple[int, ...]]]  # graph tensor to (tensor of the file, its dimension for each of it)
 MOST = 2**28  # elements of what nodes make; where there are more, only the outputs are fetched
@@ -40,15 +41,15 @@ def run(model: Any, graph: Graph, origin: Origin, values: Values) -> dict[str, N
     shown.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in extra)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    fed = {}
+    fed, takes = {}, {i.name: i.type.tensor_type.elem_type for i in model.graph.input}
     for name in graph.inputs:
         tensor, axes = origin[name]
-        fed[tensor] = np.ascontiguousarray(values[name].transpose(np.argsort(axes)), np.float32)
+        fed[tensor] = _fed(graph, name, np.ascontiguousarray(values[name].transpose(np.argsort(axes))), takes[tensor])
     try:
         session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         made = dict(zip(names, session.run(names, fed), strict=True))
-    except _errors() as error:
+    except runtime_errors() as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"ONNX Runtime does not run the file ({reason})") from None
     found = {name: values[name] for name in graph.inputs}
@@ -58,7 +59,19 @@ def run(model: Any, graph: Graph, origin: Origin, values: Values) -> dict[str, N
     return found
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def _fed(graph: Graph, name: str, value: NDArray[Any], kind: int) -> NDArray[Any]:
+    """Return a value of an input as the file takes it; of a quantized graph it is integers."""
+    from onnx import TensorProto
+
+    tensor = graph.tensors[name]
+    if kind == TensorProto.UINT8:
+        return (value.astype(np.int16) + UINT8_OFFSET).astype(np.uint8)
+    if kind == TensorProto.FLOAT and isinstance(tensor, Quantized):
+        return tensor.quant.dequantize(value)
+    return value
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
     """Return what ONNX Runtime raises, which has no base class of its own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
