@@ -176,8 +176,8 @@ NETWORKS = {
     "merges": (merges, [(6, 6, 3), (6, 6, 2)]),
     "first_channels": (first_channels, [(3, 16, 12)]),
     "nested": (nested, [(16, 16, 3)]),
-    **({"operations": (operations, [(8, 8, 4)]), "attention": (attention, [(10, 6)])} if THREE else {}),
-    **({} if THREE else {"functions": (functions, [(8, 8, 4)])}),
+    "attention": (attention, [(10, 6)]),
+    **({"operations": (operations, [(8, 8, 4)])} if THREE else {"functions": (functions, [(8, 8, 4)])}),
 }
 
 

@@ -46,8 +46,13 @@ class Place:
     others: tuple[tuple[str, ...], ...] = ()
 
     def part(self, name: str, attribute: str) -> Place:
-        """Return the place of a layer inside this one: its name, and the attribute of the outer one that holds it."""
-        return Place((*self.names, name), (*self.groups, f"@{attribute}"))
+        """Return the place of a layer inside this one: its name, and the attribute of the outer one that holds it.
+
+        Keras 2 files have the attribute's private name.
+        """
+        outer = (self.groups, *self.others)
+        every = [(*groups, f"@{spelling}") for groups in outer for spelling in (attribute, f"_{attribute}")]
+        return Place((*self.names, name), every[0], tuple(every[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Metadata
 from edgecnn_converters.keras.archive import opened
+from edgecnn_converters.keras.attention import multi_head_attention
 from edgecnn_converters.keras.network import Layer, Model, is_operation, read_model
 from edgecnn_converters.keras.operations import FUNCTIONS, OPERATIONS
 from edgecnn_converters.keras.plain import PLAIN
@@ -18,7 +19,7 @@ from edgecnn_converters.keras.reference import reference
 from edgecnn_converters.keras.translation import CHANNELS_FIRST, DAMAGED, Handler, Translation
 from edgecnn_converters.keras.weighted import WEIGHTED
 
-LAYERS: Mapping[str, Handler] = {**WEIGHTED, **PLAIN}
+LAYERS: Mapping[str, Handler] = {**WEIGHTED, **PLAIN, "MultiHeadAttention": multi_head_attention}
 OURS = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")  # modules whose classes are Keras' own
 
 

@@ -16,7 +16,7 @@ from edgecnn.graph import layers, reductions
 from edgecnn.graph.builder import Array, Value
 from edgecnn.graph.ops import need, same_padding
 from edgecnn_converters.keras.activations import activated
-from edgecnn_converters.keras.translation import Step, pair
+from edgecnn_converters.keras.translation import Handler, Step, pair
 
 Pair = tuple[int, int]
 
@@ -258,7 +258,7 @@ def layer_scale(step: Step) -> Value:
     return scaled(step, step.x, len(step.b.shape(step.x)) - 1, factors, np.zeros_like(factors))
 
 
-WEIGHTED: Mapping[str, Any] = {
+WEIGHTED: Mapping[str, Handler] = {
     "Conv1D": convolution,
     "Conv2D": convolution,
     "Convolution1D": convolution,
