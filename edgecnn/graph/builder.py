@@ -130,7 +130,8 @@ class Builder:
 
     def stored(self, name: str, value: NDArray[Any]) -> Value:
         """Add a constant as the graph has it."""
-        self.tensors[name] = Constant(name=name, value=np.ascontiguousarray(value, np.float32))
+        held = np.ascontiguousarray(value, np.float32)
+        self.tensors[name] = Constant(name=name, value=held if held.flags.writeable else held.copy())
         return Value(name, tuple(range(value.ndim)))
 
     def constant(self, value: NDArray[Any], suffix: str = "constant") -> Value:

@@ -14,22 +14,10 @@ import pytest
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "keras_applications.py"
-ONE_OF_EACH = [
-    "Xception",
-    "VGG16",
-    "ResNet50",
-    "ResNet50V2",
-    "InceptionV3",
-    "InceptionResNetV2",
-    "MobileNet",
-    "MobileNetV2",
-    "MobileNetV3Small",
-    "DenseNet121",
-    "NASNetMobile",
-    "EfficientNetB0",
-    "EfficientNetV2B0",
-    "ConvNeXtTiny",
-]
+ONE_OF_EACH = (
+    "Xception", "VGG16", "ResNet50", "ResNet50V2", "InceptionV3", "InceptionResNetV2", "MobileNet", "MobileNetV2",
+    "MobileNetV3Small", "DenseNet121", "NASNetMobile", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("networks", ["*"] if "EDGECNN_ALL_KERAS" in os.environ else ONE_OF_EACH)

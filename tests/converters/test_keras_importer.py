@@ -168,10 +168,16 @@ def test_every_layer_that_is_not_supported_is_named_at_once(tmp_path):
     assert "'sum'" not in message  # it is supported; what it reads is not
 
 
-def test_an_input_of_no_fixed_size_is_refused_with_a_way_out(tmp_path):
+def test_an_input_of_no_fixed_size_takes_one_that_is_given(tmp_path):
     path = saved(tmp_path / "m.keras", [given(shape=(None, None, None, 3)), layer("ReLU", "r", "x")], ["r"])
-    assert "(None, None, None, 3)" in refusal(path)
-    assert "keras.Input" in refusal(path)
+    message = refusal(path)
+    assert "(None, None, None, 3)" in message
+    assert "--input-shape" in message
+    for shapes in ({"": (8, 6, 3)}, {"x": (8, 6, 3)}):
+        assert IMPORTER.read(path, shapes).graph.tensors["x"].shape == (1, 8, 6, 3)
+    for shapes in ({"": (8, 6, 4)}, {"": (8, 3)}, {"y": (8, 6, 3)}):
+        with pytest.raises(InputError, match="x"):
+            IMPORTER.read(path, shapes)
 
 
 def test_a_subclassed_model_is_refused(tmp_path):

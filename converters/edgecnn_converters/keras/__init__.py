@@ -3,4 +3,4 @@
 from edgecnn.graph.importers import Importer
 from edgecnn_converters.keras.importer import read
 
-IMPORTER = Importer(suffixes=(".keras", ".h5", ".hdf5"), read=read)
+IMPORTER = Importer(suffixes=(".keras", ".h5", ".hdf5"), read=read, sized=True)

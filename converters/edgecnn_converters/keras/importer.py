@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,20 @@ from edgecnn_converters.keras.network import Layer, Model, is_operation, read_mo
 from edgecnn_converters.keras.operations import FUNCTIONS, OPERATIONS
 from edgecnn_converters.keras.plain import PLAIN
 from edgecnn_converters.keras.reference import reference
-from edgecnn_converters.keras.translation import CHANNELS_FIRST, DAMAGED, Handler, Translation
+from edgecnn_converters.keras.translation import CHANNELS_FIRST, DAMAGED, Handler, Shown, Translation
 from edgecnn_converters.keras.weighted import WEIGHTED
 
 LAYERS: Mapping[str, Handler] = {**WEIGHTED, **PLAIN, "MultiHeadAttention": multi_head_attention}
+Shapes = Mapping[str, Sequence[int]]
 OURS = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")  # modules whose classes are Keras' own
 
 
-def read(path: Path) -> Imported:
-    """Return the network in a Keras file.
+def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
+    """Return the network in a Keras file; see ``graph.importers.Importer``.
+
+    Args:
+        input_shapes: of inputs whose size the file leaves open, by name, without the batch and in the order that they
+            have there. One under ``""`` is of the first.
 
     Raises:
         UnsupportedError: layers that no graph holds, all of them at once, each with its name and class.
@@ -35,44 +40,68 @@ def read(path: Path) -> Imported:
         try:
             model = read_model(archive.config, archive.keras)
             translation = Translation(archive, model, _handler, channels_last=not _channels_first(model))
-            inputs = _inputs(translation, model)
+            inputs = _inputs(translation, model, input_shapes or {})
             outputs = translation.run(model, inputs)
             faults = [*_refused(model, ()), *translation.faults]
             if faults:
                 raise UnsupportedError("; ".join(faults))
-            graph = translation.graph([o for o in outputs if o is not None], Metadata(model=path.stem))
+            ends = [o for o in outputs if o is not None]
+            graph = translation.graph(ends, Metadata(model=path.stem))
         except InputError as error:
             raise type(error)(f"{path}: {error}") from None
         except (*DAMAGED, RecursionError) as error:
             line = next(iter(str(error).splitlines()), "")
             raise InputError(f"{path}: its architecture is damaged ({type(error).__name__}: {line})") from None
     given = {value.name: (ref.layer, value.axes) for ref, value in zip(model.inputs, inputs, strict=True)}
+    for ref, value, name in zip(model.outputs, ends, graph.outputs, strict=True):
+        rank = len(translation.shape(value))
+        axes = translation.image_axes(4) if rank == 4 else tuple(range(rank))
+        translation.shown[name] = Shown(ref.layer, ref.call, ref.output, axes)
     return Imported(graph=graph, reference=reference(path, given, translation.shown))
 
 
-def _inputs(translation: Translation, model: Model) -> list[Value]:
+def _inputs(translation: Translation, model: Model, shapes: Shapes) -> list[Value]:
     """Add the inputs of the model.
 
     Raises:
-        InputError: the size of one is not fixed, or it is no batch of 1.
+        InputError: the size of one is neither fixed nor given, or it is no batch of 1.
     """
-    made, faults = [], []
-    for ref in model.inputs:
-        layer = model.layers[ref.layer]
-        config = layer.config
-        shape = config.get("batch_shape") or config.get("batch_input_shape")
-        if shape is None or any(d is None for d in shape[1:]):
-            got = "no shape" if shape is None else f"shape ({', '.join(map(str, shape))})"
-            faults.append(f"input {layer.name!r} has {got}")
-            continue
-        name = layer.name.replace("/", ".")
-        made.append(translation.input(name, [1 if shape[0] is None else int(shape[0]), *(int(d) for d in shape[1:])]))
+    every = [ref.layer for ref in model.inputs]
+    faults = [
+        f"a shape is given of {name!r}; the inputs are: {', '.join(every)}"
+        for name in shapes
+        if name not in (*every, "")
+    ]
+    made = []
+    for place, layer in enumerate(every):
+        config = model.layers[layer].config
+        held = config.get("batch_shape") or config.get("batch_input_shape")
+        given = shapes.get(layer) or (shapes.get("") if place == 0 else None)
+        sizes = given if given is not None else None if held is None else held[1:]
+        if given is not None and not _fits(held, given):
+            faults.append(f"input {layer!r} is {_written(held)}; {_written([None, *given])} does not fit")
+        elif sizes is None or None in sizes:
+            known = "x".join("SIZE" if d is None else str(d) for d in sizes or ("SHAPE",))
+            faults.append(
+                f"input {layer!r} is {_written(held)}, whose size is open; say it: --input-shape {layer}={known}"
+            )
+        else:
+            batch = 1 if held is None or held[0] is None else int(held[0])
+            made.append(translation.input(layer.replace("/", "."), [batch, *(int(d) for d in sizes)]))
     if faults:
-        raise InputError(
-            f"{'; '.join(faults)}: every dimension but the batch must be fixed; in Keras: fixed = "
-            "keras.Input(shape); keras.Model(fixed, model(fixed)).save('FILE.keras')"
-        )
+        raise InputError("; ".join(faults))
     return made
+
+
+def _fits(held: Sequence[int | None] | None, given: Sequence[int]) -> bool:
+    """Tell whether a shape is one of those that the file leaves open."""
+    if held is None:
+        return True
+    return len(held) == len(given) + 1 and all(h in (None, g) for h, g in zip(held[1:], given, strict=True))
+
+
+def _written(shape: Sequence[int | None] | None) -> str:
+    return "of no shape" if shape is None else f"({', '.join(map(str, shape))})"
 
 
 def _every(model: Model, path: tuple[str, ...]) -> Iterator[tuple[str, Layer]]:
