@@ -37,7 +37,7 @@ def assert_oracle_is_litert(got):
     np.testing.assert_array_equal(made, got.reference(values)[got.graph.outputs[0]])
 
 
-OUTER = [(piece, io) for piece in ("dense", "head_softmax") for io in ("uint8", "float32")]
+OUTER = [(piece, io) for piece in ("dense", "softmax") for io in ("uint8", "float32")]
 
 
 @pytest.mark.parametrize(("piece", "io"), [*((piece, "int8") for piece in [*PIECES, *MORE_PIECES]), *OUTER])

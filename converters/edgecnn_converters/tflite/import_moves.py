@@ -20,6 +20,7 @@ from edgecnn_converters.tflite.format import read_function
 from edgecnn_converters.tflite.reader import TfliteOp
 from edgecnn_converters.tflite.translation import Translation, dequantized, grid
 
+MOST = 2**28  # elements of a tensor; the numbers of a damaged file can be anything
 Handler = Callable[[Translation, TfliteOp], Value | Sequence[Value]]
 
 
@@ -33,6 +34,10 @@ def image(t: Translation, op: TfliteOp, place: int = 0) -> Value:
 def _axis(given: int, rank: int, shape: Sequence[int]) -> int:
     need(-rank <= given < rank, f"its axis {given} is not in {tuple(shape)}")
     return given % rank
+
+
+def _bounded(shape: Sequence[int]) -> None:
+    need(math.prod(shape) <= MOST, f"it makes {tuple(shape)}; at most {MOST} elements are supported")
 
 
 # --- shapes ---
@@ -219,6 +224,7 @@ def _tile(t: Translation, op: TfliteOp) -> Value:
     x = t.value(op)
     shape, times = t.shape(x), t.ints(op, 1)
     need(len(times) == len(shape) and min(times) > 0, f"it repeats {shape} {times} times")
+    _bounded([d * n for d, n in zip(shape, times, strict=True)])
     for dim, count in enumerate(times):
         if count > 1:
             x = t.gather(x, dim, list(range(shape[dim])) * count)
@@ -230,6 +236,7 @@ def _broadcast_to(t: Translation, op: TfliteOp) -> Value:
     shape = (1,) * (len(wanted) - len(t.shape(x))) + t.shape(x)
     fits = len(shape) == len(wanted) and all(have in (1, want) for have, want in zip(shape, wanted, strict=True))
     need(fits, f"it cannot make {wanted} of {t.shape(x)}")
+    _bounded(wanted)
     x = t.reshape(x, shape)
     for dim, (have, want) in enumerate(zip(shape, wanted, strict=True)):
         if have != want:
@@ -281,6 +288,7 @@ def _mirror_pad(t: Translation, op: TfliteOp) -> Value:
     reflect = op.options.get("mode", 0) == t.schema.MirrorPadMode.REFLECT
     most = [d - 1 if reflect else d for d in shape]
     need(all(max(w) <= m for w, m in zip(widths, most, strict=True)), f"its padding {widths} exceeds {shape}")
+    _bounded([d + sum(w) for d, w in zip(shape, widths, strict=True)])
     for dim, width in enumerate(widths):
         if any(width):
             places = np.pad(np.arange(shape[dim]), width, "reflect" if reflect else "symmetric")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +76,8 @@ def read(data: bytes) -> TfliteModel:
     try:
         return _model(schema, schema.ModelT.InitFromPackedBuf(data))
     except MALFORMED as error:
-        raise InputError(f"the TFLite file is truncated or corrupt ({error!r}); export it again") from None
+        reason = textwrap.shorten(repr(error), 120)
+        raise InputError(f"the TFLite file is truncated or corrupt ({reason}); export it again") from None
 
 
 def _model(schema: Any, model: Any) -> TfliteModel:
