@@ -19,18 +19,18 @@ from edgecnn.records import read_record
 
 PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
 INTEGER_PRECISIONS = ("int8", "int16x8")  # activations are integers too
-LAYOUTS = {"NHWC": 4, "NCHW": 4, "NC": 2}
+LAYOUTS = {"NHWC": 4, "NCHW": 4, "NC": 2, "ND": None}  # to the dimensions; ND: any others, in the graph's order
 INTEGER_PORTS = ("int8", "uint8", "int16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """The artifact's input or output as its file has it.
+    """One of the artifact's inputs or outputs as its file has it.
 
     Attributes:
-        name: the tensor's name inside the file.
-        shape: with batch 1, in ``layout``.
-        layout: ``NHWC``, ``NCHW`` or ``NC``.
+        name: the graph's, under which the file has it too (in TFLite in its signature).
+        shape: with the batch, in ``layout``.
+        layout: one of ``LAYOUTS``: ``NHWC``, ``NCHW``, ``NC`` or ``ND``.
         dtype: numpy name: ``float32``, ``int8``, ``uint8`` or ``int16``.
         scale: real = scale * (integer - zero_point); ``None`` for float32.
         zero_point: as above.
@@ -47,7 +47,7 @@ class Port:
     zero_point: int | None = None
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS or len(self.shape) != LAYOUTS[self.layout]:
+        if self.layout not in LAYOUTS or LAYOUTS[self.layout] not in (None, len(self.shape)):
             raise InputError(f"port {self.name!r} has shape {self.shape} in {self.layout!r}; allowed: {LAYOUTS}")
         if self.dtype not in ("float32", *INTEGER_PORTS):
             raise InputError(unknown("port type", self.dtype, ("float32", *INTEGER_PORTS)))
@@ -57,8 +57,14 @@ class Port:
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
             raise InputError(f"port {self.name!r} has scale {self.scale}; it must be a finite number above 0")
 
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """Return the shape of one sample in the graph's layout: images (height, width, channels)."""
+        shape = self.shape[1:]
+        return (*shape[1:], shape[0]) if self.layout == "NCHW" else shape
+
     def encode(self, real: NDArray[np.float32]) -> NDArray[Any]:
-        """Convert real NHWC (or NC) values, any batch, to what the file takes: its layout and its integers."""
+        """Convert real values in the graph's layout, any batch, to what the file takes: its layout and integers."""
         values = np.ascontiguousarray(real.transpose(0, 3, 1, 2)) if self.layout == "NCHW" else real
         if self.scale is None or self.zero_point is None:
             return values
@@ -68,44 +74,80 @@ class Port:
         return clipped
 
     def decode(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """Convert what the file returns to real NHWC (or NC) values."""
+        """Convert what the file returns to real values in the graph's layout."""
         values = raw.transpose(0, 2, 3, 1) if self.layout == "NCHW" else raw
         if self.scale is None or self.zero_point is None:
             return values.astype(np.float32)
         return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
 
 
+def layout_of(shape: tuple[int, ...], images: str) -> str:
+    """Return the layout of a shape, with the batch; ``images`` is that of one of 4 dimensions."""
+    return {4: images, 2: "NC"}.get(len(shape), "ND")
+
+
+class Ported:
+    """What has inputs and outputs, each in the graph's order."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @property
+    def input(self) -> Port:
+        """Return the only input.
+
+        Raises:
+            InputError: there are several.
+        """
+        return _only(self.inputs, "inputs")
+
+    @property
+    def output(self) -> Port:
+        """Return the only output.
+
+        Raises:
+            InputError: there are several.
+        """
+        return _only(self.outputs, "outputs")
+
+
+def _only(ports: tuple[Port, ...], side: str) -> Port:
+    if len(ports) != 1:
+        raise InputError(f"the artifact has {side} {', '.join(port.name for port in ports)}; name one")
+    return ports[0]
+
+
 @dataclass(frozen=True, kw_only=True)
-class ConvertedModel:
+class ConvertedModel(Ported):
     """Hold what a converter makes of a graph, still in memory.
 
     Attributes:
         target: the format's name, a row of the converters' registry.
         precision: one of ``PRECISIONS``.
         files: suffix to content; the main file first (``.tflite``; ``.xml`` then ``.bin``).
-        input: the one input.
-        output: the one output.
+        inputs: how to feed it, in the graph's order.
+        outputs: how to read it, likewise.
         folder: ending of the folder that holds the files (``_c``: ``NAME_c``), or empty: they stand beside others'.
     """
 
     target: str
     precision: str
     files: Mapping[str, bytes]
-    input: Port
-    output: Port
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     folder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(Ported):
     """The record beside an artifact, ``NAME.<target>.json``.
 
     Attributes:
         target: format of the artifact.
         precision: one of ``PRECISIONS``.
         files: file name to ``{"sha256", "size_bytes"}``; the main file first.
-        input: how to feed it.
-        output: how to read it.
+        inputs: how to feed it, in the graph's order.
+        outputs: how to read it, likewise.
         metadata: model, preprocessing, labels, weights digest, quantization (recipe, calibration digest, seed).
         versions: library versions that made the artifact.
         figures: one report entry per device it was checked on.
@@ -117,8 +159,8 @@ class Manifest:
     target: str
     precision: str
     files: Mapping[str, Mapping[str, Any]]
-    input: Port
-    output: Port
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     metadata: Metadata
     versions: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[Mapping[str, Any], ...] = ()
@@ -173,8 +215,8 @@ def write_artifact(
         target=model.target,
         precision=model.precision,
         files={f"{name}{s}": {"sha256": sha256(d), "size_bytes": len(d)} for s, d in model.files.items()},
-        input=model.input,
-        output=model.output,
+        inputs=model.inputs,
+        outputs=model.outputs,
         metadata=metadata,
         versions=versions,
     )

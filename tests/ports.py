@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecnn.graph import layers, reductions
+from edgecnn.graph import layers, passes, reductions
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.builder import Builder
 from edgecnn.graph.ir import Metadata
@@ -47,7 +47,8 @@ class _Made:
         return reductions.mean(self.b, x, (2, 3), keepdims=False)
 
     def network(self, name, outputs, preprocess=FED):
-        return Network(graph=self.b.graph(outputs, Metadata(model=name, preprocess=preprocess)), name=name)
+        graph = passes.simplify(self.b.graph(outputs, Metadata(model=name, preprocess=preprocess)))
+        return Network(graph=graph, name=name)
 
 
 def detector():
@@ -90,7 +91,8 @@ def audio():
     m = _Made()
     x = m.b.input("audio", (1, 1, 64))
     made = layers.conv(m.b, x, m.weights(4, 1, 5, 1), None, stride=(1, 2), padding=(0, 0, 2, 2))
-    return m.network("audio", [m.linear(reductions.mean(m.b, m.b.unary("relu", made), (2,), keepdims=False), 3)], None)
+    made = layers.conv(m.b, m.b.unary("relu", made), m.weights(8, 1, 32, 4), None)
+    return m.network("audio", [m.linear(m.b.reshape(made, (1, 8)), 3)], None)
 
 
 def vector():

@@ -36,7 +36,7 @@ PAIR = {".xml": b"X" * 500, ".bin": b"B" * 2000}
 
 
 def emission(files=SINGLE, target="tflite") -> ConvertedModel:
-    return ConvertedModel(target=target, precision="int8", files=files, input=INPUT, output=OUTPUT)
+    return ConvertedModel(target=target, precision="int8", files=files, inputs=(INPUT,), outputs=(OUTPUT,))
 
 
 def write_one(directory: Path, **changes) -> Path:

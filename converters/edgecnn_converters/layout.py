@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgecnn.artifact import Port
+from edgecnn.artifact import Port, layout_of
 from edgecnn.graph.ir import Graph, Node, QParams, Quantized, Tensor
 
 OHWI_TO_OIHW = (0, 3, 1, 2)
@@ -76,15 +76,23 @@ def grid_ends(quant: QParams) -> tuple[float, float]:
     return (low - zero) * scale, (high - zero) * scale
 
 
-def port(tensor: Tensor, layout: str, dtype: str, name: str = "") -> Port:
+def ports(graph: Graph, layout: str, dtype: str) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Return how a file takes a graph's inputs, and how it gives its outputs; see ``port``."""
+    inputs, outputs = (
+        tuple(port(graph.tensors[name], layout, dtype) for name in names) for names in (graph.inputs, graph.outputs)
+    )
+    return inputs, outputs
+
+
+def port(tensor: Tensor, layout: str, dtype: str) -> Port:
     """Return how a file takes or gives a tensor: in ``NHWC`` or ``NCHW``, as float32 or as its integers."""
     shape = nchw(tensor.shape) if layout == "NCHW" else tensor.shape
     scale = zero = None
     if dtype != "float32":
         quant, offset = Quantized.of(tensor).quant, UINT8_OFFSET if dtype == "uint8" else 0
         scale, zero = float(quant.scale[0]), int(quant.zero_point[0]) + offset
-    layout = layout if len(shape) == 4 else "NC"
-    return Port(name=name or tensor.name, shape=shape, layout=layout, dtype=dtype, scale=scale, zero_point=zero)
+    placed = layout_of(shape, layout)
+    return Port(name=tensor.name, shape=shape, layout=placed, dtype=dtype, scale=scale, zero_point=zero)
 
 
 def pads(attrs: Mapping[str, Any]) -> tuple[list[int], list[int]]:

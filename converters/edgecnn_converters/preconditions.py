@@ -46,7 +46,7 @@ def check(
 
     Raises:
         InputError: the precision or the type is not known, the graph is not of the precision, or breaks the contract.
-        UnsupportedError: it has not one input and one output, or holds what is ``unsupported``; lists all of it.
+        UnsupportedError: an output is an input or a constant, or it holds what is ``unsupported``; lists all of it.
     """
     if precision not in FROM:
         raise InputError(unknown("precision", precision, FROM))
@@ -54,9 +54,10 @@ def check(
         raise InputError(unknown("input and output type", io, io_types))
     if graph.precision != FROM[precision]:
         raise InputError(f"{precision} is written from a graph in {FROM[precision]}; this one is in {graph.precision}")
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        got = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        raise UnsupportedError(f"the graph has {got}; one of each can be written")
+    if idle := [name for name in graph.outputs if graph.producer(name) is None]:
+        raise UnsupportedError(
+            f"nothing computes the outputs {', '.join(idle)}; leave them out: they are as they are fed"
+        )
     if precision in INTEGER_PRECISIONS:
         check_integers(graph)
     if faults := unsupported(graph, precision):

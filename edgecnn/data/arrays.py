@@ -76,7 +76,8 @@ def held_set(images: NDArray[Any] | Mapping[str, Any], labels: Any) -> ArraySet:
     """
     if isinstance(images, Mapping):
         return _named({str(name): np.asarray(array) for name, array in images.items()}, labels, "array", "")
-    if images.ndim < 2 or not len(images) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+    levels = images.dtype == np.uint8
+    if images.ndim < 2 or not len(images) or (images.ndim != 4 if levels else images.dtype.kind != "f"):
         raise InputError(
             f"images are {images.dtype} {images.shape}; give uint8 levels of shape (N, height, width, channels), or "
             "network inputs in float32"

@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
+from edgecnn.data.feed import Feed
 from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError
-from edgecnn.evaluation.metrics import Classes, MetricMeter, Outputs
-from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle
+from edgecnn.evaluation.metrics import Classes, MetricMeter
+from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle, worst
 from edgecnn.evaluation.subject import Checking, Subject, executes
 from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss
-from edgecnn.graph.ir import Graph, Quantized
+from edgecnn.graph.batch import Batch
+from edgecnn.graph.ir import Graph, Metadata, Quantized
 from edgecnn.loading import require_preprocess
+from edgecnn.preprocess import Preprocess
 from edgecnn.progress import track
-from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, Parity, ReportEntry
-from edgecnn_targets.accuracy_meter import AccuracyMeter
-from edgecnn_targets.evaluate import logits
+from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, OutputFigures, Parity, ReportEntry
+from edgecnn_targets.accuracy_meter import OutputMeter, Values, is_vector
+from edgecnn_targets.evaluate import outputs
 from edgecnn_targets.interface import Device, Op, Session, Usage
 from edgecnn_targets.registry import kind_of, open_session, runtime
 from edgecnn_targets.runtimes.saturation import instruction_set
@@ -96,7 +99,8 @@ class _Run:
         self.subject, self.device, self.checking = subject, device, checking
         self.figures = kind_of(device).figures
         self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
-        self.meter, self.metrics = AccuracyMeter(subject.metadata.label_offset), MetricMeter()
+        self.meter, self.metrics = OutputMeter(subject.metadata.label_offset), MetricMeter()
+        self.parities: dict[str, Parity] = {}
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
         self.float_ops: list[Op] = []
@@ -158,15 +162,16 @@ class _Run:
         if self.session is not None:
             self.session.close()
 
-    def count(self, x: NDArray[np.float32], labels: Classes, expected: Outputs | None, total: int) -> None:
+    def count(self, x: Batch, labels: Classes, expected: Values | None, total: int) -> None:
         """Some images more; none on a slow device, once a limit cannot hold any more."""
         if self.stopped is not None:
             return
 
         def work(session: Session) -> None:
-            outputs = logits(session, x)
-            self.meter.update(outputs, labels, expected)
-            self.metrics.update(outputs, labels, expected)
+            made = outputs(session, x)
+            self.meter.update(made, labels, expected)
+            if len(made) == 1:  # a metric is of one output
+                self.metrics.update(_logits(made), labels, None if expected is None else _logits(expected))
 
         self.attempt(work)
         if self.fault is None and not self.by_the_clock and total:
@@ -175,12 +180,13 @@ class _Run:
             if option is not None and accuracy.n < total:
                 self.stopped = f"stopped after {accuracy.n} of {total} images: {option} cannot hold any more"
 
-    def compare(self, inputs: NDArray[np.float32], oracle: Graph | None) -> None:
+    def compare(self, inputs: Batch, oracle: Graph | None) -> None:
         """Hold an integer artifact beside the oracle, and beside the same artifact on this machine."""
 
         def work(session: Session) -> None:
             if oracle is not None:
-                self.parity = compare_with_oracle(session, oracle, inputs)
+                self.parities = compare_with_oracle(session, oracle, inputs)
+                self.parity = worst(self.parities, session)
             if self.device.kind != "host":
                 self.beside_host = beside_host(self.subject.path, self.subject.target, inputs, session)
 
@@ -214,9 +220,9 @@ class _Run:
             accuracy = replace(self.meter.result(), metrics=self.metrics.result())
         findings += found
         if self.session is not None:
-            subject, checking, outputs = self.subject, self.checking, self.session.output.shape[1:]
+            subject, checking = self.subject, self.checking
             findings += quantization_loss(
-                subject.precision, accuracy, subject.metadata, outputs, checking.limits, checking.allow_loss
+                subject.precision, accuracy, subject.metadata, checking.limits, checking.allow_loss
             )
         entry = replace(
             self.subject.entry(self.device.name),
@@ -227,8 +233,18 @@ class _Run:
             resources=self.usage.resources,
             float_ops=tuple(map(str, self.float_ops)),
             findings=tuple(findings),
+            task="custom" if accuracy.top1 is None else "classification",
+            outputs=tuple(self._outputs()),
         )
         return replace(entry, checks=tuple(self._checks(entry)))
+
+    def _outputs(self) -> Iterator[OutputFigures]:
+        """Yield the figures of each output, where any of them has some."""
+        sqnr = self.meter.sqnr_db()
+        for port in self.session.outputs if self.session is not None and (sqnr or self.parities) else ():
+            parity = self.parities.get(port.name, Parity())
+            decibels = sqnr.get(port.name)
+            yield OutputFigures(name=port.name, sqnr_db=decibels, max_lsb=parity.max_lsb, mean_lsb=parity.mean_lsb)
 
     def _from_oracle(self) -> int | None:
         """Return the LSB that it may be from the oracle; ``None`` without a bound, or where the user gave a limit."""
@@ -270,43 +286,74 @@ def _over_images(
 ) -> tuple[Finding, ...]:
     """Run all images; return what is to be said of fp32."""
     metadata = runs[0].subject.metadata
-    preprocess = require_preprocess(metadata)
-    outputs = [math.prod(run.session.output.shape) for run in runs if run.session is not None]
-    if not outputs:
+    sessions = [run.session for run in runs if run.session is not None]
+    if not sessions:
         return ()
-    classes = match_labels(images, metadata.labels, min(outputs), metadata.label_offset)
-    seen: list[NDArray[np.float32]] = []
+    feed = _feed(sessions[0], metadata)
+    logits = [math.prod(session.outputs[0].shape[1:]) for session in sessions]
+    single = len(sessions[0].outputs) == 1 and max(sessions[0].output.sample) == logits[0]
+    if runs[0].checking.limits.labelled and not single:
+        names = ", ".join(f"{port.name} {port.sample}" for port in sessions[0].outputs)
+        raise InputError(
+            f"--max-drop and --min-top1 are of classes, but the network puts out {names}: limit --min-sqnr or --max-lsb"
+        )
+    classes = match_labels(images, metadata.labels, min(logits), metadata.label_offset) if single else None
+    seen: list[Batch] = []
     busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
     total = len(images)
     meter = ReferenceMeter(metadata, total)
-    for pixels, given in track(images.batches(preprocess, BATCH), "validate", math.ceil(total / BATCH) or None):
+    for samples, given in track(images.batches(feed, BATCH), "validate", math.ceil(total / BATCH) or None):
         labels = given if given is None or classes is None else classes[given]
-        assert isinstance(pixels, np.ndarray)
-        x = preprocess.normalise(pixels)
+        labels = labels if single else None
+        x, pixels = feed.inputs(samples), feed.image_of(samples)
         expected = reference(x) if reference is not None else None
         _wait(busy)
         busy = [pool.submit(run.count, x, labels, expected, total) for run in runs]
-        if labels is not None and expected is not None:
-            meter.update(pixels, labels, expected)
+        if labels is not None and expected is not None and pixels is not None and is_vector(expected):
+            meter.update(pixels, labels, _logits(expected))
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
-    first = np.concatenate(seen)[:PARITY_IMAGES]
+    looked_at = Batch.joined(seen)[:PARITY_IMAGES]
     for run in runs:
-        run.compare(first, oracle)
+        run.compare(looked_at, oracle)
     if reference is None:
         return ()
     checking = runs[0].checking
-    return tuple(meter.finding(reference, void=checking.limits.max_drop is not None, allow_loss=checking.allow_loss))
+
+    def exact(fed: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _logits(reference(Batch({feed.names[0]: fed})))
+
+    return tuple(meter.finding(exact, void=checking.limits.max_drop is not None, allow_loss=checking.allow_loss))
 
 
-def _noise(oracle: Graph) -> NDArray[np.float32]:
-    """Inputs of every integer that there is, drawn evenly: (PARITY_IMAGES, H, W, C), always the same."""
-    source = Quantized.of(oracle.tensors[oracle.inputs[0]])
-    low, high = source.quant.limits
-    shape = (PARITY_IMAGES, *source.shape[1:])
-    integers = np.random.default_rng(0).integers(low, high + 1, shape).astype(source.quant.dtype)
-    return source.quant.dequantize(integers)
+def _feed(session: Session, metadata: Metadata) -> Feed:
+    """Return how samples become the inputs of an artifact.
+
+    Raises:
+        InputError: nothing says how images are fed.
+    """
+    shapes = {port.name: port.sample for port in session.inputs}
+    image = any(len(shape) == 3 for shape in shapes.values())
+    return Feed(preprocess=require_preprocess(metadata) if image else Preprocess.as_is(), shapes=shapes)
+
+
+def _logits(outputs: Values) -> NDArray[np.float32]:
+    """Return the only output, ``(n, classes)``."""
+    (values,) = outputs.values()
+    return values.reshape(len(values), -1)
+
+
+def _noise(oracle: Graph) -> Batch:
+    """Inputs of every integer that there is, drawn evenly: ``PARITY_IMAGES``, always the same."""
+    random, made = np.random.default_rng(0), {}
+    for name in oracle.inputs:
+        source = Quantized.of(oracle.tensors[name])
+        low, high = source.quant.limits
+        shape = (PARITY_IMAGES, *source.shape[1:])
+        integers = random.integers(low, high + 1, shape).astype(source.quant.dtype)
+        made[name] = source.quant.dequantize(integers)
+    return Batch(made)
 
 
 def _each(pool: Executor, runs: Sequence[_Run], work: Callable[[_Run], None]) -> None:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
+from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError, unknown
-from edgecnn.evaluation.references import Reference, float_reference
+from edgecnn.evaluation.references import Reference, float_reference, renormalised
+from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Metadata, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.serialize import load
@@ -24,10 +26,11 @@ from edgecnn.loading import overridden
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use
+from edgecnn.report.record import OutputFigures
 from edgecnn_converters.registry import converter
-from edgecnn_targets.accuracy_meter import AccuracyMeter
+from edgecnn_targets.accuracy_meter import OutputMeter
 from edgecnn_targets.devices import device
-from edgecnn_targets.evaluate import logits
+from edgecnn_targets.evaluate import outputs
 from edgecnn_targets.registry import activations, open_session, runtime_of
 
 BATCH = 10
@@ -54,9 +57,10 @@ class Comparison:
             points; ``None`` where one of them has none.
         differing: names of tensors that differ, or that one of them lacks.
         n: images they were run on.
-        agreement: images on which both pick the same class, in percent.
-        sqnr_db: of B's logits beside A's.
-        max_lsb, mean_lsb: distance of their outputs in steps of A's output grid; ``None`` where A's output is float.
+        agreement: images on which both pick the same class, in percent; ``None`` where the output is not one vector.
+        sqnr_db: of B's outputs beside A's, the lowest.
+        max_lsb, mean_lsb: distance of their outputs in steps of A's output grids; ``None`` where A's outputs are float.
+        outputs: the same of each output.
         layers: on request, how far each activation is apart on one image, in the network's order.
         findings: what to know about how the runtimes ran, one line each.
     """
@@ -66,10 +70,11 @@ class Comparison:
     same_integers: bool | None
     differing: tuple[str, ...]
     n: int
-    agreement: float
+    agreement: float | None
     sqnr_db: float
     max_lsb: int | None
     mean_lsb: float | None
+    outputs: tuple[OutputFigures, ...] = ()
     layers: tuple[LayerDistance, ...] = ()
     findings: tuple[str, ...] = ()
 
@@ -86,11 +91,11 @@ class _Side:
     path: Path
     metadata: Metadata
     integers: Integers
-    shape: tuple[int, ...]  # of one image, NHWC
-    grid: QParams | None  # of the output
+    shapes: Mapping[str, tuple[int, ...]]  # of a sample of each input, in the graph's layout
+    grids: Mapping[str, QParams]  # of the outputs that are quantized
     run: Reference
     findings: tuple[str, ...]
-    inside: Callable[[NDArray[np.float32], Mapping[str, QParams]], Mapping[str, NDArray[np.float32]]]
+    inside: Callable[[Batch, Mapping[str, QParams]], Mapping[str, NDArray[np.float32]]]
 
 
 def compare(
@@ -132,34 +137,36 @@ def compare(
     with use(progress), tempfile.TemporaryDirectory() as folder:
         paths = [_file(thing, Path(folder) / side) for thing, side in ((a, "a"), (b, "b"))]
         left, right = (_open(path, exact_kernels, arithmetic) for path in paths)
-        if left.shape != right.shape:
+        if list(left.shapes.values()) != list(right.shapes.values()):
+            mine, theirs = (" and ".join(map(str, side.shapes.values())) for side in (left, right))
             raise InputError(
-                f"{left.path} takes images of {left.shape} and {right.path} of {right.shape}; only equal inputs can be "
-                "compared"
+                f"{left.path} takes images of {mine} and {right.path} of {theirs}; only equal inputs can be compared"
             )
         metadata = overridden(left.metadata, preprocess)
-        feed = metadata.preprocess or right.metadata.preprocess
-        if feed is None:
+        fed = metadata.preprocess or right.metadata.preprocess
+        if fed is None and any(len(shape) == 3 for shape in left.shapes.values()):
             neither = f"neither {left.path} nor {right.path} says how images are fed"
             raise InputError(f"{neither}; pass --preprocess resize=HxW,mean=…,std=…")
+        feed = Feed(preprocess=fed or Preprocess.as_is(), shapes=left.shapes)
         own = right.metadata.preprocess if preprocess is None else None
         images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad_images)
-        meter, worst, total, count = AccuracyMeter(), 0, 0, 0
+        meter, apart = OutputMeter(), {name: _Apart() for name in left.grids}
         layers: tuple[LayerDistance, ...] = ()
-        for pixels, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
-            assert isinstance(pixels, np.ndarray)
-            x = feed.normalise(pixels)
-            y = feed.renormalised(x, own)
+        for samples, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
+            x = feed.inputs(samples)
+            y = renormalised(x, feed.preprocess, own)
             if by_layer and not layers:
                 layers = _by_layer(left, right, x[:1], y[:1])
-            mine, theirs = left.run(x), right.run(y)
-            meter.update(theirs, None, mine)
-            if left.grid is not None:
-                apart = np.abs(left.grid.quantize(mine).astype(np.int64) - left.grid.quantize(theirs))
-                worst, total, count = max(worst, int(apart.max())), total + int(apart.sum()), count + apart.size
-        figures = meter.result()
-        assert figures.agreement is not None
+            ours, made = left.run(x), right.run(y)
+            if len(ours) != len(made):
+                raise InputError(f"{left.path} has outputs {', '.join(ours)}, {right.path} {', '.join(made)}")
+            found = dict(zip(ours, made.values(), strict=True))  # B's may have other names
+            meter.update(found, None, ours)
+            for name, distance in apart.items():
+                distance.update(left.grids[name], ours[name], found[name])
+        figures, decibels = meter.result(), meter.sqnr_db()
         assert figures.sqnr_db is not None
+        seen = list(apart.values())
         differing = differences(left.integers, right.integers)
         return Comparison(
             a=str(left.path),
@@ -169,11 +176,32 @@ def compare(
             n=figures.n,
             agreement=figures.agreement,
             sqnr_db=figures.sqnr_db,
-            max_lsb=worst if count else None,
-            mean_lsb=total / count if count else None,
+            max_lsb=max((each.worst for each in seen), default=None),
+            mean_lsb=sum(each.total for each in seen) / sum(each.count for each in seen) if seen else None,
+            outputs=tuple(
+                OutputFigures(
+                    name=name,
+                    sqnr_db=value,
+                    max_lsb=apart[name].worst if name in apart else None,
+                    mean_lsb=apart[name].total / apart[name].count if name in apart else None,
+                )
+                for name, value in decibels.items()
+            ),
             layers=layers,
             findings=tuple(f"{side.path}: {finding}" for side in (left, right) for finding in side.findings),
         )
+
+
+class _Apart:
+    """Count by how many steps of a grid the values of an output differ."""
+
+    def __init__(self) -> None:
+        self.worst = self.total = self.count = 0
+
+    def update(self, grid: QParams, mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+        apart = np.abs(grid.quantize(mine).astype(np.int64) - grid.quantize(theirs.reshape(mine.shape)))
+        self.worst = max(self.worst, int(apart.max()))
+        self.total, self.count = self.total + int(apart.sum()), self.count + apart.size
 
 
 def _file(thing: Artifact | Network | str | Path, folder: Path) -> Path:
@@ -187,9 +215,9 @@ def _file(thing: Artifact | Network | str | Path, folder: Path) -> Path:
     return Path(thing)
 
 
-def _by_layer(left: _Side, right: _Side, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[LayerDistance, ...]:
+def _by_layer(left: _Side, right: _Side, x: Batch, y: Batch) -> tuple[LayerDistance, ...]:
     """Every activation that both have, in the order of A's file; one image, as A takes it and as B does."""
-    if not (left.grid and right.grid):
+    if not (left.grids and right.grids):
         raise InputError("--layers compares integers: both artifacts must be int8")
     grids = {k: quant for k, (quant, values) in left.integers.items() if values is None and k in right.integers}
     mine, theirs = left.inside(x, grids), right.inside(y, grids)
@@ -231,21 +259,19 @@ def _open(path: Path, exact_kernels: bool, arithmetic: str) -> _Side:
     integers = reader.integers(*files) if precision in (*INTEGER_PRECISIONS, "w8") else {}
     kernels = row.exact if exact_kernels else None
     session = open_session(device("host"), path, kernels=kernels)
-    port = session.input
-    made = integers.get(session.output.name)
+    integer = precision in INTEGER_PRECISIONS
 
-    def inside(x: NDArray[np.float32], grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
+    def inside(x: Batch, grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
         plain = {name: (float(quant.scale[0]), int(quant.zero_point[0])) for name, quant in grids.items()}
-        return activations(row.target, path, x, plain, kernels=kernels)
+        return activations(row.target, path, x.arrays, plain, kernels=kernels)
 
-    grid = made[0] if made is not None and precision in INTEGER_PRECISIONS else None
     return _Side(
         path=path,
         metadata=metadata or Metadata(model=path.stem),
         integers=integers,
-        shape=(*port.shape[2:], port.shape[1]) if port.layout == "NCHW" else port.shape[1:],
-        grid=grid,
-        run=partial(logits, session),
+        shapes={port.name: port.sample for port in session.inputs},
+        grids={p.name: integers[p.name][0] for p in session.outputs if integer and p.name in integers},
+        run=partial(outputs, session),
         findings=session.findings,
         inside=inside,
     )
@@ -255,23 +281,25 @@ def _open_graph(path: Path, arithmetic: str) -> _Side:
     graph = load(path)
     ordered = {t.name: t for t in (*graph.activations(), *graph.tensors.values())}  # activations as they are made
     quantized = [t for t in ordered.values() if isinstance(t, Quantized)]
-    source, out = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
+    ends = {t.name: t.quant for t in (graph.tensors[n] for n in graph.outputs) if isinstance(t, Quantized)}
 
-    def inside(x: NDArray[np.float32], grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
-        names = {t.name for t in graph.activations()} & set(grids)
-        found = run(graph, graph.quant(source.name).quantize(x), keep=names, arithmetic=arithmetic)
+    def inside(x: Batch, grids: Mapping[str, QParams]) -> Mapping[str, NDArray[np.float32]]:
+        names = [t.name for t in graph.activations() if t.name in grids]
+        fed = {name: graph.quant(name).quantize(array) for name, array in x.renamed(graph.inputs).arrays.items()}
+        found = run(graph, fed, keep=names, arithmetic=arithmetic)
         return {name: grids[name].dequantize(found[name]) for name in names}
 
-    def oracle(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return inside(x, {out.name: graph.quant(out.name)})[out.name].reshape(len(x), -1)
+    def oracle(x: Batch) -> Mapping[str, NDArray[np.float32]]:
+        found = inside(x, ends)
+        return {name: found[name] for name in graph.outputs}
 
     return _Side(
         path=path,
         metadata=graph.metadata,
         integers={t.name: (t.quant, t.integers if isinstance(t, QuantizedConstant) else None) for t in quantized},
-        shape=source.shape[1:],
-        grid=out.quant if isinstance(out, Quantized) else None,
-        run=oracle if isinstance(out, Quantized) else float_reference(graph),
-        findings=(f"the integer oracle rounds as {arithmetic} does",) if isinstance(out, Quantized) else (),
+        shapes={name: graph.tensors[name].shape[1:] for name in graph.inputs},
+        grids=ends,
+        run=oracle if ends else float_reference(graph),
+        findings=(f"the integer oracle rounds as {arithmetic} does",) if ends else (),
         inside=inside,
     )

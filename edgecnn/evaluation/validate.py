@@ -27,7 +27,7 @@ from edgecnn.progress import Progress, Stopwatch, use
 from edgecnn.report.record import Finding, Report
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
-from edgecnn_targets.evaluate import logits
+from edgecnn_targets.evaluate import outputs
 from edgecnn_targets.registry import open_session, runtime_of
 
 
@@ -64,8 +64,9 @@ def validate(
     Args:
         artifact: from ``edgecnn.convert``, or the main file of one.
         data: images: a folder, ``FILE.npz:SPLIT``, ``demo``, an array of levels (N, H, W, C) uint8, an iterable of
-            arrays, a torch ``Dataset`` or ``DataLoader``; with labels, accuracy is measured too. Without images,
-            latency, counts, memory and, on noise, the distance from the oracle are.
+            arrays, a torch ``Dataset`` or ``DataLoader``; of several inputs as for ``edgecnn.quantize``. With labels,
+            accuracy is measured too. Without images, latency, counts, memory and, on noise, the distance from the
+            oracle are.
         labels: (N,) class indices of an array of images.
         devices: names from ``edgecnn devices``.
         limits: what is demanded.
@@ -195,7 +196,7 @@ def _beside_file(
         theirs = manifest.metadata if manifest is not None else converter(target).described(path)[2]
         session = open_session(device("host"), path, threads=1)
         feed = theirs.preprocess if theirs is not None else None
-        return Beside(reference=fed_as(partial(logits, session), fed, feed))
+        return Beside(reference=fed_as(partial(outputs, session), fed, feed))
     graph = load(path)
     other = graph.metadata
     exact = fed_as(float_reference(graph), fed, other.preprocess)

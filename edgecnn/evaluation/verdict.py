@@ -6,7 +6,7 @@ All thresholds stand here, each with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.errors import InputError
 from edgecnn.evaluation.limits import Limits
-from edgecnn.evaluation.references import Reference
 from edgecnn.graph.ir import Metadata
 from edgecnn.loading import RANDOM
 from edgecnn.models import resolve
@@ -59,7 +58,7 @@ def interval(right: int, n: int) -> tuple[float, float]:
 
 
 def quantization_loss(
-    precision: str, accuracy: Accuracy, metadata: Metadata, outputs: tuple[int, ...], limits: Limits, allow_loss: bool
+    precision: str, accuracy: Accuracy, metadata: Metadata, limits: Limits, allow_loss: bool
 ) -> Iterator[Finding]:
     """Yield a finding where an integer artifact is far from fp32; of severity ``error`` where that is a failure.
 
@@ -69,16 +68,14 @@ def quantization_loss(
 
     Args:
         accuracy: beside fp32.
-        outputs: shape of one output, without the batch.
         limits: that the user gave.
         allow_loss: whether the user accepts it.
     """
     agreement, sqnr, n = accuracy.agreement, accuracy.sqnr_db, accuracy.n
-    if precision not in INTEGER_PRECISIONS or agreement is None or sqnr is None:
+    if precision not in INTEGER_PRECISIONS or sqnr is None:
         return
-    count = math.prod(outputs)
-    vector = count > 1 and max(outputs) == count and limits.min_agreement is None
-    differs = vector and 100 * interval(round(agreement * n / 100), n)[1] < MIN_AGREEMENT
+    judged = agreement is not None and limits.min_agreement is None
+    differs = agreement is not None and judged and 100 * interval(round(agreement * n / 100), n)[1] < MIN_AGREEMENT
     known = metadata.labels is not None or accuracy.top1 is not None or _is_registered(metadata.model)
     said = [f"SQNR {sqnr:.1f} dB, below {MIN_SQNR_DB:g}"] if sqnr < MIN_SQNR_DB and limits.min_sqnr is None else []
     if differs and known:
@@ -91,6 +88,7 @@ def quantization_loss(
         )
         yield Finding(code="quantization_loss", text=text, severity=severity)
     elif differs:
+        assert agreement is not None
         text = (
             f"the largest output is another than fp32's on {100 - agreement:.0f} % of {n:,} images: if outputs are "
             "classes, this is a loss (labelled images, or class names, make it a failure)"
@@ -159,11 +157,13 @@ class ReferenceMeter:
                 self._kept.append((image.copy(), logits[k - self._n]))
         self._n += len(pixels)
 
-    def finding(self, reference: Reference, *, void: bool, allow_loss: bool) -> Iterator[Finding]:
+    def finding(
+        self, reference: Callable[[NDArray[np.float32]], NDArray[np.float32]], *, void: bool, allow_loss: bool
+    ) -> Iterator[Finding]:
         """Yield a finding where fp32 is no better than chance, or far better under another label offset.
 
         Args:
-            reference: fp32, to try other preprocessing where it is at chance.
+            reference: fp32 logits ``(n, classes)`` of images, NHWC, to try other preprocessing where it is at chance.
             void: whether a limit was given that means nothing then; it makes the finding an error.
             allow_loss: whether the user accepts that.
         """
@@ -201,12 +201,12 @@ class ReferenceMeter:
             return f"--label-offset {self._metadata.label_offset + offset}"
         return f"labels moved by {offset:+d}"
 
-    def _other_preprocessing(self, reference: Reference) -> str:
+    def _other_preprocessing(self, reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> str:
         """Say which other preprocessing makes fp32 right most often, if one is far better."""
         used = self._metadata.preprocess
         if self._metadata.weights_sha256 == RANDOM:
             return "weights are random"
-        if used is None or used.as_given or not self._kept:
+        if used is None or used.as_given or not self._kept or self._kept[0][0].shape[-1] != 3:
             return "check labels and weights"
         say("validate: fp32 is at chance; other channel orders and input ranges are tried")
         pixels, logits = (np.array(part) for part in zip(*self._kept, strict=True))

@@ -57,6 +57,18 @@ class Batch:
         names = listed[0].arrays if listed else ()
         return cls({name: np.concatenate([part.arrays[name] for part in listed]) for name in names})
 
+    def renamed(self, names: Sequence[str]) -> Batch:
+        """Return the samples under other names, in the order of the inputs; as they are where they have them.
+
+        Raises:
+            InputError: there are more inputs, or fewer.
+        """
+        if set(names) == set(self.arrays):
+            return self
+        if len(names) != len(self.arrays):
+            raise InputError(f"inputs {', '.join(self.arrays)} are given for {', '.join(names)}; give one for each")
+        return Batch(dict(zip(names, self.arrays.values(), strict=True)))
+
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values()))) if self.arrays else 0
 

@@ -69,8 +69,9 @@ class Accuracy:
         drop_ci95: 95 % confidence interval on the drop, ``(low, high)`` in points; it uses the pairing of the images.
         fp32_top5: percent of images whose label is among the fp32 reference's first five classes.
         top5: the same of the artifact.
-        agreement: percent of images on which artifact and fp32 pick the same class.
-        sqnr_db: signal to quantization noise over all logits, in dB; at most ``SQNR_CEILING_DB``.
+        agreement: percent of images on which artifact and fp32 pick the same class, where the output is one vector.
+        sqnr_db: signal to quantization noise over all values of an output, in dB; at most ``SQNR_CEILING_DB``. Of
+            several outputs, the lowest: what a limit must hold for each of them.
         metrics: figures of registered metrics by name; in JSON they stand beside the others.
     """
 
@@ -114,12 +115,29 @@ class Latency:
 class Parity:
     """How far the artifact's output integers are from the integer oracle's, in steps of the output's grid (LSB).
 
-    ``arithmetic`` is whose rounding the oracle had, a key of ``edgecnn.graph.oracle.ARITHMETICS``.
+    Of several outputs, ``max_lsb`` is the largest and ``mean_lsb`` is over all values. ``arithmetic`` is whose
+    rounding the oracle had, a key of ``edgecnn.graph.oracle.ARITHMETICS``.
     """
 
     max_lsb: int | None = None
     mean_lsb: float | None = None
     arithmetic: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFigures:
+    """Hold figures of one output; an absent one is ``None``.
+
+    Attributes:
+        name: of the output.
+        sqnr_db: as ``Accuracy.sqnr_db``, of this output.
+        max_lsb, mean_lsb: as in ``Parity``, of this output.
+    """
+
+    name: str
+    sqnr_db: float | None = None
+    max_lsb: int | None = None
+    mean_lsb: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +255,8 @@ class ReportEntry:
         seconds: step to seconds spent; the steps are ``STEPS``.
         float_ops: ops of an integer artifact that compute in float.
         findings: what to know about this artifact and how it ran.
-        task: what the network does.
+        task: ``classification`` where there are class labels and one vector of logits, else ``custom``.
+        outputs: figures of each output.
     """
 
     model: str
@@ -255,7 +274,8 @@ class ReportEntry:
     seconds: Mapping[str, float] = field(default_factory=dict)
     float_ops: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-    task: str = "classification"
+    task: str = "custom"
+    outputs: tuple[OutputFigures, ...] = ()
 
     @property
     def place(self) -> str:

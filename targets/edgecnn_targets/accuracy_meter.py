@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError
 from edgecnn.report.record import SQNR_CEILING_DB, Accuracy, Parity
 
+Values = Mapping[str, NDArray[np.float32]]
+"""Output to its real values, ``(n, ...)``."""
 Z_95 = 1.959963984540054
 """The 97.5 % point of the normal distribution: two-sided 95 %."""
 
@@ -107,6 +110,71 @@ class AccuracyMeter:
         return np.stack([rank < 1, rank < 5])
 
 
+class OutputMeter:
+    """Count over batches of all outputs; of one vector, what ``AccuracyMeter`` counts too.
+
+    Args:
+        label_offset: data class ``k`` is logit ``k + label_offset``.
+    """
+
+    def __init__(self, label_offset: int = 0) -> None:
+        self._classes = AccuracyMeter(label_offset)
+        self._power: dict[str, list[float]] = {}  # signal and noise of each output
+        self._n = 0
+        self._vector = False
+
+    def update(self, outputs: Values, labels: NDArray[np.integer[Any]] | None, reference: Values | None) -> None:
+        """Count a batch.
+
+        Args:
+            outputs: of the artifact, real values, ``(n, ...)`` each.
+            labels: data classes, ``(n,)``; they count where there is one vector of logits.
+            reference: fp32's outputs in the same order.
+
+        Raises:
+            InputError: values are not finite, the reference has other outputs, or a label has no logit.
+        """
+        exact = None if reference is None else list(reference.values())
+        if exact is not None and [x.size for x in exact] != [x.size for x in outputs.values()]:
+            shapes, own = ([x.shape for x in each] for each in (exact, outputs.values()))
+            raise InputError(f"fp32 has outputs of {shapes}, the artifact of {own}: not the same network")
+        self._n += len(next(iter(outputs.values())))
+        self._vector = is_vector(outputs)
+        for k, (name, values) in enumerate(outputs.items()):
+            _require_finite(values, "the artifact")
+            if exact is not None:
+                wide = exact[k].astype(np.float64).reshape(values.shape)
+                _require_finite(wide, "fp32")
+                held = self._power.setdefault(name, [0.0, 0.0])
+                held[0] += float(np.square(wide).sum())
+                held[1] += float(np.square(values - wide).sum())
+        if self._vector:
+            ours, theirs = (None if x is None else x.reshape(len(x), -1) for x in (first(outputs), first(reference)))
+            assert ours is not None
+            self._classes.update(ours, labels, theirs)
+
+    def result(self) -> Accuracy:
+        """Return the figures of all batches so far; what was not given is ``None``."""
+        if self._vector:
+            return self._classes.result()
+        return Accuracy(n=self._n, sqnr_db=min(self.sqnr_db().values(), default=None))
+
+    def sqnr_db(self) -> dict[str, float]:
+        """Return the SQNR of each output; none without a reference."""
+        return {name: sqnr_db(*power) for name, power in self._power.items()}
+
+
+def is_vector(outputs: Values) -> bool:
+    """Whether there is one output, and it is a vector of more than one number: what may be logits of classes."""
+    shapes = [values.shape[1:] for values in outputs.values()]
+    return len(shapes) == 1 and max(shapes[0]) == math.prod(shapes[0]) > 1
+
+
+def first(outputs: Values | None) -> NDArray[Any] | None:
+    """Return the first output."""
+    return None if outputs is None else next(iter(outputs.values()))
+
+
 def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
     """Return the 95 % confidence interval on the drop in top-1, in points, from the pairing of the images.
 
@@ -149,6 +217,6 @@ def parity(got: NDArray[Any], oracle: NDArray[Any]) -> Parity:
     return Parity(max_lsb=int(apart.max(initial=0)), mean_lsb=float(apart.mean()) if apart.size else 0.0)
 
 
-def _require_finite(logits: NDArray[np.float32], whose: str) -> None:
+def _require_finite(logits: NDArray[Any], whose: str) -> None:
     if not np.isfinite(logits).all():
-        raise InputError(f"{whose} returns NaN or infinite logits; its weights or its input are broken")
+        raise InputError(f"{whose} returns NaN or infinite values; its weights or its input are broken")

@@ -9,23 +9,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.artifact import Port
 from edgecnn.errors import InputError
+from edgecnn.graph.batch import Batch, Fed
 from edgecnn.report.record import Latency
-from edgecnn_targets.interface import Session
+from edgecnn_targets.interface import Arrays, Session
 
 
-def logits(session: Session, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the artifact's outputs as real values, ``(n, classes)``, for preprocessed images, float32 NHWC.
+def outputs(session: Session, inputs: Fed) -> dict[str, NDArray[np.float32]]:
+    """Return the artifact's outputs as real values, in the graph's layout, for network inputs.
+
+    Args:
+        inputs: float32, in the graph's layout; under other names than the artifact's, in the order of its inputs.
 
     Raises:
-        InputError: the images are not what the artifact takes.
+        InputError: they are not what the artifact takes.
     """
-    port = session.input
-    order = (2, 3, 1) if port.layout == "NCHW" else (1, 2, 3)
-    takes = tuple(port.shape[d] for d in order)
-    if inputs.shape[1:] != takes:
-        raise InputError(f"the artifact takes images of {takes} (NHWC), the preprocessing makes {inputs.shape[1:]}")
-    return session.output.decode(session.run(port.encode(inputs))).reshape(len(inputs), -1)
+    return decoded(session, session.run(encoded(session, inputs)))
+
+
+def encoded(session: Session, inputs: Fed) -> dict[str, NDArray[Any]]:
+    """Return network inputs as the artifact takes them; see ``outputs``."""
+    names = tuple(port.name for port in session.inputs)
+    fed: dict[str, NDArray[Any]] = {}
+    if not isinstance(inputs, np.ndarray):
+        arrays = inputs.arrays if isinstance(inputs, Batch) else inputs
+        inputs = arrays if set(arrays) == set(names) else dict(zip(names, arrays.values(), strict=False))
+    arrays = Batch.of(names, inputs).arrays
+    for port in session.inputs:
+        array = arrays[port.name]
+        if array.shape[1:] != port.sample:
+            takes = "images of " if len(port.sample) == 3 else f"{port.name!r} of "
+            layout = " (NHWC), the preprocessing makes " if len(port.sample) == 3 else ", not "
+            raise InputError(f"the artifact takes {takes}{port.sample}{layout}{array.shape[1:]}")
+        fed[port.name] = port.encode(array)
+    return fed
+
+
+def decoded(session: Session, made: Arrays) -> dict[str, NDArray[np.float32]]:
+    """Return what an artifact gives as real values, in the graph's layout."""
+    return {port.name: port.decode(made[port.name]) for port in session.outputs}
+
+
+def logits(session: Session, inputs: Fed) -> NDArray[np.float32]:
+    """Return the only output as real values, ``(n, classes)``; see ``outputs``."""
+    made = outputs(session, inputs)[session.output.name]
+    return made.reshape(len(made), -1)
 
 
 def latency(session: Session, *, runs: int = 100, warmup: int = 10) -> Latency:
@@ -36,11 +65,11 @@ def latency(session: Session, *, runs: int = 100, warmup: int = 10) -> Latency:
     """
     if runs < 50 or warmup < 1:
         raise InputError(f"latency over {runs} runs after {warmup}; at least 50 after at least 1 are needed")
-    image = fixed_input(session)
+    sample = fixed_input(session)
     nanoseconds = []
     for _ in range(warmup + runs):
         start = time.perf_counter_ns()
-        session.run(image)
+        session.run(sample)
         nanoseconds.append(time.perf_counter_ns() - start)
     return timing(nanoseconds[warmup:], threads=session.threads)
 
@@ -52,10 +81,14 @@ def timing(nanoseconds: Sequence[int], *, threads: int) -> Latency:
     return Latency(median_ms=median, p90_ms=p90, threads=threads, runs=len(ms))
 
 
-def fixed_input(session: Session) -> NDArray[Any]:
-    """Return one image of noise, always the same, in the artifact's layout and type."""
-    port = session.input
-    noise = np.random.default_rng(0).standard_normal(port.shape)
+def fixed_input(session: Session) -> dict[str, NDArray[Any]]:
+    """Return noise for one inference, always the same, in the artifact's layouts and types."""
+    random = np.random.default_rng(0)
+    return {port.name: _noise(port, random) for port in session.inputs}
+
+
+def _noise(port: Port, random: np.random.Generator) -> NDArray[Any]:
+    noise = random.standard_normal(port.shape)
     if port.scale is None:
         return noise.astype(port.dtype)
     limits = np.iinfo(port.dtype)

@@ -6,16 +6,17 @@ SSH. A device is data, one TOML file. Both open sessions: a session is one open 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import PRECISIONS, Port
+from edgecnn.artifact import PRECISIONS, Port, Ported
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.plugins import INTERFACE
 from edgecnn.report.record import Latency, Resources
@@ -25,7 +26,9 @@ Say = Callable[[str], None]
 Parameters = Mapping[str, tuple[float, int]]
 """Tensor name to the scale and the int8 zero point of an activation."""
 Activations = dict[str, NDArray[np.float32]]
-"""Tensor name to real values, NHWC or NC."""
+"""Tensor name to real values, in the graph's layout."""
+Arrays = Mapping[str, NDArray[Any]]
+"""Name of an input or output to its values, ``(n, ...)``, as the artifact takes or gives them."""
 
 FIGURES = ("accuracy", "latency", "instructions", "cycles", "sram_kib", "flash_kib", "npu_coverage")
 """Figures that a kind of device can measure: ``accuracy`` by executing artifacts, ``latency`` by a clock on the wall,
@@ -85,28 +88,29 @@ class LayerCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
+class Description(Ported):
     """Hold what an open artifact says of itself.
 
     Attributes:
+        inputs, outputs: in the graph's order.
         ops: in execution order.
         findings: what a user should know about how it runs here, one line each.
         arithmetic: whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``.
     """
 
-    input: Port
-    output: Port
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     ops: tuple[Op, ...]
     findings: tuple[str, ...] = ()
     arithmetic: str = "litert"
 
 
-class Session:
+class Session(Ported):
     """One open artifact. Its ports are read from the artifact itself, so a file without a manifest runs too."""
 
     def __init__(self, description: Description, *, threads: int = 1) -> None:
         self.description, self.threads = description, threads
-        self.input, self.output, self.ops = description.input, description.output, description.ops
+        self.inputs, self.outputs, self.ops = description.inputs, description.outputs, description.ops
         self.arithmetic = description.arithmetic
 
     @property
@@ -119,38 +123,93 @@ class Session:
         """Return whether its sums can be clipped, so that its distance from the oracle has no bound."""
         return any(isinstance(finding, Saturation) for finding in self.description.findings)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Execute; every image is its own inference.
+    @property
+    def batch(self) -> int:
+        """Return how many samples one inference takes."""
+        return self.inputs[0].shape[0]
+
+    @overload
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]: ...
+
+    @overload
+    def run(self, batch: Arrays) -> Arrays: ...
+
+    def run(self, batch: NDArray[Any] | Arrays) -> NDArray[Any] | Arrays:
+        """Execute; every sample is its own inference, or as many as the artifact takes at a time.
 
         Args:
-            batch: ``(n, ...)`` in the input port's dtype and layout.
+            batch: of each input ``(n, ...)`` in its dtype and layout; an array for an artifact of one input and one
+                output.
 
         Returns:
-            ``(n, ...)`` in the output port's dtype and layout.
+            Of each output ``(n, ...)`` in its dtype and layout; an array for an array.
 
         Raises:
-            InputError: the batch has another dtype or shape.
+            InputError: an input is missing, or has another dtype or shape.
             DeviceFault: the device broke.
         """
-        expected = self.input.shape[1:]
-        if batch.shape[1:] != expected or batch.dtype != self.input.dtype:
-            got = f"{batch.dtype} {batch.shape[1:]}"
-            raise InputError(f"input {self.input.name!r} takes {self.input.dtype} {expected} per image, not {got}")
-        return self.execute(batch)
+        if isinstance(batch, np.ndarray):
+            return self.run({self.input.name: batch})[self.output.name]
+        if set(batch) != {port.name for port in self.inputs}:
+            wanted = ", ".join(port.name for port in self.inputs)
+            raise InputError(f"the artifact's inputs are {wanted}; got {', '.join(batch)}")
+        for port in self.inputs:
+            given, expected = batch[port.name], port.shape[1:]
+            if given.shape[1:] != expected or given.dtype != port.dtype:
+                got = f"{given.dtype} {given.shape[1:]}"
+                raise InputError(f"input {port.name!r} takes {port.dtype} {expected} per image, not {got}")
+        return self.execute({port.name: batch[port.name] for port in self.inputs})
 
-    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def execute(self, batch: Arrays) -> Arrays:
         """Execute a batch that fits; by default, one inference after another."""
-        results = np.empty((len(batch), *self.output.shape[1:]), self.output.dtype)
-        for k in range(len(batch)):
-            results[k : k + 1] = self.infer(batch[k : k + 1])
-        return results
+        count, size = len(batch[self.inputs[0].name]), self.batch
+        made = {port.name: np.empty((count, *port.shape[1:]), port.dtype) for port in self.outputs}
+        for at in range(0, count, size):
+            found = self.infer({name: filled(array[at : at + size], size) for name, array in batch.items()})
+            for name, values in made.items():
+                values[at : at + size] = found[name][: count - at]
+        return made
 
-    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Execute one image, ``(1, ...)``."""
+    def infer(self, sample: Arrays) -> Arrays:
+        """Execute one inference: of each input ``(1, ...)``, or as many as the artifact takes."""
         raise NotImplementedError
 
     def close(self) -> None:
         """End what the session holds: a process, a connection."""
+
+
+def filled(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return ``size`` samples: those that there are, and the last one again."""
+    missing = size - len(array)
+    return array if missing == 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+
+
+def packed(batch: Arrays, ports: tuple[Port, ...]) -> list[bytes]:
+    """Return the bytes of each inference, those of the ports one after another.
+
+    Args:
+        batch: as many samples as a number of inferences takes.
+    """
+    size = ports[0].shape[0]
+    count = len(batch[ports[0].name])
+    starts = range(0, count - size + 1, size)
+    return [b"".join(batch[port.name][at : at + size].tobytes() for port in ports) for at in starts]
+
+
+def unpacked(inferences: list[bytes], ports: tuple[Port, ...]) -> dict[str, NDArray[Any]]:
+    """Return what ``packed`` made bytes of."""
+    made, at = {}, 0
+    for port in ports:
+        size = math.prod(port.shape) * np.dtype(port.dtype).itemsize
+        joined = b"".join(each[at : at + size] for each in inferences)
+        made[port.name] = np.frombuffer(joined, port.dtype).reshape(-1, *port.shape[1:])
+        at += size
+    return made
+
+
+def bytes_of(ports: tuple[Port, ...]) -> int:
+    """Return how many bytes the ports have in one inference."""
+    return sum(math.prod(port.shape) * np.dtype(port.dtype).itemsize for port in ports)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +223,8 @@ class Runtime:
         extra: the extra of edgecnn that installs the library.
         needs: returns the command that installs what else running artifacts here needs, or ``None`` when it is there.
         activations: returns what an int8 artifact computes inside:
-            ``(path, image, parameters, kernels) -> Activations``; ``None`` where the runtime does not tell.
+            ``(path, sample, parameters, kernels) -> Activations``, the sample by input; ``None`` where the runtime does
+            not tell.
         exact: its kernels whose sums are exact on every CPU, a name that ``open_session`` takes.
         interface: version of this interface that it is written for.
     """
@@ -175,7 +235,7 @@ class Runtime:
     library: str | None = None
     extra: str | None = None
     needs: Callable[[], str | None] | None = None
-    activations: Callable[[Path, NDArray[np.float32], Parameters, str | None], Activations] | None = None
+    activations: Callable[[Path, Arrays, Parameters, str | None], Activations] | None = None
     exact: str = "exact"
     interface: int = INTERFACE
 

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.plugins import registry
-from edgecnn_targets.interface import Activations, Device, Kind, LayerCost, Parameters, Runtime, Session
+from edgecnn_targets.interface import Activations, Arrays, Device, Kind, LayerCost, Parameters, Runtime, Session
 
 
 @runtime_checkable
@@ -132,16 +129,16 @@ def layers(device: Device, artifact: Path) -> list[LayerCost]:
 
 
 def activations(
-    target: str, path: Path, image: NDArray[np.float32], parameters: Parameters, *, kernels: str | None = None
+    target: str, path: Path, sample: Arrays, parameters: Parameters, *, kernels: str | None = None
 ) -> Activations:
-    """Return the real values that an int8 artifact of ours computes inside, NHWC or NC, by graph tensor name.
+    """Return the real values that an int8 artifact of ours computes inside, in the graph's layout, by its tensor names.
 
     Asking for them keeps a runtime from fusing across them, so a fused pair of ops is seen one by one here.
 
     Args:
         target: the format.
         path: its main file, int8 with the type of input and output that the format has unless chosen.
-        image: one preprocessed image, (1, H, W, C) float32.
+        sample: of each input (1, ...) float32, preprocessed, in the graph's layout.
         parameters: scale and int8 zero point of each activation wanted.
         kernels: as for ``open_session``.
 
@@ -152,7 +149,7 @@ def activations(
     if tell is None:
         telling = [row.target for row in runtimes().values() if row.activations is not None]
         raise InputError(unknown("target", target, telling))
-    found = tell(path, image, parameters, kernels)
+    found = tell(path, sample, parameters, kernels)
     if not found:
         raise InputError(
             f"{path} holds none of the other's tensors by name; only artifacts of one export have layers in common"

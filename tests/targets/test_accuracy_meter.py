@@ -98,9 +98,9 @@ def test_a_label_without_a_logit_is_named(label, offset):
 
 def test_logits_that_are_not_finite_or_of_another_head_are_refused():
     for broken in (np.nan, np.inf):
-        with pytest.raises(InputError, match="the artifact returns NaN or infinite logits"):
+        with pytest.raises(InputError, match="the artifact returns NaN or infinite values"):
             AccuracyMeter().update(np.full((1, 4), broken, np.float32))
-        with pytest.raises(InputError, match="fp32 returns NaN or infinite logits"):
+        with pytest.raises(InputError, match="fp32 returns NaN or infinite values"):
             AccuracyMeter().update(logits_of([0]), None, np.full((1, 4), broken, np.float32))
     with pytest.raises(InputError, match="not the same network"):
         AccuracyMeter().update(logits_of([0]), None, logits_of([0], width=5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import numpy as np
@@ -12,6 +11,7 @@ from edgecnn.artifact import Port
 from edgecnn.errors import InputError
 from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.evaluate import fixed_input, latency, logits
+from edgecnn_targets.interface import Description, Session
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
 OUTPUT = Port(name="y", shape=(1, 3), layout="NC", dtype="float32")
@@ -24,25 +24,20 @@ PORTS = {
 }
 
 
-@dataclasses.dataclass
-class ChannelMeans:
+class ChannelMeans(Session):
     """A network whose logits are the channels' means."""
 
-    input: Port
-    output: Port = OUTPUT
-    threads: int = 1
-    ops: tuple = ()
-    findings: tuple = ()
-    fed: int = 0
+    def __init__(self, source, result=OUTPUT):
+        super().__init__(Description(inputs=(source,), outputs=(result,), ops=()))
+        self.fed = 0
 
-    def run(self, batch):
-        assert batch.dtype == self.input.dtype
-        assert batch.shape[1:] == self.input.shape[1:]
-        self.fed += len(batch)
-        means = self.input.decode(batch).mean(axis=(1, 2))
-        if self.output.scale is None:
-            return means
-        return np.rint(means / self.output.scale + self.output.zero_point).astype(self.output.dtype)
+    def execute(self, batch):
+        (fed,) = batch.values()
+        self.fed += len(fed)
+        means = self.input.decode(fed).mean(axis=(1, 2))
+        if self.output.scale is not None:
+            means = np.rint(means / self.output.scale + self.output.zero_point).astype(self.output.dtype)
+        return {self.output.name: means}
 
 
 def pictures(n):
@@ -103,15 +98,15 @@ def test_latency_times_the_runs_after_the_warm_up(port):
     assert session.fed == 53
     assert (found.threads, found.runs, found.instructions) == (1, 50, None)
     assert 0 < found.median_ms <= found.p90_ms
-    assert np.array_equal(fixed_input(session), fixed_input(session))
+    assert np.array_equal(fixed_input(session)["x"], fixed_input(session)["x"])
 
 
 def test_the_warm_up_is_not_counted():
     class ColdStart(ChannelMeans):
-        def run(self, batch):
+        def execute(self, batch):
             if self.fed < 30:
                 time.sleep(0.01)
-            return super().run(batch)
+            return super().execute(batch)
 
     assert latency(ColdStart(PORTS["float NHWC"]), runs=50, warmup=30).p90_ms < 10
 

@@ -57,7 +57,7 @@ def test_several_runners_share_a_batch_of_any_size_and_keep_its_order(remote, tf
 
 
 def test_times_are_those_of_the_other_ends_clock(remote):
-    found = remote().time(images(1), warmup=2, runs=7)
+    found = remote().time({"input": images(1)}, warmup=2, runs=7)
     assert found.latency.runs == 7
     assert found.latency.median_ms > 0
 

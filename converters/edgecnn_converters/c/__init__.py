@@ -16,7 +16,7 @@ from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.summary import layers as layers_of
 from edgecnn_converters.c.format import identifier, real, record
 from edgecnn_converters.c.reader import describe, integers, layers
-from edgecnn_converters.layout import port
+from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import fields_of
 from edgecnn_converters.preconditions import check
 from edgecnn_converters.registry import Converter
@@ -82,8 +82,8 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
         "_weights.h": f"/* The constants of {name}.c. */\n\n" + "\n".join(emitter.constants),
     }
     files = {suffix: text.encode() for suffix, text in texts.items()}
-    into, out = (port(tensor, "NHWC", "int8") for tensor in (source, result))
-    return ConvertedModel(target="c", precision=precision, files=files, folder="_c", input=into, output=out)
+    inputs, outputs = ports(graph, "NHWC", "int8")
+    return ConvertedModel(target="c", precision=precision, files=files, folder="_c", inputs=inputs, outputs=outputs)
 
 
 def _header(source: Quantized, result: Quantized, name: str, arena: int, constants: int) -> str:

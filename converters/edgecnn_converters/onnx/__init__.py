@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph
-from edgecnn_converters.layout import port
+from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.onnx import own
 from edgecnn_converters.onnx.reader import describe, integers, layers
@@ -44,8 +44,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
     onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io, **note)})
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString(deterministic=True)
-    source, result = (port(graph.tensors[name], "NCHW", emitter.io) for name in (*graph.inputs, *graph.outputs))
-    return ConvertedModel(target="onnx", precision=precision, files={".onnx": data}, input=source, output=result)
+    inputs, outputs = ports(graph, "NCHW", emitter.io)
+    return ConvertedModel(target="onnx", precision=precision, files={".onnx": data}, inputs=inputs, outputs=outputs)
 
 
 CONVERTER = Converter(

@@ -63,14 +63,16 @@ class Emitter:
 
     def model(self, rows: Mapping[str, Row]) -> onnx.ModelProto:
         """Return the whole file; ``rows`` lower each op."""
-        (source,), (result,) = self.graph.inputs, self.graph.outputs
-        self._enter(source)
+        for source in self.graph.inputs:
+            self._enter(source)
         for node in self.graph:
             rows[node.op](self, node)
-        self._leave(result)
-        self._drop_unread({result})
-        name, ends = self.graph.metadata.model or "edgecnn", ([self._info(source)], [self._info(result)])
-        graph = helper.make_graph(self.nodes, name, *ends, list(self.initializers.values()))
+        for result in self.graph.outputs:
+            self._leave(result)
+        self._drop_unread(set(self.graph.outputs))
+        name = self.graph.metadata.model or "edgecnn"
+        inputs, outputs = ([self._info(each) for each in names] for names in (self.graph.inputs, self.graph.outputs))
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
         opsets = [helper.make_opsetid("", self._opset())]
         oldest = helper.find_min_ir_version_for(opsets)
         return helper.make_model(graph, producer_name="edgecnn", ir_version=oldest, opset_imports=opsets)
@@ -96,7 +98,7 @@ class Emitter:
     def value(self, name: str) -> str:
         """Name the tensor of a graph tensor's real values: as itself, but for the file's input and a 16-bit twin."""
         name = self.twins.get(name, name)
-        return part(name, "real") if name == self.graph.inputs[0] and self.precision in ("int8", "fp16") else name
+        return part(name, "real") if name in self.graph.inputs and self.precision in ("int8", "fp16") else name
 
     def _enter(self, source: str) -> None:
         """Convert the file's input to real values."""
@@ -115,16 +117,21 @@ class Emitter:
 
     def _leave(self, result: str) -> None:
         """Convert the output's real values, or integers, to the file's output, which has the graph tensor's name."""
-        last = self.nodes[-1]
         if self.integer and self.io == self.activations:
-            self.nodes.pop()
-            self.nodes[-1].output[0] = result
+            self._rename({result: part(result, "real"), part(result, INTEGERS): result})
         elif self.integer and self.io != "float32":
-            last.output[0] = part(result, "real")
+            self._rename({result: part(result, "real")})
             self.node(TO_INTEGERS, [part(result, "real"), *self.grid(result, self.io)], result)
         elif self.real == "float16":
-            last.output[0] = part(result, "half")
+            self._rename({result: part(result, "half")})
             self.node("Cast", [part(result, "half")], result, to=TYPES["float32"])
+
+    def _rename(self, names: Mapping[str, str]) -> None:
+        """Give tensors other names, wherever they are made and read."""
+        for node in self.nodes:
+            for ends in (node.input, node.output):
+                for k, name in enumerate(ends):
+                    ends[k] = names.get(name, name)
 
     # --- tensors ---
 
@@ -179,7 +186,7 @@ class Emitter:
 
     def stored(self, name: str) -> str:
         """Name the tensor of an activation's integers."""
-        fed = name == self.graph.inputs[0] and self.io == self.activations
+        fed = name in self.graph.inputs and self.io == self.activations
         return name if fed else part(name, INTEGERS)
 
     def constant(

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import MissingDependencyError
 from edgecnn.graph.ir import Graph
-from edgecnn_converters.layout import port
+from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import KEY, to_text
 from edgecnn_converters.openvino.reader import describe, integers, layers
 from edgecnn_converters.preconditions import check
@@ -32,8 +32,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
         openvino.serialize(model, str(xml), str(data))
         text = re.sub(rb">\s+<", b"><", xml.read_bytes())  # a third of it is indentation
         files = {".xml": text, ".bin": data.read_bytes()}
-    source, result = (port(graph.tensors[name], "NCHW", "float32") for name in (*graph.inputs, *graph.outputs))
-    return ConvertedModel(target="openvino", precision=precision, files=files, input=source, output=result)
+    inputs, outputs = ports(graph, "NCHW", "float32")
+    return ConvertedModel(target="openvino", precision=precision, files=files, inputs=inputs, outputs=outputs)
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:

@@ -32,17 +32,21 @@ Row = Callable[[Emitter, Node], Any]
 def model(graph: Graph, precision: str) -> Any:
     """Return the whole network, an ``openvino.Model``."""
     e = Emitter(graph, precision)
-    (source,), (result,) = graph.inputs, graph.outputs
-    fed = ops.parameter(list(nchw(graph.tensors[source].shape)), np.float32, name=part(source, "fed"))
-    fed.output(0).get_tensor().set_names({source})
-    e.held[source] = {channels_first(len(graph.tensors[source].shape)): e.on_grid(source, fed)}
+    fed = []
+    for source in graph.inputs:
+        shape = graph.tensors[source].shape
+        fed.append(ops.parameter(list(nchw(shape)), np.float32, name=part(source, "fed")))
+        fed[-1].output(0).get_tensor().set_names({source})
+        e.held[source] = {channels_first(len(shape)): e.on_grid(source, fed[-1])}
     for node in graph:
         made = LOWERINGS[node.op](e, node)
         e.held[node.output] = {moves.order_of(e, node): made if _on_grid(graph, node) else _finished(e, node, made)}
-    last = e.value(result)
-    last.output(0).get_tensor().set_names({result})
-    ends = [ops.result(last, name=part(result, "result"))], [fed]
-    return openvino.Model(*ends, graph.metadata.model or "edgecnn")
+    results = []
+    for result in graph.outputs:
+        last = e.value(result)
+        last.output(0).get_tensor().add_names({result})
+        results.append(ops.result(last, name=part(result, "result")))
+    return openvino.Model(results, fed, graph.metadata.model or "edgecnn")
 
 
 def _on_grid(graph: Graph, node: Node) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgecnn.artifact import PRECISIONS, ConvertedModel
 from edgecnn.graph.ir import Graph, Metadata, Node, Quantized, Tensor
-from edgecnn_converters.layout import port
+from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import KEY, described, to_text
 from edgecnn_converters.preconditions import KernelLimits, beyond_float16, beyond_kernels, check
 from edgecnn_converters.registry import Converter
@@ -38,26 +38,29 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Converted
     io = io or types[0]
     check("TFLite", unsupported, graph, precision, io, types)
     emitter = Emitter(graph, precision)
-    source, result = (graph.tensors[name] for name in (*graph.inputs, *graph.outputs))
-    outer = f"_{io}" if emitter.integer and io != types[0] else ""
-    inner = fed = emitter.activation(source.name)
-    if outer:
-        fed = _outer(emitter, source, io)
-        emitter.operator("QUANTIZE", None, [fed], inner, emitter.schema.QuantizeOptionsT())
+    outer = emitter.integer and io != types[0]
+    fed, made = {}, {}
+    for name in graph.inputs:
+        inner = fed[name] = emitter.activation(name)
+        if outer:
+            fed[name] = _outer(emitter, graph.tensors[name], io)
+            emitter.operator("QUANTIZE", None, [fed[name]], inner, emitter.schema.QuantizeOptionsT())
     for node in graph:
         LOWERINGS[node.op](emitter, node)
-    inner = made = emitter.activation(result.name)
-    if outer:
-        made = _outer(emitter, result, io)
-        kind = "Quantize" if io == "uint8" else "Dequantize"
-        emitter.operator(kind.upper(), None, [inner], made, getattr(emitter.schema, f"{kind}OptionsT")())
+    for name in graph.outputs:
+        inner = made[name] = emitter.activation(name)
+        if outer:
+            made[name] = _outer(emitter, graph.tensors[name], io)
+            kind = "Quantize" if io == "uint8" else "Dequantize"
+            emitter.operator(kind.upper(), None, [inner], made[name], getattr(emitter.schema, f"{kind}OptionsT")())
     more = {FUNCTIONS: emitter.functions} if emitter.functions else {}
     emitter.model.metadata(KEY, to_text(graph, precision, **more).encode())
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
-    data = emitter.model.finish({"input": fed}, {"logits": made}, f"edgecnn {graph.metadata.model}".strip())
-    into, out = (port(tensor, "NHWC", io, f"{tensor.name}{outer}") for tensor in (source, result))
-    return ConvertedModel(target="tflite", precision=precision, files={".tflite": data}, input=into, output=out)
+    data = emitter.model.finish(fed, made, f"edgecnn {graph.metadata.model}".strip())
+    inputs, outputs = ports(graph, "NHWC", io)
+    files = {".tflite": data}
+    return ConvertedModel(target="tflite", precision=precision, files=files, inputs=inputs, outputs=outputs)
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:

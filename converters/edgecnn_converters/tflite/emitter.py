@@ -26,7 +26,8 @@ class Emitter:
         self.runtimes: set[str] = set()
         self.functions: dict[str, Any] = {}  # records of the nodes that became tables
         self._made: dict[str, int] = {}
-        self.activation(graph.inputs[0])
+        for name in graph.inputs:
+            self.activation(name)
 
     @property
     def integer(self) -> bool:

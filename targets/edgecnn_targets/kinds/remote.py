@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import selectors
 import tempfile
@@ -13,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import timing
-from edgecnn_targets.interface import Description, Session, Usage
+from edgecnn_targets.interface import Arrays, Description, Session, Usage, bytes_of, filled, packed, unpacked
 from edgecnn_targets.process import how_it_ended, kill, last_output, start
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import litert, onnxruntime
@@ -214,34 +210,37 @@ class RemoteSession(Session):
         first, *_ = [runner.answer() for runner in self._runners]
         return first
 
-    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
-        fed = [image.tobytes() for image in batch]
+    def execute(self, batch: Arrays) -> Arrays:
+        count, size = len(batch[self.inputs[0].name]), self.batch
+        whole = {name: filled(array, -(-count // size) * size) if count else array for name, array in batch.items()}
+        fed = packed(whole, self.inputs)
         made = {k: self.results.output(image) for k, image in enumerate(fed)} if self.results is not None else {}
         new = [k for k in range(len(fed)) if made.get(k) is None]
         earlier = [k for k in set(range(len(fed))) - set(new) if hash(fed[k]) not in self._own]
         self._own.update(hash(fed[k]) for k in new)
         self._reused, self._ran = self._reused + len(earlier), self._ran + len(new)
         if new:
-            outputs = self._executed(batch[new])
+            outputs = self._executed([fed[k] for k in new])
             made |= dict(zip(new, outputs, strict=True))
             if self.results is not None:
                 self.results.put_outputs((fed[k] for k in new), outputs)
-        whole = b"".join(made[k] or b"" for k in range(len(fed)))
-        return np.frombuffer(whole, self.output.dtype).reshape(-1, *self.output.shape[1:])
+        found = unpacked([made[k] or b"" for k in range(len(fed))], self.outputs)
+        return {name: values[:count] for name, values in found.items()}
 
-    def _executed(self, batch: NDArray[Any]) -> list[bytes]:
-        """Run the images on the device; return the output of each."""
+    def _executed(self, inferences: list[bytes]) -> list[bytes]:
+        """Run inferences on the device; return the outputs of each."""
         if not self._runners:
             self._start()
-        shares = np.array_split(batch, len(self._runners))
-        asked = [(runner, share) for runner, share in zip(self._runners, shares, strict=True) if len(share)]
-        for runner, share in asked:
-            runner.ask({"do": "run"}, share.tobytes(), within_s=self.command.image_s * len(share))
+        share = -(-len(inferences) // len(self._runners))
+        shares = [inferences[at : at + share] for at in range(0, len(inferences), share)]
+        asked = list(zip(self._runners, shares, strict=False))
+        for runner, part in asked:
+            runner.ask({"do": "run"}, b"".join(part), within_s=self.command.image_s * len(part))
         made = b"".join(runner.answer()[1] for runner, _ in asked)
-        size = math.prod(self.output.shape) * np.dtype(self.output.dtype).itemsize
-        return [made[at : at + size] for at in range(0, len(batch) * size, size)]
+        size = bytes_of(self.outputs)
+        return [made[at : at + size] for at in range(0, len(inferences) * size, size)]
 
-    def time(self, image: NDArray[Any], *, warmup: int, runs: int) -> Usage:
+    def time(self, sample: Arrays, *, warmup: int, runs: int) -> Usage:
         """Time so many runs there, by its clock; return what the network holds of its memory too.
 
         Raises:
@@ -250,7 +249,8 @@ class RemoteSession(Session):
         if not self._runners:
             self._start()
         request = {"do": "time", "warmup": warmup, "runs": runs}
-        self._runners[0].ask(request, image.tobytes(), within_s=self.command.image_s * (warmup + runs))
+        (fed,) = packed(sample, self.inputs)
+        self._runners[0].ask(request, fed, within_s=self.command.image_s * (warmup + runs))
         said, _ = self._runners[0].answer()
         return Usage(latency=timing(said["ns"], threads=self.threads), resources=Resources(heap_kib=kib(said["heap"])))
 

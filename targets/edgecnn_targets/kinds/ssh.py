@@ -13,15 +13,12 @@ import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
+from edgecnn_targets.interface import Arrays, Device, Kind, Runtime, Session, Usage, packed, unpacked
 from edgecnn_targets.kinds.remote import Command, RemoteSession
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import runner
@@ -100,17 +97,17 @@ class SshSession(Session):
         resumed = (f"went on after a run that broke: {self._before} images were done already",) if self._before else ()
         return (*self.remote.findings, *resumed)
 
-    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        """See ``Session.infer``; an image that the board has answered already is not run again."""
-        fed = image.tobytes()
+    def infer(self, sample: Arrays) -> Arrays:
+        """See ``Session.infer``; what the board has answered already is not run again."""
+        (fed,) = packed(sample, self.inputs)
         output = self._kept.output(fed)
         if output is None:
             try:
-                output = self.remote.run(image).tobytes()
+                (output,) = packed(self.remote.run(sample), self.outputs)
             except DeviceFault as fault:
                 raise self.broken(fault) from None
             self._kept.put_outputs([fed], [output])
-        return np.frombuffer(output, self.output.dtype).reshape(self.output.shape)
+        return unpacked([output], self.outputs)
 
     def broken(self, fault: DeviceFault) -> DeviceFault:
         """Return the error for a connection that broke in the middle."""

@@ -16,15 +16,12 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.record import Resources
-from edgecnn_targets.interface import Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage
+from edgecnn_targets.interface import Arrays, Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 
@@ -74,7 +71,7 @@ class VelaSession(Session):
         super().__init__(description)
         self.compilation = compilation
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def execute(self, batch: Arrays) -> Arrays:
         """Raise ``UnsupportedError``: nothing is executed."""
         raise UnsupportedError(
             "Vela computes what an NPU takes; it does not run images: validate on another device too"
@@ -116,9 +113,13 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
         InputError: the place cannot be written, or the original's manifest is not its own.
     """
     manifest = read_manifest(artifact, "tflite")
-    precision = manifest.precision if manifest else "int8" if original.input.scale is not None else "fp32"
+    precision = manifest.precision if manifest else "int8" if original.inputs[0].scale is not None else "fp32"
     emission = ConvertedModel(
-        target="tflite", precision=precision, files={".tflite": made.data}, input=original.input, output=original.output
+        target="tflite",
+        precision=precision,
+        files={".tflite": made.data},
+        inputs=original.inputs,
+        outputs=original.outputs,
     )
     about = manifest.metadata if manifest else Metadata(model=artifact.stem)
     versions = {**(manifest.versions if manifest else {}), "ethos-u-vela": metadata.version("ethos-u-vela")}

@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.artifact import Port
 from edgecnn.errors import InputError, MissingDependencyError, unknown
-from edgecnn_targets.interface import Description, Op, Runtime, Session
+from edgecnn_targets.interface import Arrays, Description, Op, Runtime, Session
 
 NAMES = ("cc", "gcc", "clang")
 INSTALL = "install a C compiler (gcc or clang), or: pip install ziglang"
@@ -65,7 +63,7 @@ def read_network(source: Path) -> CNetwork:
             source=source,
             prefix=fields["INPUT", "SIZE"][0],
             function=function,
-            description=Description(input=_port(fields, "INPUT"), output=_port(fields, "OUTPUT"), ops=ops),
+            description=Description(inputs=(_port(fields, "INPUT"),), outputs=(_port(fields, "OUTPUT"),), ops=ops),
             arena_bytes=int(fields["ARENA", "BYTES"][1]),
         )
     except OSError as error:
@@ -134,10 +132,10 @@ class CSession(Session):
             compile_shared([path], library)
             self._invoke = ctypes.CDLL(str(library))[network.function]
 
-    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        fed, made = np.ascontiguousarray(image), np.empty(self.output.shape, np.int8)
+    def infer(self, sample: Arrays) -> Arrays:
+        fed, made = np.ascontiguousarray(sample[self.input.name]), np.empty(self.output.shape, np.int8)
         self._invoke(ctypes.c_void_p(fed.ctypes.data), ctypes.c_void_p(made.ctypes.data))
-        return made
+        return {self.output.name: made}
 
 
 RUNTIME = Runtime(

@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgecnn.artifact import Port
+from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn_targets.evaluate import dequantize
-from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
+from edgecnn_targets.evaluate import dequantize, encoded
+from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import litert_details
 
 Details = Mapping[str, Any]
@@ -34,7 +31,7 @@ class LiteRtSession(Session):
     """An open ``.tflite`` file; see ``Session``. XNNPACK runs it unless other ``RESOLVERS`` are named.
 
     Raises:
-        InputError: the file is missing, is not a TFLite file, or does not take one image and return one tensor.
+        InputError: the file is missing, or is not a TFLite file.
         UnsupportedError: XNNPACK was asked for and runs none of its ops, though it has kernels for some.
         MissingDependencyError: LiteRT is not installed.
     """
@@ -46,13 +43,14 @@ class LiteRtSession(Session):
         self._interpreter = interpreter(path, threads, kernels)
         details = litert_details(self._interpreter)
         super().__init__(describe(path, details, kernels=kernels), threads=threads)
-        self._feed, self._fetch = (details[side][0]["index"] for side in ("inputs", "outputs"))
+        self._feed, self._fetch = ([each["index"] for each in details[side]] for side in ("inputs", "outputs"))
 
-    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        self._interpreter.set_tensor(self._feed, image)
+    def infer(self, sample: Arrays) -> Arrays:
+        for port, index in zip(self.inputs, self._feed, strict=True):
+            self._interpreter.set_tensor(index, sample[port.name])
         self._interpreter.invoke()
-        made: NDArray[Any] = self._interpreter.get_tensor(self._fetch)
-        return made
+        made = [self._interpreter.get_tensor(index) for index in self._fetch]
+        return {port.name: array for port, array in zip(self.outputs, made, strict=True)}
 
 
 def interpreter(path: Path, threads: int, kernels: str, *, keep: bool = False) -> Any:
@@ -102,33 +100,29 @@ def describe(path: Path, details: Details, *, kernels: str) -> Description:
     """Describe a file that is open, wherever ``details``, ``runner.litert_details`` of it, are from.
 
     Raises:
-        UnsupportedError: it does not take one image and return one tensor, or XNNPACK runs none of its ops, though it
-            has kernels for some.
+        UnsupportedError: the shape of an input or output is not fixed, or XNNPACK runs none of its ops, though it has
+            kernels for some.
     """
     ops = _ops(details, delegated=kernels == "xnnpack")
     arithmetic = "xnnpack_arm" if details["machine"] in ("aarch64", "arm64") else "xnnpack"
     return Description(
-        input=_port(path, "input", details["inputs"]),
-        output=_port(path, "output", details["outputs"]),
+        inputs=tuple(_port(path, "input", detail) for detail in details["inputs"]),
+        outputs=tuple(_port(path, "output", detail) for detail in details["outputs"]),
         ops=ops,
         findings=tuple(_findings(path, ops, details)),
         arithmetic=arithmetic if kernels == "xnnpack" else "litert",
     )
 
 
-def _port(path: Path, side: str, details: list[Details]) -> Port:
-    """Return the one input or output."""
-    if len(details) != 1:
-        raise UnsupportedError(f"{path} has {len(details)} {side}s; one image in and one tensor out is supported")
-    (detail,) = details
+def _port(path: Path, side: str, detail: Details) -> Port:
+    """Return an input or output, by its name in the file's signature where there is one."""
     shape = tuple(detail["shape"])
-    layouts = {2: "NC", 4: "NHWC"}
-    if len(shape) not in layouts or shape[0] != 1:
-        raise UnsupportedError(f"{path}: {side} shape {shape}; supported: (1, height, width, channels), (1, classes)")
+    if len(shape) < 2 or min(shape) < 1:
+        raise UnsupportedError(f"{path}: {side} {detail['name']!r} has shape {shape}; supported: (batch, …), all fixed")
     return Port(
         name=detail["name"],
         shape=shape,
-        layout=layouts[len(shape)],
+        layout=layout_of(shape, "NHWC"),
         dtype=detail["dtype"],
         scale=detail["scales"][0] if detail["scales"] else None,
         zero_point=detail["zero_points"][0] if detail["zero_points"] else None,
@@ -188,13 +182,14 @@ def _is_float(node: Details, edges: set[int]) -> bool:
     return any(name.startswith("float") for name in (*node["operand_types"], *node["result_types"]))
 
 
-def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+def activations(path: Path, sample: Arrays, parameters: Parameters, kernels: str | None) -> Activations:
     """Return the real values of activations; see ``registry.activations``."""
-    port = LiteRtSession(path, kernels=kernels).input
+    fed = encoded(LiteRtSession(path, kernels=kernels), sample)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it costs memory
         opened = interpreter(path, 1, kernels or "xnnpack", keep=True)
-    opened.set_tensor(opened.get_input_details()[0]["index"], port.encode(image))
+    for detail, array in zip(opened.get_input_details(), fed.values(), strict=True):
+        opened.set_tensor(detail["index"], array)
     opened.invoke()
     places = {detail["name"]: detail["index"] for detail in opened.get_tensor_details()}
     made = {name: opened.get_tensor(places[name]) for name in parameters if name in places}

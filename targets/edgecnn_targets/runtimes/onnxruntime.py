@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
+from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn_targets.evaluate import dequantize, nhwc
-from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
+from edgecnn_targets.evaluate import dequantize, encoded, nhwc
+from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import ONNX_TYPES, OnnxRuntime, onnx_details
 from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
 
@@ -33,7 +33,7 @@ class OnnxRuntimeSession(Session):
     """An open ``.onnx`` file; see ``Session``. The fast of the ``KERNELS`` run it unless others are named.
 
     Raises:
-        InputError: the file is missing, is not an ONNX file, or does not take one image and return one tensor.
+        InputError: the file is missing, or is not an ONNX file.
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
@@ -45,9 +45,9 @@ class OnnxRuntimeSession(Session):
         described = describe(path, onnx_details(self._session), original, made, kernels=kernels, vnni=has_vnni())
         super().__init__(described, threads=threads)
 
-    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        made: NDArray[Any] = self._session.run([self.output.name], {self.input.name: image})[0]
-        return made
+    def infer(self, sample: Arrays) -> Arrays:
+        names = [port.name for port in self.outputs]
+        return dict(zip(names, self._session.run(names, dict(sample)), strict=True))
 
 
 def session_options(threads: int, kernels: str) -> Any:
@@ -97,14 +97,14 @@ def describe(path: Path, details: Details, original: Any, optimised: Any, *, ker
         vnni: ``saturation.has_vnni`` there.
 
     Raises:
-        UnsupportedError: it does not take one image and return one tensor.
+        UnsupportedError: the shape of an input or output is not fixed, or its type is not known.
     """
     grids = _grids(original)
     saturates = can_saturate(_byte_weights(optimised), vnni=vnni)
     findings = (EXACT if kernels == "exact" else warning("ONNX Runtime"),) if saturates else ()
     return Description(
-        input=_port(path, "input", details["inputs"], grids),
-        output=_port(path, "output", details["outputs"], grids),
+        inputs=tuple(_port(path, "input", found, grids) for found in details["inputs"]),
+        outputs=tuple(_port(path, "output", found, grids) for found in details["outputs"]),
         ops=_ops(optimised),
         findings=findings,
         arithmetic="onnxruntime",
@@ -133,20 +133,15 @@ def _grids(model: Any) -> Mapping[str, tuple[float, int]]:
     return grids
 
 
-def _port(path: Path, side: str, details: list[Details], grids: Mapping[str, tuple[float, int]]) -> Port:
-    if len(details) != 1:
-        raise UnsupportedError(f"{path} has {len(details)} {side}s; one image in and one tensor out is supported")
-    (found,) = details
+def _port(path: Path, side: str, found: Details, grids: Mapping[str, tuple[float, int]]) -> Port:
     name, kind = found["name"], found["type"]
     shape = tuple(1 if index == 0 and not isinstance(d, int) else d for index, d in enumerate(found["shape"]))
-    if len(shape) not in (2, 4) or not all(isinstance(d, int) for d in shape) or shape[0] != 1:
-        raise UnsupportedError(
-            f"{path}: {side} shape {found['shape']}; supported: (1, channels, height, width), (1, classes)"
-        )
+    if len(shape) < 2 or not all(isinstance(d, int) for d in shape):
+        raise UnsupportedError(f"{path}: {side} {name!r} has shape {found['shape']}; supported: (batch, …), all fixed")
     if kind not in ONNX_TYPES:
         raise UnsupportedError(f"{path}: {side} type {kind}; supported: {', '.join(ONNX_TYPES)}")
     scale, zero = (None, None) if ONNX_TYPES[kind] == "float32" else grids.get(name, (None, None))
-    layout = "NCHW" if len(shape) == 4 else "NC"
+    layout = layout_of(shape, "NCHW")
     return Port(name=name, shape=shape, layout=layout, dtype=ONNX_TYPES[kind], scale=scale, zero_point=zero)
 
 
@@ -188,9 +183,9 @@ def _byte_weights(model: Any) -> list[NDArray[Any]]:
     return [numpy_helper.to_array(stored[n]).astype(np.int16) - zero[stored[n].data_type] for n in sorted(read)]
 
 
-def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+def activations(path: Path, sample: Arrays, parameters: Parameters, kernels: str | None) -> Activations:
     """Return the real values of activations; see ``registry.activations``."""
-    port = OnnxRuntimeSession(path, kernels=kernels).input
+    fed = encoded(OnnxRuntimeSession(path, kernels=kernels), sample)
     import onnx
 
     model = onnx.load(str(path))
@@ -200,7 +195,7 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
     options = session_options(1, kernels or "fast")
     library = OnnxRuntime.library()
     session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values = session.run(list(wanted.values()), {port.name: port.encode(image)})
+    values = session.run(list(wanted.values()), fed)
     signed = [v.astype(np.int16) - (128 if v.dtype == np.uint8 else 0) for v in values]
     return {name: nhwc(dequantize(v, parameters[name])) for name, v in zip(wanted, signed, strict=True)}
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Port
+from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn_targets.evaluate import nhwc
-from edgecnn_targets.interface import Activations, Description, Op, Parameters, Runtime, Session
+from edgecnn_targets.evaluate import encoded, nhwc
+from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.saturation import can_saturate, onednn_has_vnni, onednn_warning
 
 KERNELS = ("fast", "exact")
@@ -32,7 +32,8 @@ class OpenVinoSession(Session):
     """An open ``.xml`` with its ``.bin``; see ``Session``. The fast of the ``KERNELS`` run it unless others are named.
 
     Raises:
-        InputError: a file is missing or corrupt, or the network does not take one image and return one tensor.
+        InputError: a file is missing or corrupt.
+        UnsupportedError: the shape of an input or output is not fixed, or its type is not known.
         MissingDependencyError: OpenVINO is not installed.
     """
 
@@ -41,21 +42,22 @@ class OpenVinoSession(Session):
         if kernels not in KERNELS:
             raise InputError(unknown("kernels", kernels, KERNELS))
         compiled, weights = _compile(path, threads, kernels)
-        source, result = _port(path, "input", compiled.inputs), _port(path, "output", compiled.outputs)
+        inputs = tuple(_port(path, "input", found) for found in compiled.inputs)
+        outputs = tuple(_port(path, "output", found) for found in compiled.outputs)
         ops = _ops(compiled.get_runtime_model())
         findings: tuple[str, ...] = (SOFTMAX,) if weights and any(op.kind == "Softmax" for op in ops) else ()
         if weights and in_float(kernels):
             findings = (*findings, EXACT)
         elif _can_saturate(weights, ops):
             findings = (*findings, onednn_warning())
-        described = Description(input=source, output=result, ops=ops, findings=findings, arithmetic="openvino")
+        described = Description(inputs=inputs, outputs=outputs, ops=ops, findings=findings, arithmetic="openvino")
         super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
 
-    def infer(self, image: NDArray[Any]) -> NDArray[Any]:
-        fed = [np.ascontiguousarray(image)]
-        made: NDArray[Any] = self._request.infer(fed, share_inputs=True, share_outputs=True)[0]
-        return made
+    def infer(self, sample: Arrays) -> Arrays:
+        fed = [np.ascontiguousarray(sample[port.name]) for port in self.inputs]
+        made = self._request.infer(fed, share_inputs=True, share_outputs=True)
+        return {port.name: made[k] for k, port in enumerate(self.outputs)}
 
 
 def settings(threads: int, kernels: str) -> dict[str, str]:
@@ -103,18 +105,16 @@ def _compile(path: Path, threads: int, kernels: str) -> tuple[Any, list[NDArray[
         raise InputError(f"{path} is not OpenVINO IR that the CPU plugin can run ({reason}); export it again") from None
 
 
-def _port(path: Path, side: str, ports: list[Any]) -> Port:
-    if len(ports) != 1:
-        raise UnsupportedError(f"{path} has {len(ports)} {side}s; one image in and one tensor out is supported")
-    (found,) = ports
-    shape = tuple(int(d) for d in found.shape)
-    kind = found.element_type.get_type_name()
-    if len(shape) not in (2, 4) or shape[0] != 1 or kind not in TYPES:
+def _port(path: Path, side: str, found: Any) -> Port:
+    own, kind = found.get_node().get_friendly_name().removesuffix("/result"), found.element_type.get_type_name()
+    name = own if own in found.get_names() else found.get_any_name()  # two results of one tensor have all its names
+    if found.partial_shape.is_dynamic or len(found.shape) < 2 or kind not in TYPES:
         raise UnsupportedError(
-            f"{path}: {side} {kind} {shape}; supported: float32 (1, channels, height, width) and (1, classes)"
+            f"{path}: {side} {name!r} is {kind} {found.partial_shape}; supported: {', '.join(TYPES)} (batch, …), all "
+            "fixed"
         )
-    layout = "NCHW" if len(shape) == 4 else "NC"
-    return Port(name=found.get_any_name(), shape=shape, layout=layout, dtype=TYPES[kind])
+    shape = tuple(int(d) for d in found.shape)
+    return Port(name=name, shape=shape, layout=layout_of(shape, "NCHW"), dtype=TYPES[kind])
 
 
 def _ops(model: Any) -> tuple[Op, ...]:
@@ -180,7 +180,7 @@ def _kinds_beyond(node: Any, neighbours: Callable[[Any], list[Any]], through: Co
     return found
 
 
-def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, kernels: str | None) -> Activations:
+def activations(path: Path, sample: Arrays, parameters: Parameters, kernels: str | None) -> Activations:
     """Return the real values of activations; see ``registry.activations``."""
     import openvino
 
@@ -189,13 +189,13 @@ def activations(path: Path, image: NDArray[np.float32], parameters: Parameters, 
     kinds = [what + order for what in ("moved", "quantized") for order in ("", "_nhwc")]  # moved: no FakeQuantize
     ends = ((name, f"{name}/{kind}") for name in parameters for kind in kinds)
     wanted = {name: ops[made] for name, made in ends if made in ops}
-    (result,) = model.get_results()
-    last = result.input_value(0).get_node().get_friendly_name()
-    wanted = {name: op for name, op in wanted.items() if op.get_friendly_name() != last}
+    last = {result.input_value(0).get_node().get_friendly_name() for result in model.get_results()}
+    wanted = {name: op for name, op in wanted.items() if op.get_friendly_name() not in last}
     count = len(model.outputs)
     model.add_outputs([op.output(0) for op in wanted.values()])
     compiled = openvino.Core().compile_model(model, "CPU", settings(1, kernels or "fast"))
-    results = compiled([np.ascontiguousarray(image.transpose(0, 3, 1, 2))])
+    fed = encoded(OpenVinoSession(path, kernels=kernels), sample)
+    results = compiled([np.ascontiguousarray(array) for array in fed.values()])
     made = {name: results[count + k] for k, name in enumerate(wanted)}
     last_in_order = {name for name, op in wanted.items() if op.get_friendly_name().endswith("_nhwc")}
     return {name: values if name in last_in_order else nhwc(values) for name, values in made.items()}

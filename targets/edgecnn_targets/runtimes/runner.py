@@ -6,10 +6,11 @@ bytes follow. ``remote.py`` is the other end.
 
     {"do": "open", "target", "threads", "kernels", "bytes"} + file    what it says of itself, and the graph made of it
     {"do": "run", "bytes"} + inputs                                   outputs, the raw bytes
-    {"do": "time", "warmup", "runs", "bytes"} + an input              "ns" of each run, and "heap"
+    {"do": "time", "warmup", "runs", "bytes"} + an inference's inputs "ns" of each run, and "heap"
     {"do": "arm", "bytes"}                                            one sched_yield(2): an emulator begins to count
-    {"do": "count", "warmup", "runs", "bytes"} + an input             each run stands between two sched_yield(2); "heap"
+    {"do": "count", "warmup", "runs", "bytes"} + an inference's       each run stands between two sched_yield(2); "heap"
 
+Of an inference's inputs, and of its outputs, the bytes stand one after another, in the file's order.
 "heap" is how many bytes more than before it was opened the network holds, where the C library says it.
 A request that cannot be met is answered with {"error": why}.
 """
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+SIDES = ("inputs", "outputs")
 ONNX_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 
 
@@ -50,10 +52,10 @@ def heap() -> Any:
 def litert_details(interpreter: Any) -> dict[str, Any]:
     """Return what LiteRT says of an open file, as plain data."""
 
-    def port(detail: dict[str, Any]) -> dict[str, Any]:
+    def port(detail: dict[str, Any], side: str) -> dict[str, Any]:
         parameters = detail["quantization_parameters"]
         return {
-            "name": detail["name"],
+            "name": signed[side].get(int(detail["index"]), detail["name"]),
             "index": int(detail["index"]),
             "shape": [int(d) for d in detail["shape"]],
             "dtype": np.dtype(detail["dtype"]).name,
@@ -69,12 +71,14 @@ def litert_details(interpreter: Any) -> dict[str, Any]:
         }
         return {"index": int(node["index"]), "op_name": node["op_name"], **numbers, **kinds}
 
+    signatures = list(interpreter._interpreter.GetSignatureDefs().values())
+    signed = {side: {i: n for n, i in signatures[0][side].items()} if len(signatures) == 1 else {} for side in SIDES}
     tensors = interpreter.get_tensor_details()
     types = {int(t["index"]): np.dtype(t["dtype"]).name for t in tensors}
 
     return {
-        "inputs": [port(detail) for detail in interpreter.get_input_details()],
-        "outputs": [port(detail) for detail in interpreter.get_output_details()],
+        "inputs": [port(detail, "inputs") for detail in interpreter.get_input_details()],
+        "outputs": [port(detail, "outputs") for detail in interpreter.get_output_details()],
         "tensors": [[int(t["index"]), t["name"]] for t in tensors],
         "ops": [op(node) for node in interpreter._get_ops_details()],
         "machine": platform.machine(),
@@ -108,16 +112,17 @@ class LiteRt:
         )
         self.interpreter.allocate_tensors()
         self.details, self.graph = litert_details(self.interpreter), b""
-        (self.input,), (self.output,) = self.details["inputs"], self.details["outputs"]
+        self.inputs = self.details["inputs"]
 
-    def feed(self, image: Any) -> None:
-        self.interpreter.set_tensor(self.input["index"], image)
+    def feed(self, arrays: Any) -> None:
+        for port, array in zip(self.inputs, arrays):  # noqa: B905  # Python 3.8 has no strict
+            self.interpreter.set_tensor(port["index"], array)
 
     def invoke(self) -> None:
         self.interpreter.invoke()
 
     def fetch(self) -> Any:
-        return self.interpreter.get_tensor(self.output["index"])
+        return [self.interpreter.get_tensor(port["index"]) for port in self.details["outputs"]]
 
 
 class OnnxRuntime:
@@ -143,15 +148,18 @@ class OnnxRuntime:
             self.session = library.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             self.graph = made.read()
         self.details = onnx_details(self.session)
-        (found,), (given,) = self.details["inputs"], self.details["outputs"]
-        self.input = {"shape": [1, *found["shape"][1:]], "dtype": ONNX_TYPES[found["type"]]}
-        self.names, self.fed = [given["name"]], {found["name"]: None}
+        self.inputs = [
+            {"name": p["name"], "shape": fixed(p["shape"]), "dtype": ONNX_TYPES[p["type"]]}
+            for p in self.details["inputs"]
+        ]
+        self.names = [p["name"] for p in self.details["outputs"]]
+        self.fed: dict[str, Any] = {}
 
-    def feed(self, image: Any) -> None:
-        self.fed = dict.fromkeys(self.fed, image)
+    def feed(self, arrays: Any) -> None:
+        self.fed = {port["name"]: array for port, array in zip(self.inputs, arrays)}  # noqa: B905  # as above
 
     def invoke(self) -> None:
-        (self.made,) = self.session.run(self.names, self.fed)
+        self.made = self.session.run(self.names, self.fed)
 
     def fetch(self) -> Any:
         return self.made
@@ -160,10 +168,21 @@ class OnnxRuntime:
 RUNTIMES: dict[str, Any] = {"tflite": LiteRt, "onnx": OnnxRuntime}
 
 
-def images(network: Any, raw: bytes) -> Any:
-    """The inputs in a message, each with batch 1."""
-    shape, dtype = network.input["shape"], np.dtype(network.input["dtype"])
-    return np.frombuffer(raw, dtype).reshape(-1, *shape)
+def fixed(shape: Any) -> Any:
+    """A shape whose batch, where the file leaves it open, is 1."""
+    return [shape[0] if isinstance(shape[0], int) else 1, *shape[1:]]
+
+
+def inferences(network: Any, raw: bytes) -> Any:
+    """The arrays of each inference in a message, in the order of the inputs."""
+    at = 0
+    while at < len(raw):
+        arrays = []
+        for port in network.inputs:
+            count, dtype = int(np.prod(port["shape"])), np.dtype(port["dtype"])
+            arrays.append(np.frombuffer(raw, dtype, count, at).reshape(port["shape"]))
+            at += count * dtype.itemsize
+        yield arrays
 
 
 def held(network: Any, raw: bytes) -> Any:
@@ -183,21 +202,21 @@ def opened(request: dict[str, Any], raw: bytes) -> Any:
 
 
 def run(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
-    """Every image is its own inference."""
+    """Run each inference."""
     made = []
-    for image in images(network, raw):
-        network.feed(image)
+    for arrays in inferences(network, raw):
+        network.feed(arrays)
         network.invoke()
-        made.append(network.fetch().tobytes())
+        made += [array.tobytes() for array in network.fetch()]
     return {}, b"".join(made)
 
 
 def timed(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
     """Nanoseconds, feeding and reading included."""
-    image, found = images(network, raw)[0], []
+    arrays, found = next(inferences(network, raw)), []
     for _ in range(request["warmup"] + request["runs"]):
         start = time.perf_counter_ns()
-        network.feed(image)
+        network.feed(arrays)
         network.invoke()
         network.fetch()
         found.append(time.perf_counter_ns() - start)
@@ -212,7 +231,7 @@ def armed(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, 
 
 def counted(network: Any, request: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
     """Inferences between marks. Python's collector of garbage stands still, or it would add to some of them."""
-    network.feed(images(network, raw)[0])
+    network.feed(next(inferences(network, raw)))
     gc.disable()
     for _ in range(request["warmup"]):
         network.invoke()

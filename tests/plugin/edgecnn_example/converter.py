@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgecnn.artifact import ConvertedModel
-from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.errors import InputError
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.ir import Graph, Metadata, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.summary import Layer
@@ -21,16 +21,13 @@ def convert(graph: Graph, *, precision: str, io: str = "int8") -> ConvertedModel
 
     Raises:
         InputError: the graph is not int8, or another input and output type is asked for.
-        UnsupportedError: it has more than one input or output.
     """
     if io != "int8":
         raise InputError(f"input and output type {io!r}; allowed: int8")
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise UnsupportedError(f"the graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; give one")
     check_integers(graph)
-    source, result = (port(graph, name) for name in (*graph.inputs, *graph.outputs))
+    inputs, outputs = (tuple(port(graph, name) for name in names) for names in (graph.inputs, graph.outputs))
     files = {".oracle": to_bytes(graph)}
-    return ConvertedModel(target="oracle", precision=precision, files=files, input=source, output=result)
+    return ConvertedModel(target="oracle", precision=precision, files=files, inputs=inputs, outputs=outputs)
 
 
 def describe(main: bytes) -> tuple[str, Metadata | None]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from edgecnn.artifact import Port
+from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.oracle import run
 from edgecnn.graph.serialize import load, save
-from edgecnn_targets.interface import Description, Op, Runtime, Session
+from edgecnn_targets.interface import Arrays, Description, Op, Runtime, Session
 
 
 def to_bytes(graph: Graph) -> bytes:
@@ -40,7 +37,7 @@ def port(graph: Graph, name: str) -> Port:
     return Port(
         name=name,
         shape=tensor.shape,
-        layout="NHWC" if len(tensor.shape) == 4 else "NC",
+        layout=layout_of(tensor.shape, "NHWC"),
         dtype=tensor.quant.dtype,
         scale=float(tensor.quant.scale[0]),
         zero_point=int(tensor.quant.zero_point[0]),
@@ -58,13 +55,14 @@ class OracleSession(Session):
         if kernels not in (None, "exact"):
             raise InputError(unknown("kernels", kernels, ("exact",)))
         self._graph = load(path)
-        source, result = (port(self._graph, name) for name in (*self._graph.inputs, *self._graph.outputs))
+        graph = self._graph
+        inputs, outputs = (tuple(port(graph, name) for name in names) for names in (graph.inputs, graph.outputs))
         ops = (Op(kind=node.op, name=node.output, requested_kernels=True, is_float=False) for node in self._graph)
-        super().__init__(Description(input=source, output=result, ops=tuple(ops)), threads=threads)
+        super().__init__(Description(inputs=inputs, outputs=outputs, ops=tuple(ops)), threads=threads)
 
-    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def execute(self, batch: Arrays) -> Arrays:
         """See ``Session.execute``."""
-        return run(self._graph, batch)[self.output.name]
+        return run(self._graph, batch)
 
 
 RUNTIME = Runtime(target="oracle", description="the quantized graph, run by the oracle", open_session=OracleSession)

@@ -15,12 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, unknown
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage
+from edgecnn_targets.interface import (
+    Arrays,
+    Device,
+    Kind,
+    LayerCost,
+    Runtime,
+    Session,
+    Usage,
+    bytes_of,
+    packed,
+    unpacked,
+)
 from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.kinds.cortex_m.toolchain import Settings
 from edgecnn_targets.runtimes.c import CNetwork, read_network
@@ -38,12 +48,14 @@ class CortexMSession(Session):
         super().__init__(replace(network.description, findings=findings))
         self.network, self.settings, self.image = network, settings, image
 
-    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def execute(self, batch: Arrays) -> Arrays:
         """Share the batch between several emulators; raises as ``emulate``."""
-        parts = [part for part in np.array_split(batch, min(EMULATORS, os.cpu_count() or 1)) if len(part)]
+        fed = packed(batch, self.inputs)
+        share = -(-len(fed) // min(EMULATORS, os.cpu_count() or 1)) or 1
+        parts = [fed[at : at + share] for at in range(0, len(fed), share)]
         with ThreadPoolExecutor(max(len(parts), 1)) as pool:
-            made = list(pool.map(lambda part: emulate(self, self.image, part)[0], parts))
-        return np.concatenate(made) if made else np.empty((0, *self.output.shape[1:]), np.int8)
+            made = pool.map(lambda part: emulate(self, self.image, part)[0], parts)
+            return unpacked([each for part in made for each in part], self.outputs)
 
 
 def open_session(
@@ -76,7 +88,7 @@ def missing(device: Device, runtime: Runtime) -> str | None:
 
 def measure(device: Device, session: CortexMSession) -> Usage:
     """Return instructions and memory of one inference: the whole image in flash; data, arena and used stack in RAM."""
-    _, costs, _ = emulate(session, session.image, fixed_input(session))
+    _, costs, _ = emulate(session, session.image, packed(fixed_input(session), session.inputs))
     cost = costs[0]
     return Usage(
         latency=Latency(threads=1, instructions=instructions(session.settings, int(cost["ticks"])), runs=1),
@@ -92,7 +104,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
     """Return the instructions of each op, from a build that notes the counter before each."""
     session = open_session(device, runtime, artifact, threads=1, kernels=None)
     image = toolchain.build(session.network, session.settings, marking=True)
-    _, _, marks = emulate(session, image, fixed_input(session))
+    _, _, marks = emulate(session, image, packed(fixed_input(session), session.inputs))
     spent = np.diff(marks[0].astype(np.int64))
     return [
         LayerCost(op=op.kind, name=op.name, instructions=instructions(session.settings, int(ticks)), place="CPU")
@@ -105,11 +117,11 @@ def instructions(settings: Settings, ticks: int) -> int:
     return round(ticks * 1000 / (settings.clock_mhz * (1 << SHIFT)))
 
 
-def emulate(session: CortexMSession, image: bytes, batch: NDArray[Any]) -> tuple[NDArray[np.int8], Any, Any]:
-    """Run images through one emulator.
+def emulate(session: CortexMSession, image: bytes, inferences: list[bytes]) -> tuple[list[bytes], Any, Any]:
+    """Run inferences through one emulator; the bytes of their inputs, and of their outputs, one after another.
 
     Returns:
-        The outputs; a ``COST`` for each image; the counter before each op (in a marking build) and at the end.
+        The outputs of each; a ``COST`` for each image; the counter before each op (in a marking build) and at the end.
 
     Raises:
         DeviceFault: it crashed, hung, or left not every output.
@@ -117,22 +129,22 @@ def emulate(session: CortexMSession, image: bytes, batch: NDArray[Any]) -> tuple
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "image.elf").write_bytes(image)
-        (folder / "input.bin").write_bytes(np.ascontiguousarray(batch).tobytes())
+        (folder / "input.bin").write_bytes(b"".join(inferences))
         said = toolchain.call(
             toolchain.EMULATOR,
             *("-machine", session.settings.machine, "-icount", f"shift={SHIFT}", "-kernel", "image.elf"),
             *("-semihosting-config", "enable=on,target=native", "-nodefaults", "-display", "none"),
-            timeout_s=START_S + IMAGE_S * len(batch),
+            timeout_s=START_S + IMAGE_S * len(inferences),
             cwd=folder,
         )
         marks = toolchain.marks_of(session.network)
         record = np.dtype([("cost", COST), ("marks", "<u8", (marks,))])
         outputs, records = ((folder / f"{what}.bin").read_bytes() for what in ("output", "costs"))
-    size = int(np.prod(session.output.shape))
-    if len(outputs) != size * len(batch) or len(records) != record.itemsize * len(batch):
-        raise DeviceFault(f"the emulator left {len(outputs) // size} of {len(batch)} outputs; it said: {said or '-'}")
+    size, count = bytes_of(session.outputs), len(inferences)
+    if len(outputs) != size * count or len(records) != record.itemsize * count:
+        raise DeviceFault(f"the emulator left {len(outputs) // size} of {count} outputs; it said: {said or '-'}")
     found = np.frombuffer(records, record)
-    made = np.frombuffer(outputs, np.int8).reshape(len(batch), *session.output.shape[1:])
+    made = [outputs[at : at + size] for at in range(0, len(outputs), size)]
     return made, found["cost"], found["marks"]
 
 

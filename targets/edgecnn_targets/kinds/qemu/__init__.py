@@ -17,7 +17,7 @@ from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage
+from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage, packed
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import Settings
 from edgecnn_targets.kinds.remote import Command, Opening, RemoteSession, Runner, kib, opening
@@ -154,7 +154,7 @@ def _counts(
 
     Returns what the plugin says of each counted inference, and how many bytes of the heap the network held. ``unseen``
     inferences of the first file run before the plugin counts."""
-    image, heaps = fixed_input(session).tobytes(), []
+    (image,), heaps = packed(fixed_input(session), session.inputs), []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "counts"
         how = command(device, f"out={place}", *caches)

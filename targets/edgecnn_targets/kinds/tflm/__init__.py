@@ -12,15 +12,13 @@ import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
+from edgecnn_targets.interface import Arrays, Device, Kind, Runtime, Session, Usage
 from edgecnn_targets.kinds.tflm import child
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
@@ -48,8 +46,10 @@ class TflmSession(Session):
         super().__init__(replace(original.description, findings=(said,)))
         self.path, self.arena_bytes, self.activation_bytes = path, arena_bytes, activation_bytes
 
-    def execute(self, batch: NDArray[Any]) -> NDArray[Any]:
-        return _interpret(self.path, batch)[0] if len(batch) else np.empty((0, *self.output.shape[1:]), np.int8)
+    def execute(self, batch: Arrays) -> Arrays:
+        if not len(batch[self.inputs[0].name]):
+            return {port.name: np.empty((0, *port.shape[1:]), port.dtype) for port in self.outputs}
+        return _interpret(self.path, self, batch)[0]
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> TflmSession:
@@ -64,7 +64,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
         raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
     said = litert.LiteRtSession(artifact, kernels="reference")
     try:
-        _, allocations = _interpret(artifact, fixed_input(said))
+        _, allocations = _interpret(artifact, said, fixed_input(said))
     except DeviceFault as fault:
         unknown = UNKNOWN.search(str(fault))
         if unknown is None:
@@ -92,14 +92,24 @@ def measure(device: Device, session: TflmSession) -> Usage:
     )
 
 
-def _interpret(path: Path, batch: NDArray[Any]) -> tuple[NDArray[Any], str]:
-    """Run images; return outputs, and what the interpreter said."""
+def _interpret(path: Path, session: Session, batch: Arrays) -> tuple[Arrays, str]:
+    """Run samples; return outputs, and what the interpreter said."""
     with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
-        np.save(inputs, batch)
-        words = (sys.executable, str(child.__file__), path, inputs, outputs, str(ARENA_BYTES))
-        said = run(words, timeout_s=START_S + IMAGE_S * len(batch))
-        return np.load(outputs), said
+        inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+        given = [batch[port.name] for port in session.inputs]
+        np.savez(inputs, *given)
+        words = (
+            sys.executable,
+            str(child.__file__),
+            path,
+            inputs,
+            outputs,
+            str(len(session.outputs)),
+            str(ARENA_BYTES),
+        )
+        said = run(words, timeout_s=START_S + IMAGE_S * len(given[0]))
+        with np.load(outputs) as made:
+            return {port.name: made[f"arr_{k}"] for k, port in enumerate(session.outputs)}, said
 
 
 KIND = Kind(figures=("accuracy", "sram_kib", "flash_kib"), open_session=open_session, missing=missing, measure=measure)

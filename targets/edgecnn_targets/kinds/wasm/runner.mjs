@@ -20,41 +20,49 @@ const answers = {
   async open(request, raw) {
     ort.env.wasm.numThreads = request.threads;
     const session = await ort.InferenceSession.create(raw, { executionProviders: ["wasm"] });
-    const [input] = session.inputMetadata;
     const port = (p) => ({ name: p.name, shape: p.shape, type: ONNX_TYPES[p.type] ?? p.type });
-    const shape = [1, ...input.shape.slice(1)];
-    const size = shape.reduce((a, b) => a * b, 1);
-    network = { session, name: input.name, type: input.type, shape, size };
+    const fixed = (p) => {
+      const shape = [Number.isInteger(p.shape[0]) ? p.shape[0] : 1, ...p.shape.slice(1)];
+      return { name: p.name, type: p.type, shape, size: shape.reduce((a, b) => a * b, 1) };
+    };
+    network = { session, inputs: session.inputMetadata.map(fixed), outputs: session.outputMetadata.map((p) => p.name) };
     return [{ inputs: session.inputMetadata.map(port), outputs: session.outputMetadata.map(port) }, []];
   },
 
   async run(request, raw) {
     const made = [];
-    for (const image of images(raw)) made.push(await infer(image));
+    for (const feeds of inferences(raw)) made.push(...(await infer(feeds)));
     return [{}, made];
   },
 
   async time(request, raw) {
-    const [image] = images(raw);
+    const [feeds] = inferences(raw);
     const ns = [];
     for (let k = 0; k < request.warmup + request.runs; k++) {
       const start = process.hrtime.bigint();
-      await infer(image);
+      await infer(feeds);
       ns.push(Number(process.hrtime.bigint() - start));
     }
     return [{ ns: ns.slice(request.warmup), heap: memory?.buffer.byteLength ?? null }, []];
   },
 };
 
-function* images(raw) {
-  const all = new TYPES[network.type](raw.buffer, raw.byteOffset, raw.length / TYPES[network.type].BYTES_PER_ELEMENT);
-  for (let at = 0; at < all.length; at += network.size) yield all.subarray(at, at + network.size);
+function* inferences(raw) {
+  for (let at = 0; at < raw.length; ) {
+    const feeds = {};
+    for (const { name, type, shape, size } of network.inputs) {
+      const bytes = size * TYPES[type].BYTES_PER_ELEMENT;
+      const copy = raw.slice(at, at + bytes); // aligned for every type
+      feeds[name] = new ort.Tensor(type, new TYPES[type](copy.buffer), shape);
+      at += bytes;
+    }
+    yield feeds;
+  }
 }
 
-async function infer(image) {
-  const feeds = { [network.name]: new ort.Tensor(network.type, image, network.shape) };
-  const [made] = Object.values(await network.session.run(feeds));
-  return Buffer.from(made.data.buffer, made.data.byteOffset, made.data.byteLength);
+async function infer(feeds) {
+  const made = await network.session.run(feeds);
+  return network.outputs.map((name) => Buffer.from(made[name].data.buffer, made[name].data.byteOffset, made[name].data.byteLength));
 }
 
 async function* messages(stream) {
