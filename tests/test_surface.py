@@ -30,7 +30,7 @@ OPTIONS = {
 }
 ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
-    "float_ops findings task"
+    "float_ops findings task outputs"
 )
 RESOURCES = "cycles sram_kib flash_kib arena_bytes heap_kib npu_coverage estimated_ms instruction_mix cache_misses"
 DEVICES = (
