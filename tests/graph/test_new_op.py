@@ -1,4 +1,4 @@
-"""An op costs a row in each table. The tables agree, and ``abs``, added here as CONTRIBUTING.md says, works."""
+"""An op costs a row in each table. The tables agree, and ``sine``, added here as CONTRIBUTING.md says, works."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from user_modules import GOOD
 from wide_modules import WIDE
 
 import edgecnn_converters.c.lowering as to_c
+import edgecnn_converters.onnx.functions as onnx_functions
 import edgecnn_converters.onnx.lowering as to_onnx
+import edgecnn_converters.openvino.functions as openvino_functions
 import edgecnn_converters.openvino.lowering as to_openvino
+import edgecnn_converters.tflite.functions as tflite_functions
 import edgecnn_converters.tflite.lowering as to_tflite
-from edgecnn.graph import interpreter
+from edgecnn.graph import functions, interpreter
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.ops import OPS, OpSpec
-from edgecnn.graph.oracle import fixed_point, kernels, parameters
+from edgecnn.graph.oracle import kernels, tables
 from edgecnn_converters.registry import converter, converters
 from edgecnn_converters.tflite.format import VERSIONS
 from edgecnn_targets.runtimes.c import host_compiler
@@ -41,52 +44,49 @@ def test_torch_modules_make_every_op():
     assert made == {name for name, spec in OPS.items() if not spec.interim} - MADE_BY_QUANTIZATION
 
 
-@kernels._by_table
-def integer_abs(c, centred):
-    """``AbsEvalQuantized`` of elementwise.cc."""
-    return fixed_point.multiply(np.abs(centred), *parameters.rescaling(c))
-
-
 @pytest.fixture
-def with_abs(monkeypatch):
-    """All that a new op needs."""
-    spec = OpSpec(inputs=("x",), attrs={}, shape=lambda shapes, attrs: shapes[0], homogeneous=True, aten=("abs",))
+def with_sine(monkeypatch):
+    """All that a new function of one number needs: in 8 bits it is a table, which every converter can write."""
+    spec = OpSpec(inputs=("x",), attrs={}, shape=lambda shapes, attrs: shapes[0], aten=("sin",), function=True)
     rows = [
         (OPS, spec),
-        (interpreter.KERNELS, lambda attrs, x: x[0].abs()),
-        (kernels.KERNELS, integer_abs),
-        (to_tflite.LOWERINGS, to_tflite._unary("ABS")),
-        (to_onnx.LOWERINGS, to_onnx._unary("Abs")),
-        (to_openvino.LOWERINGS, to_openvino._unary(to_openvino.ops.abs)),
+        (functions.FUNCTIONS, lambda x, attrs: np.sin(x)),
+        (interpreter.KERNELS, lambda attrs, x: x[0].sin()),
+        (kernels.KERNELS, tables._looked_up("sine")),
+        (tflite_functions.FLOAT, tflite_functions._plain("SIN")),
+        (to_tflite.LOWERINGS, tflite_functions._write),
+        (onnx_functions.REALS, onnx_functions._op("Sin")),
+        (to_onnx.LOWERINGS, onnx_functions._row),
+        (openvino_functions.FUNCTIONS, openvino_functions._plain(to_openvino.ops.sin)),
+        (to_openvino.LOWERINGS, openvino_functions.function),
         (to_c.LOWERINGS, to_c.Row(write=to_c._table, lead=to_c._in_place)),
     ]
     for table, row in rows:
-        monkeypatch.setitem(table, "abs", row)
-    monkeypatch.setitem(VERSIONS, "ABS", {"float": (1, "1.13.0"), "int8": (2, "2.4.0")})
+        monkeypatch.setitem(table, "sine", row)
+    monkeypatch.setitem(VERSIONS, "SIN", {"float": (1, "1.9.0")})
 
 
-class Absolute(nn.Module):
+class Sine(nn.Module):
     def forward(self, x):
-        return x.abs().mean((2, 3))
+        return x.sin().mean((2, 3))
 
 
-@pytest.mark.usefixtures("with_abs")
+@pytest.mark.usefixtures("with_sine")
 def test_a_new_op_is_captured_and_computed_in_float():
-    graph = capture(Absolute(), (3, 5, 4), Metadata())
+    graph = capture(Sine(), (3, 5, 4), Metadata())
     x = torch.randn(2, 5, 4, 3)
-    assert [node.op for node in graph] == ["abs", "mean"]
-    torch.testing.assert_close(interpreter.TorchGraph(graph)(x), x.abs().mean((1, 2)))
+    assert [node.op for node in graph] == ["sine", "mean"]
+    torch.testing.assert_close(interpreter.TorchGraph(graph)(x), x.sin().mean((1, 2)))
 
 
-@pytest.mark.usefixtures("with_abs")
+@pytest.mark.usefixtures("with_sine")
 @pytest.mark.parametrize("target", list(converters()))
 def test_a_new_op_is_written_and_computed_in_integers(target, tmp_path):
     if target == "c" and host_compiler() is None:
         pytest.skip("no C compiler here")
     builder = Int8Builder((1, 6, 5, 3), 0)
     conv = builder.weighted("conv2d", builder.input, (4, 3, 3, 3), padding=(1, 1, 1, 1))
-    scale = float(builder.quant(conv).scale[0])
-    graph = unsaturated(builder.graph(builder.op("abs", conv, out=builder.grid(scale / 2, -128))))
+    graph = unsaturated(builder.graph(builder.op("sine", conv, out=builder.grid(2 / 255))))
     converted = converter(target).convert(graph, precision="int8", **({"name": "net"} if target == "c" else {}))
     assert_integers_are_the_graphs(graph, target, converted)
     exact = {"tflite": "reference", "onnx": "exact"}.get(target)
