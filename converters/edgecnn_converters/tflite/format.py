@@ -95,11 +95,12 @@ VERSIONS: Mapping[str, Mapping[str, tuple[int, str]]] = {
 }
 
 
-FUNCTIONS = "functions"  # in edgecnn's record: the nodes that are tables of a function in the file
+FUNCTIONS = "functions"  # in edgecnn's record: the nodes that are tables, or two products, in the file
+ABOVE, BELOW = "above", "below"  # parts of a node that is the larger or smaller of two products: above zero and below
 
 
 def write_function(node: Node) -> dict[str, Any]:
-    """Return the record of a node that is a table in the file; JSON has no infinities, so numbers are text."""
+    """Return the record of a node that is a table or two products; JSON has no infinities, so numbers are text."""
     return {"op": node.op, **{k: v if isinstance(v, bool) else repr(float(v)) for k, v in node.attrs.items()}}  # type: ignore[arg-type]
 
 

@@ -1,7 +1,8 @@
 """Rows of the ops that are functions of one number.
 
 In integers, LiteRT's kernels of some functions are tables that it makes in float32. Where no entry lies so near a half
-that this matters, they are the graph's. All others are tables in the file: the integers, as indices, gather from it.
+that this matters, they are the graph's. Lines are products (``products.py``), where those are the graph's. All
+others are tables in the file: the integers, as indices, gather from it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgecnn.graph.oracle.tables import is_near_half, table_of
 from edgecnn_converters.names import part
 from edgecnn_converters.tflite.emitter import Emitter
 from edgecnn_converters.tflite.format import write_function
+from edgecnn_converters.tflite.products import clamp, leaky
 
 MADE_IN_FLOAT32: Mapping[str, str] = {"tanh": "TANH", "elu": "ELU", "gelu": "GELU", "exp": "EXP", "log": "LOG"}
 """Ops to operators that look int8 up in a table, which LiteRT makes in float32."""
@@ -131,6 +133,10 @@ FLOAT: Mapping[str, Callable[[Composer, Mapping[str, Any]], object]] = {
 }
 
 
+PRODUCTS: Mapping[str, Callable[[Emitter, Node], bool]] = {"leaky_relu": leaky, "abs": leaky, "clamp": clamp}
+"""Ops to what writes them as products in integers, if that makes the graph's, and tells whether it does."""
+
+
 def _looks_up(graph: Graph, node: Node) -> bool:
     """Tell whether LiteRT's own table of a function is the graph's."""
     known = node.op in MADE_IN_FLOAT32 and node.attrs.get("alpha", 1) == 1
@@ -144,7 +150,7 @@ def _write(e: Emitter, node: Node) -> None:
     elif _looks_up(e.graph, node):
         options = e.schema.GeluOptionsT(approximate=bool(node.attrs["approximate"])) if node.op == "gelu" else None
         e.operator(MADE_IN_FLOAT32[node.op], None, [composer.x], e.activation(node.output), options)
-    else:
+    elif node.op not in PRODUCTS or not PRODUCTS[node.op](e, node):
         _gather(e, node)
 
 

@@ -15,7 +15,8 @@ from edgecnn.errors import InputError
 from edgecnn.graph import layers, reductions
 from edgecnn.graph.builder import Operand, Value
 from edgecnn.graph.ops import need, same_padding
-from edgecnn_converters.tflite.format import OHWI_TO_1HWO
+from edgecnn_converters.names import part_of
+from edgecnn_converters.tflite.format import ABOVE, BELOW, FUNCTIONS, OHWI_TO_1HWO, read_function
 from edgecnn_converters.tflite.import_moves import MOVES, Handler, image, taps
 from edgecnn_converters.tflite.reader import TfliteOp
 from edgecnn_converters.tflite.translation import Translation
@@ -258,6 +259,34 @@ def _negative(t: Translation, op: TfliteOp) -> Value:
     return t.binary("mul", t.value(op), -1.0)
 
 
+def _mul(t: Translation, op: TfliteOp) -> Value | list[Value]:
+    """Multiply, or take both products that edgecnn writes for a function of two slopes; its record names it."""
+    owner, what = part_of(t.model.tensors[op.outputs[0]].name)
+    known, last = (t.model.metadata or {}).get(FUNCTIONS, {}).get(owner), t.alone(op.outputs[0])
+    if known is None or what not in (ABOVE, BELOW) or last is None or last.name not in ("MAXIMUM", "MINIMUM"):
+        return _binary("mul", t, op)
+    (name, attrs), x = read_function(known), t.value(op)
+    products = {part_of(t.model.tensors[each.outputs[0]].name)[1]: each for each in t.model.ops if
+                each.name == "MUL" and each.outputs[0] in last.inputs}  # fmt: skip
+    need(BELOW in products, f"the product below zero of {owner!r} is not there")
+    t.done.update(map(id, (*products.values(), last)))
+    t.scope = t.names[last.outputs[0]]
+    if name == "prelu":
+        t.finish(last, [_slopes(t, x, products[BELOW])])
+    else:
+        t.finish(last, [t.unary(name, x, **attrs)])
+    return []
+
+
+def _slopes(t: Translation, x: Value, op: TfliteOp) -> Value:
+    """Return a value with the slopes below zero that an op of integers has as its second input."""
+    slope, channels = t.floats(op, 1), t.shape(x)[-1]
+    need(slope.size == channels, f"{slope.size} slopes for {channels} channels")
+    alpha = t.constant(slope.reshape(-1), "slope")
+    t.operands[alpha.name] = op.inputs[1]
+    return t.add("prelu", x, alpha, axes=x.axes)
+
+
 def _prelu(t: Translation, op: TfliteOp) -> Value:
     """Of slopes that are not one per channel: ``relu(x) - a relu(-x)``."""
     x, slope = t.value(op), t.floats(op, 1)
@@ -265,10 +294,7 @@ def _prelu(t: Translation, op: TfliteOp) -> Value:
     if slope.size in (1, shape[-1]) and slope.shape[-1:] == (slope.size,):
         if not t.integer:
             return layers.prelu(t, x, np.broadcast_to(slope.reshape(-1), shape[-1:]), len(shape) - 1)
-        need(slope.size == shape[-1], f"{slope.size} slopes for {shape[-1]} channels")
-        alpha = t.constant(slope.reshape(-1), "slope")
-        t.operands[alpha.name] = op.inputs[1]
-        return t.add("prelu", x, alpha, axes=x.axes)
+        return _slopes(t, x, op)
     below = t.binary("mul", t.unary("relu", _negative(t, op)), -slope)
     return t.binary("add", t.unary("relu", x), below)
 
@@ -316,7 +342,7 @@ HANDLERS: Mapping[str, Handler] = {
     "REDUCE_MIN": partial(_reduced, "smallest"),
     "ADD": partial(_binary, "add"),
     "SUB": partial(_binary, "sub"),
-    "MUL": partial(_binary, "mul"),
+    "MUL": _mul,
     "DIV": partial(_binary, "div"),
     "MINIMUM": partial(_binary, "minimum"),
     "MAXIMUM": partial(_binary, "maximum"),

@@ -8,7 +8,7 @@ from typing import Any
 from edgecnn.graph.ir import Node, Quantized
 from edgecnn_converters.layout import is_depthwise
 from edgecnn_converters.names import part
-from edgecnn_converters.tflite import functions, moves
+from edgecnn_converters.tflite import functions, moves, products
 from edgecnn_converters.tflite.emitter import Emitter, scale_ratio
 from edgecnn_converters.tflite.format import OHWI_TO_1HWO
 
@@ -72,10 +72,6 @@ def _batch_matmul(e: Emitter, node: Node) -> None:
     e.operator("BATCH_MATMUL", None, [e.operand(i) for i in node.inputs], e.activation(node.output), options)
 
 
-def _prelu(e: Emitter, node: Node) -> None:
-    e.operator("PRELU", None, [e.operand(i) for i in node.inputs], e.activation(node.output))
-
-
 def _requantize(e: Emitter, node: Node) -> None:
     variant = "int8 to int16" if node.attrs["to"] == "int16" else None
     e.operator("QUANTIZE", variant, [e.operand(node.inputs[0])], e.activation(node.output), e.schema.QuantizeOptionsT())
@@ -105,6 +101,6 @@ LOWERINGS: Mapping[str, Callable[[Emitter, Node], None]] = {
     "sigmoid": _unary("LOGISTIC"),
     "softmax": _unary("SOFTMAX"),
     "batch_matmul": _batch_matmul,
-    "prelu": _prelu,
+    "prelu": products.prelu,
     **functions.LOWERINGS,
 }

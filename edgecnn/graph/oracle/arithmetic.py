@@ -29,6 +29,7 @@ from edgecnn.graph.oracle.kernels import (
 )
 from edgecnn.graph.oracle.moving import Lines, bilinear
 from edgecnn.graph.oracle.parameters import Call
+from edgecnn.graph.oracle.products import combined
 
 Kernel = Callable[[Call], Integers]
 RESIZE_BITS = 11  # below the point of XNNPACK's shares
@@ -110,6 +111,16 @@ def _add_mlas(c: Call) -> Integers:
     return requantized(c, made, lambda part: np.rint(part).astype(np.int64) - 128 - c.zero(-1))
 
 
+def _prelu_xnnpack(c: Call) -> Integers:
+    """Two products where ``products.combined`` says so; else LiteRT's, which runs it."""
+    made = combined(c)
+    if made is None:
+        return KERNELS["prelu"](c)
+    x, slope = (c.values[k].astype(np.int64) - c.zero(k) for k in (0, 1))
+    parts = (_once(c, x, c.scale(0) / c.scale(-1)), _once(c, x * slope, c.scale(0) * c.scale(1) / c.scale(-1)))
+    return np.asarray(made(*parts))
+
+
 def _resize_xnnpack(c: Call) -> Integers:
     """Bilinear: places in float32, shares with 11 bits, halves up. Nearest: LiteRT's, which runs it."""
     if c.attrs["mode"] == "nearest":
@@ -157,7 +168,7 @@ def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
     return ChainMap({**once, **changed}, KERNELS)
 
 
-XNNPACK: Mapping[str, Kernel] = {"add": _add_xnnpack, "resize": _resize_xnnpack}
+XNNPACK: Mapping[str, Kernel] = {"add": _add_xnnpack, "resize": _resize_xnnpack, "prelu": _prelu_xnnpack}
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
     "xnnpack": _with({**XNNPACK, "mean": _mean_xnnpack(fused=False)}),

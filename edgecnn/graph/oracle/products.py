@@ -16,6 +16,7 @@ from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.parameters import Call
 
 Integers = NDArray[Any]  # of the activations' type
+SMALLEST_PRODUCT, LARGEST_PRODUCT = 2.0**-16, 2.0**8  # multipliers of a product that XNNPACK takes, and does not
 
 
 def batch_matmul(c: Call) -> Integers:
@@ -39,6 +40,28 @@ def prelu(c: Call) -> Integers:
     x, slope = (c.values[k].astype(np.int64) - c.zero(k) for k in (0, 1))
     made: fp.Integers = np.where(x >= 0, fp.multiply(x, *above), fp.multiply(x * slope, *below))
     return np.asarray(np.clip(made + c.zero(-1), *c.limits("none")), c.dtype)
+
+
+def combined(c: Call) -> np.ufunc | None:
+    """Return what makes a prelu of two products, the input times one and times its slope, each on the output's grid.
+
+    It is the larger of both where no slope is above one, and the smaller where none is below. Files for runtimes
+    without a fast prelu hold products. ``None`` where slopes lie on both sides, a multiplier is beyond what kernels
+    take, or the roundings of products would make other integers.
+    """
+    every, slopes = c.every(0)[:, None], np.unique(c.values[1])[None]
+    reals = (slopes.astype(np.int64) - c.zero(1)) * np.float64(c.scale(1))
+    larger = bool((reals <= 1).all())
+    if not larger and not (reals >= 1).all():
+        return None
+    ratios = (float(c.scale(0) / c.scale(-1)), float(c.scale(0) * c.scale(1) / c.scale(-1)))
+    if not all(SMALLEST_PRODUCT <= ratio < LARGEST_PRODUCT for ratio in ratios):
+        return None
+    made, (above, below) = np.maximum if larger else np.minimum, parameters.prelu(c)
+    x = every - c.zero(0)
+    both = made(fp.multiply(x, *above), fp.multiply(x * (slopes.astype(np.int64) - c.zero(1)), *below)) + c.zero(-1)
+    wanted = prelu(Call(attrs=c.attrs, inputs=c.inputs, output=c.output, values=[every, slopes]))
+    return made if np.array_equal(np.clip(both, *c.limits("none")), wanted) else None
 
 
 KERNELS: Mapping[str, Callable[[Call], Integers]] = {"batch_matmul": batch_matmul, "prelu": prelu}
