@@ -9,6 +9,7 @@ from typing import Any
 from int8_builder import Int8Builder
 
 from edgecnn.graph.functions import FUNCTIONS
+from edgecnn.graph.ops import OPS
 
 Piece = Callable[[Int8Builder, str], str]
 
@@ -156,5 +157,5 @@ MORE_PIECES: dict[str, Piece] = {
     "prelu": _behind_a_convolution(_prelu),
     "add_broadcast": _behind_a_convolution(_broadcast("add")),
     "mul_broadcast": _behind_a_convolution(_broadcast("mul")),
-    **{op: _function(op) for op in FUNCTIONS},
+    **{op: _function(op) for op in FUNCTIONS if not OPS[op].interim},
 }
