@@ -14,6 +14,7 @@ import pytest
 from graphs import PIECES, piece_graph, random_graph
 from int8_builder import float_graph, weight_only_graph
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 import edgecnn
 from edgecnn.errors import InputError, UnsupportedError
@@ -603,3 +604,97 @@ def test_a_float_file_of_ours_computes_the_same(precision, tmp_path):
         (wanted,) = evaluate(graph, inputs).values()
         (made,) = evaluate(again, dict(zip(again.inputs, inputs.values(), strict=True))).values()
         np.testing.assert_allclose(made, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+class Random(CalibrationDataReader):
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.left = [{"x": rng.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(8)]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self.left.pop() if self.left else None
+
+
+def residual(file: File) -> None:
+    """Every layer that integer files often have."""
+    file.add("Conv", file.normal(8, 3, 3, 3), file.normal(8), pads=[1, 1, 1, 1], strides=[2, 2])
+    file.add("Relu")
+    early = file.last
+    file.add("Conv", file.normal(8, 1, 3, 3), file.normal(8), pads=[1, 1, 1, 1], group=8)
+    file.add("Clip", np.float32(0), np.float32(6))
+    file.add("Conv", file.normal(8, 8, 1, 1))
+    file.add("Add", early)
+    file.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    pooled = file.last
+    file.add("Conv", file.normal(4, 8, 1, 1), file.normal(4))
+    file.add("Concat", pooled, axis=1)
+    file.add("GlobalAveragePool")
+    file.add("Flatten")
+    file.add("Gemm", file.normal(10, 12), file.normal(10), transB=1)
+
+
+def quantized_by_onnx_runtime(file: File, folder: Path, **how: Any) -> Path:
+    how = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True} | how
+    quantize_static(str(file.save(folder)), str(folder / "q.onnx"), Random(), quant_format=QuantFormat.QDQ, **how)
+    return folder / "q.onnx"
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("kind", [QuantType.QUInt8, QuantType.QInt8])
+def test_integers_of_another_quantizer_are_taken_as_they_are(kind, per_channel, tmp_path):
+    file = File((1, 3, 16, 16))
+    residual(file)
+    path = quantized_by_onnx_runtime(file, tmp_path, activation_type=kind, per_channel=per_channel)
+    network = edgecnn.load(path)
+    assert network.precision == "int8"
+    assert re.search("largest difference [0-3] LSB", network.findings[0].text)
+    stored = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    weights = [n for n in network.graph if n.weighted]
+    assert len(weights) == 5
+    for k, node in enumerate(weights):
+        weight, bias = (network.graph.constant(name) for name in node.inputs[1:])
+        own = [v for v in stored.values() if v.dtype == np.int8 and v.size == weight.value.size]
+        flat = weight.integers if weight.integers.ndim == 2 else weight.integers.transpose(0, 3, 1, 2)
+        assert any(np.array_equal(v.reshape(flat.shape), flat) for v in own), k
+        assert bias.quant.dtype == "int32"
+    assert edgecnn.convert(network, "onnx").precision == "int8"
+
+
+def plain(file: File) -> None:
+    """A Q/DQ pair before a layer whose weights are float."""
+    grid = [file.store(np.float32(0.1)), file.store(np.uint8(3))]
+    for name in ("QuantizeLinear", "DequantizeLinear"):
+        file.add(name, *grid)
+    file.add("Conv", file.normal(4, 6, 3, 3))
+
+
+def unequal(file: File) -> None:
+    """A sigmoid on a scale of its own."""
+    for scale in (0.1, 0.005):
+        grid = [file.store(np.float32(scale)), file.store(np.uint8(3))]
+        for name in ("QuantizeLinear", "DequantizeLinear"):
+            file.add(name, *grid)
+        if scale == 0.1:
+            file.add("Sigmoid")
+
+
+REFUSED = [
+    (plain, "conv2d that makes 'conv_2': the file has no integers of it: there is no QuantizeLinear behind it"),
+    (unequal, r"sigmoid that makes '.*': scale 0.005 and zero point -125; scale 1/256 and -128 are supported"),
+]
+
+
+@pytest.mark.parametrize(("build", "said"), REFUSED, ids=["float", "sigmoid"])
+def test_integers_that_break_the_contract_are_refused(build, said, tmp_path):
+    file = File()
+    build(file)
+    with pytest.raises(UnsupportedError, match=said):
+        edgecnn.load(file.save(tmp_path))
+
+
+def test_ops_on_integers_are_refused_with_what_to_do(tmp_path):
+    file = File(opset=17)
+    file.add("DynamicQuantizeLinear", outputs=["q", "s", "z"])
+    file.add("DequantizeLinear", "s", "z")
+    with pytest.raises(UnsupportedError, match=r"DynamicQuantizeLinear 'node_0': an op on integers; .*QuantFormat.QDQ"):
+        edgecnn.load(file.save(tmp_path))

@@ -69,7 +69,9 @@ def _conv(t: Translation, call: Call) -> Value:
     row = weight if weight.ndim == 4 else weight[:, :, None]
     _, window = _window(call, _sizes(t, x), weight.shape[2:])
     groups = int(call.attrs.get("group", 1))
-    return layers.conv(t, x, row.transpose(0, 2, 3, 1), _bias(t, call), groups=groups, **window)
+    made = layers.conv(t, x, row.transpose(0, 2, 3, 1), _bias(t, call), groups=groups, **window)
+    t.note_weights(call, 0)
+    return made
 
 
 def _conv_transpose(t: Translation, call: Call) -> Value:
@@ -107,8 +109,12 @@ def _gemm(t: Translation, call: Call) -> Value:
         matrix = np.asarray(right if a.get("transB") else np.transpose(right), np.float32) * np.float32(alpha)
         if isinstance(shift, np.ndarray) and (shift.size == 1 or shift.size == shift.shape[-1] == len(matrix)):
             bias = np.broadcast_to(shift.reshape(-1), (len(matrix),)) * np.float32(beta)
-            return layers.linear(t, left, matrix, np.ascontiguousarray(bias))
+            made = layers.linear(t, left, matrix, np.ascontiguousarray(bias))
+            t.note_weights(call, 0 if a.get("transB") else 1)
+            return made
         made = layers.linear(t, left, matrix, None)
+        if shift is None:
+            t.note_weights(call, 0 if a.get("transB") else 1)
     else:
         if a.get("transB"):
             right = _turned(t, right)
@@ -155,7 +161,11 @@ def _swapped(t: Translation, x: Value) -> Value:
 
 
 def _matmul(t: Translation, call: Call) -> Value:
-    return _product(t, t.operand(call, 0), t.operand(call, 1))
+    right = t.operand(call, 1)
+    made = _product(t, t.operand(call, 0), right)
+    if not isinstance(right, Value) and np.ndim(right) == 2:
+        t.note_weights(call, 1)
+    return made
 
 
 # --- norms ---

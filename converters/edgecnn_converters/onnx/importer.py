@@ -17,9 +17,11 @@ from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.importers import Imported, Importer
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.passes import drop_dead
 from edgecnn_converters.metadata import KEY, described
 from edgecnn_converters.onnx import own
 from edgecnn_converters.onnx.folding import evaluate
+from edgecnn_converters.onnx.import_integers import INTEGER_HANDLERS, note_constant, quantized
 from edgecnn_converters.onnx.import_shapes import HANDLERS
 from edgecnn_converters.onnx.model_file import Call, calls_of, open_model, opset_of, ordered
 from edgecnn_converters.onnx.reader import NOTED
@@ -30,6 +32,7 @@ from edgecnn_converters.onnx.translation import Translation, graph_name
 Shapes = Mapping[str, Sequence[int]]
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 KEEPS_PLACES = ("Identity", "Relu", "Sigmoid", "Tanh", "Clip", "Cast")  # an output behind them has its dimensions
+ROWS = {**HANDLERS, **INTEGER_HANDLERS}
 CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 
 
@@ -49,6 +52,11 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
         return _own(noted, path, model)
     walk = _Walk(builder=Translation(opset_of(model)), path=path)
     graph = walk.graph(model, input_shapes or {}, _metadata(noted, path))
+    if walk.builder.grids:
+        try:
+            graph = quantized(walk.builder, drop_dead(graph))
+        except InputError as error:
+            raise type(error)(f"{path}: {error}") from None
     origin = {name: walk.builder.origin[name] for name in graph.tensors if name in walk.builder.origin}
     return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
 
@@ -92,7 +100,7 @@ class _Walk:
         self.translate(calls)
         if self.faults:
             listed = "; ".join(dict.fromkeys(self.faults))
-            supported = ", ".join(sorted(HANDLERS))
+            supported = ", ".join(sorted(ROWS))
             raise UnsupportedError(f"{self.path} has what no graph holds: {listed}. Supported: {supported}")
         return self._ended(calls, outputs, metadata)
 
@@ -101,10 +109,16 @@ class _Walk:
             self.faults.append(f"two outputs are named {name!r}; name each output once")
         for info in (*source.input, *source.output):
             kind = _type_of(info)
-            if kind not in ("float32", "undefined") and info.name not in self.builder.values:
+            fits = kind in ("int8", "uint8") and self._is_quantized(source, info.name)
+            if kind not in ("float32", "undefined") and not fits and info.name not in self.builder.values:
                 what = "input" if info in source.input else "output"
                 remedy = "export the network in float32" if kind == "float64" else "cast it outside the network"
                 self.faults.append(f"{what} {info.name!r} is {kind}; float32 and float16 are read: {remedy}")
+
+    def _is_quantized(self, source: Any, name: str) -> bool:
+        """Tell whether an input is read, or an output is made, as integers of a grid."""
+        near = {n.op_type for n in source.node if name in n.output or name in n.input}
+        return bool(near) and near <= {"QuantizeLinear", "DequantizeLinear"}
 
     def _ordered(self, calls: list[Call], known: set[str], outputs: list[str]) -> list[Call]:
         try:
@@ -154,9 +168,8 @@ class _Walk:
             lost = not self.unknown.isdisjoint(call.inputs)
             if call.op == "If" and not lost:
                 self._branch(call)
-            elif call.op not in HANDLERS and not self._is_constant(call) and call.op not in ("Shape", "Size"):
-                control = "control flow" if call.op in CONTROL else ""
-                self._fault(call, control)
+            elif call.op not in ROWS and not self._is_constant(call) and call.op not in ("Shape", "Size"):
+                self._fault(call, _reason(call.op))
             elif lost:
                 self.unknown.update(call.outputs)
             else:
@@ -173,12 +186,14 @@ class _Walk:
         try:
             if self._is_constant(call):
                 b.finish(call, evaluate(call, b.values, b.opset), first)  # type: ignore[arg-type]
+                if call.op == "DequantizeLinear":
+                    note_constant(b, call)
             elif call.op in ("Shape", "Size"):
                 shape = np.array(b.shape(b.value(call)), np.int64)
                 part = slice(call.attrs.get("start", 0), call.attrs.get("end"))
                 b.finish(call, [shape[part] if call.op == "Shape" else np.array(shape.prod())], first)
             else:
-                made = HANDLERS[call.op](b, call)
+                made = ROWS[call.op](b, call)
                 b.finish(call, made if isinstance(made, list) else [made], first)
         except InputError as error:
             self._fault(call, str(error))
@@ -239,6 +254,14 @@ class _Walk:
         found, plain = b.batched(found), tuple(range(len(shape)))
         stays = len(shape) != 4 or (turned and found.axes == plain)
         return b.arranged(found, plain if stays else b.image_axes(4))
+
+
+def _reason(op: str) -> str:
+    """Return why an op is not supported, where there is more to say than that."""
+    if op in CONTROL:
+        return "control flow"
+    integer = "QLinear" in op or op.endswith("Integer") or op == "DynamicQuantizeLinear"
+    return "an op on integers; quantize with QuantizeLinear and DequantizeLinear (QuantFormat.QDQ)" if integer else ""
 
 
 def _type_of(info: Any) -> str:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.builder import Array, Builder, Operand, Value
-from edgecnn.graph.ir import Constant, Node
+from edgecnn.graph.ir import Constant, Node, QParams
 from edgecnn.graph.ops import need
 from edgecnn_converters.names import SEPARATOR
 from edgecnn_converters.onnx.model_file import Call
 
 Known = NDArray[Any]  # what is known before the network runs, of any type
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stored:
+    """Hold a constant behind a DequantizeLinear: its integers, scales and zero points, and their dimension."""
+
+    integers: NDArray[Any]
+    scale: NDArray[Any]
+    zeros: NDArray[Any]
+    axis: int
 
 
 def graph_name(name: str) -> str:
@@ -31,6 +41,10 @@ class Translation(Builder):
         opset: of the file.
         values: tensor of the file to its value in the graph, or to what is known of it.
         origin: graph tensor to (tensor of the file, its dimension for each one of the graph tensor).
+        grids: graph tensor to the grid that a QuantizeLinear puts it on.
+        integers: tensor of the file to the integers that it was made of.
+        weights: node to its weight in the file with its dimension of output channels, and its bias.
+        reads: node to the tensors that the file's node reads.
         readers: how many nodes and outputs read a tensor of the file.
     """
 
@@ -39,6 +53,10 @@ class Translation(Builder):
         self.opset = opset
         self.values: dict[str, Value | Known] = {}
         self.origin: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self.grids: dict[str, QParams] = {}
+        self.integers: dict[str, Stored] = {}
+        self.weights: dict[str, tuple[tuple[str, int], str | None]] = {}
+        self.reads: dict[str, tuple[str, ...]] = {}
         self.readers: Counter[str] = Counter()
 
     def enter(self, name: str, shape: Sequence[int], *, channels_last: bool) -> None:
@@ -56,6 +74,7 @@ class Translation(Builder):
 
     def finish(self, call: Call, made: Sequence[Value | Known], first: int) -> None:
         """Note the outputs of a node, whose own nodes begin at ``first``; the last one gets the output's name."""
+        self.reads.update({node.output: call.inputs for node in self.nodes[first:]})
         for name, value in zip(call.outputs, made, strict=False):
             if not name:
                 continue
@@ -83,8 +102,10 @@ class Translation(Builder):
             if names.keys() & {node.output, *node.inputs}:
                 inputs = tuple(names.get(i, i) for i in node.inputs)
                 self.nodes[k] = replace(node, inputs=inputs, output=names.get(node.output, node.output))
-        if old in self.origin:
-            self.origin[new] = self.origin.pop(old)
+        by_name: tuple[dict[str, Any], ...] = (self.origin, self.grids, self.weights, self.reads)
+        for facts in by_name:
+            if old in facts:
+                facts[new] = facts.pop(old)
         for name, value in self.values.items():
             if isinstance(value, Value) and value.name == old:
                 self.values[name] = Value(new, value.axes)
@@ -93,6 +114,12 @@ class Translation(Builder):
     def producer(self, name: str) -> Node | None:
         """Return the node that makes a tensor of the graph."""
         return next((node for node in reversed(self.nodes) if node.output == name), None)
+
+    def note_weights(self, call: Call, channels: int) -> None:
+        """Note what the layer that was just made has for weights: inputs 1 and 2 of a node of the file."""
+        made = next(node for node in reversed(self.nodes) if node.weighted)
+        bias = call.inputs[2] if self.given(call, 2) else None
+        self.weights[made.output] = ((call.inputs[1], channels), bias)
 
     # --- what a node reads ---
 
