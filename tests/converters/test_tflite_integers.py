@@ -12,7 +12,7 @@ from tflite_files import TfliteFile, grid
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph import oracle
 from edgecnn.graph.ir import QuantizedConstant
-from edgecnn_converters.tflite import convert
+from edgecnn_converters.tflite import convert, unsupported
 from edgecnn_converters.tflite.importer import import_tflite
 
 
@@ -43,6 +43,8 @@ OUTER = [(piece, io) for piece in ("dense", "softmax") for io in ("uint8", "floa
 @pytest.mark.parametrize(("piece", "io"), [*((piece, "int8") for piece in [*PIECES, *MORE_PIECES]), *OUTER])
 def test_our_own_file_comes_back_with_the_same_integers(tmp_path, piece, io):
     graph = piece_graph(piece, 1)
+    if refused := unsupported(graph, "int8"):
+        pytest.skip(f"no .tflite file holds it: {refused[0][1][:60]}")
     got = imported(tmp_path, convert(graph, precision="int8", io=io).files[".tflite"])
     back = integers_of(got.graph)
     for name, tensor in integers_of(graph).items():

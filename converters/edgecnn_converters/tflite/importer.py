@@ -152,7 +152,9 @@ def _needed(model: TfliteModel) -> Iterator[TfliteOp]:
 
 def _make(t: Translation, op: TfliteOp) -> None:
     if foldable(t, op):
-        t.constants.update(zip(op.outputs, fold(t, op), strict=True))
+        folded = fold(t, op)
+        need(len(folded) == len(op.outputs), f"it has {len(op.outputs)} outputs; {len(folded)} are supported")
+        t.constants.update(zip(op.outputs, folded, strict=True))
         return
     need(op.name in HANDLERS, REASONS.get(op.name, ""))
     given = [i for i in op.inputs if i >= 0 and i not in t.constants]

@@ -153,6 +153,7 @@ class Translation(Builder):
         if not made:
             return
         self.finished = op
+        need(len(made) == len(op.outputs), f"it has {len(op.outputs)} outputs; {len(made)} are supported")
         for index, value in zip(op.outputs, made, strict=True):
             tensor, shape = self.model.tensors[index], self.shape(value)
             fits = shape == tensor.shape or len(tensor.dynamic) > 0 or tensor.shape == ()
