@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edgecnn.graph import layers
 from edgecnn.graph.builder import Value
 from edgecnn.graph.ops import need
-from edgecnn_converters.onnx.import_ops import COMPUTING, Handler
+from edgecnn_converters.onnx.import_layers import Handler
+from edgecnn_converters.onnx.import_ops import COMPUTING
 from edgecnn_converters.onnx.model_file import Call
 from edgecnn_converters.onnx.translation import Translation
 
