@@ -14,6 +14,7 @@ from edgecnn.data import match_labels
 from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
 from edgecnn.files import require_writable
@@ -58,6 +59,7 @@ def export(
     allow_float: bool = False,
     allow_loss: bool = False,
     exact_kernels: bool = False,
+    metric: Any = None,
     input_shape: InputShape | None = None,
     preprocess: Preprocess | str | None = None,
     label_offset: int | None = None,
@@ -84,7 +86,7 @@ def export(
         calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
         io: as for ``edgecnn.convert``.
-        data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels: as for
+        data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric: as for
             ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
         skip_bad_images: leave unreadable images out, instead of stopping.
         seed: of every random choice. The same arguments give the same bytes.
@@ -110,6 +112,7 @@ def export(
         allow_float=allow_float,
         allow_loss=allow_loss,
         exact_kernels=exact_kernels,
+        metrics=own_metrics(metric),
     )
     own: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,

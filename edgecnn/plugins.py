@@ -6,9 +6,12 @@ Source: Python Packaging User Guide, "Entry points specification".
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from edgecnn.errors import InputError
@@ -58,3 +61,30 @@ def _read(group: str, kind: Any) -> Mapping[str, object]:
 
 def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "unknown"
+
+
+def imported(reference: str, what: str) -> Any:
+    """Return the object that ``package.module:name`` names; the current directory is searched first.
+
+    Args:
+        what: the object should be, for messages: ``a metric``.
+
+    Raises:
+        InputError: it cannot be imported, or there is no such name.
+    """
+    module_name, found, attribute = reference.partition(":")
+    if not found:
+        raise InputError(f"{what} {reference!r}: give package.module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return getattr(import_module(module_name), attribute)
+    except (ImportError, SyntaxError) as error:
+        why = f"{error}; run where it can be imported"
+        raise InputError(f"cannot import {module_name!r} of {reference}: {why}") from None
+    except AttributeError:
+        raise InputError(f"module {module_name!r} has no {attribute!r}; give package.module:function") from None
+    except Exception as error:  # the user's own code may raise anything; it is named, not hidden
+        said = " ".join(str(error).split())
+        raise InputError(f"importing {module_name!r} of {reference} raised {type(error).__name__}: {said}") from error

@@ -11,8 +11,8 @@ COMMANDS = (
     "export validate compare benchmark inspect train scale study models targets devices recipes doctor completion"
 )
 CHECKING = (
-    "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --threads --max-drop "
-    "--min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions --max-cycles "
+    "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --metric --threads "
+    "--max-drop --min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions --max-cycles "
     "--max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json --wide"
 )
 OPTIONS = {

@@ -100,6 +100,10 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
         help="names from `edgecnn devices`, or FILE.toml (default host)",
     )
     add_exact_kernels(data)
+    add(
+        "--metric", action="append", metavar="MODULE:FUNCTION",
+        help="figures of your own: a function of all outputs and fp32's that returns names to numbers",
+    )  # fmt: skip
     add("--threads", type=positive, default=1, metavar="N", help="runtime threads (default 1)")
     limits = parser.add_argument_group(
         "limits (exit status 1 when one is missed, or an integer artifact is far from fp32)"
@@ -131,7 +135,7 @@ def checking(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "devices": tuple(filter(None, options.device.split(","))),
         "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),
-        **taken(options, "data limit skip_bad_images seed threads allow_float allow_loss exact_kernels"),
+        **taken(options, "data limit skip_bad_images seed threads allow_float allow_loss exact_kernels metric"),
     }
 
 

@@ -16,6 +16,7 @@ from edgecnn.data import Images, match_labels
 from edgecnn.data.feed import Feed
 from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError
 from edgecnn.evaluation.metrics import Classes, MetricMeter
+from edgecnn.evaluation.own_metric import Gathered, figures
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle, worst
 from edgecnn.evaluation.subject import Checking, Subject, executes
 from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss
@@ -100,6 +101,7 @@ class _Run:
         self.figures = kind_of(device).figures
         self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
         self.meter, self.metrics = OutputMeter(subject.metadata.label_offset), MetricMeter()
+        self.gathered, self.own = Gathered(), dict[str, float]()
         self.parities: dict[str, Parity] = {}
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
@@ -170,6 +172,8 @@ class _Run:
         def work(session: Session) -> None:
             made = outputs(session, x)
             self.meter.update(made, labels, expected)
+            if self.checking.metrics:
+                self.gathered.add(made if expected is None else dict(zip(expected, made.values(), strict=True)))
             if len(made) == 1:  # a metric is of one output
                 self.metrics.update(_logits(made), labels, None if expected is None else _logits(expected))
 
@@ -217,7 +221,7 @@ class _Run:
             findings.append(Finding(code="not_run", text=f"cannot be run: {self.refusal}", severity="error"))
         accuracy = Accuracy()
         if self.executes and images is not None and self.fault is None and self.refusal is None:
-            accuracy = replace(self.meter.result(), metrics=self.metrics.result())
+            accuracy = replace(self.meter.result(), metrics=self.metrics.result() | self.own)
         findings += found
         if self.session is not None:
             subject, checking = self.subject, self.checking
@@ -299,6 +303,7 @@ def _over_images(
         )
     classes = match_labels(images, metadata.labels, min(logits), metadata.label_offset) if single else None
     seen: list[Batch] = []
+    references, given_labels = Gathered(), list[NDArray[np.integer[Any]]]()
     busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
     total = len(images)
     meter = ReferenceMeter(metadata, total)
@@ -307,6 +312,10 @@ def _over_images(
         labels = labels if single else None
         x, pixels = feed.inputs(samples), feed.image_of(samples)
         expected = reference(x) if reference is not None else None
+        if runs[0].checking.metrics:
+            given_labels += [] if labels is None else [labels]
+            if expected is not None:
+                references.add(expected)
         _wait(busy)
         busy = [pool.submit(run.count, x, labels, expected, total) for run in runs]
         if labels is not None and expected is not None and pixels is not None and is_vector(expected):
@@ -314,6 +323,12 @@ def _over_images(
         if sum(map(len, seen)) < PARITY_IMAGES:
             seen.append(x)
     _wait(busy)
+    if metrics := runs[0].checking.metrics:
+        exact_outputs = references.whole()
+        every = np.concatenate(given_labels) if given_labels else None
+        for run in runs:
+            if run.stopped is None and run.fault is None and (made := run.gathered.whole()) is not None:
+                run.own = figures(metrics, made, exact_outputs, every)
     looked_at = Batch.joined(seen)[:PARITY_IMAGES]
     for run in runs:
         run.compare(looked_at, oracle)

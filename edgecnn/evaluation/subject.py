@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.own_metric import OwnMetric
 from edgecnn.graph.ir import Metadata
 from edgecnn.network import KEPT, Artifact
 from edgecnn.report.record import ReportEntry
@@ -18,7 +19,7 @@ from edgecnn_targets.registry import kind_of, require
 
 @dataclass(frozen=True, kw_only=True)
 class Checking:
-    """Where and against which limits artifacts are checked; each field is an argument of ``edgecnn.validate``."""
+    """Where and against which limits artifacts are checked; the fields are arguments of ``edgecnn.validate``."""
 
     devices: tuple[str, ...] = ("host",)
     threads: int = 1
@@ -26,6 +27,7 @@ class Checking:
     allow_float: bool = False
     allow_loss: bool = False
     exact_kernels: bool = False
+    metrics: tuple[tuple[str, OwnMetric], ...] = ()  # name and function
 
     def need(self, data: object) -> None:
         """Check that there are images where a limit compares on them.
@@ -33,6 +35,8 @@ class Checking:
         Raises:
             InputError: there are none.
         """
+        if data is None and self.metrics:
+            raise InputError(f"metric {self.metrics[0][0]} needs images; pass --data")
         if data is None and self.limits.on_images:
             raise InputError(f"{' and '.join(self.limits.on_images)} needs labelled images to compare on; pass --data")
 

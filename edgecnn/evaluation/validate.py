@@ -16,6 +16,7 @@ from edgecnn.data import Images, open_images
 from edgecnn.errors import InputError
 from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
+from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.references import Reference, fed_as, float_reference
 from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.graph.ir import Graph, Metadata
@@ -55,6 +56,7 @@ def validate(
     allow_float: bool = False,
     allow_loss: bool = False,
     exact_kernels: bool = False,
+    metric: Any = None,
     skip_bad_images: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -79,6 +81,9 @@ def validate(
         allow_float: accept ops that compute in float in an integer artifact.
         allow_loss: accept an integer artifact that is far from fp32, and ``limits.max_drop`` beside an fp32 at chance.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
+        metric: figures of your own: a function of all outputs and fp32's (and labels, as a third argument), each an
+            array (n, …), or of several outputs a mapping of names to these; it returns names to numbers, which
+            ``limits.require`` can bound. Or ``package.module:function``, or several.
         skip_bad_images: leave unreadable images out, instead of stopping.
         seed: which images, where there are more than ``limit``.
         progress: shows progress; ``Progress()`` is silent.
@@ -104,6 +109,7 @@ def validate(
         allow_float=allow_float,
         allow_loss=allow_loss,
         exact_kernels=exact_kernels,
+        metrics=own_metrics(metric),
     )
     checking.need(data)
     watch = Stopwatch()

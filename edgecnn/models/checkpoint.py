@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from edgecnn.models.key_maps.sources import TensorSource
 from edgecnn.models.shipped import shipped_names, shipped_weights
 from edgecnn.models.spec import ModelSpec
 from edgecnn.models.weightfile import Tensors, read_tensors
+from edgecnn.plugins import imported
 from edgecnn.preprocess import Preprocess
 from edgecnn.records import read_record
 
@@ -238,23 +238,10 @@ def demo_weights(spec: ModelSpec) -> tuple[Classifier, WeightSource]:
 def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module, str | None]:
     """Return the module that ``package.module:factory`` returns, in evaluation mode, and its weight file's digest.
 
-    The current directory is searched first, as ``python -m`` does.
-
     Raises:
         InputError: it cannot be imported or called, or returns no ``nn.Module``; or see ``assign``.
     """
-    module_name, _, attribute = reference.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        factory = getattr(import_module(module_name), attribute)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(
-            f"cannot import {module_name!r} of {reference}: {error}; run where it can be imported"
-        ) from None
-    except AttributeError:
-        raise InputError(f"module {module_name!r} has no {attribute!r}; give package.module:factory") from None
+    factory = imported(reference, "a model")
     if not callable(factory):
         raise InputError(f"{reference} is a {type(factory).__name__}, not a function that returns an nn.Module")
     try:

@@ -48,9 +48,12 @@ def _accuracy(entry: ReportEntry) -> Iterator[tuple[str, str]]:
     near = [] if a.agreement is None else [f"agreement {a.agreement:.2f} %"]
     if a.sqnr_db is not None:
         near.append("outputs equal" if a.sqnr_db >= SQNR_CEILING_DB else f"SQNR {a.sqnr_db:.1f} dB")
-    near += [f"{name} {value:.4g}" for name, value in a.metrics.items()]
     if near:
         yield "accuracy", f"{', '.join(near)} beside fp32"
+    for name, value in a.metrics.items():
+        if not name.startswith("fp32_"):
+            exact = a.metrics.get(f"fp32_{name}")
+            yield "metrics", f"{name} {value:.4g}" + ("" if exact is None else f", fp32 {exact:.4g}")
     yield "accuracy", f"on {a.n:,} images"
 
 
