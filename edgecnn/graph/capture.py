@@ -12,17 +12,32 @@ from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph import passes
 from edgecnn.graph.aten import HINTS, handler, supported
 from edgecnn.graph.builder import Value
+from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.replay import Replay
 from edgecnn.graph.signatures import argument_names
 from edgecnn.graph.trace import Call, Trace, trace
 from edgecnn.graph.translation import Translation
 
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, torch.jit.Error,
+)  # fmt: skip
 LARGEST = 5  # dimensions of an input, with the batch
 
 
 def capture(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Graph:
-    """Return the float graph of a module in evaluation mode.
+    """Return the simplified graph of a module; see ``imported``."""
+    graph = imported(module, input_shape, metadata).graph
+    names = graph.outputs
+    graph = passes.simplify(graph)
+    if passed := set(graph.inputs) & set(graph.outputs):
+        raise UnsupportedError(f"the module returns its input {min(passed)!r} as it came; return only what it computes")
+    return graph if len(names) == 1 else passes.rename(graph, dict(zip(graph.outputs, names, strict=True)))
+
+
+def imported(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Imported:
+    """Return the float graph of a module in evaluation mode, not simplified, and the module as its reference.
 
     Args:
         module: takes float32 tensors with a batch first, and returns tensors: one, several, or a structure of them. An
@@ -46,10 +61,13 @@ def capture(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Graph
     traced = _run(module, named_shapes(module, input_shape))
     translation = Translation(traced)
     made = _walk(translation, traced)
-    graph = passes.simplify(translation.graph(list(made.values()), metadata))
+    graph = translation.graph(list(made.values()), metadata)
     if passed := set(graph.inputs) & set(graph.outputs):
         raise UnsupportedError(f"the module returns its input {min(passed)!r} as it came; return only what it computes")
-    return graph if len(made) == 1 else passes.rename(graph, dict(zip(graph.outputs, made, strict=True)))
+    if len(made) > 1:
+        graph = passes.rename(graph, dict(zip(graph.outputs, made, strict=True)))
+    reference = Replay(module=module, traced=traced, values=dict(translation.values), outputs=graph.outputs)
+    return Imported(graph=graph, reference=reference)
 
 
 def named_shapes(module: nn.Module, given: Shapes) -> dict[str, tuple[int, ...]]:
@@ -83,9 +101,19 @@ def _run(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> Trace:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
         return trace(module, shapes)
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        AssertionError,
+        torch.jit.Error,
+    ) as error:
         given = ", ".join(f"(1, {', '.join(map(str, shape))})" for shape in shapes.values())
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        line = lines[-1] if isinstance(error, torch.jit.Error) else lines[0]
         several = "an input of shape" if len(shapes) == 1 else "inputs of shapes"
         raise InputError(f"the module does not run on {several} {given}: {line}") from None
 

@@ -102,6 +102,7 @@ class Call:
     layer: str  # the class of that module where it is one of torch's own, so the call is what the module is; or empty
     line: str  # of the user's source, ``FILE:LINE``
     fault: str  # why no graph can hold the call, or empty
+    op: Any  # the aten op, to be called again
 
     @property
     def output(self) -> Traced:
@@ -120,6 +121,7 @@ class Trace:
 
     inputs: Mapping[str, Traced]
     calls: tuple[Call, ...]  # in the order of the run; none that only computes with constants
+    by_name: bool  # whether the inputs are the arguments of these names, or go by their order
     results: Mapping[str, Traced | None]  # what the module returned, by name; ``None`` for what is not a tensor
 
 
@@ -189,15 +191,13 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         """Run the module."""
         given = {name: Dataless(x) for name, x in inputs.items()}
         start = {name: self._keep(x) for name, x in given.items()}
+        by_name = len(given) > 1 and set(given) <= set(argument_names(self.module))
         with self:
-            if len(given) > 1 and set(given) <= set(argument_names(self.module)):
-                made = self.module(**given)
-            else:
-                made = self.module(*given.values())
+            made = self.module(**given) if by_name else self.module(*given.values())
         if self.data_read:  # and the module caught the error
             raise self.data_read
         results = {k: self._moment(r) if isinstance(r, torch.Tensor) else None for k, r in named_results(made).items()}
-        return Trace(inputs=start, calls=tuple(self.calls), results=results)
+        return Trace(inputs=start, calls=tuple(self.calls), by_name=by_name, results=results)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -244,7 +244,17 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                     self.read.setdefault(self.tensors[i].memory, []).append(moment)
             kept = tuple(self._keep(t) for t in outputs)
             self.calls.append(
-                Call(name=name, args=taken, kwargs=named, outputs=kept, path=path, layer=layer, line=line, fault=fault)
+                Call(
+                    name=name,
+                    args=taken,
+                    kwargs=named,
+                    outputs=kept,
+                    path=path,
+                    layer=layer,
+                    line=line,
+                    fault=fault,
+                    op=func,
+                )
             )
         return made
 
@@ -344,7 +354,7 @@ def _name(func: Any) -> str:
 
 
 def _familiar(name: str, args: tuple[Any, ...]) -> str:
-    if name == "convolution":
+    if name in ("convolution", "_convolution"):
         return f"conv{'_transpose' if args[6] else ''}{len(args[1].shape) - 2}d"
     name = name.strip("_").removeprefix("native_").removesuffix("_kernel")
     return FAMILIAR.get(name, name)

@@ -17,7 +17,7 @@ from edgecnn.graph.translation import Translation
 
 
 def _convolution(t: Translation, call: Call) -> Value:
-    x, weight, bias, stride, padding, dilation, transposed, extra, groups = call.args
+    x, weight, bias, stride, padding, dilation, transposed, extra, groups = call.args[:9]
     value, kernel, shift = t.value(x), t.array(weight), None if bias is None else t.array(bias)
     need(kernel.ndim in (3, 4), f"a convolution of {kernel.ndim - 2} dimensions; 1 and 2 are supported")
 
