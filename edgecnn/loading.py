@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from edgecnn.errors import InputError
 from edgecnn.graph.importers import Importer, importer_of
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.network import Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import say
@@ -91,9 +91,21 @@ def load(
         found, size, metadata = _registered(str(model), weights, padding, convention, classes, seed)
     name = name or name_of(str(model))
     metadata = overridden(replace(metadata, model=name), preprocess, label_offset, labels)
-    from edgecnn.graph.capture import capture
+    own = not isinstance(model, str | Path) or is_factory(str(model))
+    return Network(graph=_captured(found, (3, *size), metadata, own=own), name=name)
 
-    return Network(graph=capture(found, (3, *size), metadata), name=name)
+
+def _captured(module: nn.Module, shape: Sequence[int], metadata: Metadata, *, own: bool) -> Graph:
+    """Capture a module; of a user's ``own``, compare graph and module on one random input."""
+    from edgecnn.graph import capture
+    from edgecnn.import_check import check_import
+
+    if not own:
+        return capture.capture(module, shape, metadata)
+    imported = capture.imported(module, shape, metadata)
+    graph = capture.simplified(imported.graph)
+    say(check_import(imported, graph).text)
+    return graph
 
 
 def _imported(path: Path, importer: Importer, input_shape: InputShape | None, name: str) -> Network:
@@ -188,8 +200,11 @@ def _ready(module: object) -> nn.Module:
     """The module, if it can be captured as it stands."""
     import torch
 
+    if type(module).__name__ == "ExportedProgram":
+        module = cast(Any, module).module()
+        module.training = False  # it has no other mode
     if not isinstance(module, torch.nn.Module):
-        allowed = "a name, a .edgecnn file, package.module:factory or an nn.Module"
+        allowed = "a name, a .edgecnn file, package.module:factory, an nn.Module or an ExportedProgram"
         raise InputError(f"the model is a {type(module).__name__}; give {allowed}")
     if module.training:
         raise InputError(f"{type(module).__name__} is in training mode; call its eval() first")

@@ -28,7 +28,15 @@ LARGEST = 5  # dimensions of an input, with the batch
 
 def capture(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Graph:
     """Return the simplified graph of a module; see ``imported``."""
-    graph = imported(module, input_shape, metadata).graph
+    return simplified(imported(module, input_shape, metadata).graph)
+
+
+def simplified(graph: Graph) -> Graph:
+    """Return a captured graph after all passes; several outputs keep their names.
+
+    Raises:
+        UnsupportedError: an output is an input as it came.
+    """
     names = graph.outputs
     graph = passes.simplify(graph)
     if passed := set(graph.inputs) & set(graph.outputs):
@@ -56,7 +64,7 @@ def imported(module: nn.Module, input_shape: Shapes, metadata: Metadata) -> Impo
     """
     if type(module).__name__ == "ExportedProgram":
         module = cast(Any, module).module()
-    elif not isinstance(module, torch.jit.ScriptModule):
+    elif not isinstance(module, torch.jit.ScriptModule) and module.training:  # an exported one cannot change its mode
         module = module.eval()
     traced = _run(module, named_shapes(module, input_shape))
     translation = Translation(traced)
