@@ -201,8 +201,9 @@ def _ready(module: object) -> nn.Module:
     import torch
 
     if type(module).__name__ == "ExportedProgram":
-        module = cast(Any, module).module()
-        module.training = False  # it has no other mode
+        exported: nn.Module = cast(Any, module).module()
+        exported.training = False  # it has no other mode
+        module = exported
     if not isinstance(module, torch.nn.Module):
         allowed = "a name, a .edgecnn file, package.module:factory, an nn.Module or an ExportedProgram"
         raise InputError(f"the model is a {type(module).__name__}; give {allowed}")
