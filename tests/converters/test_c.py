@@ -30,7 +30,7 @@ from edgecnn.quant.recipe import recipe
 from edgecnn_converters.c import convert, describe, integers, layers, unsupported
 from edgecnn_converters.c.arena import allocate
 from edgecnn_converters.c.bounds import MAX_CLASSES
-from edgecnn_converters.c.format import identifier
+from edgecnn_converters.c.format import identifier, members
 from edgecnn_converters.c.lowering import LOWERINGS
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
@@ -54,20 +54,25 @@ def outputs_of_all(graphs, images, folder, options=STRICT):
     made = {}
     for name, graph in graphs.items():
         x = images[name]
-        invoke, own_input, own_output = (
-            library[f"{identifier(name)}_{what}"] for what in ("invoke", "input", "output")
+        ends = (("input", graph.inputs), ("output", graph.outputs))
+        own_input, own_output = (
+            library[f"{identifier(name)}_{side}_{member}"] for side, names in ends for member in members(names).values()
         )
         own_input.restype = own_output.restype = ctypes.c_void_p
+
+        def invoke(*places, prefix=identifier(name)):  # noqa: B008  # of this turn
+            library[f"{prefix}_invoke"](*(ctypes.byref((ctypes.c_void_p * 1)(place)) for place in places))
+
         made[name] = np.zeros((len(x), *graph.tensors[graph.outputs[0]].shape[1:]), np.int8)
         for k, (image, output) in enumerate(zip(x, made[name], strict=True)):
             places = [ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(output.ctypes.data)]
             if k % 3 == 1:  # both in the arena
                 ctypes.memmove(own_input(), places[0], image.nbytes)
-                invoke(ctypes.c_void_p(own_input()), ctypes.c_void_p(own_output()))
+                invoke(own_input(), own_output())
                 ctypes.memmove(places[1], own_output(), output.nbytes)
                 continue
             before = image.copy()
-            invoke(*places)
+            invoke(image.ctypes.data, output.ctypes.data)
             assert np.array_equal(image, before), f"{name} wrote over its caller's input"
     return made
 
@@ -153,12 +158,14 @@ def test_the_header_says_what_an_application_needs(mobilenet):
     converted = convert(mobilenet, precision="int8", name="v2-0.35")
     header = converted.files[".h"].decode()
     macros = dict(re.findall(r"#define V2_0_35_(\w+) ([-\w.]+)", header))
-    assert macros["INPUT_SIZE"] == str(96 * 96 * 3)
-    assert macros["OUTPUT_SIZE"] == "1000"
-    assert np.float32(macros["INPUT_SCALE"].rstrip("f")) == np.float32(converted.input.scale)
-    assert int(macros["OUTPUT_ZERO_POINT"]) == converted.output.zero_point
+    source, result = converted.input.name.upper(), converted.output.name.upper().replace(".", "_")
+    assert macros[f"INPUT_{source}_SIZE"] == str(96 * 96 * 3)
+    assert macros[f"OUTPUT_{result}_SIZE"] == "1000"
+    assert np.float32(macros[f"INPUT_{source}_SCALE"].rstrip("f")) == np.float32(converted.input.scale)
+    assert int(macros[f"OUTPUT_{result}_ZERO_POINT"]) == converted.output.zero_point
     assert int(macros["ARENA_BYTES"]) == allocate(mobilenet).size
-    assert "void v2_0_35_invoke(const int8_t *input, int8_t *output);" in header
+    assert f"struct v2_0_35_inputs {{ const int8_t *{converted.input.name}; }};" in header
+    assert "void v2_0_35_invoke(const struct v2_0_35_inputs *inputs, const struct v2_0_35_outputs *outputs);" in header
 
 
 def test_it_includes_nothing_but_stdint(files):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.artifact import ConvertedModel
 from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.summary import layers as layers_of
-from edgecnn_converters.c.format import identifier, real, record
+from edgecnn_converters.c.format import identifier, members, real, record
 from edgecnn_converters.c.reader import describe, integers, layers
 from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import fields_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgecnn_converters.c.lowering import Emitter
 
 HEADER = """\
-/* {title}: an int8 network, {input_shape} in, {output_shape} out. Written by edgecnn. */
+/* {title}: an int8 network, {shapes}. Written by edgecnn. */
 #ifndef {macro}_H
 #define {macro}_H
 
@@ -36,22 +36,21 @@ HEADER = """\
 extern "C" {{
 #endif
 
-#define {macro}_INPUT_SIZE {input_size} /* {input_shape} */
-#define {macro}_INPUT_SCALE {input_scale} /* real = scale * (integer - zero point) */
-#define {macro}_INPUT_ZERO_POINT {input_zero}
-#define {macro}_OUTPUT_SIZE {output_size} /* {output_shape} */
-#define {macro}_OUTPUT_SCALE {output_scale}
-#define {macro}_OUTPUT_ZERO_POINT {output_zero}
+/* real = scale * (integer - zero point) */
+{macros}
 #define {macro}_ARENA_BYTES {arena} /* static; there is no other memory but the stack */
 #define {macro}_CONSTANT_BYTES {constants}
 
-/* One inference. Input and output may lie anywhere, and the input stays as it is, unless they are in the arena. Not for
-   two threads at once: they would share the arena. */
-void {function}_invoke(const int8_t *input, int8_t *output);
+struct {function}_inputs {{ {inputs} }};
+struct {function}_outputs {{ {outputs} }};
 
-/* Places in the arena for them: they cost no memory. An inference overwrites this input, and the next this output. */
-int8_t *{function}_input(void);
-int8_t *{function}_output(void);
+/* One inference. Inputs and outputs may lie anywhere, and inputs stay as they are, unless they are in the arena. Not
+   for two threads at once: they would share the arena. */
+void {function}_invoke(const struct {function}_inputs *inputs, const struct {function}_outputs *outputs);
+
+/* Places in the arena for them: they cost no memory. An inference overwrites these inputs, and the next one these
+   outputs. */
+{places}
 
 #ifdef __cplusplus
 }}
@@ -75,10 +74,9 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     for node, layer in zip(graph, layers_of(graph), strict=True):
         emitter.begin(asdict(layer))
         LOWERINGS[node.op].write(emitter, node)
-    source, result = (Quantized.of(graph.tensors[n]) for n in (*graph.inputs, *graph.outputs))
     texts = {
         ".c": _source(graph, emitter, name, planned),
-        ".h": _header(source, result, name, planned.size, emitter.constant_bytes),
+        ".h": _header(graph, name, planned.size, emitter.constant_bytes),
         "_weights.h": f"/* The constants of {name}.c. */\n\n" + "\n".join(emitter.constants),
     }
     files = {suffix: text.encode() for suffix, text in texts.items()}
@@ -86,33 +84,55 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     return ConvertedModel(target="c", precision=precision, files=files, folder="_c", inputs=inputs, outputs=outputs)
 
 
-def _header(source: Quantized, result: Quantized, name: str, arena: int, constants: int) -> str:
+def _header(graph: Graph, name: str, arena: int, constants: int) -> str:
+    function, shapes, macros, places = identifier(name), [], [], []
     fields: dict[str, Any] = {"arena": arena, "constants": constants}
-    for side, tensor in (("input", source), ("output", result)):
-        fields[f"{side}_size"] = math.prod(tensor.shape)
-        fields[f"{side}_shape"] = " x ".join(map(str, tensor.shape[1:]))
-        fields[f"{side}_scale"], fields[f"{side}_zero"] = real(tensor.quant.scale[0]), tensor.quant.zero_point[0]
-    function = identifier(name)
+    for side, names, kind in (("input", graph.inputs, "const int8_t"), ("output", graph.outputs, "int8_t")):
+        for tensor, member in ((Quantized.of(graph.tensors[key]), member) for key, member in members(names).items()):
+            shape, start = " x ".join(map(str, tensor.shape[1:])), f"#define {function}_{side}_{member}".upper()
+            macros.append(f"{start.replace('#DEFINE', '#define')}_SIZE {math.prod(tensor.shape)} /* {shape} */")
+            macros.append(f"{start.replace('#DEFINE', '#define')}_SCALE {real(tensor.quant.scale[0])}")
+            macros.append(f"{start.replace('#DEFINE', '#define')}_ZERO_POINT {tensor.quant.zero_point[0]}")
+            places.append(f"int8_t *{function}_{side}_{member}(void);")
+        fields[f"{side}s"] = " ".join(f"{kind} *{member};" for member in members(names).values())
+        each = (" x ".join(map(str, graph.tensors[key].shape[1:])) for key in names)
+        shapes.append(f"{' and '.join(each)} {'in' if side == 'input' else 'out'}")
+    fields |= {"shapes": ", ".join(shapes), "macros": "\n".join(macros), "places": "\n".join(places)}
     return HEADER.format(title=name, macro=function.upper(), function=function, **fields)
 
 
 def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
-    quant = graph.quant(graph.inputs[0])
-    noted = {"name": graph.inputs[0], "scale": float(quant.scale[0]), "zero_point": int(quant.zero_point[0])}
+    noted = {
+        "inputs": [_noted(Quantized.of(graph.tensors[name])) for name in graph.inputs],
+        "outputs": [_noted(Quantized.of(graph.tensors[name])) for name in graph.outputs],
+    }
     folder = resources.files(__package__) / "kernels"
     function = identifier(name)
     body = "\n".join(f"  {line}" for line in emitter.calls)
     parts = (
-        record(fields_of(graph, "int8", input=noted)),
+        record(fields_of(graph, "int8", **noted)),
         f'#include "{name}.h"\n#include "{name}_weights.h"',
         *((folder / f"{kernel}.c").read_text("utf-8").strip() for kernel in emitter.kernels),
         "\n".join(emitter.structs),
         f"static int8_t arena[{planned.size}];",
-        f"int8_t *{function}_input(void) {{ return {planned.input}; }}",
-        f"int8_t *{function}_output(void) {{ return {planned.output}; }}",
-        f"void {function}_invoke(const int8_t *input, int8_t *output) {{\n{body}\n}}",
+        "\n".join(
+            f"int8_t *{function}_{side}_{member}(void) {{ return {places[key]}; }}"
+            for side, names, places in (
+                ("input", graph.inputs, planned.inputs),
+                ("output", graph.outputs, planned.outputs),
+            )
+            for key, member in members(names).items()
+        ),
+        f"void {function}_invoke(const struct {function}_inputs *inputs, const struct {function}_outputs *outputs) {{\n"
+        f"{body}\n}}",
     )
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _noted(tensor: Quantized) -> dict[str, Any]:
+    quant = tensor.quant
+    numbers = {"scale": float(quant.scale[0]), "zero_point": int(quant.zero_point[0])}
+    return {"name": tensor.name, "shape": tensor.shape, **numbers}
 
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,26 @@ def identifier(name: str) -> str:
     """Return a name as C allows it."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     return plain if plain and not plain[0].isdigit() else f"net_{plain}"
+
+
+KEYWORDS = (
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"
+)
+
+
+def members(names: Sequence[str]) -> dict[str, str]:
+    """Return a C name for each name, no two alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = identifier(name)
+        plain = f"{plain}_" if plain in KEYWORDS.split() else plain
+        number, made = 1, plain
+        while made in found.values():
+            number += 1
+            made = f"{plain}_{number}"
+        found[name] = made
+    return found
 
 
 def record(fields: Mapping[str, Any]) -> str:

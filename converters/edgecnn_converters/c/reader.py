@@ -21,7 +21,7 @@ from edgecnn_converters.metadata import described
 def describe(source: bytes) -> tuple[str, Metadata | None]:
     """Return the precision of a ``NAME.c`` of ours, and what our writer noted in it."""
     with _whole():
-        return described(_noted(source)[0], "input")
+        return described(_noted(source)[0], "inputs", "outputs")
 
 
 def layers(source: bytes, header: bytes, weights: bytes) -> list[Layer]:
@@ -35,7 +35,7 @@ def integers(source: bytes, header: bytes, weights: bytes) -> dict[str, tuple[QP
     with _whole():
         first, *ops = _noted(source)
         found: dict[str, tuple[QParams, NDArray[Any] | None]] = {}
-        for fields in (first["input"], *ops):
+        for fields in (*first["inputs"], *ops):
             grid = QParams(scale=fields["scale"], zero_point=fields["zero_point"], dtype="int8")
             found[fields["name"]] = (grid, None)
         text = weights.decode()

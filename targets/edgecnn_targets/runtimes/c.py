@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import json
-import math
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgecnn.artifact import Port
+from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn_targets.interface import Arrays, Description, Op, Runtime, Session
 
 NAMES = ("cc", "gcc", "clang")
 INSTALL = "install a C compiler (gcc or clang), or: pip install ziglang"
-FIELD = re.compile(
-    r"#define (\w+)_(INPUT|OUTPUT|ARENA)_(SIZE|SCALE|ZERO_POINT|BYTES) ([-\w.+]+)(?: /\* ([\dx ]+) \*/)?"
-)
+ARENA = re.compile(r"^#define \w+_ARENA_BYTES (\d+)", re.MULTILINE)
+INVOKE = re.compile(r"^void (\w+)_invoke\(const struct \w+ \*inputs, const struct \w+ \*outputs\);", re.MULTILINE)
+PLACE = re.compile(r"^int8_t \*(\w+)\(void\);", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,15 @@ class CNetwork:
 
     Attributes:
         source: ``NAME.c``.
-        prefix: of its macros.
-        function: of one inference.
-        description: its input, output and ops.
+        prefix: of its functions: ``PREFIX_invoke``, and the structs that it takes.
+        places: functions that return places in the arena, of the inputs, then of the outputs.
+        description: its inputs, outputs and ops.
         arena_bytes: of its static arena.
     """
 
     source: Path
     prefix: str
-    function: str
+    places: tuple[str, ...]
     description: Description
     arena_bytes: int
 
@@ -55,37 +55,37 @@ def read_network(source: Path) -> CNetwork:
     """
     try:
         header, code = source.with_suffix(".h").read_text("utf-8"), source.read_text("utf-8")
-        fields = {(side, what): (prefix, value, shape) for prefix, side, what, value, shape in FIELD.findall(header)}
-        function = re.findall(r"^void (\w+)\(const int8_t \*input, int8_t \*output\);", header, re.MULTILINE)[0]
+        noted = json.loads(re.findall(r"^/\* (\{.*\}) \*/$", code, re.MULTILINE)[0])
+        inputs, outputs = (tuple(map(_port, noted[side])) for side in ("inputs", "outputs"))
+        places = tuple(PLACE.findall(header))
+        if len(places) != len(inputs) + len(outputs) or not header.endswith("#endif\n"):
+            raise ValueError(f"{len(places)} places for {len(inputs)} inputs and {len(outputs)} outputs")
         records = map(json.loads, re.findall(r"^  /\* (\{\"op\".*\}) \*/$", code, re.MULTILINE))
         ops = tuple(Op(kind=r["op"], name=r["name"], requested_kernels=True, is_float=False) for r in records)
         return CNetwork(
             source=source,
-            prefix=fields["INPUT", "SIZE"][0],
-            function=function,
-            description=Description(inputs=(_port(fields, "INPUT"),), outputs=(_port(fields, "OUTPUT"),), ops=ops),
-            arena_bytes=int(fields["ARENA", "BYTES"][1]),
+            prefix=INVOKE.findall(header)[0],
+            places=places,
+            description=Description(inputs=inputs, outputs=outputs, ops=ops),
+            arena_bytes=int(ARENA.findall(header)[0]),
         )
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}; give the .c file of an export") from None
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{source} is not a C network of edgecnn, or not all of it ({error}); export it again"
         ) from None
 
 
-def _port(fields: dict[tuple[str, str], tuple[str, str, str]], side: str) -> Port:
-    _, size, text = fields[side, "SIZE"]
-    shape = (1, *map(int, text.split(" x ")))
-    if math.prod(shape) != int(size):
-        raise ValueError(f"{side} of {text} has not {size} values")
+def _port(noted: Mapping[str, Any]) -> Port:
+    shape = tuple(noted["shape"])
     return Port(
-        name=side.lower(),
+        name=noted["name"],
         shape=shape,
-        layout="NHWC" if len(shape) == 4 else "NC",
+        layout=layout_of(shape, "NHWC"),
         dtype="int8",
-        scale=float(np.float32(fields[side, "SCALE"][1].rstrip("f"))),
-        zero_point=int(fields[side, "ZERO_POINT"][1]),
+        scale=float(np.float32(noted["scale"])),
+        zero_point=noted["zero_point"],
     )
 
 
@@ -130,12 +130,14 @@ class CSession(Session):
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "network.so"
             compile_shared([path], library)
-            self._invoke = ctypes.CDLL(str(library))[network.function]
+            self._invoke = ctypes.CDLL(str(library))[f"{network.prefix}_invoke"]
 
     def infer(self, sample: Arrays) -> Arrays:
-        fed, made = np.ascontiguousarray(sample[self.input.name]), np.empty(self.output.shape, np.int8)
-        self._invoke(ctypes.c_void_p(fed.ctypes.data), ctypes.c_void_p(made.ctypes.data))
-        return {self.output.name: made}
+        fed = [np.ascontiguousarray(sample[port.name]) for port in self.inputs]
+        made = [np.empty(port.shape, np.int8) for port in self.outputs]
+        structs = ((ctypes.c_void_p * len(side))(*(array.ctypes.data for array in side)) for side in (fed, made))
+        self._invoke(*map(ctypes.byref, structs))
+        return {port.name: array for port, array in zip(self.outputs, made, strict=True)}
 
 
 RUNTIME = Runtime(

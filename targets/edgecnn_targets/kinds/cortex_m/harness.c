@@ -1,9 +1,9 @@
-/* Runs a network on a bare Cortex-M: images in input.bin, outputs in output.bin, and what each inference cost in
+/* Runs a network on a bare Cortex-M: inputs in input.bin, outputs in output.bin, and what each inference cost in
    costs.bin, all on the machine that emulates it (Arm semihosting, version 3). */
 #include <stdint.h>
 
-/* Given by the compiler: the network's header; INPUT_SIZE, OUTPUT_SIZE and MARKS; INVOKE, INPUT and OUTPUT, which are
-   functions. Given by the linker: see linker.ld. */
+/* Given by the compiler: the network's header; MARKS; INVOKE, a function; INPUTS and OUTPUTS, the structs of pointers
+   that it takes; of each pointer a place and a size in bytes, INPUT_PLACES, INPUT_SIZES and so on. Given by the linker: see linker.ld. */
 extern uint32_t stack_low[], stack_top[], data_begin[], data_end[], data_source[], bss_begin[], bss_end[];
 extern uint8_t flash_bytes[], ram_bytes[];
 
@@ -56,20 +56,29 @@ static uint64_t marks[MARKS];
 static uint32_t marked;
 void mark(void) { marks[marked++] = ticks(); }
 
+static uint32_t transfer_all(uint32_t operation, int32_t file, const void *pointers, const uint32_t *sizes, uint32_t n) {
+  uint32_t left = 0;
+  for (uint32_t k = 0; k < n; k++) left += (uint32_t)transfer(operation, file, ((int8_t *const *)pointers)[k], sizes[k]);
+  return left;
+}
+
 static void run(void) {
+  const INPUTS inputs = {INPUT_PLACES};
+  const OUTPUTS outputs = {OUTPUT_PLACES};
+  static const uint32_t read[] = {INPUT_SIZES}, written[] = {OUTPUT_SIZES};
   const int32_t in = open_file("input.bin", 9, READ_BINARY);
   const int32_t out = open_file("output.bin", 10, WRITE_BINARY), costs = open_file("costs.bin", 9, WRITE_BINARY);
   for (uint32_t *p = stack_low; p < (uint32_t *)__builtin_frame_address(0) - 64; p++) *p = PAINT;
-  while (transfer(READ, in, INPUT(), INPUT_SIZE) == 0) {
+  while (transfer_all(READ, in, &inputs, read, sizeof read / sizeof *read) == 0) {
     marked = 0;
     const uint64_t begin = ticks();
-    INVOKE(INPUT(), OUTPUT());
+    INVOKE(&inputs, &outputs);
     marks[MARKS - 1] = ticks();
     uint32_t *used = stack_low;
     while (*used == PAINT) used++;
     const uint64_t cost[4] = {marks[MARKS - 1] - begin, (uint32_t)flash_bytes, (uint32_t)ram_bytes,
                               (uint32_t)((uint8_t *)stack_top - (uint8_t *)used)};
-    if (transfer(WRITE, out, OUTPUT(), OUTPUT_SIZE) != 0 || transfer(WRITE, costs, cost, sizeof cost) != 0 ||
+    if (transfer_all(WRITE, out, &outputs, written, sizeof written / sizeof *written) != 0 || transfer(WRITE, costs, cost, sizeof cost) != 0 ||
         transfer(WRITE, costs, marks, sizeof marks) != 0)
       fail("the outputs cannot be written");
   }

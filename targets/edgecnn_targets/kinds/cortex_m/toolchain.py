@@ -105,10 +105,17 @@ def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> by
         script.write_text(Template(_text("linker.ld")).substitute(vars(settings)), "utf-8")
         harness = Path(folder) / "harness.c"
         harness.write_text(_text("harness.c"), "utf-8")
-        function = network.function.removesuffix("_invoke")
-        names = {
-            **{f"{side}_SIZE": f"{network.prefix}_{side}_SIZE" for side in ("INPUT", "OUTPUT")},
-            **{what: f"{function}_{what.lower()}" for what in ("INVOKE", "INPUT", "OUTPUT")},
+        calls = [f"{place}()" for place in network.places]
+        sizes = [f"{place.upper()}_SIZE" for place in network.places]
+        count = len(network.description.inputs)
+        names: dict[str, object] = {
+            "INVOKE": f"{network.prefix}_invoke",
+            "INPUTS": f"struct {network.prefix}_inputs",
+            "OUTPUTS": f"struct {network.prefix}_outputs",
+            "INPUT_PLACES": ", ".join(calls[:count]),
+            "INPUT_SIZES": ", ".join(sizes[:count]),
+            "OUTPUT_PLACES": ", ".join(calls[count:]),
+            "OUTPUT_SIZES": ", ".join(sizes[count:]),
             "MARKS": marks_of(network),
         }
         words = [*OPTIONS, *settings.flags, *(f"-D{name}={meaning}" for name, meaning in names.items())]
