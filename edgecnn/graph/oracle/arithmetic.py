@@ -156,6 +156,14 @@ def _relu(highest: float) -> Kernel:
     return kernel
 
 
+def _prelu(c: Call) -> Integers:
+    """The real values, times real slopes below zero, in float32."""
+    slope = (c.values[1].astype(np.float32) - np.float32(c.zero(1))) * c.scale(1)
+    real = _real(c)
+    made = np.where(real < 0, real * slope, real)
+    return requantized(c, made, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
+
+
 def _hard_swish(c: Call) -> Integers:
     """In float32: ``x * clip(x / 6 + 1 / 2, 0, 1)``."""
     real = _real(c)
@@ -179,6 +187,7 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
             "add": _add_mlas,
             "batch_matmul": _batch_matmul,
             "hard_swish": _hard_swish,
+            "prelu": _prelu,
             "relu": _relu(np.inf),
             "relu6": _relu(6),
         }
