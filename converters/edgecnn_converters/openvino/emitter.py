@@ -199,6 +199,18 @@ class Emitter:
         step = self.plain(source.quant.scale[0], part(bias.name, facts.INPUT_SCALE))
         return ops.multiply(scaled, step, name=bias.name)
 
+    def element(self, node: Node, name: str, order: Order) -> Any:
+        """Return an activation for an elementwise node.
+
+        The plugin leaves room in the kernel of an average pool for the operations after it, and then only puts the
+        FakeQuantize there: the next one computes in float alone. It does not expect a Maximum, of the lowest value.
+        """
+        value, made = self.value(name, order), self.graph.producer(name)
+        if made is None or made.op != "avg_pool2d" or self.precision != "int8" or self.graph.is_wide(name):
+            return value
+        low = self.plain(np.float32(layout.grid_ends(self.graph.quant(name))[0]), part(node.output, "pooled_low"))
+        return ops.maximum(value, low, name=part(node.output, f"pooled_{node.inputs.index(name)}"))
+
     def operand(self, node: Node, name: str, order: Order) -> Any:
         """Return an activation, or a constant, that broadcasts over a node's output in some order of dimensions."""
         own = self.graph.tensors[name].shape
@@ -206,7 +218,7 @@ class Emitter:
         if name not in self.held:
             return self.constant(name, tuple(shape[d] for d in order), order, affine=True)
         if len(own) == len(order):
-            return self.value(name, order)
+            return self.element(node, name, order)
         value = self.value(name, tuple(range(len(own))))
         source = part(node.output, f"operand_{node.inputs.index(name)}")
         return self.permuted(self.reshaped(value, shape, f"{source}_reshaped"), order, source)

@@ -27,7 +27,7 @@ def function(e: Emitter, node: Node) -> Any:
     Of 8 bits, the plugin computes it in float32; where that may round an entry of the oracle's table otherwise, the
     file holds the table.
     """
-    value, name = e.value(node.inputs[0], order_of(e, node)), part(node.output, "op")
+    value, name = e.element(node, node.inputs[0], order_of(e, node)), part(node.output, "op")
     if node.spec.function and _narrow(e, node) and _near_half(e, node):
         return _by_table(e, node, value, name)
     return FUNCTIONS[node.op](e, node, value, name)
@@ -55,7 +55,7 @@ def prelu(e: Emitter, node: Node) -> Any:
     shape = [1] * len(order)
     shape[order.index(len(order) - 1)] = count
     slope = e.constant(node.inputs[1], tuple(shape), affine=True)
-    return ops.prelu(e.value(node.inputs[0], order), slope, name=part(node.output, "op"))
+    return ops.prelu(e.element(node, node.inputs[0], order), slope, name=part(node.output, "op"))
 
 
 def _plain(kind: Callable[..., Any]) -> Make:
@@ -156,7 +156,8 @@ def _by_table(e: Emitter, node: Node, value: Any, name: str) -> Any:
     places = rounded(ops.add(whole, zero, name=f"{name}_places"), f"{name}_whole")
     table = table_of(e.graph, node) - np.int16(made.limits[0])
     axis, entries = e.plain(np.int64(0), f"{name}_axis"), e.plain(table.astype(np.uint8), f"{name}_table")
-    integers = ops.gather(entries, ops.convert(places, "i32", name=f"{name}_places_i32"), axis, name=f"{name}_taken")
+    places = ops.convert(ops.convert(places, "u8", name=f"{name}_in_8_bits"), "i32", name=f"{name}_in_32_bits")
+    integers = ops.gather(entries, places, axis, name=f"{name}_taken")
     above = e.plain(np.float32(made.zero_point[0] - made.limits[0]), f"{name}_made_zero")
     centred = ops.subtract(ops.convert(integers, "f32", name=f"{name}_float"), above, name=f"{name}_centred")
     return ops.multiply(centred, e.plain(made.scale[0], f"{name}_scale"), name=name)

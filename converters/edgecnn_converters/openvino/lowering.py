@@ -6,6 +6,7 @@ behind Convert and Multiply.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgecnn_converters.openvino.resizing import resize
 
 PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
 FEWEST = 4  # channels of an average pool
+MOST_DIMENSIONS = 5  # of a softmax
 Row = Callable[[Emitter, Node], Any]
 
 
@@ -112,8 +114,14 @@ def _mean(e: Emitter, node: Node) -> Any:
 
 
 def _softmax(e: Emitter, node: Node) -> Any:
-    order = moves.order_of(e, node)
-    return ops.softmax(e.value(node.inputs[0], order), order.index(len(order) - 1), name=part(node.output, "op"))
+    """Return a softmax; of more than five dimensions, which the plugin takes apart, of rows."""
+    order, name = moves.order_of(e, node), part(node.output, "op")
+    value, rank = e.value(node.inputs[0], order), len(order)
+    if rank <= MOST_DIMENSIONS:
+        return ops.softmax(value, order.index(rank - 1), name=name)
+    shape = e.graph.tensors[node.output].shape
+    rows = e.reshaped(value, [shape[0], math.prod(shape[1:-1]), shape[-1]], part(node.output, "rows"))
+    return e.reshaped(ops.softmax(rows, 2, name=name), shape, part(node.output, "softmax"))
 
 
 LOWERINGS: Mapping[str, Row] = {

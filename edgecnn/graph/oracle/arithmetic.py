@@ -164,6 +164,14 @@ def _prelu(c: Call) -> Integers:
     return requantized(c, made, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
 
 
+def _softmax(c: Call) -> Integers:
+    """In float: exact but for what float32 loses."""
+    below = c.values[0].astype(np.float64) - c.values[0].max(axis=-1, keepdims=True)
+    powers = np.exp(below * np.float64(c.scale(0)))
+    shares = powers / powers.sum(axis=-1, keepdims=True)
+    return requantized(c, shares, lambda part: np.rint(part / np.float64(c.scale(-1))).astype(np.int64))
+
+
 def _hard_swish(c: Call) -> Integers:
     """In float32: ``x * clip(x / 6 + 1 / 2, 0, 1)``."""
     real = _real(c)
@@ -190,6 +198,7 @@ ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
             "prelu": _prelu,
             "relu": _relu(np.inf),
             "relu6": _relu(6),
+            "softmax": _softmax,
         }
     ),
 }
