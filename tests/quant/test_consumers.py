@@ -24,6 +24,11 @@ X = torch.linspace(-9, 9, 37)
         (F.silu, F.silu),
         (F.hardswish, F.hardswish),
         (torch.sigmoid, torch.sigmoid),
+        (F.gelu, F.gelu),
+        (F.mish, F.mish),
+        (torch.tanh, torch.tanh),
+        (lambda x: x.clamp(-2, 3), lambda x: x.clamp(-2, 3)),
+        (lambda x: x.clamp(min=-2), None),
         (F.hardsigmoid, None),
         (lambda x: F.silu(x) + x, None),
         (lambda x: x * torch.sigmoid(x + x), None),
@@ -35,6 +40,11 @@ X = torch.linspace(-9, 9, 37)
         "silu",
         "hard_swish",
         "sigmoid",
+        "gelu",
+        "mish",
+        "tanh",
+        "clamp",
+        "lower_end",
         "hard_sigmoid",
         "silu_and_more",
         "other_gate",
@@ -56,7 +66,7 @@ def error_after(function, samples, low, high):
     return float((function(seen) - function(torch.from_numpy(samples))).square().mean())
 
 
-@pytest.mark.parametrize("function", [F.silu, F.hardswish, torch.sigmoid], ids=["silu", "hard_swish", "sigmoid"])
+@pytest.mark.parametrize("function", [F.silu, F.hardswish, F.gelu, torch.sigmoid, torch.tanh])
 def test_steps_go_where_the_function_is_steep(function):
     samples = np.random.default_rng(0).normal(-4, 6, 20000).astype(np.float32)
     seen = range_of(samples)
@@ -76,9 +86,16 @@ def test_it_is_a_matter_of_least_squares_alone():
 
 @pytest.mark.parametrize(
     ("function", "swish"),
-    [(F.silu, True), (F.hardswish, True), (torch.sigmoid, False), (lambda x: F.silu(x) + x, False), (F.relu, False)],
+    [
+        (F.silu, True),
+        (F.hardswish, True),
+        (F.gelu, True),
+        (torch.sigmoid, False),
+        (lambda x: F.silu(x) + x, False),
+        (F.relu, False),
+    ],
 )
 def test_a_swish_stands_between_two_activations(function, swish):
     graph, conv = conv_of(function)
-    made = [node.output for node in graph if node.op in ("mul", "hard_swish")]
+    made = [node.output for node in graph if node.op in ("mul", "hard_swish", "gelu")]
     assert around_swishes(graph) == ({conv, *made} if swish else set())

@@ -17,6 +17,7 @@ from edgecnn.quant.scales.qparams import rescaled
 from edgecnn.quant.scales.tables import apart, called, is_elementwise, mean_apart
 
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
+COARSE = 16  # one in so many of them is tried for slopes per channel
 FEW = 1024
 SUMMED = ("mean", "batch_matmul")  # ops of sums, whose scales are chosen without a look at all of them
 SHRUNK, ENLARGED = 0.99, 1.03  # limits of a scale's change where an op has more
@@ -132,6 +133,8 @@ def _trials(
         if node.op == "mean" and node.output in names:
             yield from _mean_parameters(graph, node, chosen)
             return
+        if node.op == "prelu":  # one of 256 slopes is apart with any scale
+            trials = scale * FINE[::COARSE]
         power = sum(name in names for name in node.inputs) - (node.output in names)
         if power and (multiplier := _multiplier(graph, node, chosen)) is not None:
             every = np.sort(scale * (PRODUCTS / multiplier) ** (1 / power))
