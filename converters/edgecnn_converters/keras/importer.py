@@ -57,7 +57,7 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
         rank = len(translation.shape(value))
         axes = translation.image_axes(4) if rank == 4 else tuple(range(rank))
         translation.shown[name] = Shown(ref.layer, ref.call, ref.output, axes)
-    return Imported(graph=graph, reference=reference(path, given, translation.shown))
+    return Imported(graph=graph, reference=reference(path, translation.keras, given, translation.shown))
 
 
 def _inputs(translation: Translation, model: Model, shapes: Shapes) -> list[Value]:

@@ -24,11 +24,12 @@ TIMEOUT_S = 1800.0
 
 
 def reference(
-    path: Path, inputs: Mapping[str, tuple[str, tuple[int, ...]]], shown: Mapping[str, Shown]
+    path: Path, keras: int, inputs: Mapping[str, tuple[str, tuple[int, ...]]], shown: Mapping[str, Shown]
 ) -> Callable[[Values], Values]:
-    """Return what runs the file.
+    """Return what runs the file. Keras 3 does not read every file of Keras 2; ``tf_keras`` does.
 
     Args:
+        keras: the major version that wrote the file.
         inputs: graph tensor to input layer, and for each of the tensor's dimensions the one that it is there.
         shown: graph tensor to the layer that has it.
     """
@@ -37,17 +38,20 @@ def reference(
         for package in ("tensorflow", "keras"):
             if find_spec(package) is None:
                 raise MissingDependencyError("comparing with Keras needs it: pip install 'edgecnn[tensorflow]'")
+        package = "tf_keras" if keras < 3 and find_spec("tf_keras") is not None else "keras"
         with tempfile.TemporaryDirectory() as folder:
             given, task, made = (Path(folder) / name for name in ("given.npz", "task.json", "made.npz"))
             fed: dict[str, Any] = {layer: _source(values[name], axes) for name, (layer, axes) in inputs.items()}
             np.savez(given, **fed)
             task.write_text(json.dumps([asdict(each) for each in shown.values()]), "utf-8")
-            command = [sys.executable, "-m", "edgecnn_converters.keras.run", str(path), *map(str, (given, task, made))]
+            command = [sys.executable, "-m", "edgecnn_converters.keras.run", package]
+            command += map(str, (path, given, task, made))
             environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S)
             if done.returncode:
                 line = next(iter(done.stderr.strip().splitlines()[::-1]), "it said nothing")
-                raise InputError(f"{path}: Keras cannot run it ({line[:300]})")
+                advice = "; it is of Keras 2: pip install tf_keras" if keras < 3 and package == "keras" else ""
+                raise InputError(f"{path}: Keras cannot run it ({line[:200]}){advice}")
             with np.load(made) as found:
                 arrays = {
                     name: _held(found[str(k)], each.axes)
