@@ -16,7 +16,7 @@ from torch import nn
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
 from edgecnn.models.classifier import AUXILIARY, Classifier, build
-from edgecnn.models.key_maps import KeyMap, key_map_of
+from edgecnn.models.key_maps import KeyMap, has_statistics, key_map_of
 from edgecnn.models.key_maps.sources import TensorSource
 from edgecnn.models.shipped import shipped_names, shipped_weights
 from edgecnn.models.spec import ModelSpec
@@ -64,8 +64,8 @@ def load_weights(
 ) -> tuple[Classifier, WeightSource]:
     """Return the model of ``spec`` with the weights of a file; the head's size comes from the file.
 
-    Attributes of the file (its key map, or what ``save_weights`` noted) set padding, folding, preprocessing and
-    label offset; ``padding`` overrides.
+    Attributes of the file (its key map, or what ``save_weights`` noted) set padding, preprocessing and label offset;
+    ``padding`` overrides. Where the file has no batch norm, it was folded, and each convolution has a bias.
 
     Args:
         convention: whose names the file has, one of ``key_maps.CONVENTIONS``; needed where the names fit several.
@@ -84,7 +84,8 @@ def load_weights(
         return _foreign(spec, path, tensors, key_map, padding, digest)
     head = tensors.get("classifier.weight")
     classes = int(head.shape[0]) if head is not None and head.ndim == 2 else spec.num_classes
-    plain = replace(spec, padding=padding or spec.padding, num_classes=classes)
+    folded = spec.folded or _is_folded(spec, tensors)
+    plain = replace(spec, padding=padding or spec.padding, num_classes=classes, folded=folded)
     source = WeightSource(spec=plain, preprocess=default_preprocess(spec.resolution), digest=digest)
     return _filled(plain, tensors, path), source
 
@@ -111,8 +112,8 @@ def _foreign(
 ) -> tuple[Classifier, WeightSource]:
     classes = key_map.classes(tensors)
     wanted = replace(
-        spec, num_classes=classes, padding=padding or key_map.padding, folded=key_map.folded, bn_eps=key_map.bn_eps,
-        stride_in=key_map.stride_in,
+        spec, num_classes=classes, padding=padding or key_map.padding, bn_eps=key_map.bn_eps,
+        folded=key_map.folded or _is_folded(spec, tensors), stride_in=key_map.stride_in,
     )  # fmt: skip
     shapes = {k: v.shape for k, v in _skeleton(wanted).state_dict().items()}
     sources = key_map.sources(wanted, shapes)
@@ -123,6 +124,11 @@ def _foreign(
     preprocess, offset = key_map.preprocess(spec.resolution, tensors), int(classes == key_map.background)
     source = WeightSource(spec=wanted, preprocess=preprocess, label_offset=offset, digest=digest)
     return _filled(wanted, renamed, path), source
+
+
+def _is_folded(spec: ModelSpec, tensors: Tensors) -> bool:
+    """Tell whether a model has batch norms, and a file of its weights none: they are folded into the convolutions."""
+    return has_statistics(_skeleton(spec).state_dict()) and not has_statistics(tensors)
 
 
 def _made(source: TensorSource, tensors: Tensors, shape: torch.Size, path: Path) -> torch.Tensor:

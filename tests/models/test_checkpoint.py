@@ -117,6 +117,34 @@ def test_every_key_map_maps_onto_the_whole_model(key_map, tmp_path):
         load_weights(base, tmp_path / "e.safetensors", convention=key_map.name)
 
 
+@pytest.mark.parametrize(
+    "key_map",
+    [s for s in KEY_MAPS if not s.bgr and not s.folded and s.families[0] not in ("alexnet", "vgg11")],
+    ids=lambda s: f"{s.name}-{s.families[0]}",
+)
+def test_weights_whose_batch_norm_was_folded_load_by_every_key_map(key_map, tmp_path):
+    base = small(key_map)
+    module, _ = random_weights(replace(base, folded=True, padding=key_map.padding), seed=3)
+    state = module.state_dict()
+    sources = key_map.sources(replace(base, folded=True), state)
+    foreign = {source.names[0]: undo(source.make, state[ours]) for ours, source in sources.items()}
+    if "normalization/" in key_map.unused:
+        foreign |= {"normalization/mean": torch.full((3,), 0.4), "normalization/variance": torch.full((3,), 0.25)}
+    save_file(foreign, tmp_path / "w.safetensors")
+    loaded, source = load_weights(base, tmp_path / "w.safetensors", convention=key_map.name)
+    assert source.spec.folded
+    assert same_network(module, loaded, base.resolution)
+
+
+def test_our_own_names_load_folded_as_well(tmp_path):
+    base = resolve("mobilenet_v2_0.35_96", 5)
+    module, _ = random_weights(replace(base, folded=True), seed=3)
+    torch.save(module.state_dict(), tmp_path / "w.pt")
+    loaded, source = load_weights(base, tmp_path / "w.pt")
+    assert source.spec.folded
+    assert same_network(module, loaded, 96)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_the_names_are_those_of_the_libraries(key):
     library, _, name = key.partition("/")

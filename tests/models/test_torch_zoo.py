@@ -1,6 +1,6 @@
-"""torchvision and timm as independent witnesses: a state dict of theirs, loaded by its names, gives their logits.
+"""torchvision, timm, efficientnet_pytorch as witnesses: their state dicts, loaded by name, give their logits.
 
-Neither is needed for anything else, so neither is installed with the package: `pip install torchvision timm`, of the
+They are needed for nothing else, so are not installed with the package: `pip install torchvision timm`, of the
 kind of torch that is there (CPU or CUDA). ``pytest -m slow`` has one network of each kind, ``EDGECNN_ALL_TORCH=1`` all.
 """
 
@@ -20,7 +20,16 @@ from edgecnn.models.checkpoint import load_weights
 pytestmark = pytest.mark.slow
 EVERY = "EDGECNN_ALL_TORCH" in os.environ
 SAME = 1e-5  # largest difference over the largest logit: float32's rounding, in another order
-FEW = {"alexnet", "googlenet", "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"}
+FEW = {
+    "alexnet",
+    "googlenet",
+    "resnet18",
+    "resnet50",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "efficientnet-b0",
+}
 FEW |= {"efficientnet_lite0"}
 
 
@@ -48,6 +57,7 @@ CASES = (
         for name in (*OTHERS, *(f"resnet{n}" for n in (18, 34, 50, 101, 152)), *EFFICIENTNETS)
     ),
     *(Case(library="torchvision", theirs=name, ours=name, size=224) for name in ("alexnet", *VGGS)),
+    *(Case(library="efficientnet_pytorch", theirs=name.replace("_", "-"), ours=name) for name in EFFICIENTNETS),
     *(
         Case(library="timm", theirs=f"{kind}{theirs}", ours=ours, convention="timm-tf" if kind else "timm")
         for kind in ("", "tf_")
@@ -62,9 +72,11 @@ CASES = (
 def network(case: Case) -> nn.Module:
     """Theirs, without weights."""
     try:
-        library = importlib.import_module("torchvision.models" if case.library == "torchvision" else "timm")
+        library = importlib.import_module({"torchvision": "torchvision.models"}.get(case.library, case.library))
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another kind of torch
         pytest.skip(f"{case.library} is not installed, or not for this torch: {error}")
+    if case.library == "efficientnet_pytorch":
+        return library.EfficientNet.from_name(case.theirs, image_size=case.size)
     if case.library == "timm":
         return library.create_model(case.theirs, pretrained=False)
     options = {"init_weights": False} if case.theirs.startswith(("vgg", "googlenet")) else {}

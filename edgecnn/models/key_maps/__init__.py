@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -152,11 +153,29 @@ KEY_MAPS: tuple[KeyMap, ...] = (
     *_timm(_LITES, layer_names.TIMM_EFFICIENTNET, *_TIMM_TOP, ported=preprocessing.bordered_scaled),
     *_timm(_V3, layer_names.TIMM_V3, "conv_stem.weight", "conv_head.bias", ported=preprocessing.bordered_scaled),
     KeyMap(
+        name="efficientnet_pytorch", families=_EFFICIENTNETS, table=layer_names.LUKEMELAS, style=TORCH,
+        signature=("_conv_stem.weight", "_blocks.0._se_reduce.weight"), preprocess=preprocessing.shorter_side,
+        padding=SAME, bn_eps=1e-3,
+    ),
+    KeyMap(
         name="akamaster", families=_CIFAR, table=layer_names.TORCH_CIFAR, style=TORCH,
         signature=("layer1.0.conv1.weight", "linear.weight"), preprocess=preprocessing.cifar, padding=SYMMETRIC,
         bn_eps=1e-5,
     ),
 )  # fmt: skip
+STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
+
+
+def has_statistics(tensors: Iterable[str]) -> bool:
+    """Tell whether there is a batch norm among tensors; where it was folded into the convolutions, there is none."""
+    return any(name.endswith(STATISTICS) for name in tensors)
+
+
+def is_of_norm(name: str) -> bool:
+    """Tell whether a tensor of a signature belongs to a batch norm."""
+    return name.endswith(STATISTICS) or re.search(r"(^|\.)bn\d*\.", name) is not None
+
+
 CONVENTIONS = tuple(dict.fromkeys(s.name for s in KEY_MAPS))
 
 
@@ -176,7 +195,8 @@ def key_map_of(family: str, model: str, tensors: Collection[str], convention: st
     """
     if convention is not None and convention not in CONVENTIONS:
         raise InputError(unknown("convention", convention, CONVENTIONS))
-    found = [s for s in KEY_MAPS if all(name in tensors for name in s.signature)]
+    folded = not has_statistics(tensors)
+    found = [s for s in KEY_MAPS if all(n in tensors or (folded and is_of_norm(n)) for n in s.signature)]
     mine = [s for s in found if family in s.families]
     if found and not mine:
         families = ", ".join(dict.fromkeys(f for s in found for f in s.families))

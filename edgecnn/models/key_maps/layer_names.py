@@ -149,3 +149,16 @@ _TIMM: LayerNames = {
 }
 TIMM_EFFICIENTNET: LayerNames = {**_TIMM, "conv.2": ("conv_head", "bn2")}
 TIMM_V3: LayerNames = {**_TIMM, "conv.2": ("blocks.{layer}.0.conv", "blocks.{layer}.0.bn1"), "hidden.0": "conv_head"}
+
+# --- efficientnet_pytorch: model.py ---
+
+LUKEMELAS: LayerNames = {
+    "conv.1": ("_conv_stem", "_bn0"),
+    "conv.2": ("_conv_head", "_bn1"),
+    "expand": ("_blocks.{before}._expand_conv", "_blocks.{before}._bn0"),
+    "depthwise": ("_blocks.{before}._depthwise_conv", "_blocks.{before}._bn1"),
+    "squeeze.reduce": "_blocks.{before}._se_reduce",
+    "squeeze.expand": "_blocks.{before}._se_expand",
+    "project": ("_blocks.{before}._project_conv", "_blocks.{before}._bn2"),
+    "classifier": "_fc",
+}

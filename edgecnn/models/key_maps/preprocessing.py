@@ -35,6 +35,11 @@ def bordered(resolution: int, tensors: Tensors) -> Preprocess:
     return replace(plain, resize=(resolution + 32,), interpolation="bicubic")
 
 
+def shorter_side(resolution: int, tensors: Tensors) -> Preprocess:
+    """Resize the shorter side to the model's, bicubic, ImageNet's mean and deviation (efficientnet_pytorch)."""
+    return replace(bordered(resolution, tensors), resize=(resolution,))
+
+
 def bordered_scaled(resolution: int, tensors: Tensors) -> Preprocess:
     """Leave out a border of 16 pixels, bicubic, pixels to -1..1 (timm's Lite and MobileNetV3 from TensorFlow)."""
     return Preprocess(resize=(resolution + 32,), crop=(resolution, resolution), interpolation="bicubic")
