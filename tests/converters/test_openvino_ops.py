@@ -23,8 +23,11 @@ PLACES = {"asymmetric": (False, False), "align_corners": (True, False), "half_pi
 PRODUCTS = pytest.mark.skipif(
     not onednn_has_vnni(), reason="without VNNI products of two activations saturate: the session warns"
 )
-MIXED = ("transpose", "shuffle", "slice", "gather", "resize_nearest", "resize_bilinear", "depth_to_space", "gelu", "mish",
-         "space_to_depth", "leaky_relu", "softplus", "hard_sigmoid", "conv", "residual", "concat", "add_constant")  # fmt: skip
+MIXED = (
+    "transpose", "shuffle", "slice", "gather", "resize_nearest", "resize_bilinear", "depth_to_space", "gelu",
+    "mish", "space_to_depth", "leaky_relu", "softplus", "hard_sigmoid", "conv", "residual", "concat",
+    "add_constant",
+)  # fmt: skip
 
 
 @pytest.fixture
