@@ -21,7 +21,6 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
-from edgecnn.graph.oracle.mlas import is_looked_up, steps_to_three
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.models.spec import resolve
 from edgecnn.quant.observers import gradient_sensitivity
@@ -217,10 +216,6 @@ def computed_apart(graph, node):
         return mean_apart(call, math.prod(call.inputs[0].shape[1:3]) * float(call.scale(-1)) / float(call.scale(0)))
     if node.op == "avg_pool2d":  # padded windows hold an even count of pixels, or an odd one
         return any(node.attrs["padding"])
-    if node.op == "hard_swish":  # ONNX Runtime makes it of bytes; the step chooses the scale where they are exact
-        source = graph.quant(node.inputs[0])
-        if not steps_to_three(source.scale[0]) and not is_looked_up(source, graph.tensors[node.inputs[0]].shape):
-            return True
     if is_table(graph, parameters_of(graph), node):  # some have no scale left to choose: the step knows which
         return apart(node.op, called(graph, node, parameters_of(graph))) > 0
     return node.op == "softmax"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgecnn.graph.ir import Graph, Node
-from edgecnn.graph.oracle.mlas import GATE
+from edgecnn.graph.oracle.mlas import steps_to_three
 from edgecnn.graph.oracle.parameters import Call, called
 from edgecnn_converters.preconditions import Fault, KernelLimits, beyond_float16, beyond_kernels
 
@@ -22,7 +22,7 @@ FURTHEST: Mapping[str, Callable[[Call], Any]] = {
     "mul": lambda c: BYTE * BYTE * c.scale(0) * c.scale(1) / c.scale(-1),
     "relu": lambda c: BYTE * c.scale(0) / c.scale(-1),
     "relu6": lambda c: BYTE * c.scale(0) / c.scale(-1),
-    "hard_swish": lambda c: BYTE * c.scale(0) / min(c.scale(-1), GATE),
+    "hard_swish": lambda c: BYTE * c.scale(0) / c.scale(-1) if steps_to_three(c.scale(0)) else 0,  # a table
 }
 """How many steps of its output an op's largest value is from 0, at most."""
 
@@ -35,6 +35,11 @@ def unsupported(graph: Graph, precision: str) -> list[Fault]:
 
 
 def _fault(graph: Graph, node: Node) -> str:
+    depth = graph.tensors[node.inputs[0]].shape[-1]
+    if node.op == "batch_matmul" and BYTE * BYTE * depth >= STEPS:
+        return (
+            f"sums of {depth} products; ONNX Runtime adds up to {int(STEPS) // BYTE**2} in 32 bits; split the product"
+        )
     if node.op in FURTHEST and (steps := FURTHEST[node.op](called(graph, node))) >= STEPS:
         return f"its largest value is {steps:.3g} steps of its output; ONNX Runtime wraps around at 2**31"
     return ""

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle.kernels import KERNELS, Integers, multiplied, pooled_sums, requantized
 from edgecnn.graph.oracle.parameters import Call
 from edgecnn.graph.oracle.products import matrix_sums
@@ -23,8 +22,6 @@ Reals = NDArray[np.float32]
 OFFSET = 128
 SIX = np.float32(6)
 STEPS = 127  # the most steps to 3 with which a byte holds 0 to 6
-GATE = np.float32(3 / STEPS)  # scale of x + 3 of a hard swish whose input scale is no 3 / k
-FEW = 4096  # entries that take ONNX Runtime less to look up one by one, some 40 us, than they are worth
 LOGISTIC_RANGE = np.float32(18)
 NUMERATOR = (
     4.37031012579801e-11,
@@ -177,45 +174,17 @@ def steps_to_three(scale: np.float32) -> int:
     return k if 1 <= k <= STEPS and np.float32(3 / k) == scale else 0
 
 
-def square_scale(quant: QParams) -> np.float32:
-    """Return the scale of ``x * x`` in a byte, of an input whose integers are all between -3 and 3; else 0."""
-    low, high = quant.limits
-    furthest = max(high - int(quant.zero_point[0]), int(quant.zero_point[0]) - low) * float(quant.scale[0])
-    return np.float32(furthest**2 / 255 if furthest <= 3 else 0)
-
-
-def is_looked_up(quant: QParams, shape: Sequence[int]) -> bool:
-    """Tell whether the hard swish of an input is looked up: few integers, of a scale that is no ``3 / k``."""
-    return not steps_to_three(quant.scale[0]) and math.prod(shape) <= FEW
-
-
 def hard_swish(c: Call) -> Integers:
-    """LiteRT's table, where integers are few and ``x + 3`` is not exact in bytes; else of bytes."""
-    few = is_looked_up(c.inputs[0].quant, c.inputs[0].shape)
-    return KERNELS["hard_swish"](c) if few else _hard_swish_of_bytes(c)
+    """``QLinearMul`` of bytes, where ``x + 3`` is exact in them; else LiteRT's table."""
+    return _hard_swish_of_bytes(c) if steps_to_three(c.scale(0)) else KERNELS["hard_swish"](c)
 
 
 @_by_table
 def _hard_swish_of_bytes(c: Call, centred: Integers) -> Reals:
-    """``x * clip(x + 3, 0, 6) / 6``: ``QLinearMul`` of bytes.
-
-    ``clip(x + 3, 0, 6)`` is exact where ``steps_to_three`` says so; else it is ``QLinearAdd``'s, of scale ``GATE``. An
-    input that stays between -3 and 3 has ``x * x / 6 + x / 2`` instead: its steps would be lost in those of ``GATE``.
-    """
-    square = square_scale(c.inputs[0].quant)
-    if steps := steps_to_three(c.scale(0)):
-        gate, unit = np.clip(centred, -steps, steps) + steps, c.scale(0) / SIX
-    elif square:
-        squares = np.rint((centred * centred).astype(np.float32) * np.float32(c.scale(0) * c.scale(0) / square))
-        ratios = [c.scale(0) / np.float32(2) / c.scale(-1), square / SIX / c.scale(-1)]
-        zeros = [_upper(c, 0), np.float32(0), _upper(c, -1)]
-        return _sum(centred + c.zero(0) + OFFSET, np.clip(squares, 0, 255), ratios, zeros)
-    else:
-        ratios = [c.scale(0) / GATE, np.float32(3) / GATE]
-        zeros = [_upper(c, 0), np.float32(0), np.float32(0)]
-        made = _sum(centred + c.zero(0) + OFFSET, 1, ratios, zeros)
-        gate, unit = np.clip(np.rint(made), 0, 2 * STEPS).astype(np.int64), GATE / SIX
-    return _product(c, centred * gate, c.scale(0) * unit)
+    """``x * clip(x + 3, 0, 6) / 6`` of integers that are ``3 / k`` apart."""
+    steps = steps_to_three(c.scale(0))
+    gate = np.clip(centred, -steps, steps) + steps
+    return _product(c, centred * gate, c.scale(0) * (c.scale(0) / SIX))
 
 
 def softmax(c: Call) -> Integers:
