@@ -24,7 +24,7 @@ IMPORT = "import"  # code of the finding that says how far an import is from its
 RANDOM = "random"  # of --weights; in the metadata of such a network, in place of a digest
 HOW_FED = (
     "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed; in Python "
-    "input_shape=(3, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
+    "input_shape=(channels, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
 )
 
 
@@ -49,10 +49,11 @@ def load(
             ``package.module:factory``, or a ``torch.nn.Module`` on the CPU and in evaluation mode.
         weights: of a registered model or a factory: a file, ``demo`` or ``random``. ``None`` takes the demo weights of
             a model that has some, and a factory's own.
-        input_shape: (3, height, width) of a module or a factory; of a file that leaves it open, the shape of its input
-            without the batch, or of each by name.
-        preprocess: how an image becomes the input, in place of what weights or file say; or ``KEY=VALUE,…`` that
-            changes some of it.
+        input_shape: of a module or a factory, the shape of its input as torch has it, without the batch: of images
+            (channels, height, width); of several inputs a mapping from the name of each to its shape. Likewise of a
+            file that leaves it open.
+        preprocess: how an image becomes the first input of three dimensions, in place of what weights or file say; or
+            ``KEY=VALUE,…`` that changes some of it. Other inputs are fed as they are.
         labels: class names, one per class.
         label_offset: class ``k`` is logit ``k + label_offset``.
         padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
@@ -76,7 +77,7 @@ def load(
     if not isinstance(model, str | Path):
         _refuse({**held, "classes": classes}, "a module, which has weights and a form of its own")
         module = _ready(model)
-        found, size, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
+        found, shape, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
     elif (importer := importer_of(Path(model))) is not None:
         _refuse({**held, "classes": classes}, f"{model}: it holds its weights already")
@@ -85,17 +86,18 @@ def load(
         graph = replace(network.graph, metadata=overridden(metadata, preprocess, label_offset, labels))
         return replace(network, graph=graph)
     elif is_factory(str(model)):
-        found, size, metadata = _factory(str(model), weights, input_shape, preprocess)
+        found, shape, metadata = _factory(str(model), weights, input_shape, preprocess)
     else:
         _refuse({"input_shape": input_shape}, f"{model}: its name says its resolution")
         found, size, metadata = _registered(str(model), weights, padding, convention, classes, seed)
+        shape = (3, *size)
     name = name or name_of(str(model))
     metadata = overridden(replace(metadata, model=name), preprocess, label_offset, labels)
     own = not isinstance(model, str | Path) or is_factory(str(model))
-    return Network(graph=_captured(found, (3, *size), metadata, own=own), name=name)
+    return Network(graph=_captured(found, shape, metadata, own=own), name=name)
 
 
-def _captured(module: nn.Module, shape: Sequence[int], metadata: Metadata, *, own: bool) -> Graph:
+def _captured(module: nn.Module, shape: InputShape, metadata: Metadata, *, own: bool) -> Graph:
     """Capture a module; of a user's ``own``, compare graph and module on one random input."""
     from edgecnn.graph import capture
     from edgecnn.import_check import check_import
@@ -243,7 +245,7 @@ def _registered(
 
 def _factory(
     model: str, weights: str | Path | None, input_shape: InputShape | None, preprocess: Preprocess | str | None
-) -> tuple[nn.Module, tuple[int, int], Metadata]:
+) -> tuple[nn.Module, InputShape, Metadata]:
     from edgecnn.models.checkpoint import load_factory
 
     if weights in ("demo", "random"):
@@ -254,24 +256,47 @@ def _factory(
 
 def _fed(
     model: str, digest: str | None, input_shape: InputShape | None, preprocess: Preprocess | str | None
-) -> tuple[tuple[int, int], Metadata]:
-    """Height and width of a user's own network, and how it is fed."""
+) -> tuple[InputShape, Metadata]:
+    """The shapes of the inputs of a user's own network, and how it is fed."""
+    shapes = _shapes(input_shape)
+    image = next((shape for shape in shapes.values() if len(shape) == 3), None)
+    if input_shape is not None and image is None:
+        if preprocess is not None and not (isinstance(preprocess, Preprocess) and preprocess.as_given):
+            takes = " and ".join(map(str, shapes.values()))
+            raise InputError(
+                f"preprocessing is of images, but {model} takes {takes}, which is fed as it is; leave it out"
+            )
+        return input_shape, Metadata(preprocess=Preprocess.as_is(), weights_sha256=digest)
     if isinstance(preprocess, str):
         said = {item.partition("=")[0] for item in preprocess.split(",")}
         preprocess = Preprocess().override(preprocess) if {"mean", "std"} <= said else None
     if preprocess is None:
         raise InputError(f"{model} does not say how images become its input; {HOW_FED}")
-    if isinstance(input_shape, Mapping):
-        raise InputError(f"input_shape is {dict(input_shape)}; of a module, give (3, height, width)")
-    if input_shape is not None and (len(input_shape) != 3 or input_shape[0] != 3 or min(input_shape) < 1):
-        raise InputError(f"input_shape is {tuple(input_shape)}; give (3, height, width)")
-    size = input_size(preprocess) or (None if input_shape is None else (input_shape[1], input_shape[2]))
+    size = input_size(preprocess) or (None if image is None else (image[1], image[2]))
     if size is None:
         raise InputError(f"the preprocessing of {model} does not fix the input size; {HOW_FED}")
-    if input_shape is not None and size != tuple(input_shape[1:]):
+    if image is not None and size != image[1:]:
         left = f"the preprocessing leaves {size[0]}x{size[1]} pixels"
-        raise InputError(f"input_shape is {tuple(input_shape)}, but {left}")
-    return size, Metadata(preprocess=Preprocess(resize=size), weights_sha256=digest)
+        raise InputError(f"input_shape is {image}, but {left}")
+    preprocess.check_channels(3 if image is None else image[0])
+    metadata = Metadata(preprocess=Preprocess(resize=size), weights_sha256=digest)
+    return (3, *size) if input_shape is None else input_shape, metadata
+
+
+def _shapes(input_shape: InputShape | None) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input, by name, or of the only one; none where nothing is given.
+
+    Raises:
+        InputError: one is not of whole numbers above 0.
+    """
+    given = {} if input_shape is None else input_shape if isinstance(input_shape, Mapping) else {"": input_shape}
+    shapes = {name: tuple(shape) for name, shape in given.items()}
+    for shape in shapes.values():
+        if not shape or not all(isinstance(d, int) and d > 0 for d in shape):
+            raise InputError(
+                f"input_shape is {shape}; give whole numbers above 0, (channels, height, width) of an image"
+            )
+    return shapes
 
 
 def input_size(preprocess: Preprocess) -> tuple[int, int] | None:
