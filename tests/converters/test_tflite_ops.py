@@ -11,8 +11,13 @@ from graphs import MORE_PIECES, piece_graph
 from int8_builder import float_graph, random_images, weight_only_graph
 from runtimes import assert_integers_are_the_graphs, distances, opened
 
+from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn_converters.tflite import convert
+from edgecnn.graph.oracle import run
+from edgecnn.quant.observers.histogram import calibrate
+from edgecnn.quant.pipeline import quantize
+from edgecnn.quant.recipe import recipe
+from edgecnn_converters.tflite import convert, unsupported
 from edgecnn_converters.tflite.reader import layers
 
 TOLERANCE = {"fp32": 1e-4, "w8": 1e-4, "fp16": 2e-2}  # of the largest output
@@ -46,3 +51,29 @@ def test_integers_are_read_back_and_no_op_is_float(piece, tmp_path):
     assert_integers_are_the_graphs(graph, "tflite", converted)
     assert {layer.dtype for layer in layers(converted.files[".tflite"])} <= {"int8", "int32"}
     assert not [op for op in opened("tflite", converted, tmp_path).ops if op.is_float]
+
+
+WITHOUT_INT16 = {*FUNCTIONS, "prelu"}
+
+
+@pytest.mark.parametrize("piece", [piece for piece in MORE_PIECES if piece not in ("log", "pow")])
+def test_16_bits_are_the_oracles_or_refused_with_a_reason(piece, tmp_path):
+    graph = float_graph(piece_graph(piece, 0))
+    x = np.random.default_rng(0).normal(0, 1, (4, *graph.tensors[graph.inputs[0]].shape[1:])).astype(np.float32)
+    wide = quantize(graph, calibrate(graph, [x]), recipe("minmax"), "int16x8").graph
+    if piece in WITHOUT_INT16:
+        ((node, reason),) = unsupported(wide, "int16x8")
+        assert node == wide.outputs[0]
+        assert "no kernel of LiteRT makes the graph's integers" in reason
+        return
+    session = opened("tflite", convert(wide, precision="int16x8"), tmp_path, "reference")
+    integers = wide.quant(wide.inputs[0]).quantize(x)
+    want = run(wide, integers)[wide.outputs[0]]
+    np.testing.assert_array_equal(session.run(integers).reshape(want.shape), want)
+
+
+def test_multiplications_of_activations_are_counted():
+    graph = piece_graph("attention", 0)
+    found = {layer.name: layer.macs for layer in layers(convert(graph, precision="int8").files[".tflite"])}
+    for node in graph:
+        assert found[node.output] == graph.macs(node)

@@ -84,7 +84,8 @@ def _fault(graph: Graph, node: Node, precision: str) -> str | None:
     if node.op == "slice" and (reason := slice_fits(graph, node)):
         return reason
     if precision in IO and graph.is_wide(node.output) and (node.spec.function or node.op == "prelu"):
-        return f"{node.op} of 16-bit activations: LiteRT has no kernel, and a table of it would have 65,536 entries"
+        table = "and a table would have 65,536 entries; use int8"
+        return f"{node.op} of 16-bit activations: no kernel of LiteRT makes the graph's integers, {table}"
     if precision in IO and node.op == "hard_swish":
         if graph.is_wide(node.output):
             return "LiteRT has no hard_swish of 16-bit activations"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.graph.ir import Graph, Node, Quantized
 from edgecnn_converters.names import part
 from edgecnn_converters.tflite.emitter import Emitter
 
@@ -74,11 +74,41 @@ def _resize(e: Emitter, node: Node) -> None:
 
 def _blocks(builtin: str) -> Callable[[Emitter, Node], None]:
     def row(e: Emitter, node: Node) -> None:
+        if e.graph.is_wide(node.output):
+            _blocks_by_transpose(e, node)
+            return
         kind = "DepthToSpaceOptionsT" if builtin == "DEPTH_TO_SPACE" else "SpaceToDepthOptionsT"
         options = getattr(e.schema, kind)(blockSize=node.attrs["block"])
         e.operator(builtin, None, [e.operand(node.inputs[0])], e.activation(node.output), options)
 
     return row
+
+
+def _blocks_by_transpose(e: Emitter, node: Node) -> None:
+    """Write blocks of 16-bit activations, for which LiteRT has no kernel: dimensions 2 and 3 of six are swapped."""
+    block: Any = node.attrs["block"]
+    made = Quantized.of(e.graph.tensors[node.output])
+    n, height, width, channels = e.graph.tensors[node.inputs[0]].shape
+    if node.op == "depth_to_space":
+        split = (n, height, width, block, block, channels // block**2)
+    else:
+        split = (n, height // block, block, width // block, block, channels)
+    order = (0, 1, 3, 2, 4, 5)
+    shapes = (split, tuple(split[k] for k in order))
+    before, after = (
+        e.model.tensor(part(node.output, name), shape, made.quant.dtype, made.quant)
+        for name, shape in zip(("split", "swapped"), shapes, strict=True)
+    )
+    _shaped(e, node, e.operand(node.inputs[0]), before, split)
+    inputs = [before, e.parameters(part(node.output, "perm"), order)]
+    e.operator("TRANSPOSE", "rank 6", inputs, after, e.schema.TransposeOptionsT())
+    _shaped(e, node, after, e.activation(node.output), made.shape)
+
+
+def _shaped(e: Emitter, node: Node, source: int, made: int, shape: tuple[int, ...]) -> None:
+    wanted = np.array([-1, *shape[1:]], np.int32)  # any batch
+    inputs = [source, e.parameters(part(node.output, f"shape{len(shape)}"), wanted)]
+    e.operator("RESHAPE", None, inputs, made, e.schema.ReshapeOptionsT(newShape=wanted))
 
 
 def slice_fits(graph: Graph, node: Node) -> str | None:

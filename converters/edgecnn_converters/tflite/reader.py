@@ -223,6 +223,8 @@ def _layer(model: TfliteModel, op: TfliteOp) -> Layer:
     if op.name in WEIGHTED:
         kernel = model.tensors[op.inputs[1]].shape
         macs = math.prod(made.shape) * math.prod(kernel[1:3] if op.name == "DEPTHWISE_CONV_2D" else kernel[1:])
+    elif op.name == "BATCH_MATMUL":
+        macs = math.prod(made.shape) * model.tensors[op.inputs[0]].shape[-2 if op.options.get("adjX") else -1]
     return Layer(
         op=op.name,
         name=made.name,
