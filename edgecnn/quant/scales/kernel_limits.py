@@ -91,7 +91,14 @@ def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> 
 
 
 def operand_qparams(op: str, value: NDArray[np.float32], made: QParams) -> QParams:
-    """Return the parameters of a constant operand, of its output's type: over its values, not too fine for an add."""
+    """Return the parameters of a constant operand, of its output's type: over its values, not too fine for its op.
+
+    One number that is multiplied onto a scale above a quarter of it is the integer 1, so that the multiplier is not
+    below what kernels take.
+    """
+    size = float(np.abs(value).max())
+    if op == "mul" and value.size == 1 and made.dtype == "int8" and float(made.scale[0]) > size / 4 > 0:
+        return QParams(scale=np.array([size]), zero_point=np.array([0]), dtype="int8")
     low, high = min(float(value.min()), 0.0), float(value.max())
     if op == "add" and made.dtype == "int8":
         high = max(high, low + 255 * float(made.scale[0]) / FINEST_OPERAND)
