@@ -161,6 +161,23 @@ def fold_constants(d: Draft, first: Node) -> bool:
     return True
 
 
+def fold_hard_sigmoid(d: Draft, first: Node) -> bool:
+    """Make a hard sigmoid behind a layer the layer's ReLU6 and a factor: ``relu6(6 alpha x + 6 beta) / 6``."""
+    second = d.only_reader(first.output)
+    if not first.weighted or first.attrs["activation"] != "none" or second is None or second.op != "hard_sigmoid":
+        return False
+    if not all(d.alone(name) for name in first.inputs[1:]):
+        return False
+    weight, bias = _weights(d, first)
+    alpha, beta = (np.float32(6 * float(second.attrs[key])) for key in ("alpha", "beta"))  # type: ignore[arg-type]
+    d.set(first.inputs[1], weight * alpha)
+    d.set(first.inputs[2], bias * alpha + beta)
+    d.place(replace(first, attrs={**first.attrs, "activation": "relu6"}))
+    sixth = d.constant(np.array([1 / 6]), second.output)
+    d.put("mul", [first.output, sixth], second.output, second)
+    return True
+
+
 def fold_factors_ahead(d: Draft, first: Node) -> bool:
     """Fold the product with one number into the weights of the layer that reads it, past a product of activations.
 
@@ -230,4 +247,4 @@ def _has_constant(d: Draft, node: Node) -> bool:
 
 
 SHAPES: tuple[Rule, ...] = (flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
-FOLDS: tuple[Rule, ...] = (fuse_activations, fold_constants, fold_factors_ahead, fold_inputs)
+FOLDS: tuple[Rule, ...] = (fuse_activations, fold_constants, fold_hard_sigmoid, fold_factors_ahead, fold_inputs)

@@ -71,6 +71,15 @@ def test_batch_norm_of_a_row_is_folded(tmp_path):
     assert "mul" not in ops
 
 
+def test_a_hard_sigmoid_of_any_slope_behind_a_layer_costs_no_op(tmp_path):
+    file = File((1, 6, 8, 8))
+    file.add("Conv", file.normal(6, 6, 1, 1), file.normal(6))
+    file.add("HardSigmoid", alpha=0.2)
+    file.add("Mul", "x")
+    file.add("Conv", file.normal(6, 6, 1, 1), file.normal(6))
+    assert [node.op for node in loaded(file, tmp_path).graph] == ["conv2d", "mul", "conv2d"]
+
+
 def several(file: File) -> list[str]:
     """Two inputs and three outputs, one of them inside."""
     file.inputs.append(helper.make_tensor_value_info("other/side:0", FLOAT, [1, 5]))

@@ -227,6 +227,7 @@ COMPUTING: Mapping[str, Handler] = {
             ("Mish", "mish"),
             ("Exp", "exp"),
             ("Log", "log"),
+            ("Erf", "erf"),
         )
     },
     "LeakyRelu": partial(_with_alpha, "leaky_relu", 0.01),

@@ -26,7 +26,6 @@ from edgecnn_converters.onnx.import_shapes import HANDLERS
 from edgecnn_converters.onnx.model_file import Call, calls_of, open_model, opset_of, ordered
 from edgecnn_converters.onnx.reader import NOTED
 from edgecnn_converters.onnx.running import run
-from edgecnn_converters.onnx.spellings import recognized
 from edgecnn_converters.onnx.translation import Translation, graph_name
 
 Shapes = Mapping[str, Sequence[int]]
@@ -95,7 +94,6 @@ class _Walk:
         self._inputs(fed, calls, shapes)
         if self.faults:
             raise InputError(f"{self.path}: {'; '.join(self.faults)}")
-        calls = recognized(calls, b.values, outputs)
         b.readers.update(outputs)
         self.translate(calls)
         if self.faults:
