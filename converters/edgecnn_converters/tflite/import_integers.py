@@ -124,11 +124,10 @@ def _take_weights(t: Translation, tensors: dict[str, Tensor], node: Node) -> Non
 
 
 def _bias(t: Translation, index: int | None, shift: Constant, read: QParams, weight: QParams) -> tuple[QParams, Any]:
-    """Return the bias of the file; one that is not given is 0."""
+    """Return the bias of the file. One that is not given is 0; TensorFlow shares zeros of any scale among layers."""
+    if index is not None and np.any(t.constants[index]):
+        return grid(t.model.tensors[index]), t.constants[index].reshape(shift.shape)
     dtype = BIAS_OF.get(read.dtype, "int32")
-    if index is None:
-        product = (read.scale.astype(np.float64) * weight.scale).astype(np.float32)
-        made = QParams(scale=product, zero_point=np.zeros(product.size, np.int64), dtype=dtype, axis=weight.axis)
-        return made, np.zeros(shift.shape, dtype)
-    own = t.model.tensors[index]
-    return grid(own), t.constants[index].reshape(shift.shape)
+    product = (read.scale.astype(np.float64) * weight.scale).astype(np.float32)
+    made = QParams(scale=product, zero_point=np.zeros(product.size, np.int64), dtype=dtype, axis=weight.axis)
+    return made, np.zeros(shift.shape, dtype)

@@ -195,12 +195,14 @@ def dequantized(tensor: TfliteTensor, stored: NDArray[Any]) -> Array:
     """Return the real values of a tensor's integers."""
     assert tensor.scale is not None
     assert tensor.zero_point is not None
+    zeros = tensor.zero_point.size
+    need(zeros in (1, tensor.scale.size), f"{tensor.name!r} has {tensor.scale.size} scales and {zeros} zero points")
     along = [1] * stored.ndim
     if tensor.axis is not None:
         fits = tensor.axis < stored.ndim and stored.shape[tensor.axis] == tensor.scale.size
         need(fits, f"{tensor.name!r} has {tensor.scale.size} scales for the shape {stored.shape}")
         along[tensor.axis] = -1
-    zero = tensor.zero_point.reshape(along if tensor.zero_point.size > 1 else [1] * stored.ndim)
+    zero = tensor.zero_point.reshape(along if zeros > 1 else [1] * stored.ndim)
     scale = tensor.scale.astype(np.float64).reshape(along)
     return np.asarray((stored.astype(np.int64) - zero) * scale, np.float32)
 
