@@ -290,19 +290,22 @@ class Graph:
 
     def as_float(self) -> Graph:
         """Return the same network without quantization: the float values that stand beside the integers."""
-        same = {}  # a requantize's 16-bit side is, in float, its 8-bit side
+        same: dict[str, str] = {}  # a requantize's 16-bit side is, in float, its 8-bit side; of one type, its input
         for node in self.nodes:
             if node.op == "requantize":
-                sides = (node.output, node.inputs[0])
-                wide, narrow = sides if node.attrs["to"] == "int16" else reversed(sides)
-                same[wide] = narrow
+                source = same.get(node.inputs[0], node.inputs[0])
+                narrowing = node.attrs["to"] == "int8" and self.is_wide(node.inputs[0]) and source == node.inputs[0]
+                kept, gone = (node.output, source) if narrowing else (source, node.output)
+                same = {name: kept if now == gone else now for name, now in same.items()} | {gone: kept}
         nodes = tuple(
             replace(n, inputs=tuple(same.get(i, i) for i in n.inputs), output=same.get(n.output, n.output))
             for n in self.nodes
             if n.op != "requantize"
         )
         tensors = {name: t.as_float() for name, t in self.tensors.items() if name not in same}
-        return replace(self, nodes=nodes, tensors=tensors, metadata=replace(self.metadata, quantization=None))
+        outputs = tuple(same.get(name, name) for name in self.outputs)
+        metadata = replace(self.metadata, quantization=None)
+        return replace(self, nodes=nodes, tensors=tensors, outputs=outputs, metadata=metadata)
 
     def with_tensors(self, *changed: Tensor) -> Graph:
         """Return a copy in which the given tensors replace those of the same name."""

@@ -158,3 +158,15 @@ def test_what_breaks_the_contract_is_refused_with_the_tensor(tmp_path, name):
     with pytest.raises(UnsupportedError, match=message) as caught:
         imported(tmp_path, file.bytes(body(file)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_change_of_grids_is_nothing_in_float(tmp_path):
+    file = TfliteFile()
+    made = _conv(file)
+    moved = file.op("QUANTIZE", [made], "QuantizeOptionsT", version=2, made="int8", quant=grid(0.21, 7))
+    both = file.op("ADD", [made, moved], "AddOptionsT", version=2, made="int8", quant=grid(0.6, 7))
+    graph = imported(tmp_path, file.bytes(both)).graph
+    assert [n.op for n in graph] == ["conv2d", "requantize", "add"]
+    plain = graph.as_float()
+    assert [n.op for n in plain] == ["conv2d", "add"]
+    assert plain.nodes[1].inputs == (plain.nodes[0].output,) * 2
