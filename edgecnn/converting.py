@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.graph.execution import with_batch
+from edgecnn.graph.ir import Graph
 from edgecnn.network import Artifact, Network
 from edgecnn_converters.registry import converter, targets_of_all
 from edgecnn_targets.devices import select
@@ -18,6 +20,7 @@ def convert(
     *,
     precision: str | None = None,
     io: str | None = None,
+    batch: int = 1,
     devices: Sequence[str] = ("host",),
 ) -> Artifact:
     """Convert a network to the format of a runtime; the integers stay as they are.
@@ -28,6 +31,7 @@ def convert(
         precision: ``fp16`` of a float network; ``None`` is the network's own.
         io: type of an integer artifact's input and output: ``int8``, ``uint8``, ``int16`` or ``float32``; ``None`` is
             what is usual in the format.
+        batch: samples that one inference takes; C has one.
         devices: where it will run: an ONNX file carries activations as they run fastest there.
 
     Returns:
@@ -48,13 +52,16 @@ def convert(
     row = converter(target)
     row.require(chosen)
     require_io(io, chosen, (target,))
-    require_supported(network, (target,), chosen)
+    if batch < 1:
+        raise InputError(f"batch {batch}; give at least 1")
+    graph = network.graph if batch == 1 else with_batch(network.graph, batch)
+    require_supported(graph, (target,), chosen)
     choices = {"io": io} if io is not None else {}
     if "name" in row.options:
         choices["name"] = network.name
     if "activations" in row.options and chosen == "int8":
         choices["activations"] = onnx_activations(devices)
-    return Artifact(network=network, converted=row.convert(network.graph, precision=chosen, **choices))
+    return Artifact(network=network, converted=row.convert(graph, precision=chosen, **choices))
 
 
 def formats(target: str) -> tuple[str, ...]:
@@ -86,13 +93,13 @@ def require_io(io: str | None, precision: str, targets: Sequence[str]) -> None:
         raise InputError(f"--io {io} does not fit: in {precision}, {', '.join(lacking)}; {instead}")
 
 
-def require_supported(network: Network, targets: Sequence[str], precision: str) -> None:
-    """Check that the formats can hold the network.
+def require_supported(graph: Graph, targets: Sequence[str], precision: str) -> None:
+    """Check that the formats can hold a network.
 
     Raises:
         UnsupportedError: one cannot; names every node and the reason.
     """
-    faults = [(t, *fault) for t in targets for fault in converter(t).unsupported(network.graph, precision)]
+    faults = [(t, *fault) for t in targets for fault in converter(t).unsupported(graph, precision)]
     if faults:
         raise UnsupportedError("; ".join(f"{target} cannot hold {node}: {reason}" for target, node, reason in faults))
 

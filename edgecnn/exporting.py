@@ -50,6 +50,7 @@ def export(
     per_tensor: bool = False,
     mixed: bool = False,
     io: str | None = None,
+    batch: int = 1,
     data: Any = None,
     labels: Any = None,
     limit: int | None = None,
@@ -85,7 +86,7 @@ def export(
         weights, input_shape, preprocess, label_offset, padding, convention, classes, name: as for ``edgecnn.load``.
         calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
-        io: as for ``edgecnn.convert``.
+        io, batch: as for ``edgecnn.convert``.
         data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric: as for
             ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
         skip_bad_images: leave unreadable images out, instead of stopping.
@@ -164,10 +165,10 @@ def export(
         checkpoint = StepCheckpoint(folder / f"{network.name}.unfinished", say)
         made = _quantized(network, how, watch, checkpoint)
         with watch.step("convert") as notes:
-            artifacts = _written(made, targets, precision, io, places, folder, refused)
+            artifacts = _written(made, targets, precision, io, batch, places, folder, refused)
             notes += [f"{a.path} {_megabytes(a.size_bytes)}" for a in artifacts]
         checkpoint.finish()
-        costs = _mixed_costs(made, artifacts, io, places, threads)
+        costs = _mixed_costs(made, artifacts, io, batch, places, threads)
         if runs:
             with watch.step("validate") as notes:
                 beside = beside_network(made, made.preprocess)
@@ -249,6 +250,7 @@ def _written(
     targets: Sequence[str],
     precision: str,
     io: str | None,
+    batch: int,
     devices: Sequence[str],
     folder: Path,
     refused: dict[str, EdgecnnError],
@@ -261,7 +263,7 @@ def _written(
     made = []
     for target in targets:
         try:
-            made.append(convert(network, target, precision=precision, io=io, devices=devices))
+            made.append(convert(network, target, precision=precision, io=io, batch=batch, devices=devices))
         except EdgecnnError as error:
             refused[target] = error
     if not made:
@@ -280,7 +282,7 @@ def _not_written(network: Network, precision: str, target: str, error: EdgecnnEr
 
 
 def _mixed_costs(
-    network: Network, artifacts: Sequence[Artifact], io: str | None, devices: Sequence[str], threads: int
+    network: Network, artifacts: Sequence[Artifact], io: str | None, batch: int, devices: Sequence[str], threads: int
 ) -> Mapping[str, tuple[Finding, ...]]:
     """Measure what the layers that are kept out of 8 bits cost in latency on this machine, by target."""
     if not isinstance(network, QuantizedNetwork) or network.int8_alone is None or not network.graph.kept:
@@ -290,7 +292,7 @@ def _mixed_costs(
     found = {}
     alone = replace(network, graph=network.int8_alone)
     for artifact in (a for a in artifacts if a.target in device("host").targets):
-        plain = convert(alone, artifact.target, io=io, devices=devices).converted
+        plain = convert(alone, artifact.target, io=io, batch=batch, devices=devices).converted
         assert artifact.path is not None
         cost = latency_cost(plain, artifact.path, threads)
         say(f"mixed: {artifact.target}: {cost}")

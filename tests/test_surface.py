@@ -17,7 +17,7 @@ CHECKING = (
 )
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --reduce-range "
-    f"--per-tensor --mixed --io --padding --convention --input-shape -o {CHECKING}",
+    f"--per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json --wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",

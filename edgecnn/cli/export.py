@@ -65,6 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=["int8", "uint8", "int16", "float32"],
         help="type of an int8 or int16x8 artifact's input and output",
     )
+    add("--batch", type=positive, metavar="N", help="samples that one inference takes (default 1; c has one)")
     add(
         "--padding",
         choices=["same", "symmetric"],
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
     from edgecnn.exporting import export
 
-    names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io"
+    names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io batch"
     given = input_shapes(options) | taken(options, f"{names} weights padding convention preprocess label_offset")
     given |= _named(options.output, options.target)
     return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
-from edgecnn.graph.ir import Graph, Node
+from edgecnn.errors import UnsupportedError
+from edgecnn.graph.ir import Graph, Node, Tensor
 
 Value = TypeVar("Value")
 
@@ -19,6 +21,27 @@ def released(graph: Graph, keep: Collection[str] = ()) -> list[list[str]]:
         if name in free:
             expired[k].append(name)
     return expired
+
+
+def with_batch(graph: Graph, size: int) -> Graph:
+    """Return the graph for so many samples at a time: the first dimension of every activation is the batch.
+
+    Raises:
+        UnsupportedError: an activation's first dimension is more than one sample; names it.
+    """
+    changed: dict[str, Tensor] = {}
+    for tensor in graph.activations():
+        if tensor.shape[0] != 1:
+            raise UnsupportedError(
+                f"{tensor.name!r} of shape {tensor.shape} has no batch in front: leave the batch at 1"
+            )
+        changed[tensor.name] = replace(tensor, shape=(size, *tensor.shape[1:]))
+    nodes = []
+    for node in graph:
+        shape = node.attrs.get("shape")
+        resized = {"shape": (size, *shape[1:])} if node.op == "reshape" and isinstance(shape, tuple) else {}
+        nodes.append(replace(node, attrs={**node.attrs, **resized}))
+    return replace(graph, nodes=tuple(nodes), tensors={**graph.tensors, **changed})
 
 
 def execute(

@@ -114,3 +114,24 @@ def test_a_limit_on_classes_of_a_network_without_is_one_line(quantized, tmp_path
     labels = np.zeros(len(pixels), np.int64)
     with pytest.raises(InputError, match="--min-sqnr or --max-lsb"):
         edgecnn.validate(artifact, pixels, labels=labels, limits=edgecnn.Limits(max_drop=1), progress=QUIET)
+
+
+@pytest.mark.parametrize("name", ["detector", "on_the_way", "audio"])
+@pytest.mark.parametrize("target", FORMATS)
+def test_a_file_for_several_samples_at_a_time_gives_the_same(quantized, tmp_path, name, target):
+    network, int8 = quantized(name)
+    artifact = edgecnn.convert(int8, target, batch=3).save(tmp_path)
+    assert {port.shape[0] for port in (*artifact.converted.inputs, *artifact.converted.outputs)} == {3}
+    data = samples(network, 20, 5)
+    report = edgecnn.validate(artifact, data, exact_kernels=True, progress=QUIET)
+    assert report.passed, report.failures
+    assert [output.max_lsb for output in report.entries[0].outputs] == [0] * len(network.outputs)
+    beside = edgecnn.compare(edgecnn.convert(int8, target), artifact, data, exact_kernels=True, progress=QUIET)
+    assert (beside.n, beside.max_lsb, beside.same_integers) == (20, 0, True)
+
+
+def test_c_takes_one_sample(quantized):
+    with pytest.raises(edgecnn.EdgecnnError, match="call it 3 times"):
+        edgecnn.convert(quantized("grey")[1], "c", batch=3)
+    with pytest.raises(InputError, match="at least 1"):
+        edgecnn.convert(quantized("grey")[1], "tflite", batch=0)

@@ -139,7 +139,9 @@ def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """List what of the graph the kernels cannot compute, as (node, reason), in order."""
     from edgecnn_converters.c.lowering import LOWERINGS  # and with it the oracle, which no row needs
 
-    found = []
+    source = graph.inputs[0]
+    size = graph.tensors[source].shape[0]
+    found = [(source, f"a batch of {size}; the function takes one sample: call it {size} times")] if size > 1 else []
     for node in graph:
         row = LOWERINGS.get(node.op)
         known = f"no row for the op {node.op}; rows: {', '.join(sorted(LOWERINGS))}"
