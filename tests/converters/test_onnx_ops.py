@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from runtimes import assert_integers_are_the_graphs
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle import run
-from edgecnn_converters.onnx import convert, reader
+from edgecnn_converters.metadata import KEY
+from edgecnn_converters.onnx import convert, own, reader
 from edgecnn_targets.runtimes.onnxruntime import OnnxRuntime, _ops, session_options
 
 
@@ -30,6 +32,12 @@ def session(data, folder, activations="uint8"):
     options.optimized_model_filepath = str(made)
     opened = OnnxRuntime.library().InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return opened, _ops(onnx.load(str(made)))
+
+
+def recalled(data, graph):
+    """The graph that is read back out of a file."""
+    (record,) = [json.loads(p.value) for p in reader.read(data).metadata_props if p.key == KEY]
+    return own.recalled(record[own.RECORD], data, graph.metadata)
 
 
 def placed(array):
@@ -51,6 +59,7 @@ def held(graph, folder, count=2, images=None, activations="uint8"):
         np.testing.assert_array_equal(made.astype(np.int16), want)
     assert_integers_are_the_graphs(graph, "onnx", converted)
     reader.layers(converted.files[".onnx"])
+    assert recalled(converted.files[".onnx"], graph).nodes == graph.nodes
     return [op.kind for op in ops]
 
 

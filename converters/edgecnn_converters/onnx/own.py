@@ -6,6 +6,7 @@ guessed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def noted(graph: Graph) -> dict[str, Any]:
     nodes = []
     for node in graph:
         defaults = OPS[node.op].attrs
-        attrs = {k: v for k, v in node.attrs.items() if v != defaults[k]}
+        attrs = {k: _in_json(v) for k, v in node.attrs.items() if v != defaults[k]}
         nodes.append([node.op, list(node.inputs), node.output, node.source, attrs])
     shapes = {t.name: list(t.shape) for t in graph.tensors.values()}
     return {"inputs": list(graph.inputs), "outputs": list(graph.outputs), "nodes": nodes, "shapes": shapes}
@@ -63,7 +64,14 @@ def recalled(record: Mapping[str, Any], data: bytes, metadata: Metadata) -> Grap
     return graph
 
 
+def _in_json(value: Any) -> Any:
+    """Return an attribute as JSON holds it, which has no infinities: those of a clamp are text."""
+    return repr(value) if isinstance(value, float) and math.isinf(value) else value
+
+
 def _plain(value: Any) -> Any:
+    if value in ("inf", "-inf"):
+        return float(value)
     return tuple(value) if isinstance(value, list) else value
 
 
