@@ -63,7 +63,7 @@ FOLDED |= {
         for name, f, ops in (
             ("hard swish", lambda x: x * F.relu6(x + 3) / 6, ["hard_swish"]),
             ("hard swish of clamp", lambda x: x * ((x + 3).clamp(0, 6) * (1 / 6)), ["hard_swish"]),
-            ("hard sigmoid of 0.2", lambda x: (0.2 * x + 0.5).clamp(0, 1), ["hard_sigmoid"]),
+            ("hard sigmoid of 0.2", lambda x: (0.2 * x + 0.5).clamp(0, 1), ["mul"]),
             ("gelu", lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), ["gelu"]),
             ("gelu, other order", lambda x: x * (torch.erf(x * 0.7071067811865475) + 1) / 2, ["gelu"]),
             (
