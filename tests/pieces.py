@@ -8,6 +8,7 @@ from typing import Any
 
 from int8_builder import Int8Builder
 
+from edgecnn.graph.contract import TANH
 from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.ops import OPS
 
@@ -135,7 +136,8 @@ def _function(op: str) -> Piece:
         x = b.weighted(
             "conv2d", x, (b.shape(x)[3], 1, 1, b.shape(x)[3]), out=b.grid(6 / 255, -128 if positive else None)
         )
-        return b.op(op, x, out=b.grid(4 / 255), **attrs)
+        fixed = TANH if op == "tanh" and b.rng.random() < 0.7 else None
+        return b.op(op, x, out=fixed or b.grid(4 / 255), **attrs)
 
     return piece
 

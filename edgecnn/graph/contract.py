@@ -15,6 +15,9 @@ from edgecnn.graph.ops import need
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
 FIXED_INT16 = QParams(scale=np.array([1 / 32768], np.float32), zero_point=np.array([0]), dtype="int16")
 FIXED_OF = {"int8": FIXED, "int16": FIXED_INT16}  # by type of the activations
+TANH = QParams(scale=np.array([1 / 128], np.float32), zero_point=np.array([0]), dtype="int8")
+"""Parameters of a tanh that every kernel of it takes; with others it is a table."""
+CHOSEN = (FIXED, FIXED_INT16, TANH)  # parameters that no step changes
 BIAS_OF = {"int8": "int32", "int16": "int64"}
 WEIGHT_LIMIT = 127
 BIAS_TOLERANCE = 1e-6  # relative; float32 products differ by the order of rounding, nothing more

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecnn.graph.contract import TANH
 from edgecnn.graph.ir import Graph, Node, Quantized
 from edgecnn.graph.oracle.tables import is_near_half, table_of
 from edgecnn_converters.names import part
@@ -140,6 +141,8 @@ PRODUCTS: Mapping[str, Callable[[Emitter, Node], bool]] = {"leaky_relu": leaky, 
 def _looks_up(graph: Graph, node: Node) -> bool:
     """Tell whether LiteRT's own table of a function is the graph's."""
     known = node.op in MADE_IN_FLOAT32 and node.attrs.get("alpha", 1) == 1
+    if node.op == "tanh":  # TensorFlow Lite Micro takes any scale for this one
+        known = graph.quant(node.output).same_as(TANH)
     return known and not is_near_half(graph, node).any()
 
 

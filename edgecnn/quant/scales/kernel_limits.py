@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import FIXED_OF, WEIGHT_LIMIT
+from edgecnn.graph.contract import CHOSEN, WEIGHT_LIMIT
 from edgecnn.graph.ir import Constant, Graph, QParams
 from edgecnn.graph.ops import OPS
 from edgecnn.quant.scales.qparams import activation_qparams, rescale
@@ -43,7 +43,7 @@ def raise_for_kernels(graph: Graph, chosen: dict[str, QParams]) -> None:
                 node.op, [float(chosen[i].scale[0]) for i in names], float(chosen[node.output].scale[0]), weight
             )
             for name, scale in ((node.output, output), *zip(names, scales, strict=True)):
-                changed |= chosen[name] not in FIXED_OF.values() and raise_to(name, scale)
+                changed |= chosen[name] not in CHOSEN and raise_to(name, scale)
             if dtype == "int16" and node.weighted:
                 changed |= raise_to(node.output, accumulator_scale(float(chosen[names[0]].scale[0]), *constants))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import FIXED_OF
+from edgecnn.graph.contract import CHOSEN
 from edgecnn.graph.ir import Constant, Graph, Node, QParams
 from edgecnn.graph.oracle.parameters import HIGH
 from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rounded
@@ -58,7 +58,7 @@ def streams(graph: Graph, chosen: dict[str, QParams], given: int = 0) -> list[se
 
 def is_free(graph: Graph, chosen: dict[str, QParams], name: str) -> bool:
     """Tell whether a step may choose the scale of an activation."""
-    return name not in graph.inputs and chosen[name].dtype == "int8" and chosen[name] not in FIXED_OF.values()
+    return name not in graph.inputs and chosen[name].dtype == "int8" and chosen[name] not in CHOSEN
 
 
 def swish_scale(scale: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgecnn.graph.contract import FIXED_OF
+from edgecnn.graph.contract import FIXED_OF, TANH
 from edgecnn.graph.ir import Graph, QParams
 from edgecnn.quant.scales.kernel_limits import raise_for_kernels
 from edgecnn.quant.scales.qparams import (
@@ -97,11 +97,15 @@ class Ranges(Step):
         for node in graph:
             read = next(types[i] for i in node.inputs if i in types)
             types[node.output] = str(node.attrs["to"]) if node.op == "requantize" else read
+        tanh = {n.output for n in graph if n.op == "tanh"}
+        passed_on = {n.output for n in graph if n.spec.scale == "same"}
         chosen: dict[str, QParams] = {}
         for group in scale_groups(graph):
             given = [work.parameters[name] for name in sorted(group) if name in work.parameters]
             if group & fixed:
                 quant = FIXED_OF[types[min(group)]]
+            elif not given and types[min(group)] == "int8" and group & tanh and group <= tanh | passed_on:
+                quant = TANH
             else:
                 quant = given[0] if given else self._parameters(graph, group, statistics, seen, types[min(group)])
             chosen.update(dict.fromkeys(group, quant))
