@@ -29,6 +29,7 @@ import edgecnn
 from edgecnn.data import demo
 
 CALIBRATION = 32  # images
+SIDES = (96, 128, 160, 192, 224, 240, 256, 299, 331)  # that networks of a fixed size, or in windows, take
 NETWORKS = tuple(Path(__file__).with_suffix(".txt").read_text("utf-8").split())
 
 
@@ -125,12 +126,27 @@ def built(name: str, side: int) -> tuple[Any, int]:
     if library == "timm":
         import timm
 
-        return timm.create_model(model, num_classes=100, exportable=True).eval(), side
+        made = timm.create_model(model, num_classes=100, exportable=True).eval()
+        return made, fitting(made, side)
     import torchvision
 
     extra = {"aux_logits": False} if model in ("googlenet", "inception_v3") else {}
     made = torchvision.models.get_model(model, weights=None, num_classes=100, **extra).eval()
-    return made, max(side, {"inception_v3": 139}.get(model, 0))
+    return made, fitting(made, side)
+
+
+def fitting(module: Any, side: int) -> int:
+    """Return the first side, in pixels, from the given one on, on which a module runs."""
+    import torch
+
+    for pixels_a_side in (side, *(s for s in SIDES if s > side)):
+        try:
+            with torch.no_grad():
+                module(torch.zeros(1, 3, pixels_a_side, pixels_a_side))
+        except (RuntimeError, AssertionError, ValueError):
+            continue
+        return pixels_a_side
+    raise SystemExit(f"{type(module).__name__} runs on none of {side}, {', '.join(map(str, SIDES))} pixels a side")
 
 
 def pixels(count: int, side: int) -> NDArray[np.uint8]:

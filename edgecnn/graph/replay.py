@@ -64,7 +64,7 @@ def _again(call: Call, known: Mapping[Traced, torch.Tensor]) -> dict[Traced, tor
         return type(value)(given(v) for v in value) if isinstance(value, list | tuple) else value
 
     args, kwargs = given(call.args), given(call.kwargs)
-    if call.op._schema.is_mutable:
+    if hasattr(call.op, "_schema") and call.op._schema.is_mutable:
         args = (args[0].clone(), *args[1:])
     made = call.op(*args, **kwargs)
     outputs = made if isinstance(made, list | tuple) else [made]

@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgecnn.errors import UnsupportedError
 from edgecnn.graph.meta_kernels import meta_result
+from edgecnn.graph.regions import region_of, write_part
 from edgecnn.graph.signatures import argument_names, named_results
 
 LIBRARY = f"{Path(torch.__file__).parent}{os.sep}"
@@ -160,6 +161,15 @@ class _Kept(NamedTuple):
     moment: Traced
 
 
+class Part(NamedTuple):
+    """What is written of a tensor."""
+
+    whole: torch.Tensor
+    before: Traced  # the whole, before the call
+    begin: tuple[int, ...]  # of the region, in the whole's dimensions
+    sizes: tuple[int, ...]
+
+
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base untyped
     """Records every aten call of the run, whoever makes it."""
 
@@ -211,16 +221,18 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         random = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in _name(func)  # has its dropout
         if not random and _asks_for_a_shape(_name(func)):  # of values that it does not look at
             args, kwargs = _each(lambda t: torch.empty(t.shape, dtype=t.dtype), (args, kwargs))
-            return self._computed(func(*args, **kwargs))
+            made = func(*args, **kwargs)
+            return self._computed(made.zero_() if "empty" in _name(func) else made)
         known = all(m.constant is not None for m in before.values())
-        into_constant = any(
-            before[id(t)].constant is not None and (not known or self.tensors[id(t)].memory in self.held)
-            for t in written
-        )
-        if known and not random and not into_constant:
+        held = any(self.tensors[id(t)].memory in self.held for t in written)
+        parts = {id(t): part for t in written if (part := self._part(t)) is not None}
+        fixed = [t for t in written if before[id(t)].constant is not None and id(t) not in parts]
+        into_constant = held or (bool(fixed) and not known)
+        if known and not random and not held:
             for tensor in written:
                 self._save(self.tensors[id(tensor)].memory)
-            return self._computed(func(*args, **kwargs))
+            made = func(*args, **kwargs)
+            return self._computed(made.zero_() if _name(func).startswith("empty") else made)
         layout = _layout(args[0]) if written and written[0] is args[0] else ()
         dataless = into_constant or any(isinstance(t, Dataless) for t in given.values())
         made = self._without_data(func, args, kwargs, given) if dataless else func(*args, **kwargs)
@@ -236,7 +248,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
             elif written and not (_name(func).endswith("_") and written[0] is args[0]):
                 fault = "writes into an argument"
             for tensor in written:
-                self._outdate(tensor)
+                self._save(self.tensors[id(tensor)].memory)
+                self._outdate(tensor, constants=not known)
             name, (path, layer), line = _familiar(_name(func), args), self._module(), _line(sys._getframe())
             taken, named = _each(lambda t: before[id(t)], (args, kwargs))
             for i, moment in before.items():
@@ -256,6 +269,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                     op=func,
                 )
             )
+            for tensor in written if not fault else ():
+                self._spread(tensor)
+                if id(tensor) in parts:
+                    self._write_back(tensor, parts[id(tensor)])
         return made
 
     def _computed(self, made: Any) -> Any:
@@ -317,11 +334,42 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
             return self._keep(tensor, fault="reads a tensor whose data was replaced (.data = ...)")
         return kept.moment
 
-    def _outdate(self, written: torch.Tensor) -> None:
+    def _part(self, written: torch.Tensor) -> Part | None:
+        """Return what tells which part of another tensor is written, where that tensor is all of its memory."""
+        mine = self.tensors[id(written)]
+        for kept in self.tensors.values():
+            if kept.memory == mine.memory and kept.tensor is not written and not kept.moment.fault:
+                region = region_of(_geometry(written), _geometry(kept.tensor), _held(kept.tensor))
+                if region is not None:
+                    return Part(kept.tensor, kept.moment, *region)
+        return None
+
+    def _spread(self, tensor: torch.Tensor) -> None:
+        """Let tensors that are the same memory in the same shape be what this one is now."""
+        mine, geometry = self.tensors[id(tensor)], _geometry(tensor)
+        for i, kept in self.tensors.items():
+            if kept.memory == mine.memory and _geometry(kept.tensor) == geometry:
+                self.tensors[i] = kept._replace(moment=mine.moment)
+
+    def _write_back(self, written: torch.Tensor, part: Part) -> None:
+        """Begin a moment of the tensor of which a part was written: a call of ours makes it of the two."""
+        made = self._keep(part.whole)
+        object.__setattr__(made, "constant", None)
+        if part.before.constant is not None:
+            self.read.setdefault(self.tensors[id(part.whole)].memory, []).append(part.before)
+            object.__setattr__(part.before, "constant", part.before.constant.clone())
+        last = self.calls[-1]
+        given = (part.before, self.tensors[id(written)].moment, part.begin, part.sizes)
+        self.calls.append(
+            replace(last, name="write_part", args=given, kwargs={}, outputs=(made,), fault="", op=write_part)
+        )
+        self._spread(part.whole)
+
+    def _outdate(self, written: torch.Tensor, *, constants: bool = False) -> None:
         """Mark all tensors that share memory with a written one: their values are others now, so none may be read."""
         memory = self.tensors[id(written)].memory
         for kept in list(self.tensors.values()):
-            if kept.memory == memory and kept.moment.constant is None:
+            if kept.memory == memory and (constants or kept.moment.constant is None):
                 self._keep(kept.tensor, fault="reads a tensor that shares memory with one changed in place")
 
     def _module(self) -> tuple[str, str]:
@@ -339,6 +387,18 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
 def _asks_for_a_shape(name: str) -> bool:
     """Tell whether an op reads only the shapes of its tensors: ``zeros_like``, ``new_ones``."""
     return name.endswith("_like") or name.startswith("new_")
+
+
+def _held(tensor: torch.Tensor) -> int:
+    """Return how many elements a tensor's memory has."""
+    held = tensor.meta if isinstance(tensor, Dataless) else tensor
+    return held.untyped_storage().nbytes() // held.itemsize
+
+
+def _geometry(tensor: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Return shape, strides and offset."""
+    held = tensor.meta if isinstance(tensor, Dataless) else tensor
+    return tuple(held.shape), tuple(held.stride()), int(held.storage_offset())
 
 
 def _layout(tensor: torch.Tensor) -> tuple[Any, ...]:

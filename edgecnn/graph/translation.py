@@ -57,6 +57,11 @@ class Translation(Builder):
         need(argument in self.values, "the second output of an op; the first is supported")
         return self.values[argument]
 
+    def alone(self, argument: Traced) -> bool:
+        """Tell whether one call reads a value, under all the names that it has: a detached tensor is the same one."""
+        name = self.value(argument).name
+        return all(self.consumers[traced] == 1 for traced, value in self.values.items() if value.name == name)
+
     def operand(self, argument: Any) -> Operand:
         """Do as ``value``; a number or a parameter is a constant."""
         if isinstance(argument, bool | int | float):

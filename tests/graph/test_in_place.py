@@ -15,6 +15,13 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
 
 SHAPE = (3, 6, 5)
+
+
+def assigned(x, y):
+    x[:, :1, 2:] = y[:, 1:2, :4]
+    return x
+
+
 PROGRAMS = 150
 STEPS = (
     lambda m, x, y: F.relu_(x),
@@ -30,6 +37,10 @@ STEPS = (
     lambda m, x, y: x.view(1, *SHAPE),
     lambda m, x, y: F.relu_(x.view_as(y)),
     lambda m, x, y: F.dropout(x, training=False),
+    lambda m, x, y: (x[:, 1:].mul_(0.5), x)[1],
+    lambda m, x, y: assigned(x.clone(), y),
+    lambda m, x, y: assigned(x, y),
+    lambda m, x, y: (x[:, :, 2:4, 1:].relu_(), x)[1],
     lambda m, x, y: m.conv(x),
     lambda m, x, y: m.norm(x),
     lambda m, x, y: m.norm(m.conv(x)),

@@ -81,6 +81,22 @@ def audio(m, x):
     return F.avg_pool1d(F.conv_transpose1d(y, m.w.transpose(0, 1)[:, :, :4], stride=2), 3)
 
 
+def shifted_in_place(m, x):
+    """Lin et al. 2019, temporal shift, along the height."""
+    y = torch.zeros_like(x)
+    y[:, :1, :-1] = x[:, :1, 1:]
+    y[:, 1:2, 1:] = x[:, 1:2, :-1]
+    y[:, 2:] = x[:, 2:]
+    return y * 2
+
+
+def assigned(m, x):
+    y = torch.tanh(x)
+    y[:, 0] = x[:, 1] * 2
+    y[:, 1:, 3:5, 2:-1].mul_(3)
+    return y + 1
+
+
 def written_constant(m, x):
     """A mask that is made in place."""
     mask = torch.zeros(1, 1, 12, 10)
@@ -138,6 +154,11 @@ MOVES = {
     "nn_channel_shuffle": layer(lambda: nn.Conv2d(3, 6, 1), lambda: nn.ChannelShuffle(3)),
     "nn_unfold": of(lambda m, x: F.unfold(x, (3, 2), dilation=2, padding=1, stride=(2, 3))),
     "fold": of(lambda m, x: F.fold(F.unfold(x, (3, 2), stride=(3, 2)) * 2, (12, 10), (3, 2), stride=(3, 2))),
+    "circular": layer(
+        lambda: nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), lambda: nn.CircularPad2d((1, 2, 0, 3))
+    ),
+    "shifted_in_place": of(shifted_in_place),
+    "assigned": of(assigned),
     "unfold": of(lambda m, x: x.unfold(2, 4, 4).unfold(3, 5, 5).flatten(2)),
     "class_token": of(class_token, token=nn.Parameter(torch.randn(1, 1, 3))),
     "focus": of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -240,6 +241,31 @@ def _col2im(t: Translation, call: Call) -> Value:
     return t.reshape(t.transpose(value, (0, 1, 4, 2, 5, 3)), call.output.shape)
 
 
+def _write_part(t: Translation, call: Call) -> Value:
+    """``whole[begin : begin + sizes] = part``: zeros around the part, or the whole cut around it."""
+    whole, part, begin, sizes = call.args
+    value, shape = t.reshape(t.value(part), sizes), whole.shape
+    if whole.constant is not None:
+        padded = t.pad(value, [(b, d - b - s) for b, s, d in zip(begin, sizes, shape, strict=True)])
+        around = t.array(whole).copy()
+        around[tuple(slice(b, b + s) for b, s in zip(begin, sizes, strict=True))] = 0
+        return t.binary("add", padded, around) if around.any() else padded
+    return _cut_in(t, t.value(whole), value, 0, begin)
+
+
+def _cut_in(t: Translation, whole: Value, part: Value, dim: int, begin: Sequence[int]) -> Value:
+    shape, sizes = t.shape(whole), t.shape(part)
+    if dim == len(shape):
+        return part
+    end = begin[dim] + sizes[dim]
+    if sizes[dim] == shape[dim]:
+        return _cut_in(t, whole, part, dim + 1, begin)
+    middle = _cut_in(t, t.slice(whole, dim, begin[dim], end), part, dim + 1, begin)
+    before = [t.slice(whole, dim, 0, begin[dim])] if begin[dim] else []
+    after = [t.slice(whole, dim, end, shape[dim])] if end < shape[dim] else []
+    return t.concat([*before, middle, *after], dim)
+
+
 def _where(t: Translation, call: Call) -> Value:
     """Of a constant condition: ``m a + (1 - m) b``; ``masked_fill`` likewise."""
     if call.name == "where":
@@ -280,6 +306,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _pixel_shuffle),
     "channel_shuffle": _channel_shuffle,
     "unfold": _unfold,
+    "write_part": _write_part,
     "im2col": _im2col,
     "col2im": _col2im,
     **dict.fromkeys(("where", "masked_fill"), _where),

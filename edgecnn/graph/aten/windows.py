@@ -60,7 +60,7 @@ def _batch_norm(t: Translation, call: Call) -> Value:
     gamma = np.ones_like(mu) if weight is None else np.asarray(t.array(weight), np.float64)
     beta = np.zeros_like(mu) if bias is None else np.asarray(t.array(bias), np.float64)
     scale = gamma / np.sqrt(sigma2 + float(eps))
-    return layers.batch_norm(t, t.value(x), scale, beta - mu * scale, alone=t.consumers[x] == 1)
+    return layers.batch_norm(t, t.value(x), scale, beta - mu * scale, alone=t.alone(x))
 
 
 def _end_padding(size: int, kernel: int, stride: int, pad: int, ceil: bool) -> tuple[int, int]:
