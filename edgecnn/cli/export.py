@@ -65,7 +65,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=["int8", "uint8", "int16", "float32"],
         help="type of an int8 or int16x8 artifact's input and output",
     )
-    add("--batch", type=positive, metavar="N", help="samples that one inference takes (default 1; c has one)")
+    add(
+        "--batch", type=positive, default=1, metavar="N", help="samples that one inference takes (default 1; c has one)"
+    )
     add(
         "--padding",
         choices=["same", "symmetric"],

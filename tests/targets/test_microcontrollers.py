@@ -25,6 +25,7 @@ from edgecnn_targets.devices import device, devices, parse
 from edgecnn_targets.kinds import cortex_m, tflm
 from edgecnn_targets.kinds.cortex_m import toolchain
 from edgecnn_targets.registry import kind_of, layers, missing, open_session, runtime
+from edgecnn_targets.runtimes.litert import LiteRtSession
 
 CORES = [row.name for row in devices() if row.kind == "cortex-m"]
 READY = toolchain.ready()
@@ -196,7 +197,9 @@ NOT_IN_TFLM = {"relu6", "gelu", "exp", "log", "transpose_6"}
 def test_tflm_equals_the_oracle_bit_for_bit(piece, tmp_path):
     graph = piece_graph(piece, 1)
     path, images = written(graph, "tflite", tmp_path), random_images(graph, 2)
-    got, said = tflm._interpret(path, images)
+    session = LiteRtSession(path, kernels="reference")
+    made, said = tflm._interpret(path, session, {session.input.name: images})
+    got = made[session.output.name]
     np.testing.assert_array_equal(got, run(graph, images)[graph.outputs[0]].reshape(got.shape))
     assert tflm.TOTAL.search(said)
 

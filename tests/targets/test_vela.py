@@ -15,6 +15,7 @@ from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn_targets.devices import device, devices
+from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.kinds import vela
 from edgecnn_targets.registry import kind_of, layers, open_session
 
@@ -100,7 +101,7 @@ def test_the_compiled_file_is_refused_where_it_does_not_run(network, capfd):
 def test_an_npu_runs_no_images(network):
     session = open_session(device("ethos-u55-128"), network)
     with pytest.raises(UnsupportedError, match="does not run images"):
-        session.run(None)
+        session.run(fixed_input(session))
 
 
 @pytest.mark.parametrize(
