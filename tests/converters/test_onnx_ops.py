@@ -16,7 +16,7 @@ from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle import run
 from edgecnn_converters.metadata import KEY
-from edgecnn_converters.onnx import convert, own, reader
+from edgecnn_converters.onnx import convert, own, reader, unsupported
 from edgecnn_targets.runtimes.onnxruntime import OnnxRuntime, _ops, session_options
 
 
@@ -293,6 +293,14 @@ def test_softmax_is_over_the_graphs_last_dimension(shape, tmp_path):
         b.op("softmax", b.op("reshape", b.input, shape=shape))
         assert "QLinearSoftmax" in held(ended(b), tmp_path, count=6)
         close(ended(b), tmp_path)
+
+
+def test_a_product_of_more_products_than_fit_32_bits_is_refused():
+    for depth, refused in ((33025, False), (33026, True)):
+        b = Int8Builder((1, 1, 1, depth))
+        x = b.op("reshape", b.input, shape=(1, 1, depth))
+        b.op("batch_matmul", x, x, transpose_b=True, out=grid(1.0))
+        assert bool(unsupported(b.graph(), "int8")) == refused
 
 
 PAIRS = [

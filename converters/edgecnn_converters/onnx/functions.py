@@ -15,7 +15,7 @@ from onnx import TensorProto
 from edgecnn.graph.ir import Constant, Node
 from edgecnn.graph.oracle import mlas, tables
 from edgecnn.graph.oracle.kernels import KERNELS
-from edgecnn.graph.oracle.parameters import HIGH, LOW, called
+from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, called
 from edgecnn_converters.layout import nchw
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx.emitter import Emitter, Row
@@ -76,16 +76,17 @@ def _of_integers(e: Emitter, node: Node) -> None:
     elif node.op == "clamp" and inside and _equal(table, np.clip(mlas.rescaled(call), *ends)):
         e.node("Mul", [e.value(node.inputs[0]), e.whole(name, 1)], part(name, "raw"))
         e.clipped(part(name, "raw"), node, ends)
-    elif node.op == "leaky_relu" and inside and _equal(table, mlas.leaky_relu(call, slope := _slope(node))):
-        e.node("LeakyRelu", [e.value(node.inputs[0])], part(name, "raw"), alpha=float(slope))
+    elif node.op == "leaky_relu" and inside and (slopes := _slopes(call, table)):
+        e.node("LeakyRelu", [e.value(node.inputs[0])], part(name, "raw"), alpha=float(slopes[0]))
         e.quantize(part(name, "raw"), node)
     else:
         by_table(e, node, table)
 
 
-def _slope(node: Node) -> np.float32:
-    alpha: Any = node.attrs["alpha"]
-    return np.float32(alpha * PAST_HALVES)
+def _slopes(call: Call, table: NDArray[Any]) -> list[np.float32]:
+    """Return the slopes with which ``QLinearLeakyRelu`` makes a table: the node's own, and a little more."""
+    found = (np.float32(call.attrs["alpha"] * factor) for factor in (1, PAST_HALVES))
+    return [slope for slope in found if _equal(table, mlas.leaky_relu(call, slope))]
 
 
 def _equal(table: NDArray[Any], other: NDArray[Any]) -> bool:
