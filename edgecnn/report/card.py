@@ -50,11 +50,11 @@ def _accuracy(entry: ReportEntry) -> Iterator[tuple[str, str]]:
         near.append("outputs equal" if a.sqnr_db >= SQNR_CEILING_DB else f"SQNR {a.sqnr_db:.1f} dB")
     if near:
         yield "accuracy", f"{', '.join(near)} beside fp32"
+    yield "accuracy", f"on {a.n:,} images"
     for name, value in a.metrics.items():
         if not name.startswith("fp32_"):
             exact = a.metrics.get(f"fp32_{name}")
             yield "metrics", f"{name} {value:.4g}" + ("" if exact is None else f", fp32 {exact:.4g}")
-    yield "accuracy", f"on {a.n:,} images"
 
 
 def _cost(entry: ReportEntry) -> Iterator[tuple[str, str]]:
@@ -110,7 +110,7 @@ def following(entry: ReportEntry, command: str) -> str:
     if not entry.checks:
         limit = "--max-drop 1" if entry.accuracy.top1 is not None else "--min-sqnr 20"
         return f"edgecnn validate {artifact} --data DIR {limit}"
-    if command == "export" and entry.device == "host":
-        device = {"c": "cortex-m7", "openvino": "host --threads 2"}.get(entry.target, "cortex-a72")
+    device = {"c": "cortex-m7", "tflite": "cortex-a72", "onnx": "cortex-a72"}.get(entry.target)
+    if command == "export" and entry.device == "host" and device:
         return f"edgecnn validate {artifact} --data DIR --device {device}"
     return ""
