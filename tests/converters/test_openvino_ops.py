@@ -23,11 +23,8 @@ PLACES = {"asymmetric": (False, False), "align_corners": (True, False), "half_pi
 PRODUCTS = pytest.mark.skipif(
     not onednn_has_vnni(), reason="without VNNI products of two activations saturate: the session warns"
 )
-MIXED = (
-    "transpose", "shuffle", "slice", "gather", "resize_nearest", "resize_bilinear", "depth_to_space", "gelu",
-    "mish", "space_to_depth", "leaky_relu", "softplus", "hard_sigmoid", "conv", "residual", "concat",
-    "add_constant",
-)  # fmt: skip
+MOVES = ("transpose", "shuffle", "slice", "gather", "resize_nearest", "depth_to_space", "space_to_depth", "concat")
+MIXED = (*MOVES, "resize_bilinear", "gelu", "mish", "leaky_relu", "softplus", "hard_sigmoid", "conv", "residual")
 
 
 @pytest.fixture
@@ -72,7 +69,7 @@ def grid(scale, zero_point):
     return QParams(scale=np.array([scale], np.float32), zero_point=np.array([zero_point]), dtype="int8")
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 @pytest.mark.parametrize("piece", [pytest.param(p, marks=PRODUCTS if p == "attention" else ()) for p in MORE_PIECES])
 def test_a_piece(piece, seed, hold):
     hold(piece_graph(piece, seed))
@@ -210,7 +207,7 @@ def test_a_softmax_of_any_rank_and_the_user_is_told(rank, hold, hold_float):
 
 
 @PRODUCTS
-@pytest.mark.parametrize("zeros", [(-128, 0), (0, 0), (5, 0), (-128, 9), (7, -30), (127, -128), (-3, 127)])
+@pytest.mark.parametrize("zeros", [(-128, 0), (5, 0), (-128, 9), (127, -30)])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_product_of_two_activations(zeros, transposed, hold):
     b = Int8Builder((1, 5, 6, 4))
@@ -227,18 +224,14 @@ def test_products_of_activations_saturate_without_vnni_and_the_user_is_told(tmp_
     assert any("16 bits" in finding for finding in session.findings) != onednn_has_vnni()
 
 
-@pytest.mark.parametrize("before", ["conv2d", "avg_pool2d", "mean", "nothing"])
+@pytest.mark.parametrize("before", ["conv2d", "avg_pool2d"])
 @pytest.mark.parametrize("op", ["add", "mul", "relu6", "tanh", "mish", "softplus", "clamp", "prelu", "log"])
 def test_an_elementwise_op_behind_a_kernel_that_takes_others_in(op, before, hold):
     """The plugin leaves room for it behind a pool, and then computes it alone, in float."""
     b = Int8Builder((1, 6, 6, 8))
     x = b.op("add", b.input, b.constant((1,)))
-    if before == "conv2d":
-        x = conv(b, x)
-    elif before == "avg_pool2d":
-        x = b.op(before, x, kernel=(2, 2), stride=(1, 1), padding=(0, 0, 0, 0))
-    elif before == "mean":
-        x = b.op(before, x, keepdims=True)
+    pool = {"kernel": (2, 2), "stride": (1, 1), "padding": (0, 0, 0, 0)}
+    x = conv(b, x) if before == "conv2d" else b.op(before, x, **pool)
     if op in ("add", "mul"):
         x = b.op(op, x, b.constant((1, 1, 1, 8)), activation="relu6")
     elif op == "prelu":
@@ -267,7 +260,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("zero_point", [-128, -7, 40])
+@pytest.mark.parametrize("zero_point", [-128, -7])
 @pytest.mark.parametrize("op", FUNCTIONS)
 def test_every_entry_of_a_function(op, zero_point, hold):
     b = Int8Builder((1, 16, 16, 1))
@@ -293,7 +286,7 @@ def test_an_entry_next_to_a_half_comes_from_a_table(op, off, hold):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("size", [(12, 16), (24, 32), (3, 4), (9, 5), (13, 31), (1, 1), (48, 64)])
+@pytest.mark.parametrize("size", [(12, 16), (3, 4), (13, 31), (1, 1)])
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_a_resize(mode, size, place, hold, hold_float):
     corners, half = PLACES[place]

@@ -15,6 +15,7 @@ LIMITS = KernelLimits(
 WIDE = 28  # pixels that the depthwise kernel for AVX-512 makes at once
 SMALLEST = 2e-8  # below 7e-9 its integers are wrong, by 40 of them and more
 FLOAT32_STEP, MOST_LOST = 2.0**-23, 0.25  # of the larger of two terms of a sum; of a step of the output
+LARGEST_PRODUCT = 255.0**2
 LARGEST = 256.0  # of a sigmoid's input: 255 of such steps less 255 are 0 to 1 / 128, a quarter of the output's step
 
 
@@ -62,4 +63,18 @@ def _beyond_float32(graph: Graph) -> list[Fault]:
         steps = float(np.abs(bias).max(initial=0) / grids[node.output].scale[0])
         if steps * FLOAT32_STEP > MOST_LOST:
             found.append((node.output, lost.format(steps * FLOAT32_STEP, steps)))
+    return [*found, *_long_sums(graph)]
+
+
+def _long_sums(graph: Graph) -> list[Fault]:
+    """List products of two activations whose sums, of integers without zero points, float32 does not hold."""
+    found = []
+    for node in graph:
+        if node.op == "batch_matmul" and is_narrow(graph, node):
+            count = graph.tensors[node.inputs[0]].shape[-1]
+            first, second, made = (float(graph.quant(name).scale[0]) for name in (*node.inputs, node.output))
+            lost = count * LARGEST_PRODUCT * FLOAT32_STEP * first * second / made
+            if lost > MOST_LOST:
+                why = f"int8 MatMul of two activations over {count}: float32 loses {lost:.3g} steps of the output"
+                found.append((node.output, f"{why}; give the output a larger scale, or split what is summed"))
     return found

@@ -186,8 +186,10 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         ends = moved.get(name, name if grid is not None else "")
         low, high = (stored.get(part(ends, end)) for end in (facts.LOW, facts.HIGH))
         quant = None if low is None or high is None else facts.parameters(float(low), float(high))
-        shape = tuple(int(d.text) for d in layer.find("output/port").iter("dim"))
+        shape = _dimensions(layer, "output/port")
         kernel = () if weight is None else weight.shape[2:] if kind == "GroupConvolution" else weight.shape[1:]
+        if kind == "MatMul" and weight is None:  # of two activations
+            kernel = _dimensions(layer, "input/port")[-1:]
         found.append(
             Layer(
                 op=str(kind),
@@ -198,11 +200,16 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
                 zero_point=None if quant is None else int(quant.zero_point[0]),
                 weight="" if weight is None else f"{weight.dtype} {'x'.join(map(str, weight.shape))}",
                 weight_bytes=sum(a.nbytes for a in held),
-                macs=0 if weight is None else int(np.prod(shape) * np.prod(kernel)),
+                macs=0 if not kernel else int(np.prod(shape) * np.prod(kernel)),
                 details=" ".join(f"{k}={v}" for data in layer.findall("data") for k, v in data.items() if k in SHOWN),
             )
         )
     return found
+
+
+def _dimensions(layer: Any, port: str) -> tuple[int, ...]:
+    """Return the shape of the first of a layer's inputs or outputs."""
+    return tuple(int(d.text) for d in layer.find(port).iter("dim"))
 
 
 def _constants_behind(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> dict[str, list[str]]:
