@@ -160,6 +160,15 @@ def test_moves_are_read_with_the_grid_of_what_they_move(hold, tmp_path):
     assert {name: values.shape for name, values in inside.items()} == {n: graph.tensors[n].shape for n in moves}
 
 
+def test_what_an_op_is_made_of_is_not_listed():
+    b = Int8Builder((1, 6, 8, 4))
+    x = b.op("resize", conv(b, b.input), size=(13, 31), mode="bilinear")
+    graph = b.graph(b.op("log", b.op("reshape", x, shape=(1, 31, 13, 8))))
+    rows = reader.layers(*WRITERS["openvino"].convert(graph, precision="int8").files.values())
+    names = [row.name for row in rows if row.op != "Convolution"]
+    assert [name for name in names if "/as" not in name] == [node.output for node in graph]
+
+
 # --- operands ---
 
 

@@ -41,7 +41,9 @@ class Emitter:
         order = order or channels_first(len(self.graph.tensors[name].shape))
         if order not in held:
             made, value = next(iter(held.items()))
-            held[order] = self.permuted(value, tuple(made.index(d) for d in order), part(name, f"as{_digits(order)}"))
+            held[order] = self.permuted(
+                value, tuple(made.index(d) for d in order), part(name, facts.ORDERED + _digits(order))
+            )
         return held[order]
 
     def first_order(self, name: str) -> Order:

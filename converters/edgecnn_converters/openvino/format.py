@@ -25,6 +25,7 @@ WEIGHT_SCALE, INPUT_SCALE = "weight_scale", "input_scale"
 SUMS, WITH_BIAS = "conv", "bias_add"
 IDENTITY, WHOLE, SCALED, ROUNDED = UNSEEN = "identity", "whole", "scaled", "rounded"  # keep the plugin exact
 UNIT = "unit"
+ORDERED = "as"  # begins the name of a tensor with its dimensions in another order
 WIDEST = 13  # pixels of a depthwise kernel: see ``limits``
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")  # the second input is a weight
 SIDES = {-128: 1, 127: -1}  # zero points of grids on one side of zero: which way is away from it

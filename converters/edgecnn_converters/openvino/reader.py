@@ -179,11 +179,16 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         for reader in after:  # which grows
             after += [r for r in readers[reader] if reader in unseen and r not in after]
         grid = next((by_id[r] for r in after if by_id[r].get("type") == "FakeQuantize"), None)
+        owner, what = part_of(layer.get("name"))
         name = facts.made_by(layer.get("name"), facts.MOVED)
+        kept = grid is not None or name is not None or kind in facts.WEIGHTED
+        if not kept and _is_step(owner, [by_id[r].get("name") for r in after]):
+            continue
         if name is None:
             made = (grid if grid is not None else layer).get("name")
             name = facts.made_by(made, facts.QUANTIZED) or made
-        ends = moved.get(name, name if grid is not None else "")
+        ends = owner if what.startswith(facts.ORDERED) else name if grid is not None else ""
+        ends = moved.get(ends or name, ends)
         low, high = (stored.get(part(ends, end)) for end in (facts.LOW, facts.HIGH))
         quant = None if low is None or high is None else facts.parameters(float(low), float(high))
         shape = _dimensions(layer, "output/port")
@@ -205,6 +210,11 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
             )
         )
     return found
+
+
+def _is_step(owner: str, readers: list[str]) -> bool:
+    """Tell whether a layer that makes a part of a tensor is read by layers that make others of it, and only by them."""
+    return bool(owner and readers) and all(f"{part_of(name)[0]}/".startswith(f"{owner}/") for name in readers)
 
 
 def _dimensions(layer: Any, port: str) -> tuple[int, ...]:
