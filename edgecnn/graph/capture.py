@@ -16,7 +16,8 @@ from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.replay import Replay
 from edgecnn.graph.signatures import argument_names
-from edgecnn.graph.trace import Call, Trace, trace
+from edgecnn.graph.trace import trace
+from edgecnn.graph.traced import Call, Trace
 from edgecnn.graph.translation import Translation
 
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]

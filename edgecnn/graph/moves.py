@@ -15,6 +15,7 @@ from edgecnn.graph.rewriting import Draft, Rule
 
 Places = NDArray[np.int64]
 PERMUTING = ("reshape", "transpose")
+MOST = 6  # dimensions that few kernels of a slice take
 LARGEST = 1 << 20  # elements of a tensor whose moves are followed one by one
 
 
@@ -198,6 +199,33 @@ def _unshuffled(d: Draft, source: str, last: Node, places: Places) -> bool:
     return True
 
 
+def flatten_slices(d: Draft, node: Node) -> bool:
+    """Slice what has 6 dimensions, which not every format can hold, in fewer: those side by side that stay are one."""
+    shape = d.shape(node.inputs[0]) if node.op == "slice" else ()
+    if len(shape) < MOST:
+        return False
+    bounds = list(zip(*(node.attrs[key] for key in ("begin", "end", "step")), strict=True))
+    sizes: list[int] = []
+    kept: list[tuple[int, int, int]] = []
+    whole = False
+    for size, bound in zip(shape[1:], bounds, strict=True):
+        if bound == (0, size, 1) and whole:
+            sizes[-1] *= size
+            kept[-1] = (0, sizes[-1], 1)
+        else:
+            sizes.append(size)
+            kept.append(bound)
+        whole = bound == (0, size, 1)
+    if len(sizes) + 1 >= MOST:
+        return False
+    made = d.shape(node.output)
+    flat = d.add("reshape", [node.inputs[0]], node, shape=(shape[0], *sizes))
+    begin, end, step = (tuple(each) for each in zip(*kept, strict=True))
+    part = d.add("slice", [flat], node, begin=begin, end=end, step=step)
+    d.put("reshape", [part], node.output, node, shape=made)
+    return True
+
+
 def unite_twins(d: Draft, node: Node) -> bool:
     """Compute once what two nodes compute alike; those with weights stay apart, each has its own."""
     if node.weighted or not node.inputs:
@@ -219,4 +247,11 @@ def _equal(d: Draft, a: str, b: str) -> bool:
     return isinstance(one, Constant) and isinstance(other, Constant) and np.array_equal(one.value, other.value)
 
 
-RULES: tuple[Rule, ...] = (drop_nothing, merge_moves, drop_broadcasts, recognize_permutation, unite_twins)
+RULES: tuple[Rule, ...] = (
+    drop_nothing,
+    merge_moves,
+    drop_broadcasts,
+    recognize_permutation,
+    flatten_slices,
+    unite_twins,
+)

@@ -13,7 +13,7 @@ from torch import nn
 
 from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.signatures import named_results
-from edgecnn.graph.trace import Call, Trace, Traced
+from edgecnn.graph.traced import Call, Trace, Traced
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,8 +9,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from edgecnn.errors import UnsupportedError
 from edgecnn.graph.meta_kernels import meta_result
 from edgecnn.graph.regions import region_of, write_part
 from edgecnn.graph.signatures import argument_names, named_results
+from edgecnn.graph.traced import Call, Trace, Traced, each, leaves
 
 LIBRARY = f"{Path(torch.__file__).parent}{os.sep}"
 CPU = torch.device("cpu")
@@ -76,54 +77,6 @@ def _data_read(what: str) -> UnsupportedError:
     line = _line(sys._getframe())
     looks = f"looks at the data of a tensor while it runs ({what}{line and f' at {line}'})"
     return UnsupportedError(f"the module {looks}; its control flow must not depend on data")
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Traced:
-    """A tensor at one moment of the run: an op in place makes a new one of the same torch tensor."""
-
-    shape: tuple[int, ...]  # as torch has it: (N, C, H, W) for an image
-    constant: torch.Tensor | None = None  # with data: what the module holds, and what is computed from that alone
-    fault: str = ""  # why nothing may read it
-    dtype: torch.dtype = torch.float32
-
-    def __repr__(self) -> str:
-        return f"a tensor of shape {self.shape}"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Call:
-    """One aten call."""
-
-    name: str  # of the op as a user of torch knows it, without overload and the underscore of the form in place
-    args: tuple[Any, ...]  # as torch got them, with ``Traced`` in the place of tensors
-    kwargs: dict[str, Any]
-    outputs: tuple[Traced, ...]  # what it made; for one in place, the new moment of its first argument
-    path: str  # of the innermost module of the network that made it; empty for the network itself
-    layer: str  # the class of that module where it is one of torch's own, so the call is what the module is; or empty
-    line: str  # of the user's source, ``FILE:LINE``
-    fault: str  # why no graph can hold the call, or empty
-    op: Any  # the aten op, to be called again
-
-    @property
-    def output(self) -> Traced:
-        """The first output."""
-        return self.outputs[0]
-
-    @property
-    def inputs(self) -> tuple[Traced, ...]:
-        """Every tensor among the arguments, once."""
-        return tuple(dict.fromkeys(_leaves((self.args, self.kwargs), Traced)))
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Hold what ``trace`` recorded."""
-
-    inputs: Mapping[str, Traced]
-    calls: tuple[Call, ...]  # in the order of the run; none that only computes with constants
-    by_name: bool  # whether the inputs are the arguments of these names, or go by their order
-    results: Mapping[str, Traced | None]  # what the module returned, by name; ``None`` for what is not a tensor
 
 
 def trace(module: nn.Module, input_shapes: Mapping[str, Sequence[int]]) -> Trace:
@@ -213,14 +166,14 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = {id(t): t for t in _leaves((args, kwargs), torch.Tensor)}
+        given = {id(t): t for t in leaves((args, kwargs), torch.Tensor)}
         before = {i: self._moment(t) for i, t in given.items()}
         schema = func._schema.arguments
         slots = [*zip(schema, args, strict=False), *((s, kwargs[s.name]) for s in schema if s.name in kwargs)]
-        written = list(_leaves([v for slot, v in slots if slot.alias_info and slot.alias_info.is_write], torch.Tensor))
+        written = list(leaves([v for slot, v in slots if slot.alias_info and slot.alias_info.is_write], torch.Tensor))
         random = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in _name(func)  # has its dropout
         if not random and _asks_for_a_shape(_name(func)):  # of values that it does not look at
-            args, kwargs = _each(lambda t: torch.empty(t.shape, dtype=t.dtype), (args, kwargs))
+            args, kwargs = each(lambda t: torch.empty(t.shape, dtype=t.dtype), (args, kwargs))
             made = func(*args, **kwargs)
             return self._computed(made.zero_() if "empty" in _name(func) else made)
         known = all(m.constant is not None for m in before.values())
@@ -236,7 +189,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         layout = _layout(args[0]) if written and written[0] is args[0] else ()
         dataless = into_constant or any(isinstance(t, Dataless) for t in given.values())
         made = self._without_data(func, args, kwargs, given) if dataless else func(*args, **kwargs)
-        if outputs := list(_leaves(made, torch.Tensor)):
+        if outputs := list(leaves(made, torch.Tensor)):
             fault = next((m.fault for m in before.values() if m.fault), "")
             same_layout = bool(layout) and _layout(outputs[0]) == layout
             if random:
@@ -251,7 +204,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 self._save(self.tensors[id(tensor)].memory)
                 self._outdate(tensor, constants=not known)
             name, (path, layer), line = _familiar(_name(func), args), self._module(), _line(sys._getframe())
-            taken, named = _each(lambda t: before[id(t)], (args, kwargs))
+            taken, named = each(lambda t: before[id(t)], (args, kwargs))
             for i, moment in before.items():
                 if moment.constant is not None:
                     self.read.setdefault(self.tensors[i].memory, []).append(moment)
@@ -277,7 +230,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
 
     def _computed(self, made: Any) -> Any:
         """Keep what was computed from constants as constants."""
-        for tensor in _leaves(made, torch.Tensor):
+        for tensor in leaves(made, torch.Tensor):
             self._keep(tensor, constant=tensor)
         return made
 
@@ -295,7 +248,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
     def _without_data(self, func: Any, args: Any, kwargs: Any, given: dict[int, torch.Tensor]) -> Any:
         """Return the shapes of the result; an argument that comes back is the one that was given."""
         meta = {i: t.meta if isinstance(t, Dataless) else torch.empty_like(t, device="meta") for i, t in given.items()}
-        inputs, named = _each(lambda t: meta[id(t)], (args, kwargs))
+        inputs, named = each(lambda t: meta[id(t)], (args, kwargs))
         if kwargs.get("device"):
             named["device"] = "meta"
         name, made = _name(func), None
@@ -311,11 +264,11 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error)):
                     self.data_read = _data_read(_familiar(name, args))
                     raise self.data_read from None
-                zeros = _each(lambda t: torch.zeros(t.shape, dtype=t.dtype), (inputs, named))
+                zeros = each(lambda t: torch.zeros(t.shape, dtype=t.dtype), (inputs, named))
                 func(*zeros[0], **zeros[1])  # the kernels that users know say it in other words
                 raise
         back = {id(m): given[i] for i, m in meta.items()}
-        return _each(lambda t: back[id(t)] if id(t) in back else Dataless(t), made)
+        return each(lambda t: back[id(t)] if id(t) in back else Dataless(t), made)
 
     def _keep(self, tensor: torch.Tensor, constant: torch.Tensor | None = None, fault: str = "") -> Traced:
         """Begin a moment of a tensor."""
@@ -431,29 +384,11 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 def _line(frame: FrameType | None) -> str:
     """Return the innermost line that is not torch's; if there is none, the line of the innermost module's forward."""
     inner, forward = "", ""
-    for each in _frames(frame):
-        file = each.f_code.co_filename
+    for near in _frames(frame):
+        file = near.f_code.co_filename
         if not file.startswith(LIBRARY):
-            return f"{file}:{each.f_lineno}"
-        if each.f_code is nn.Module._call_impl.__code__:
+            return f"{file}:{near.f_lineno}"
+        if near.f_code is nn.Module._call_impl.__code__:
             forward = forward or inner
-        inner = f"{Path(file).relative_to(LIBRARY).as_posix()}:{each.f_lineno}"
+        inner = f"{Path(file).relative_to(LIBRARY).as_posix()}:{near.f_lineno}"
     return forward
-
-
-def _each(change: Callable[[torch.Tensor], Any], value: Any) -> Any:
-    """Return the same structure with every tensor changed."""
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {k: _each(change, v) for k, v in value.items()}
-    return type(value)(_each(change, v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _leaves(value: Any, kind: type) -> Iterator[Any]:
-    """Yield everything of a kind in a structure."""
-    if isinstance(value, kind):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part, kind)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.graph.builder import BATCH, Array, Builder, Operand, Value
 from edgecnn.graph.ir import Tensor
 from edgecnn.graph.ops import need
-from edgecnn.graph.trace import Call, Trace, Traced
+from edgecnn.graph.traced import Call, Trace, Traced
 
 COMPUTED = "a weight that is computed from the input while the network runs"
 

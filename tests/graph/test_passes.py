@@ -126,3 +126,13 @@ def test_the_graph_computes_the_module_by_these_ops(name):
     got = TorchGraph(graph)(x.permute(0, 2, 3, 1))
     torch.testing.assert_close(got, want.permute(0, 2, 3, 1) if want.ndim == 4 else want, rtol=1e-5, atol=1e-5)
     assert [n.op for n in graph] == ops
+
+
+def test_what_has_six_dimensions_is_sliced_in_fewer():
+    module = Own(lambda m, x: m.first(x).view(1, 2, 2, 7, 2, 3)[:, :, :, 1:, :, 1:].tanh()).eval()
+    graph, x = capture(module, SHAPE, Metadata()), torch.randn(1, *SHAPE)
+    slices = [n for n in graph if n.op == "slice"]
+    assert slices
+    assert all(len(graph.tensors[n.inputs[0]].shape) < 6 for n in slices)
+    with torch.inference_mode():
+        torch.testing.assert_close(TorchGraph(graph)(x.permute(0, 2, 3, 1)), module(x), rtol=1e-5, atol=1e-5)

@@ -12,7 +12,7 @@ from edgecnn.graph.aten import arithmetic, reducing, shaping, windows
 from edgecnn.graph.aten.arguments import Handler
 from edgecnn.graph.builder import Value
 from edgecnn.graph.ops import OPS
-from edgecnn.graph.trace import Call
+from edgecnn.graph.traced import Call
 from edgecnn.graph.translation import Translation
 
 HANDLERS: dict[str, Handler] = {

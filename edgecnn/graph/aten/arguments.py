@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgecnn.graph.builder import Value
-from edgecnn.graph.trace import Call, Traced
+from edgecnn.graph.traced import Call, Traced
 from edgecnn.graph.translation import Translation
 
 Made = Value | Sequence[Value]

@@ -11,7 +11,7 @@ from edgecnn.graph import reductions
 from edgecnn.graph.aten.arguments import Handler, arguments, dims_of
 from edgecnn.graph.builder import Value
 from edgecnn.graph.ops import need
-from edgecnn.graph.trace import Call, Traced
+from edgecnn.graph.traced import Call, Traced
 from edgecnn.graph.translation import Translation
 
 

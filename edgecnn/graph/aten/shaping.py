@@ -12,7 +12,7 @@ from edgecnn.graph.aten.arguments import Handler, arguments, dims_of, shape_of
 from edgecnn.graph.builder import Array, Value
 from edgecnn.graph.meta_kernels import pair, windows
 from edgecnn.graph.ops import need
-from edgecnn.graph.trace import Call, Traced
+from edgecnn.graph.traced import Call, Traced
 from edgecnn.graph.translation import Translation
 
 PADS = {"reflection": "reflect", "replication": "replicate"}

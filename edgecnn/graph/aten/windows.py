@@ -12,7 +12,7 @@ from edgecnn.graph.aten.reducing import product
 from edgecnn.graph.builder import Value
 from edgecnn.graph.meta_kernels import pair, windows
 from edgecnn.graph.ops import need
-from edgecnn.graph.trace import Call
+from edgecnn.graph.traced import Call
 from edgecnn.graph.translation import Translation
 
 
