@@ -135,7 +135,14 @@ def _walk(t: Translation) -> None:
         faults.append(f"{t.model.subgraphs} subgraphs, where one is supported")
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
-        raise UnsupportedError(f"it holds what no graph holds: {listed}. Supported: {', '.join(sorted(HANDLERS))}")
+        unknown = any(op.name not in HANDLERS for op in t.model.ops)
+        known = f". Supported: {', '.join(sorted(HANDLERS))}" if unknown else ""
+        raise UnsupportedError(f"it holds what no graph holds: {listed}{known}")
+
+
+def _why(op: TfliteOp) -> str:
+    custom = "a custom operator, whose arithmetic the file does not tell" if op.name.startswith("CUSTOM:") else ""
+    return REASONS.get(op.name, custom)
 
 
 def _needed(model: TfliteModel) -> Iterator[TfliteOp]:
@@ -156,7 +163,7 @@ def _make(t: Translation, op: TfliteOp) -> None:
         need(len(folded) == len(op.outputs), f"it has {len(op.outputs)} outputs; {len(folded)} are supported")
         t.constants.update(zip(op.outputs, folded, strict=True))
         return
-    need(op.name in HANDLERS, REASONS.get(op.name, ""))
+    need(op.name in HANDLERS, _why(op))
     given = [i for i in op.inputs if i >= 0 and i not in t.constants]
     if any(i in t.hidden for i in given):
         t.hidden.update(op.outputs)
