@@ -197,7 +197,7 @@ NOT_IN_TFLM = {"relu6", "gelu", "exp", "log", "transpose_6"}
 def test_tflm_equals_the_oracle_bit_for_bit(piece, tmp_path):
     graph = piece_graph(piece, 1)
     path, images = written(graph, "tflite", tmp_path), random_images(graph, 2)
-    session = LiteRtSession(path, kernels="reference")
+    session = LiteRtSession(path, kernels="builtin")
     made, said = tflm._interpret(path, session, {session.input.name: images})
     got = made[session.output.name]
     np.testing.assert_array_equal(got, run(graph, images)[graph.outputs[0]].reshape(got.shape))

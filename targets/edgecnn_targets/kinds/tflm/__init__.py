@@ -62,7 +62,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     """
     if threads != 1:
         raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
-    said = litert.LiteRtSession(artifact, kernels="reference")
+    said = litert.LiteRtSession(artifact, kernels="builtin")  # the reference ones lack ELU
     if said.batch != 1:
         raise UnsupportedError(
             f"{artifact} takes {said.batch} samples at a time; this device runs files of a batch of 1"
