@@ -231,6 +231,15 @@ def test_a_cycle_and_damage_are_named(tmp_path):
     refusal(tmp_path / "n.h5")
 
 
+@pytest.mark.parametrize("name", ["nested.h5", "rows.keras"])
+def test_a_file_that_is_cut_short_is_one_line(tmp_path, name):
+    whole = (FIXTURES / name).read_bytes()
+    for share in (0.0, 0.01, 0.1, 0.3, 0.5, 0.9, 0.99):
+        path = tmp_path / name
+        path.write_bytes(whole[: int(share * len(whole))])
+        refusal(path)
+
+
 def test_weights_without_an_architecture_say_what_to_save(tmp_path):
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         file["layers/dense/vars/0"] = np.zeros((3, 2), np.float32)

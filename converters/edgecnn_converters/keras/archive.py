@@ -27,6 +27,10 @@ MAX_JSON_BYTES = 128 * 2**20
 MAX_RATIO = 50  # a file may claim as many bytes as it has, times this; weights that training left do not shrink so far
 FREE_BYTES = 16 * 2**20  # below this nothing is asked
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # of Keras 3 and 2.13, and of 2.12
+DAMAGED = (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, OSError, RuntimeError, EOFError,
+)  # fmt: skip
+"""What json, zipfile, h5py and conversions raise for what is not as it should be."""
 ALIASES: Mapping[str, tuple[str, ...]] = {"kernel": ("kernel", "depthwise_kernel")}
 SAVE = "save the whole network with model.save('FILE.keras') and give that"
 
@@ -86,12 +90,6 @@ class Archive:
                 f"the file has {len(found)} arrays for it, it needs {len(variables)}: {', '.join(variables)}"
             )
         return [self._read(name, item) for name, item in zip(variables, found, strict=True)]
-
-    def count(self, place: Place) -> int:
-        """Return how many arrays a layer has."""
-        if not self.by_name:
-            return len(self._by_group(place))
-        return len(self._below(place.names[0]))
 
     def _by_group(self, place: Place) -> list[Any]:
         container = next((c for c in CONTAINERS if c in self.root), CONTAINERS[0])
@@ -254,7 +252,7 @@ def _major(version: str) -> int:
 
 
 def _line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def fits(shape: Sequence[int]) -> bool:

@@ -10,13 +10,13 @@ from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Metadata
-from edgecnn_converters.keras.archive import opened
+from edgecnn_converters.keras.archive import DAMAGED, opened
 from edgecnn_converters.keras.attention import multi_head_attention
 from edgecnn_converters.keras.network import Layer, Model, is_operation, read_model
 from edgecnn_converters.keras.operations import FUNCTIONS, OPERATIONS
 from edgecnn_converters.keras.plain import PLAIN
 from edgecnn_converters.keras.reference import reference
-from edgecnn_converters.keras.translation import CHANNELS_FIRST, DAMAGED, Handler, Shown, Translation
+from edgecnn_converters.keras.translation import CHANNELS_FIRST, Handler, Shown, Translation
 from edgecnn_converters.keras.weighted import WEIGHTED
 
 LAYERS: Mapping[str, Handler] = {**WEIGHTED, **PLAIN, "MultiHeadAttention": multi_head_attention}
@@ -49,9 +49,9 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
             graph = translation.graph(ends, Metadata(model=path.stem))
         except InputError as error:
             raise type(error)(f"{path}: {error}") from None
-        except (*DAMAGED, RecursionError) as error:
+        except DAMAGED as error:  # of which RecursionError is one
             line = next(iter(str(error).splitlines()), "")
-            raise InputError(f"{path}: its architecture is damaged ({type(error).__name__}: {line})") from None
+            raise InputError(f"{path}: its architecture is damaged ({type(error).__name__}: {line[:200]})") from None
     given = {value.name: (ref.layer, value.axes) for ref, value in zip(model.inputs, inputs, strict=True)}
     for ref, value, name in zip(model.outputs, ends, graph.outputs, strict=True):
         rank = len(translation.shape(value))

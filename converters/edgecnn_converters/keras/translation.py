@@ -12,13 +12,12 @@ import numpy as np
 from edgecnn.errors import InputError
 from edgecnn.graph.builder import Array, Builder, Operand, Value
 from edgecnn.graph.ops import need
-from edgecnn_converters.keras.archive import Archive, Place, fits
+from edgecnn_converters.keras.archive import DAMAGED, Archive, Place, fits
 from edgecnn_converters.keras.network import Layer, Model, Ref, places
 
 Made = Value | list[Value]
 Handler = Callable[["Step"], Made]
 Key = tuple[str, int]
-DAMAGED = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 CHANNELS_FIRST = "channels_first"
 
 
@@ -118,7 +117,7 @@ class Translation(Builder):
         except DAMAGED as error:
             line = next(iter(str(error).splitlines()), "")
             self.faults.append(
-                f"{layer.kind} {'/'.join(names)!r}: its configuration is damaged ({type(error).__name__}: {line})"
+                f"{layer.kind} {'/'.join(names)!r}: it is damaged ({type(error).__name__}: {line[:200]})"
             )
             return [None]
         return self._show(layer, call, values, path)
