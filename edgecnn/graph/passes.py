@@ -123,10 +123,9 @@ def fold_transposes(d: Draft, first: Node) -> bool:
     weight, perm = d.value(last.inputs[1]), first.attrs["perm"]
     assert isinstance(perm, tuple)
     assert weight is not None
-    columns = np.arange(weight.shape[1]).reshape(d.shape(first.inputs[0])).transpose(perm).reshape(-1)
-    value = np.empty_like(weight)
-    value[:, columns] = weight
-    d.set(last.inputs[1], value)
+    moved = tuple(d.shape(first.inputs[0])[k] for k in perm[1:])
+    by_place = weight.reshape(-1, *moved).transpose(0, *(1 + np.argsort([k - 1 for k in perm[1:]])))
+    d.set(last.inputs[1], by_place.reshape(len(weight), -1))
     return d.bypass(first.output, first.inputs[0])
 
 
