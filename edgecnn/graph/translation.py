@@ -29,6 +29,11 @@ class Translation(Builder):
         self.values: dict[Traced, Value] = {x: self.input(k, x.shape) for k, x in traced.inputs.items()}
         self.consumers = Counter(i for call in traced.calls for i in call.inputs)
         self.consumers.update(r for r in traced.results.values() if r is not None)
+        self.readers: dict[Traced, set[str]] = {}  # names of the calls that read a tensor
+        for call in traced.calls:
+            for read in call.inputs:
+                self.readers.setdefault(read, set()).add(call.name)
+        self.unpadded: dict[Traced, tuple[Value, list[tuple[int, int]]]] = {}  # what was padded by minus infinity
         self.current: Call
 
     def begin(self, call: Call) -> None:

@@ -186,6 +186,7 @@ LAYERS = {
         memory_format=torch.channels_last
     ),
     "audio": of(audio, w=torch.randn(3, 3, 5)),
+    "padded_pool": of(lambda m, x: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=float("-inf")), 3, 2)),
     "dilated_pool": layer(lambda: nn.MaxPool2d(3, 2, 1, dilation=2)),
     "adaptive_max": layer(lambda: nn.AdaptiveMaxPool2d((5, 3)), lambda: nn.AdaptiveMaxPool2d(1)),
     "adaptive_avg": layer(lambda: nn.AdaptiveAvgPool2d((7, 4))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,6 +126,10 @@ def _pad(t: Translation, call: Call) -> Value:
         # Conv2d(padding="same") pads first where two sides differ; its name is the convolution's
         t.scope, t.named = ".".join(filter(None, (call.path, "pad"))), True
     every = [*[(0, 0)] * (len(x.shape) - len(pairs)), *reversed(pairs)]
+    if mode == "constant" and fill == -math.inf:
+        need(t.readers.get(call.output) == {"max_pool2d"}, "a padding by minus infinity that is not of a max pool")
+        t.unpadded[call.output] = t.value(x), every
+        return t.pad(t.value(x), every, "replicate")  # which nothing reads: the pool has the padding
     return t.pad(t.value(x), every, mode, fill=float(fill or 0) if mode == "constant" else 0.0)
 
 

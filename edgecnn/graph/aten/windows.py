@@ -84,8 +84,15 @@ def _max_pool(t: Translation, call: Call) -> Value:
     )
     value = t.value(x)
     if pair(dilation) != (1, 1):
+        need(x not in t.unpadded, "a dilated max pool of what is padded by minus infinity")
         return _dilated_max_pool(t, call, value, kernel, stride, padding, dilation)
-    return layers.max_pool(t, value, **_window(call, kernel, stride, padding, bool(ceil)))
+    window = _window(call, kernel, stride, padding, bool(ceil))
+    if x in t.unpadded:
+        value, sides = t.unpadded[x]
+        need(not any(map(any, sides[:-2])), "a max pool of what is padded outside height and width")
+        outer = (*sides[-2], *sides[-1])
+        window["padding"] = tuple(a + b for a, b in zip(outer, window["padding"], strict=True))
+    return layers.max_pool(t, value, **window)
 
 
 def _dilated_max_pool(
