@@ -43,8 +43,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(figures)
     else:
-        layers = figures.pop("layers")
+        layers, outputs = figures.pop("layers"), figures.pop("outputs")
         table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()])
+        if len(outputs) > 1:
+            table([{k: shown(v) for k, v in output.items()} for output in outputs])
         if layers:
             table([{k: shown(v) for k, v in layer.items()} for layer in layers])
     return 1 if found.same_integers is False else 0
