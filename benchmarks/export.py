@@ -20,7 +20,7 @@ from timing import interleaved, ratio
 
 import edgecnn
 from edgecnn.data import open_images
-from edgecnn.evaluation.references import float_reference
+from edgecnn.evaluation.references import float_logits
 from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.evaluate import logits
 from edgecnn_targets.runtimes.litert import LiteRtSession
@@ -74,7 +74,7 @@ def main() -> None:
         print("the peer was left out: no --peer", file=sys.stderr)
     result["size_bytes"] = {name: path.stat().st_size for name, path in artifacts.items()}
     network = edgecnn.load(out / f"{options.model}.edgecnn")
-    preprocess, reference = network.preprocess, float_reference(network.graph)
+    preprocess, reference = network.preprocess, float_logits(network.graph)
     assert preprocess is not None
     for name, path in artifacts.items():
         images = open_images(options.data, demo_split="test", labelled=True)

@@ -33,6 +33,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     import edgecnn
     from edgecnn.data import open_images
     from edgecnn.evaluation.references import fed_as, float_reference
+    from edgecnn.graph.batch import Batch
     from edgecnn.models import resolve
     from edgecnn.models.count import size_of
     from edgecnn_targets.devices import device
@@ -51,7 +52,13 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     reference = fed_as(float_reference(given.graph), fed, given.preprocess)
     session = open_session(device("host"), made / f"{name}.tflite")
     found = open_images("demo", demo_split="test", labelled=False, limit=used["test"], shuffle=0)
-    pairs = [(reference(x), logits(session, x)) for x in (fed.normalise(p) for p, _ in found.batches(fed, 1))]
+    (source,) = given.graph.inputs
+
+    def exact(x):
+        (values,) = reference(Batch({source: x})).values()
+        return values.reshape(len(x), -1)
+
+    pairs = [(exact(x), logits(session, x)) for x in (fed.normalise(p) for p, _ in found.batches(fed, 1))]
     want, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
     noise, mean = float(np.square(want - got).mean()), want.mean(0)
     row["sqnr_db"] = round(10 * float(np.log10(np.square(want).mean() / noise)), 1)

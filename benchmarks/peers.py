@@ -24,7 +24,7 @@ from timing import interleaved, ratio
 
 import edgecnn
 from edgecnn.data import open_images
-from edgecnn.evaluation.references import float_reference
+from edgecnn.evaluation.references import float_logits
 from edgecnn.preprocess import Preprocess
 from edgecnn_targets.accuracy_meter import AccuracyMeter
 from edgecnn_targets.devices import device
@@ -85,7 +85,7 @@ def main() -> None:
             fed[path] = int8.preprocess
         result["ours_all_three_s"][recipe] = round(time.perf_counter() - start, 1)
     sources = {path.suffix[1:]: path for path in saved(network, out / "float")}
-    preprocess, reference = network.preprocess, float_reference(network.graph)
+    preprocess, reference = network.preprocess, float_logits(network.graph)
     assert preprocess is not None
 
     def calibration() -> Iterator[NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from commands import DEMO, EXPORT, QUICK, assert_same_figures, error_of, run
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import _parser, main
 from edgecnn.data.synthetic import SyntheticImages
-from edgecnn.evaluation.references import float_reference
+from edgecnn.evaluation.references import float_logits
 from edgecnn.graph.serialize import load
 from edgecnn.report.record import this_machine
 from edgecnn_converters.tflite.reader import integers
@@ -81,7 +81,7 @@ def test_without_calibration_data_the_loss_is_said(tmp_path, capfd):
     graph = load(tmp_path / f"{DEMO}.edgecnn")
     images = SyntheticImages(count=40, seed=0)
     seen = [
-        float_reference(graph)(graph.metadata.preprocess.normalise(x))
+        float_logits(graph)(graph.metadata.preprocess.normalise(x))
         for x, _ in images.batches(graph.metadata.preprocess, 40)
     ]
     (quant,) = (graph.tensors[name].quant for name in graph.outputs)

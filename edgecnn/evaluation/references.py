@@ -36,6 +36,17 @@ def float_reference(graph: Graph) -> Reference:
     return reference
 
 
+def float_logits(graph: Graph) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The float values of a graph of one input and one output: network inputs to ``(n, classes)``."""
+    reference = float_reference(graph)
+
+    def logits(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        (values,) = reference(Batch.of(graph.inputs, x)).values()
+        return values.reshape(len(x), -1)
+
+    return logits
+
+
 def fed_as(reference: Reference, fed: Preprocess | None, own: Preprocess | None) -> Reference:
     """The reference for inputs normalised as ``fed`` says, which itself takes them as ``own`` says, where both do."""
     return reference if fed is None or own is None else lambda x: reference(renormalised(x, fed, own))
