@@ -55,7 +55,8 @@ def details(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespa
 def shown(value: Any) -> str:
     """A figure in a table: ``-`` where there is none."""
     if isinstance(value, tuple):
-        return f"{len(value)}: {', '.join(value[:5])}" if value else "none"
+        names = [str(each.get("name", each)) if isinstance(each, dict) else str(each) for each in value[:5]]
+        return f"{len(value)}: {', '.join(names)}" if value else "none"
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
