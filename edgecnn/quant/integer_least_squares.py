@@ -15,6 +15,7 @@ import torch
 SWEEPS = 2
 FEW = 128
 BLOCK = 64  # columns
+SHARES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def round_rows(
@@ -23,14 +24,13 @@ def round_rows(
     """Return integers ``(groups, rows, taps)``, each a neighbour of its float weight, of least squared error.
 
     Args:
-        covariance: of the inputs, ``(groups, taps, taps)`` float64, positive definite.
+        covariance: of the inputs, ``(groups, taps, taps)`` float64, symmetric; positive definite but for rounding.
         cross: covariance of inputs and wanted outputs, ``(groups, rows, taps)`` float64.
         weights: float64, the shape of the result.
         scales: float64, ``(groups, rows, 1)``.
         limit: the largest magnitude.
     """
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-    spread = torch.linalg.cholesky(inverse, upper=True)
+    inverse, spread = _inverted(covariance)
     exact, aim = (weights / scales).mT, (cross / scales).mT  # in steps of the grid, a tap in each row
     low, high = (x.clamp(-limit, limit).float().contiguous() for x in (exact.floor(), exact.ceil()))
     found = [_spread_out(spread.float(), (inverse @ aim).float().contiguous(), low, high)]
@@ -41,6 +41,26 @@ def round_rows(
         _descend(coarse, gradient, start, low, high)
     first, second = (((coarse @ x - 2 * wanted) * x).sum(1, keepdim=True) for x in found)
     return torch.where(first <= second, found[0], found[1]).mT.double()
+
+
+def _inverted(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the inverse and the upper Cholesky factor of it.
+
+    Sums of products in float32 leave a matrix that is positive definite by little, or not at all. Then a share of its
+    diagonal is added, the smallest of ``SHARES`` that makes it so. Source: Nocedal and Wright 2006, algorithm 3.3.
+
+    Raises:
+        ValueError: no share does, because the matrix is not finite.
+    """
+    diagonal = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))
+    for share in SHARES:
+        factor, faults = torch.linalg.cholesky_ex(covariance + share * diagonal if share else covariance)
+        if not faults.any():
+            inverse = torch.cholesky_inverse(factor)
+            spread, faults = torch.linalg.cholesky_ex(inverse, upper=True)
+            if not faults.any():
+                return inverse, spread
+    raise ValueError("the covariance of a layer's inputs is not finite")
 
 
 def _spread_out(spread: torch.Tensor, wanted: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -78,3 +78,15 @@ def test_it_gains_where_inputs_go_together():
         for x in (module.round_rows(*given_, LIMIT), torch.round(weights / scales))
     )
     assert made < 0.3 * plain
+
+
+def test_a_covariance_that_is_not_quite_positive_definite_is_solved():
+    inputs = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance = inputs @ inputs.mT - 1e-6 * torch.eye(12, dtype=torch.float64)
+    assert torch.linalg.eigvalsh(covariance).min() < 0
+    weights = torch.randn(1, 3, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scales = torch.full((1, 3, 1), 0.1, dtype=torch.float64)
+    found = module.round_rows(covariance, weights @ covariance, weights, scales, 127)
+    assert bool(((found - weights / scales).abs() <= 1).all())
+    with pytest.raises(ValueError, match="not finite"):
+        module.round_rows(covariance * torch.nan, weights, weights, scales, 127)
