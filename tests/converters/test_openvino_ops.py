@@ -250,6 +250,17 @@ def test_an_elementwise_op_behind_a_kernel_that_takes_others_in(op, before, hold
     hold(b.graph(conv(b, x)))
 
 
+def test_a_concatenation_behind_an_average_pool_and_its_scaled_channels(hold):
+    """Dense blocks: batch norms behind concatenations are depthwise convolutions of one pixel."""
+    b = Int8Builder((1, 6, 6, 8))
+    pool = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0)}
+    x = b.op("avg_pool2d", conv(b, b.input), **pool)
+    for _ in range(2):
+        x = b.op("concat", x, conv(b, x, out=b.quant(x)), axis=3)
+        x = b.weighted("conv2d", x, (b.shape(x)[3], 1, 1, 1), groups=b.shape(x)[3])
+    hold(b.graph(x))
+
+
 # --- functions ---
 
 

@@ -135,7 +135,7 @@ def concat(e: Emitter, node: Node) -> Any:
     """Return the inputs side by side."""
     axis: Any = node.attrs["axis"]
     order = order_of(e, node)
-    values = [e.operand(node, name, order) for name in node.inputs]
+    values = [e.value(name, order) if name in e.held else e.operand(node, name, order) for name in node.inputs]
     return ops.concat(values, order.index(axis), name=moved(node, order))
 
 
