@@ -12,7 +12,7 @@ from runtimes import WRITERS, assert_integers_are_the_graphs, distances, opened,
 
 from edgecnn.graph.functions import evaluate
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import QParams, Quantized
+from edgecnn.graph.ir import Constant, QParams, Quantized
 from edgecnn.graph.ops import OPS
 from edgecnn_converters.openvino import reader
 from edgecnn_targets.registry import activations
@@ -323,3 +323,19 @@ def test_a_resize_to_twice_between_convolutions_is_one_kernel(hold):
     b = Int8Builder((1, 6, 8, 4))
     x = b.op("resize", conv(b, b.input), size=(12, 16), mode="bilinear", half_pixel=True)
     assert "Interpolate" in {op.kind for op in hold(b.graph(conv(b, x))).ops}
+
+
+def test_a_number_added_behind_a_function_and_a_factor_is_rounded_with_the_zero_point_it_has(hold):
+    """The plugin folds the sum into the FakeQuantize before it, and loses 0.45 of a step there."""
+
+    def number(grid, integer):
+        name = b.constant((1,), grid)
+        held = np.array([integer], np.int8)
+        b.tensors[name] = Constant(name=name, value=grid.dequantize(held)).quantized(grid, held)
+        return name
+
+    b = Int8Builder((1, 6, 6, 8))
+    x = b.op("hard_swish", conv(b, b.input, out=grid(2.0, -110)), out=grid(1.5306727, -128))
+    x = b.op("mul", x, number(grid(0.7628043, 0), 1), out=grid(1.6263051, -128))
+    x = b.op("add", x, number(grid(0.00288619, 127), -128), out=grid(1.626252, -127))
+    hold(b.graph(b.weighted("conv2d", x, (8, 3, 3, 1), groups=8, padding=(1, 1, 1, 1), stride=(1, 1), dilation=(1, 1))))

@@ -91,7 +91,8 @@ class Emitter:
         - A convolution that only an elementwise op reads: its FakeQuantize, the op and the op's FakeQuantize become
           post-operations, of which the first is clipped, not rounded ("drop rounding one special residual pattern").
         - A linear layer that another reads: both become one op of snippets, which computes in float.
-        - A product with constants of which some are negative: they are folded into a FakeQuantize before it.
+        - A product with constants of which some are negative, and a sum with constants: they are folded into a
+          FakeQuantize before it, whose zero point is then rounded again.
         """
         made = self.graph.tensors[node.output]
         if not isinstance(made, Quantized) or made.quant.dtype != "int8":
@@ -102,6 +103,7 @@ class Emitter:
             "conv2d": len(consumers) == 1 and consumers[0] in ELEMENTWISE and node.output not in self.graph.outputs,
             "fully_connected": "fully_connected" in consumers,
             "mul": any(bool(np.any(constant < 0)) for constant in constants),
+            "add": bool(constants),
         }
         return self.identity(node, value) if fused.get(node.op) else value
 

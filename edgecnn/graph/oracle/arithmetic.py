@@ -5,7 +5,8 @@ instead of within a distance that a fault could hide in. What is not here is as 
 
 Sources: XNNPACK ``src/microparams-init.c`` (``qs8_add``), ``src/indirection.c`` and ``src/s8-ibilinear`` (resizing),
 ``src/qs8-qc8w-gemm`` and its siblings (``fp32`` kernels); ONNX Runtime ``mlas/lib/qlgavgpool.cpp``, ``quantize.cpp``
-(``MlasRequantizeOutput``), and those of ``mlas.py``.
+(``MlasRequantizeOutput``), and those of ``mlas.py``; LiteRT ``kernels/internal/optimized/optimized_ops.h`` (``Softmax``
+with a table, on x86).
 """
 
 from __future__ import annotations
@@ -164,6 +165,18 @@ def _prelu(c: Call) -> Integers:
     return requantized(c, made, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
 
 
+def _softmax_table(c: Call) -> Integers:
+    """LiteRT's fast kernel, which runs softmax beside XNNPACK: a table of ``exp``, sums one after another in float32."""
+    if c.wide:
+        return KERNELS["softmax"](c)
+    table = np.exp(-c.scale(0) * np.arange(256, dtype=np.float32))
+    x = c.values[0].astype(np.int16)
+    powers = table[x.max(axis=-1, keepdims=True) - x]
+    total = np.cumsum(powers, axis=-1, dtype=np.float32)[..., -1:]
+    shares = powers * (np.float32(1) / (total * c.scale(-1)))
+    return requantized(c, shares, lambda part: np.floor(part.astype(np.float64) + 0.5).astype(np.int64))
+
+
 def _softmax(c: Call) -> Integers:
     """In float: exact but for what float32 loses."""
     below = c.values[0].astype(np.float64) - c.values[0].max(axis=-1, keepdims=True)
@@ -187,7 +200,7 @@ def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
 XNNPACK: Mapping[str, Kernel] = {"add": _add_xnnpack, "resize": _resize_xnnpack, "prelu": _prelu_xnnpack}
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
-    "xnnpack": _with({**XNNPACK, "mean": _mean_xnnpack(fused=False)}),
+    "xnnpack": _with({**XNNPACK, "mean": _mean_xnnpack(fused=False), "softmax": _softmax_table}),
     "xnnpack_arm": _with({**XNNPACK, "mean": _mean_xnnpack(fused=True)}),
     "onnxruntime": _with(mlas.CHANGED),
     "openvino": _with(
