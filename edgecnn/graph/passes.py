@@ -160,6 +160,64 @@ def fold_constants(d: Draft, first: Node) -> bool:
     return True
 
 
+def fold_gathers(d: Draft, first: Node) -> bool:
+    """Let a convolution make its channels in the order in which ``depth_to_space`` takes them: a pixel shuffle."""
+    second = d.only_reader(first.output)
+    if first.op != "conv2d" or first.attrs["groups"] != 1 or second is None or second.op != "gather":
+        return False
+    indices: Any = second.attrs["indices"]
+    last = d.only_reader(second.output)
+    if second.attrs["axis"] != 3 or len(set(indices)) < len(indices) or last is None or last.op != "depth_to_space":
+        return False
+    if not all(d.alone(name) for name in first.inputs[1:]) or not d.bypass(second.output, first.output):
+        return False
+    for name, value in zip(first.inputs[1:], _weights(d, first), strict=True):
+        d.set(name, value[list(indices)])
+    d.place(first)
+    return True
+
+
+def fold_past_blocks(d: Draft, first: Node) -> bool:
+    """Fold what a ``depth_to_space`` alone is read by into the convolution before it: factors and terms per channel.
+
+    They are a batch norm, a bias or an activation behind a transposed convolution. The convolution makes every channel
+    once for each place in the block.
+    """
+    middle = d.only_reader(first.output)
+    if first.op != "conv2d" or first.attrs["activation"] != "none" or middle is None or middle.op != "depth_to_space":
+        return False
+    second = d.only_reader(middle.output)
+    if second is None or not all(d.alone(name) for name in first.inputs[1:]):
+        return False
+    if second.op in ACTIVATIONS:
+        times, plus, activation = np.ones(1, np.float32), np.zeros(1, np.float32), second.op
+    else:
+        term, factor = (_operand(d, second, op, middle.output) for op in ("add", "mul"))
+        if second.op == "conv2d" and _is_per_channel(d, second):
+            factor, term = (array.reshape(-1) for array in _weights(d, second))
+        if term is None and factor is None:
+            return False
+        times = np.ones(1, np.float32) if factor is None else factor
+        plus = np.zeros(1, np.float32) if term is None else term
+        activation = str(second.attrs["activation"])
+    if not d.bypass(second.output, middle.output):
+        return False
+    weight, bias = _weights(d, first)
+    channels, places = d.shape(middle.output)[-1], int(middle.attrs["block"]) ** 2  # type: ignore[call-overload]
+    times, plus = (np.tile(np.broadcast_to(each, (channels,)), places) for each in (times, plus))
+    d.set(first.inputs[1], weight * times.reshape(-1, 1, 1, 1))
+    d.set(first.inputs[2], bias * times + plus)
+    d.place(replace(first, attrs={**first.attrs, "activation": activation}))
+    return True
+
+
+def _is_per_channel(d: Draft, node: Node) -> bool:
+    """Tell whether a convolution is a factor and a term for each channel."""
+    channels, pads, a = d.shape(node.inputs[0])[-1], node.attrs["padding"], node.attrs
+    alone = d.shape(node.inputs[1]) == (channels, 1, 1, 1) and a["groups"] == channels
+    return alone and a["stride"] == (1, 1) and pads == NO_PADDING
+
+
 def fold_hard_sigmoid(d: Draft, first: Node) -> bool:
     """Make a hard sigmoid behind a layer the layer's ReLU6 and a factor: ``relu6(6 alpha x + 6 beta) / 6``."""
     second = d.only_reader(first.output)
@@ -198,6 +256,33 @@ def fold_factors_ahead(d: Draft, first: Node) -> bool:
     assert weight is not None
     d.set(last.inputs[1], weight * factor)
     return d.bypass(first.output, first.inputs[0])
+
+
+def fold_factors_past_sums(d: Draft, first: Node) -> bool:
+    """Fold the product with one number into the weights of all layers that read it, past a sum with a constant.
+
+    ``a x + b`` is ``a (x + b / a)``. Scale and shift behind an activation, as in PP-LCNet, become one addition so.
+    """
+    second = d.only_reader(first.output)
+    factor = _operand(d, first, "mul", first.inputs[0]) if first.op == "mul" else None
+    term = None if second is None else _operand(d, second, "add", first.output)
+    if second is None or factor is None or term is None or factor.size != 1 or second.output in d.outputs:
+        return False
+    if any(node.attrs["activation"] != "none" for node in (first, second)) or not d.alone(second.inputs[1]):
+        return False
+    layers = d.readers(second.output)
+    if not all(n.weighted and n.inputs[0] == second.output and d.alone(n.inputs[1]) for n in layers):
+        return False
+    value = d.value(second.inputs[1])
+    assert value is not None
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        shifted = value / factor
+    if not layers or not np.isfinite(shifted).all() or not d.bypass(first.output, first.inputs[0]):
+        return False
+    d.set(second.inputs[1], shifted)
+    for layer in layers:
+        d.set(layer.inputs[1], _weights(d, layer)[0] * factor)
+    return True
 
 
 def fold_inputs(d: Draft, first: Node) -> bool:
@@ -246,4 +331,13 @@ def _has_constant(d: Draft, node: Node) -> bool:
 
 
 SHAPES: tuple[Rule, ...] = (flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
-FOLDS: tuple[Rule, ...] = (fuse_activations, fold_constants, fold_hard_sigmoid, fold_factors_ahead, fold_inputs)
+FOLDS: tuple[Rule, ...] = (
+    fuse_activations,
+    fold_constants,
+    fold_gathers,
+    fold_past_blocks,
+    fold_hard_sigmoid,
+    fold_factors_ahead,
+    fold_factors_past_sums,
+    fold_inputs,
+)

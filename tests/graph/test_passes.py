@@ -20,12 +20,24 @@ class Own(nn.Module):
     def __init__(self, function):
         super().__init__()
         self.first, self.second, self.linear = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 5)
+        self.transposed = nn.Parameter(torch.randn(4, 4, 2, 2))
+        self.wide = nn.Parameter(torch.randn(16, 3, 1, 1))
         self.per_channel = nn.Parameter(torch.randn(1, 4, 1, 1))
         self.mean, self.std = torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.5
         self.function = function
 
     def forward(self, x):
         return self.function(self, x)
+
+
+def enlarged(m, x):
+    y = F.conv_transpose2d(m.first(x), m.transposed, stride=2)
+    return F.relu(F.conv2d(y, m.second.weight[:, :1, :1, :1], m.second.bias, groups=4) + 0.5)
+
+
+def scaled_and_shifted(m, x):
+    y = F.hardswish(m.first(x)) * -0.3 + 0.7
+    return m.second(y) + F.conv2d(y, m.second.weight[:, :1], m.second.bias, padding=1, groups=4)
 
 
 def gated(m, x):
@@ -40,6 +52,15 @@ FOLDED = {
     "a factor before a padded convolution": (lambda m, x: m.second(F.relu(m.first(x)) * 0.3), ["conv2d", "conv2d"]),
     "a linear layer": (lambda m, x: m.linear(m.first(x).mean((2, 3))) * 2 + 1, ["conv2d", "mean", "fully_connected"]),
     "a hard sigmoid that gates": (gated, ["conv2d", "mean", "conv2d", "mul", "conv2d"]),
+    "a batch norm and a ReLU behind a transposed convolution": (enlarged, ["conv2d", "conv2d", "depth_to_space"]),
+    "a ReLU behind a pixel shuffle": (
+        lambda m, x: F.relu(F.pixel_shuffle(F.conv2d(x, m.wide), 2)),
+        ["conv2d", "depth_to_space"],
+    ),
+    "a factor and a term before padded convolutions": (
+        scaled_and_shifted,
+        ["conv2d", "hard_swish", "add", "conv2d", "conv2d", "add"],
+    ),
     "a pad of nothing, twice": (lambda m, x: m.second(F.pad(F.pad(m.first(x), (0, 0)), (0, 0, 0, 0))), ["conv2d"] * 2),
     "pooling and a 1x1 convolution as a head": (
         lambda m, x: F.conv2d(

@@ -166,7 +166,7 @@ def _prelu(c: Call) -> Integers:
 
 
 def _softmax_table(c: Call) -> Integers:
-    """LiteRT's fast kernel, which runs softmax beside XNNPACK: a table of ``exp``, sums one after another in float32."""
+    """LiteRT's fast kernel, which runs beside XNNPACK: a table of ``exp``, sums one after another in float32."""
     if c.wide:
         return KERNELS["softmax"](c)
     table = np.exp(-c.scale(0) * np.arange(256, dtype=np.float32))
