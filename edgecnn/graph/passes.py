@@ -203,7 +203,7 @@ def fold_past_blocks(d: Draft, first: Node) -> bool:
     if not d.bypass(second.output, middle.output):
         return False
     weight, bias = _weights(d, first)
-    channels, places = d.shape(middle.output)[-1], int(middle.attrs["block"]) ** 2  # type: ignore[call-overload]
+    channels, places = d.shape(middle.output)[-1], int(middle.attrs["block"]) ** 2  # type: ignore[arg-type]
     times, plus = (np.tile(np.broadcast_to(each, (channels,)), places) for each in (times, plus))
     d.set(first.inputs[1], weight * times.reshape(-1, 1, 1, 1))
     d.set(first.inputs[2], bias * times + plus)
