@@ -29,6 +29,7 @@ import edgecnn
 from edgecnn.data import demo
 
 CALIBRATION = 32  # images
+LAYER_SCALE = 1e-3  # constant factors up to this are those with which training of residual branches begins
 SIDES = (96, 128, 160, 192, 224, 240, 256, 299, 331)  # that networks of a fixed size, or in windows, take
 NETWORKS = tuple(Path(__file__).with_suffix(".txt").read_text("utf-8").split())
 
@@ -157,12 +158,15 @@ def pixels(count: int, side: int) -> NDArray[np.uint8]:
 
 
 def settle(module: Any, images: NDArray[np.uint8]) -> None:
-    """Give every batch norm factors of a trained one's size, and the statistics of the images."""
+    """Give every batch norm and layer scale factors of a trained one's size, and the former the images' statistics."""
     import torch
     from torch import nn
 
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     generator = torch.Generator().manual_seed(0)
+    for factor in module.parameters():
+        if 0 < float(factor.data.abs().max()) <= LAYER_SCALE and bool((factor.data == factor.data.flatten()[0]).all()):
+            factor.data.uniform_(0.1, 1, generator=generator)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from edgecnn.errors import InputError
@@ -32,3 +33,38 @@ def test_what_rounding_does_not_explain_is_one():
     wrong = Imported(graph=imported.graph, reference=lambda values: {name: values["x"] * 1.05})
     with pytest.raises(InputError, match="differs from the original runtime by"):
         check_import(wrong, wrong.graph)
+
+
+def chaotic(wrong: float = 1.0) -> Imported:
+    """Sixty times ``4 x (1 - x)``, which doubles what rounding loses; the reference rounds otherwise."""
+    builder = Builder(channels_last=True)
+    x = builder.input("x", (1, 50))
+    for _ in range(60):
+        x = builder.binary(
+            "mul", builder.binary("mul", x, 4.0), builder.binary("add", builder.binary("mul", x, -1.0), 1.0)
+        )
+    graph = builder.graph([builder.binary("mul", x, 0.5)], Metadata())
+
+    def reference(values):
+        held = dict(values)
+        factor = np.float32(wrong)
+        for node in graph:
+            first = held[node.inputs[0]]
+            second = held[node.inputs[1]] if node.inputs[1] in held else graph.constant(node.inputs[1]).value
+            made = first + second if node.op == "add" else first * second * factor
+            held[node.output] = np.nextafter(made, np.float32(0))
+        return held
+
+    return Imported(graph=graph, reference=reference)
+
+
+def test_a_network_that_amplifies_rounding_is_checked_op_by_op(monkeypatch):
+    monkeypatch.setattr(
+        "edgecnn.import_check.random_inputs",
+        lambda graph: {"x": np.random.default_rng(0).uniform(0.1, 0.9, (1, 50)).astype(np.float32)},
+    )
+    checked = check_import(chaotic(), chaotic().graph)
+    assert checked.differences is not None
+    assert max(checked.differences.values()) > 0.1
+    with pytest.raises(InputError, match="differs from the original runtime by"):
+        check_import(chaotic(wrong=0.9999), chaotic().graph)
