@@ -107,6 +107,24 @@ def pointwise_to_linear(d: Draft, first: Node) -> bool:
     return True
 
 
+def lift_pointwise(d: Draft, first: Node) -> bool:
+    """Let a 1x1 convolution between two reshapes, which undo each other but for its channels, work on the image itself.
+
+    torch makes a linear layer over the last dimension of an image so.
+    """
+    before, after = d.producer(first.inputs[0], "reshape"), d.only_reader(first.output)
+    if first.op != "conv2d" or before is None or after is None or after.op != "reshape":
+        return False
+    weight, source = d.shape(first.inputs[1]), d.shape(before.inputs[0])
+    plain = first.attrs["stride"] == (1, 1) and first.attrs["padding"] == NO_PADDING and first.attrs["groups"] == 1
+    if not plain or weight[1:3] != (1, 1) or len(source) != 4 or source[3] != weight[3]:
+        return False
+    if d.shape(after.output) != (*source[:3], weight[0]):
+        return False
+    d.place(replace(first, inputs=(before.inputs[0], *first.inputs[1:])))
+    return d.bypass(after.output, first.output)
+
+
 ELEMENTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
 
 
@@ -330,7 +348,7 @@ def _has_constant(d: Draft, node: Node) -> bool:
     return any(d.value(i) is not None for i in node.inputs)
 
 
-SHAPES: tuple[Rule, ...] = (flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
+SHAPES: tuple[Rule, ...] = (lift_pointwise, flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
 FOLDS: tuple[Rule, ...] = (
     fuse_activations,
     fold_constants,

@@ -57,6 +57,8 @@ def _mean(b: Builder, x: Value, dims: list[int], *, keepdims: bool) -> Value:
         flat = b.add("reshape", x, axes=tuple(range(4)), shape=(held[0], inside, 1, after))
         pooled = b.add("mean", flat, axes=flat.axes, keepdims=True)
         made = b.add("reshape", pooled, axes=x.axes, shape=out)
+    elif len(held) == 4 and first == 3:
+        made = b.weighted("conv2d", x, np.full((1, 1, 1, inside), 1 / inside, np.float32), None, x.axes)
     else:
         flat = b.add("reshape", x, axes=(BATCH, 0, 1), shape=(held[0], before, inside))
         weight = np.full((1, inside), 1 / inside, np.float32)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from edgecnn.graph import layers, passes, reductions
 from edgecnn.graph.builder import Builder
+from edgecnn.graph.capture import capture
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Metadata
 
@@ -249,3 +250,23 @@ def test_an_unused_order_costs_no_node():
     image = b.reshape(b.transpose(tokens, (0, 2, 1)), (1, 16, 4, 6))
     graph = passes.simplify(b.graph([image], Metadata()))
     assert "transpose" not in {n.op for n in graph}
+
+
+def test_a_linear_layer_over_the_channels_of_an_image_is_one_convolution():
+    module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.GELU(), torch.nn.Linear(8, 6)).eval()
+    scale = torch.rand(6)
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x):
+            return x + (self.inner(x.permute(0, 2, 3, 1)) * scale).permute(0, 3, 1, 2)
+
+    graph = capture(Block().eval(), (6, 4, 5), Metadata())
+    assert [n.op for n in graph] == ["conv2d", "gelu", "conv2d", "add"]
+    x = torch.randn(2, 6, 4, 5)
+    with torch.inference_mode():
+        want = Block().eval()(x).permute(0, 2, 3, 1)
+    torch.testing.assert_close(TorchGraph(graph)(x.permute(0, 2, 3, 1)), want, rtol=1e-5, atol=1e-5)
