@@ -16,6 +16,7 @@ from edgecnn.quant.scales.qparams import activation_qparams, rescale
 
 BIAS_LIMIT = {"int8": 2**30, "int16": 2**46}  # half of the 32 and 48 bits that sums of products have
 ACCUMULATOR_REACH = 2.0**30  # output steps that a 48-bit sum may be away from zero: it is brought to int32 first
+LEAST_PRODUCT = 2.0**-15  # multiplier of a product: below 2**-16 XNNPACK refuses it
 FINEST_OPERAND = 1000.0  # times finer than its output that an add takes an operand
 SMALLEST_MULTIPLIER = np.float32(2**-30)  # of a convolution: below 2**-32 XNNPACK refuses it
 
@@ -90,15 +91,24 @@ def constant_scale(op: str, value: NDArray[np.float32], dtype: str = "int8") -> 
     return float(activation_qparams(float(value.min()), float(value.max()), dtype).scale[0])
 
 
-def operand_qparams(op: str, value: NDArray[np.float32], made: QParams) -> QParams:
+def operand_qparams(op: str, value: NDArray[np.float32], made: QParams, *others: QParams) -> QParams:
     """Return the parameters of a constant operand, of its output's type: over its values, not too fine for its op.
 
-    One number that is multiplied onto a scale above a quarter of it is the integer 1, so that the multiplier is not
-    below what kernels take.
+    One number that is multiplied onto a much larger scale is a small integer, so that the multiplier is not below what
+    kernels take. No smaller than needed: LiteRT's reference kernels round a product of small integers twice, coarsely.
+
+    Args:
+        value: of the constant.
+        made: parameters of the output.
+        others: of the op's activations.
     """
     size = float(np.abs(value).max())
-    if op == "mul" and value.size == 1 and made.dtype == "int8" and float(made.scale[0]) > size / 4 > 0:
-        return QParams(scale=np.array([size]), zero_point=np.array([0]), dtype="int8")
+    if op == "mul" and value.size == 1 and made.dtype == "int8" and others:
+        most = size * float(others[0].scale[0]) / float(made.scale[0]) / LEAST_PRODUCT
+        if 0 < most < 255:
+            return QParams(
+                scale=np.array([size / np.clip(np.floor(most), 1, 127)]), zero_point=np.array([0]), dtype="int8"
+            )
     low, high = min(float(value.min()), 0.0), float(value.max())
     if op == "add" and made.dtype == "int8":
         high = max(high, low + 255 * float(made.scale[0]) / FINEST_OPERAND)

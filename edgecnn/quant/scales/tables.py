@@ -53,7 +53,8 @@ def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
     for name in node.inputs:
         tensor, values = graph.tensors[name], EVERY
         if isinstance(tensor, Constant):
-            quant = operand_qparams(node.op, tensor.value, chosen[node.output])
+            others = (chosen[other] for other in node.inputs if other in chosen)
+            quant = operand_qparams(node.op, tensor.value, chosen[node.output], *others)
             values = np.unique(quant.quantize(tensor.value)).astype(np.int64)
         else:
             quant = chosen[name]

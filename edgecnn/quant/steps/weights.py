@@ -42,7 +42,8 @@ class Weights(Step):
         for node in graph:
             for tensor in (graph.tensors[i] for i in node.inputs if not node.weighted):
                 if isinstance(tensor, Constant):  # an elementwise op's operand: per tensor, in its output's type
-                    quant = operand_qparams(node.op, tensor.value, graph.quant(node.output))
+                    others = (t.quant for i in node.inputs if isinstance(t := graph.tensors[i], Quantized))
+                    quant = operand_qparams(node.op, tensor.value, graph.quant(node.output), *others)
                     changed.append(tensor.quantized(quant, quant.quantize(tensor.value)))
         return replace(work, graph=self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit))
 
