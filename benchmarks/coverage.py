@@ -1,11 +1,13 @@
 """CNNs of torchvision and timm through every step: captured, int8 in three formats, equal integers in three runtimes.
 
     python benchmarks/coverage.py --out FOLDER [--networks 'timm/*,torchvision/resnet18'] [--side 96] [--images 20]
+    python benchmarks/coverage.py --out FOLDER --list hybrids --targets tflite
 
-The networks are those of ``coverage.txt``. Weights are random, batch-norm statistics are those of the calibration
-images. Each network is one job in a process and a file of its own, made again only when edgecnn's sources have changed.
+The networks are those of ``coverage.txt``, or of ``hybrids.txt``. Weights are random, batch-norm statistics are those
+of the calibration images. Each network is one job in a process and a file of its own, made again only when edgecnn's
+sources have changed.
 A network fails where the command would: an op that cannot be captured or written, an op computed in float, an output
-further from its oracle than stated.
+further from its oracle than stated. An exception that is no error of edgecnn's is a state as well, a fault.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from edgecnn.data import demo
 CALIBRATION = 32  # images
 LAYER_SCALE = 1e-3  # constant factors up to this are those with which training of residual branches begins
 SIDES = (96, 128, 160, 192, 224, 240, 256, 299, 331)  # that networks of a fixed size, or in windows, take
-NETWORKS = tuple(Path(__file__).with_suffix(".txt").read_text("utf-8").split())
+TARGETS = ("tflite", "onnx", "openvino")
+UNMEASURED: Row = {"oracle": {}, "lsb": None, "agreement": None}
+LISTS = ("coverage", "hybrids")
 
 
 def main() -> None:
@@ -39,20 +43,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="holds the results")
     parser.add_argument("--networks", default="*", metavar="A,B", help="only these; patterns of library/name")
+    parser.add_argument("--list", default=LISTS[0], choices=LISTS, help="the file, .txt, that names the networks")
+    parser.add_argument("--targets", default=",".join(TARGETS), metavar="A,B", help="the formats, all by default")
     parser.add_argument(
         "--side", type=int, default=96, help="of the square input, in pixels, where the network takes it"
     )
     parser.add_argument("--images", type=int, default=20, help="that outputs are compared on")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that do the jobs
-    chosen = [name for name in NETWORKS if any(fnmatch(name, p) for p in options.networks.split(","))]
+    targets = tuple(options.targets.split(","))
+    if set(targets) - set(TARGETS):
+        raise SystemExit(f"--targets {options.targets}: each must be one of {', '.join(TARGETS)}")
+    names = Path(__file__).with_name(f"{options.list}.txt").read_text("utf-8").split()
+    chosen = [name for name in names if any(fnmatch(name, p) for p in options.networks.split(","))]
     if not chosen:
-        raise SystemExit(f"--networks {options.networks}: none of the {len(NETWORKS)} has such a name")
-    key = [code_digest(), options.side, options.images]
+        raise SystemExit(f"--networks {options.networks}: none of the {len(names)} has such a name")
+    key = [code_digest(), options.side, options.images, *(targets if targets != TARGETS else ())]
     rows: list[Row] = []
     for name in chosen:
         place = options.out / f"{name.replace('/', '-')}.json"
-        row = kept(place, key, lambda: in_process(measured, name, options.side, options.images))  # noqa: B023  # run at once
+        row = kept(place, key, lambda: job(name, options.side, options.images, targets))  # noqa: B023  # run at once
         print(f"{name}: {row['state']}", file=sys.stderr, flush=True)
         rows.append({"network": name, **row})
     print(f"{datetime.now(UTC):%Y-%m-%d}, edgecnn {edgecnn.__version__}, {machine()}\n\n{table(rows)}")
@@ -76,22 +86,30 @@ def table(rows: list[Row]) -> str:
     ]
     lines.append("|---|---|---|---|")
     for row in rows:
-        beside = ", ".join(str(row["oracle"].get(target, "-")) for target in ("tflite", "onnx", "openvino"))
+        beside = ", ".join(str(row["oracle"].get(target, "-")) for target in TARGETS)
         between = f"{row['lsb']}, {row['agreement']:.0f} %" if row["lsb"] is not None else "-"
         lines.append(f"| {row['network']} | {row['state']} | {beside} | {between} |")
     states = Counter(row["state"].partition(":")[0] for row in rows)
     return "\n".join([*lines, "", *(f"{count} of {len(rows)}: {state}" for state, count in states.most_common())])
 
 
+def job(name: str, side: int, images: int, targets: tuple[str, ...]) -> Row:
+    """Return what ``measured`` does in a process of its own; what it raises, or that the process ended, is a state."""
+    try:
+        return in_process(measured, name, side, images, targets)
+    except Exception as error:  # noqa: BLE001  # of any kind: the table names it, and the next network is measured
+        return {**UNMEASURED, "state": f"fault: {type(error).__name__}: {one_line(error)}"}
+
+
 # ---- a job, in a process of its own
 
 
-def measured(name: str, side: int, images: int) -> Row:
+def measured(name: str, side: int, images: int, targets: tuple[str, ...] = TARGETS) -> Row:
     """Return how far a network comes: ``state``, LSB beside the oracle per format, and between the formats."""
     import torch
 
     torch.set_num_threads(1)
-    row: Row = {"state": "passed", "oracle": {}, "lsb": None, "agreement": None}
+    row: Row = {**UNMEASURED, "state": "passed", "oracle": {}}
     module, side = built(name, side)
     seen = pixels(CALIBRATION + images, side)
     settle(module, seen[:CALIBRATION])
@@ -104,7 +122,7 @@ def measured(name: str, side: int, images: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         try:
             int8 = edgecnn.quantize(network, seen[:CALIBRATION], progress=silent)
-            made = {t: edgecnn.convert(int8, t).save(folder) for t in ("tflite", "onnx", "openvino")}
+            made = {t: edgecnn.convert(int8, t).save(folder) for t in targets}
         except edgecnn.EdgecnnError as error:
             return {**row, "state": f"not written: {one_line(error)}"}
         for target, artifact in made.items():
@@ -114,6 +132,8 @@ def measured(name: str, side: int, images: int) -> Row:
             if failed := [f"{c.name} {c.value:g}" for c in entry.checks if not c.passed] + list(entry.float_ops):
                 row["state"] = f"{target}: {one_line(', '.join(failed))}"
         pairs = [edgecnn.compare(a, b, seen[CALIBRATION:], progress=silent) for a, b in combinations(made.values(), 2)]
+    if not pairs:
+        return row
     lsb, agreement = max(p.max_lsb or 0 for p in pairs), min(p.agreement for p in pairs)
     return {**row, "lsb": lsb, "agreement": agreement}
 
