@@ -11,7 +11,7 @@ import torch
 from graphs import random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int8_builder import Int8Builder
+from int8_builder import Int8Builder, float_graph
 from runtimes import WRITERS, distances, opened
 
 from edgecnn.graph import rounding
@@ -29,7 +29,7 @@ from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scales.qparams import parameters_of, with_parameters
 from edgecnn.quant.scales.rounding_safe import is_table, swish_scale
-from edgecnn.quant.scales.tables import apart, called, mean_apart
+from edgecnn.quant.scales.tables import apart, called, lost, mean_apart
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.shared_scales import added
 
@@ -309,3 +309,32 @@ def test_a_mean_is_alike_everywhere_or_wherever_it_is_rounded_once(side):
         exact += not mean_apart(call, side**2 * float(call.scale(-1)) / float(call.scale(0)))
     assert all(once)
     assert exact >= {1: 20, 2: 6, 4: 6, 7: 6, 8: 16, 16: 12, 28: 0}[side]
+
+
+def residual_prelus(blocks, channels=32):
+    """A chain of residual blocks with slopes between their additions, and quantized parameters of its graph."""
+    b = Int8Builder((1, 6, 6, 8), seed=3)
+    x = b.op("add", *(b.weighted("conv2d", b.input, (channels, 1, 1, 8)) for _ in range(2)))
+    for _ in range(blocks):
+        x = b.op("prelu", x, b.constant((channels,)))
+        x = b.op("add", x, b.weighted("conv2d", x, (channels, 1, 1, channels)))
+    return float_graph(b.graph(b.weighted("conv2d", x, (4, 1, 1, channels))))
+
+
+def test_slopes_between_tied_additions_choose_their_scale():
+    images = np.random.default_rng(1).normal(size=(4, 6, 6, 8)).astype(np.float32)
+    graph = residual_prelus(6)
+    integer = quantize(
+        graph, calibrate(graph, [images], keep=4), recipe("minmax").without("zero_point_placement")
+    ).graph
+    slopes = [node for node in integer if node.op == "prelu"]
+    plain = integer.with_tensors(*(graph.constant(node.inputs[1]) for node in slopes))
+    chosen = parameters_of(integer)
+    before, after = ([lost("prelu", called(g, node, chosen)) for node in slopes] for g in (plain, integer))
+    assert sum(after) == 0 < sum(before)
+
+
+def test_a_long_chain_of_residual_blocks_is_traced_in_no_time():
+    graph = residual_prelus(40, channels=2)
+    chosen = dict.fromkeys((t.name for t in graph.activations()), FIXED)
+    assert called(graph, graph.producer(graph.nodes[-1].inputs[0]), chosen).values[0].size == 256**2

@@ -13,8 +13,9 @@ from edgecnn.graph.contract import CHOSEN
 from edgecnn.graph.ir import Constant, Graph, Node, QParams
 from edgecnn.graph.oracle.parameters import HIGH
 from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rounded
-from edgecnn.quant.scales.qparams import rescaled
-from edgecnn.quant.scales.tables import apart, called, is_elementwise, mean_apart
+from edgecnn.quant.scales.kernel_limits import operand_qparams
+from edgecnn.quant.scales.qparams import parameters_of, rescaled
+from edgecnn.quant.scales.tables import apart, called, is_elementwise, lost, mean_apart
 
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
 COARSE = 16  # one in so many of them is tried for slopes per channel
@@ -36,6 +37,34 @@ def weight_trials(node: Node, source: QParams, made: QParams, scales: NDArray[np
     ratio = float(source.scale[0]) / float(made.scale[0])
     alike = twice_rounded if node.op == "conv2d" else once_rounded
     return np.atleast_2d(alike(scales.astype(np.float64) * ratio) / ratio).astype(np.float32)
+
+
+def operand_parameters(graph: Graph, node: Node, operand: Constant) -> QParams:
+    """Return parameters of a constant operand; of slopes, those with which the fewest products lie next to a half.
+
+    Runtimes that compute a prelu in float32 may take such a product across, each in its own way. Where adds tie the
+    scales of its input and output together, their ratio is given, and only the scale of the slopes can move products.
+    It is enlarged by 3 % at most.
+
+    Args:
+        graph: its activations have final scales.
+        node: not weighted.
+        operand: float, an input of the node.
+    """
+    chosen = parameters_of(graph)
+    others = (chosen[name] for name in node.inputs if name in chosen)
+    plain = operand_qparams(node.op, operand.value, chosen[node.output], *others)
+    if node.op != "prelu" or not is_table(graph, chosen, node):
+        return plain
+    best, fewest = plain, math.inf
+    for factor in FINE:
+        trial = rescaled(plain, float(plain.scale[0] * factor))
+        count = lost(node.op, called(graph, node, chosen, trial))
+        if count < fewest:
+            best, fewest = trial, count
+        if not fewest:
+            break
+    return best
 
 
 def streams(graph: Graph, chosen: dict[str, QParams], given: int = 0) -> list[set[str]]:

@@ -22,6 +22,7 @@ from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
 from edgecnn.quant.scales.kernel_limits import operand_qparams
 
 Reals = NDArray[np.float64]
+Trace = tuple[str, NDArray[np.int64]]
 EVERY = np.arange(LOW, HIGH + 1)
 ELEMENTWISE: Mapping[str, Callable[..., Reals]] = {
     "add": lambda x, y: x + y,
@@ -43,24 +44,33 @@ def is_elementwise(op: str) -> bool:
     return op in ELEMENTWISE or OPS[op].function
 
 
-def called(graph: Graph, node: Node, chosen: Mapping[str, QParams]) -> Call:
+def called(
+    graph: Graph,
+    node: Node,
+    chosen: Mapping[str, QParams],
+    operand: QParams | None = None,
+    traces: dict[str, Trace] | None = None,
+) -> Call:
     """Return a node over all that its inputs can hold together: values of shape (N, 1).
 
-    Constants have the parameters that they will get, and inputs that are functions of one activation vary together. Of
-    two activations whose product is the same, one pair stands for all.
+    Constants have their own parameters, or ``operand``, or those that they will get by ``operand_qparams``. Inputs that
+    are functions of one activation vary together. Of two activations whose product is the same, one pair stands for
+    all.
     """
     inputs, every, traced = [], [], []
+    traces = {} if traces is None else traces
     for name in node.inputs:
         tensor, values = graph.tensors[name], EVERY
         if isinstance(tensor, Constant):
             others = (chosen[other] for other in node.inputs if other in chosen)
-            quant = operand_qparams(node.op, tensor.value, chosen[node.output], *others)
+            known = tensor.quant if isinstance(tensor, Quantized) else None
+            quant = operand or known or operand_qparams(node.op, tensor.value, chosen[node.output], *others)
             values = np.unique(quant.quantize(tensor.value)).astype(np.int64)
         else:
             quant = chosen[name]
         inputs.append(Quantized(name=name, shape=tensor.shape, quant=quant))
         every.append(values)
-        traced.append(_traced(graph, name, chosen))
+        traced.append(_traced(graph, name, chosen, traces))
     together = [table for _, table in traced]
     if len({origin for origin, _ in traced}) > 1:
         together = [values.ravel() for values in np.meshgrid(*every, indexing="ij")]
@@ -78,14 +88,25 @@ def _distinct(pairs: list[NDArray[np.int64]], zeros: list[int]) -> list[NDArray[
     return [values[last[last >= 0]] for values in pairs]
 
 
-def _traced(graph: Graph, name: str, chosen: Mapping[str, QParams]) -> tuple[str, NDArray[np.int64]]:
-    """Return the activation of which another is a function, and what the latter is for each integer of the former."""
+def _traced(graph: Graph, name: str, chosen: Mapping[str, QParams], traces: dict[str, Trace]) -> Trace:
+    """Return the activation of which another is a function, and what the latter is for each integer of the former.
+
+    What is found is held in ``traces``: in a chain of residual blocks, every block is asked for twice by the next.
+    """
+    if name not in traces:
+        traces[name] = _trace(graph, name, chosen, traces)
+    return traces[name]
+
+
+def _trace(graph: Graph, name: str, chosen: Mapping[str, QParams], traces: dict[str, Trace]) -> Trace:
     node = graph.producer(name)
     if node is None or not is_elementwise(node.op) or chosen[name].dtype != "int8":
         return name, EVERY
-    (origin, table), *others = (_traced(graph, i, chosen) for i in node.inputs if i in chosen)
-    call = called(graph, node, chosen)
-    if call.values[0].size != EVERY.size or any(other != origin for other, _ in others):
+    (origin, table), *others = (_traced(graph, i, chosen, traces) for i in node.inputs if i in chosen)
+    if any(other != origin for other, _ in others):
+        return name, EVERY
+    call = called(graph, node, chosen, traces=traces)
+    if call.values[0].size != EVERY.size:
         return name, EVERY
     made = KERNELS[node.op](call).ravel().astype(np.int64)
     return origin, made if others else made[table - LOW]
@@ -111,9 +132,21 @@ def apart(op: str, call: Call) -> int:
     if op == "mul" and len(steps) > len(EVERY):  # LiteRT's are at most a product's step away
         near = from_half.ravel() < 2 * call.scale(0) * call.scale(1) / call.scale(-1)
         call, steps = replace(call, values=[values[near] for values in call.values]), steps[near]
+    low, high = _nearest(op, call, steps)
+    return int(((low != high) | (KERNELS[op](call) != low)).sum())
+
+
+def lost(op: str, call: Call) -> int:
+    """Return how many outputs lie so near a half that float32 may take them across, whatever kernel computes it."""
+    low, high = _nearest(op, call, exact(op, call))
+    return int((low != high).sum())
+
+
+def _nearest(op: str, call: Call, steps: Reals) -> tuple[Reals, Reals]:
+    """Return the integers nearest to an op's outputs, where they are as small, and as large, as float32 makes them."""
     loss = MARGINS.get(op, 0.0) + LOSS * (np.abs(steps) + call.zero(-1) - LOW)
     low, high = (np.clip(np.rint(steps + part) + call.zero(-1), LOW, HIGH) for part in (-loss, loss))
-    return int(((low != high) | (KERNELS[op](call) != low)).sum())
+    return low, high
 
 
 def mean_apart(call: Call, step: float) -> bool:

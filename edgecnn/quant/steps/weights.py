@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from edgecnn.errors import InputError
 from edgecnn.graph.contract import BIAS_OF
 from edgecnn.graph.ir import Constant, Graph, Quantized
-from edgecnn.quant.scales.kernel_limits import clamp_weight_scales, operand_qparams
+from edgecnn.quant.scales.kernel_limits import clamp_weight_scales
 from edgecnn.quant.scales.qparams import (
     bias_scales,
     least_error,
@@ -15,7 +15,7 @@ from edgecnn.quant.scales.qparams import (
     quantize_weight,
     weight_scales,
 )
-from edgecnn.quant.scales.rounding_safe import weight_trials
+from edgecnn.quant.scales.rounding_safe import operand_parameters, weight_trials
 from edgecnn.quant.step import Stage, Step, Work, setting
 
 
@@ -42,8 +42,7 @@ class Weights(Step):
         for node in graph:
             for tensor in (graph.tensors[i] for i in node.inputs if not node.weighted):
                 if isinstance(tensor, Constant):  # an elementwise op's operand: per tensor, in its output's type
-                    others = (t.quant for i in node.inputs if isinstance(t := graph.tensors[i], Quantized))
-                    quant = operand_qparams(node.op, tensor.value, graph.quant(node.output), *others)
+                    quant = operand_parameters(graph, node, tensor)
                     changed.append(tensor.quantized(quant, quant.quantize(tensor.value)))
         return replace(work, graph=self.quantize_weights(graph.with_tensors(*changed), work.recipe.weight_limit))
 
