@@ -80,5 +80,5 @@ def test_edgecnns_own_file_is_read_by_an_importer(tmp_path):
     save(graph, tmp_path / "net.edgecnn")
     importer = importer_of(tmp_path / "net.edgecnn")
     assert importer is EDGECNN
-    assert importer.read(tmp_path / "net.edgecnn").nodes == graph.nodes
+    assert importer.read(tmp_path / "net.edgecnn").graph.nodes == graph.nodes
     assert importer_of(Path("mobilenet_v2")) is None

@@ -86,7 +86,7 @@ def test_the_command_ends_with_1_and_with_2_where_no_format_is_left(quantized, t
     assert not list((tmp_path / "out").glob("own.*"))
     cannot_hold(monkeypatch, "onnx")
     assert main(words) == 1
-    assert "FAILED  onnx: not written: onnx cannot hold logits: no such op" in capfd.readouterr().err
+    assert "FAILED  onnx: not written: onnx cannot hold logits: no such op" in capfd.readouterr().out
 
 
 def test_a_missing_library_leaves_the_others_and_alone_is_status_3(quantized, tmp_path, monkeypatch, capfd):

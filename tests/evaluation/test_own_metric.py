@@ -68,7 +68,7 @@ def test_a_metric_that_is_not_there_is_one_line(given, said):
 
 
 def test_the_command_line_takes_one_with_a_limit(tmp_path, monkeypatch, capfd):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_distance.py").write_text(
         "import numpy as np\n"
         "def far(outputs, references):\n"
         "    assert outputs.shape == references.shape == (20, 16)\n"
@@ -76,7 +76,7 @@ def test_the_command_line_takes_one_with_a_limit(tmp_path, monkeypatch, capfd):
     )
     monkeypatch.chdir(tmp_path)
     words = ["export", DEMO, "--weights", "demo", "--quantize", "none", "--data", "demo", "--limit", "20"]
-    words += ["--metric", "mine:far", "-o", "out"]
+    words += ["--metric", "own_distance:far", "-o", "out"]
     assert main([*words, "--require", "far<=0.001"]) == 0
     (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())["entries"]
     assert 0 <= entry["accuracy"]["far"] <= 0.001

@@ -86,7 +86,7 @@ def test_macs_grow_by_the_law(capfd, tmp_path):
         (["show", "--family", "resnet20", "--phi", "inf"], "phi inf: give a number"),
         (["show", "--family", "resnet20", "--alpha", "0.5"], "each must be at least 1"),
         (["show", "--family", "resnet20", "--gamma", "nan"], "each must be at least 1"),
-        (["show", "--family", "nothing"], "unknown family 'nothing'; allowed: efficientnet_b0, efficientnet_b1,"),
+        (["show", "--family", "nothing"], "unknown family 'nothing'; "),
     ],
 )
 def test_what_cannot_be_scaled(capfd, words, said):
