@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from graphs import piece_graph
 from int8_builder import Int8Builder, float_graph, random_images
 from runtimes import WRITERS, assert_integers_are_the_graphs, distances, opened, unsaturated
+from torch import nn
 
+import edgecnn
 from edgecnn.graph.ir import QParams, Quantized
 from edgecnn_converters.openvino import reader
 from edgecnn_targets.registry import activations
@@ -190,3 +193,25 @@ def test_one_channel_in_and_one_of_several_pixels_out_is_refused(hold):
             ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
             assert node == graph.outputs[0]
             assert "a stride of 1" in reason
+
+
+class Grouped(nn.Module):
+    """A convolution in groups of several channels, whose sums lie on both sides of zero."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 32, 3, 2, 1), nn.Conv2d(32, 32, 3, 1, 1, groups=groups)
+
+    def forward(self, x):
+        return self.second(nn.functional.silu(self.first(x)))
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_convolutions_in_groups_round_as_the_oracle(groups):
+    torch.manual_seed(groups)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 48, 48, 3), np.uint8)
+    network = edgecnn.load(Grouped(groups).eval(), input_shape=(3, 48, 48), preprocess=edgecnn.Preprocess())
+    int8 = edgecnn.quantize(network, pixels, recipe="minmax", guard=False)
+    (entry,) = edgecnn.validate(edgecnn.convert(int8, "openvino"), pixels, allow_loss=True).entries
+    assert entry.parity.max_lsb == 0, "without a maximum between, some sums are rounded otherwise"
+    assert entry.float_ops == ()

@@ -25,6 +25,7 @@ from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino.emitter import Emitter, between_zeros, in_steps, repeated, rounded
 
 QUARTER = 0.25  # of a bias's step
+LEAST = -(2.0**31)  # below every sum
 
 
 def convolution(e: Emitter, node: Node) -> Any:
@@ -57,9 +58,15 @@ def whole_convolution(e: Emitter, node: Node) -> Any:
     activation = layout.needed_activation(e.graph, node)
     # Without an operation between, the multiplication would be moved before the addition of the bias. Whole numbers may
     # be rounded as well.
-    value = (
-        ops.relu(value, name=part(name, "relu")) if activation == "relu" else rounded(value, part(name, facts.WHOLE))
-    )
+    if held.shape[3] > 1 and node.attrs["groups"] > 1:
+        # Of groups of several channels, the plugin's convolution gives some the multiplier of others. It takes no
+        # maximum into its kernel, so what follows is one of its own.
+        least = 0.0 if activation == "relu" else LEAST
+        value = ops.maximum(value, e.plain(np.float32(least), part(name, "least")), name=part(name, facts.WHOLE))
+    elif activation == "relu":
+        value = ops.relu(value, name=part(name, "relu"))
+    else:
+        value = rounded(value, part(name, facts.WHOLE))
     scale = weight.scale[0] if weight.axis is None else weight.scale.reshape(per_channel)
     factors = (scale, part(held.name, facts.SCALE)), (source.scale[0], part(bias.name, facts.INPUT_SCALE))
     products = ops.multiply(*(e.plain(*factor) for factor in factors), name=part(bias.name, facts.SCALE))

@@ -54,12 +54,9 @@ def parameters(low: float, high: float) -> QParams:
 def is_whole(graph: Graph, node: Node) -> bool:
     """Tell whether a node is a convolution of 8-bit integers whose sums are whole numbers in the file.
 
-    Those are not that lie beyond halves, all in one direction from the zero point: see ``convolution``. Nor are those
-    of groups of several channels: the plugin (2026.4) gives some of them the multiplier of others.
+    Those are not that lie beyond halves, all in one direction from the zero point: see ``convolution``.
     """
     if node.op != "conv2d" or not is_narrow(graph, node):
-        return False
-    if graph.tensors[node.inputs[1]].shape[3] > 1 and node.attrs["groups"] != 1:
         return False
     source, weight, made = (graph.quant(name) for name in (*node.inputs[:2], node.output))
     multipliers = weight.scale.astype(np.float64) * source.scale / made.scale
