@@ -58,7 +58,7 @@ def whole_convolution(e: Emitter, node: Node) -> Any:
     activation = layout.needed_activation(e.graph, node)
     # Without an operation between, the multiplication would be moved before the addition of the bias. Whole numbers may
     # be rounded as well.
-    if held.shape[3] > 1 and node.attrs["groups"] > 1:
+    if held.shape[3] > 1 and node.attrs["groups"] != 1:
         # Of groups of several channels, the plugin's convolution gives some the multiplier of others. It takes no
         # maximum into its kernel, so what follows is one of its own.
         least = 0.0 if activation == "relu" else LEAST
