@@ -87,7 +87,7 @@ def layout_of(shape: tuple[int, ...], images: str) -> str:
 
 
 class Ported:
-    """What has inputs and outputs, each in the graph's order."""
+    """Hold inputs and outputs, each in the graph's order."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]

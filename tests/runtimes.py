@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from int8_builder import random_images
 
 from edgecnn.artifact import write_artifact
 from edgecnn.graph.ir import Metadata, Quantized
@@ -81,3 +82,19 @@ def distances(graph, session, images):
     real = session.output.decode(session.run(session.input.encode(into.dequantize(images))))
     want = run(graph, images, arithmetic=session.arithmetic)[graph.outputs[0]].astype(int)
     return np.abs(out.quantize(real).reshape(want.shape).astype(int) - want)
+
+
+def held_by_openvino(graph, folder, images):
+    """Assert that the plugin computes a graph in integers, 0 LSB from the oracle; return the session.
+
+    Args:
+        images: how many random ones, or the images.
+    """
+    used = unsaturated(graph)
+    converted = WRITERS["openvino"].convert(used, precision="int8")
+    assert_integers_are_the_graphs(used, "openvino", converted)
+    session = opened("openvino", converted, folder)
+    fed = images if isinstance(images, np.ndarray) else random_images(used, images)
+    assert int(distances(used, session, fed).max()) == 0
+    assert [str(op) for op in session.ops if op.is_float] == []
+    return session

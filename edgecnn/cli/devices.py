@@ -53,14 +53,15 @@ def run(options: argparse.Namespace) -> int:
         }
         rows.append(row)
         words = {key: ", ".join(row[key]) or "-" for key in ("targets", "figures", "ready", "missing")}
-        shown.append({"name": device.name, "ready": "yes" if not needed else words["ready"], **row, **words})
+        shown.append({**row, **words})
     if options.action == "show":
         return details(rows, shown, options)
     order = ("name", "ready", "targets", "description", "figures", "missing", "kind")
-    states = {True: "yes", False: "set up"}
     brief = [{key: row[key] for key in order} for row in shown]
-    for row in brief:
-        row["description"] = str(row["description"]).partition(":")[0].partition(";")[0]
     for row, full in zip(brief, rows, strict=True):
-        row["ready"] = states[not full["missing"]] if not full["ready"] or not full["missing"] else row["ready"]
+        row["description"] = str(row["description"]).partition(":")[0].partition(";")[0]
+        if not full["missing"]:
+            row["ready"] = "yes"
+        elif not full["ready"]:
+            row["ready"] = "set up"
     return listed(rows, brief, options, prose=("description",))

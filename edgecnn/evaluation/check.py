@@ -16,7 +16,7 @@ from edgecnn.data import Images, match_labels
 from edgecnn.data.feed import Feed
 from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError
 from edgecnn.evaluation.metrics import Classes, MetricMeter
-from edgecnn.evaluation.own_metric import Gathered, figures
+from edgecnn.evaluation.own_metric import FP32, Gathered, figures
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle, worst
 from edgecnn.evaluation.subject import Checking, Subject, executes
 from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss
@@ -326,9 +326,10 @@ def _over_images(
     if metrics := runs[0].checking.metrics:
         exact_outputs = references.whole()
         every = np.concatenate(given_labels) if given_labels else None
+        of_fp32 = {} if exact_outputs is None else figures(metrics, exact_outputs, exact_outputs, every, prefix=FP32)
         for run in runs:
             if run.stopped is None and run.fault is None and (made := run.gathered.whole()) is not None:
-                run.own = figures(metrics, made, exact_outputs, every)
+                run.own = figures(metrics, made, exact_outputs, every) | of_fp32
     looked_at = Batch.joined(seen)[:PARITY_IMAGES]
     for run in runs:
         run.compare(looked_at, oracle)

@@ -65,9 +65,13 @@ class Gathered:
 
 
 def figures(
-    metrics: Sequence[tuple[str, OwnMetric]], outputs: Any, references: Any, labels: NDArray[np.int64] | None
+    metrics: Sequence[tuple[str, OwnMetric]],
+    outputs: Any,
+    references: Any,
+    labels: NDArray[np.int64] | None,
+    prefix: str = "",
 ) -> dict[str, float]:
-    """Return all figures of an artifact, and those of fp32 with ``FP32`` before their names.
+    """Return the figures of all metrics, with ``prefix`` before their names.
 
     Raises:
         InputError: a metric raises, returns no mapping of names to numbers, or a name that there is already.
@@ -75,8 +79,7 @@ def figures(
     found: dict[str, float] = {}
     for name, function in metrics:
         own = _called(name, function, outputs, references, labels)
-        exact = {} if references is None else _called(name, function, references, references, labels)
-        made = own | {f"{FP32}{key}": value for key, value in exact.items()}
+        made = {f"{prefix}{key}": value for key, value in own.items()}
         if taken := set(made) & (OTHERS | set(found)):
             raise InputError(f"metric {name} returns {min(taken)!r}, which is another figure's name; choose another")
         found |= made

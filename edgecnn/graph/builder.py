@@ -338,18 +338,13 @@ class Builder:
         rank = max(len(self.shape(left)), len(self.shape(right)))
         left, right = (self._ranked(v, rank) for v in (left, right))
         if left.axes[0] != right.axes[0]:
-            left, right = (self.unbatched(v) if self._is_plain(v) else v for v in (left, right))
-            if left.axes[0] != right.axes[0]:
-                left, right = self.batched(left), self.batched(right)
+            left, right = self.unbatched(left), self.unbatched(right)
         size = [np.prod(self.held(v)) for v in (left, right)]
         if size[0] >= size[1]:
             right = self.arranged(right, left.axes)
         else:
             left = self.arranged(left, right.axes)
         return self.add(op, left, right, axes=left.axes)
-
-    def _is_plain(self, x: Value) -> bool:
-        return x.axes[0] != BATCH
 
     def _ranked(self, x: Value, rank: int) -> Value:
         shape = self.shape(x)
@@ -384,7 +379,7 @@ class Builder:
             return np.asarray(1 / np.asarray(x, np.float64), np.float32)
 
     def _extreme(self, op: str, left: Operand, right: Operand) -> Value:
-        """Of a number, a clamp; else ``b + relu(a - b)``, which is the larger, or ``a - relu(a - b)``."""
+        """Clamp by a number; else return ``b + relu(a - b)``, which is the larger, or ``a - relu(a - b)``."""
         if not isinstance(left, Value):
             left, right = right, left
         assert isinstance(left, Value)

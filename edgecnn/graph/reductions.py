@@ -1,4 +1,4 @@
-"""What sums over dimensions, in ops of the graph: means, maxima, norms, softmax, products of matrices.
+"""Reductions over dimensions, in ops of the graph: means, maxima, norms, softmax, products of matrices.
 
 The graph has a mean over height and width, and a maximum over windows. Every other reduction is one of these on another
 shape, or a 1x1 convolution of equal weights.

@@ -18,7 +18,7 @@ from edgecnn.graph.traced import Call, Trace, Traced
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Replay:
-    """What the module computes, by name of the graph's tensors.
+    """Hold a module to compute it again: its values by name of the graph's tensors.
 
     Attributes:
         module: in evaluation mode.

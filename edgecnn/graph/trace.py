@@ -115,7 +115,7 @@ class _Kept(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What is written of a tensor."""
+    """Hold what is written of a tensor."""
 
     whole: torch.Tensor
     before: Traced  # the whole, before the call

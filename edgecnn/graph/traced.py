@@ -1,4 +1,4 @@
-"""What a trace is made of: tensors at one moment of the run, and aten calls."""
+"""The parts of a trace: tensors at one moment of the run, and aten calls."""
 
 from __future__ import annotations
 

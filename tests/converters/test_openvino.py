@@ -7,7 +7,7 @@ import pytest
 import torch
 from graphs import piece_graph
 from int8_builder import Int8Builder, float_graph, random_images
-from runtimes import WRITERS, assert_integers_are_the_graphs, distances, opened, unsaturated
+from runtimes import WRITERS, held_by_openvino, opened
 from torch import nn
 
 import edgecnn
@@ -20,16 +20,7 @@ from edgecnn_targets.registry import activations
 def hold(tmp_path):
     """Assert that the plugin computes a graph in integers, 0 LSB from the oracle; returns the session."""
 
-    def check(graph, images=8):
-        used = unsaturated(graph)
-        converted = WRITERS["openvino"].convert(used, precision="int8")
-        assert_integers_are_the_graphs(used, "openvino", converted)
-        session = opened("openvino", converted, tmp_path)
-        assert int(distances(used, session, random_images(used, images)).max()) == 0
-        assert [str(op) for op in session.ops if op.is_float] == []
-        return session
-
-    return check
+    return lambda graph, images=8: held_by_openvino(graph, tmp_path, images)
 
 
 def conv(b, x, channels=4, **attrs):

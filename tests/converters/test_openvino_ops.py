@@ -8,7 +8,7 @@ import torch
 from graphs import piece_graph, random_graph
 from int8_builder import Int8Builder, float_graph, random_images
 from pieces import MORE_PIECES
-from runtimes import WRITERS, assert_integers_are_the_graphs, distances, opened, unsaturated
+from runtimes import WRITERS, held_by_openvino, opened, unsaturated
 
 from edgecnn.graph.functions import evaluate
 from edgecnn.graph.interpreter import TorchGraph
@@ -31,17 +31,7 @@ MIXED = (*MOVES, "resize_bilinear", "gelu", "mish", "leaky_relu", "softplus", "h
 def hold(tmp_path):
     """Assert that the plugin computes a graph in integers, 0 LSB from the oracle; returns the session."""
 
-    def check(graph, images=4):
-        used = unsaturated(graph)
-        converted = WRITERS["openvino"].convert(used, precision="int8")
-        assert_integers_are_the_graphs(used, "openvino", converted)
-        session = opened("openvino", converted, tmp_path)
-        fed = images if isinstance(images, np.ndarray) else random_images(used, images)
-        assert int(distances(used, session, fed).max()) == 0
-        assert [str(op) for op in session.ops if op.is_float] == []
-        return session
-
-    return check
+    return lambda graph, images=4: held_by_openvino(graph, tmp_path, images)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from commands import DEMO
 
 from edgecnn.cli import main
 from edgecnn.errors import InputError
-from edgecnn.evaluation.own_metric import Gathered, figures, own_metrics
+from edgecnn.evaluation.own_metric import FP32, Gathered, figures, own_metrics
 
 A, B = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
 
@@ -24,7 +24,8 @@ def right(outputs, references, labels):
 
 
 def test_figures_of_the_artifact_stand_beside_those_of_fp32():
-    found = figures(own_metrics([distance, right]), A, B, np.array([1, 0]))
+    metrics, labels = own_metrics([distance, right]), np.array([1, 0])
+    found = figures(metrics, A, B, labels) | figures(metrics, B, B, labels, prefix=FP32)
     assert found == {"distance": 1.0, "fp32_distance": 0.0, "right": 0.5, "fp32_right": 0.5}
     assert figures(own_metrics(right), A, None, np.array([1, 1])) == {"right": 1.0}
 

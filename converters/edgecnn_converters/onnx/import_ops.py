@@ -62,7 +62,7 @@ def _celu(t: Translation, call: Call) -> Value:
 
 
 def _hard_sigmoid(t: Translation, call: Call) -> Value:
-    """Of torch's slope, as the capture of torch spells it."""
+    """Spell a hard sigmoid of torch's slope as the capture of torch does."""
     x, alpha, beta = t.value(call), float(call.attrs.get("alpha", 0.2)), float(call.attrs.get("beta", 0.5))
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return t.binary("mul", t.unary("relu6", t.binary("add", x, 3.0)), 1 / 6)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
+from edgecnn.errors import InputError, UnsupportedError
+from edgecnn_converters.onnx.reader import library
 
 OPSETS = (7, 24)  # first and last that are read
 DOMAINS = ("", "ai.onnx")
@@ -50,17 +51,13 @@ def open_model(path: Path) -> Any:
         UnsupportedError: sparse tensors, types that no graph holds.
         MissingDependencyError: onnx is not installed.
     """
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise MissingDependencyError("reading ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
+    onnx, decode_error = library()
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (DecodeError, ValueError) as error:
+    except (decode_error, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), "no protocol buffer")
         raise InputError(f"{path} is not an ONNX file, or a truncated one ({reason}); export it again") from None
     if not model.graph.output:

@@ -21,11 +21,10 @@ NOTED = ("io", "structure")  # in the record, beside what every format notes
 SHOWN = ("strides", "pads", "dilations", "group", "axis")
 
 
-def read(data: bytes) -> Any:
-    """Return the ``ModelProto`` of a file.
+def library() -> tuple[Any, type[Exception]]:
+    """Return onnx, and what protocol buffers raise for a damaged message.
 
     Raises:
-        InputError: not an ONNX file, or a truncated or corrupt one.
         MissingDependencyError: onnx is not installed.
     """
     try:
@@ -33,11 +32,22 @@ def read(data: bytes) -> Any:
         from google.protobuf.message import DecodeError
     except ImportError:
         raise MissingDependencyError("reading ONNX needs onnx: pip install 'edgecnn[onnx]'") from None
+    return onnx, DecodeError
+
+
+def read(data: bytes) -> Any:
+    """Return the ``ModelProto`` of a file.
+
+    Raises:
+        InputError: not an ONNX file, or a truncated or corrupt one.
+        MissingDependencyError: onnx is not installed.
+    """
+    onnx, decode_error = library()
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
+    except (decode_error, onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
         reason = next(iter(str(error).strip().splitlines()), "it is empty")
         raise InputError(f"the ONNX file is truncated or corrupt ({reason}); export it again") from None
     return model

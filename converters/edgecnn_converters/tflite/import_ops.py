@@ -217,7 +217,7 @@ def _pow(t: Translation, op: TfliteOp) -> Value:
 
 
 def _select(t: Translation, op: TfliteOp) -> Value:
-    """Of a constant mask ``m``: ``a m + b (1 - m)``."""
+    """Select by a constant mask ``m``: ``a m + b (1 - m)``."""
     mask = t.constants.get(t.index(op, 0))
     if mask is None:
         raise InputError("its mask is computed while the network runs; supported: constants")
@@ -288,7 +288,7 @@ def _slopes(t: Translation, x: Value, op: TfliteOp) -> Value:
 
 
 def _prelu(t: Translation, op: TfliteOp) -> Value:
-    """Of slopes that are not one per channel: ``relu(x) - a relu(-x)``."""
+    """Apply slopes that are not one per channel: ``relu(x) - a relu(-x)``."""
     x, slope = t.value(op), t.floats(op, 1)
     shape = t.shape(x)
     if slope.size in (1, shape[-1]) and slope.shape[-1:] == (slope.size,):

@@ -163,7 +163,7 @@ def _flip(t: Translation, call: Call) -> Value:
 
 
 def _index(t: Translation, call: Call) -> Value:
-    """Of constant indices in one dimension, or in several side by side."""
+    """Take constant indices in one dimension, or in several side by side."""
     x, *rest = call.args
     if call.name == "index_select":
         dims, places = [int(rest[0]) % len(x.shape)], [t.whole(rest[1])]
@@ -272,7 +272,7 @@ def _cut_in(t: Translation, whole: Value, part: Value, dim: int, begin: Sequence
 
 
 def _where(t: Translation, call: Call) -> Value:
-    """Of a constant condition: ``m a + (1 - m) b``; ``masked_fill`` likewise."""
+    """Select by a constant condition: ``m a + (1 - m) b``; ``masked_fill`` likewise."""
     if call.name == "where":
         mask, first, second = call.args
     else:

@@ -123,7 +123,7 @@ def _avg_pool(t: Translation, call: Call) -> Value:
 
 
 def _adaptive_pool(t: Translation, call: Call) -> Value:
-    """Of averages not of (1, 1): torch makes that a mean."""
+    """Average to a size other than (1, 1), which torch makes a mean."""
     largest = "max" in call.name
     if largest and call.output.shape[-2:] == (1, 1):
         return reductions.largest(t, t.value(call.args[0]), (-2, -1), keepdims=True)
