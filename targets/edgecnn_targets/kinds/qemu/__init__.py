@@ -26,9 +26,10 @@ from edgecnn_targets.results import ResultCache
 RUNS = 2
 WARMUP = {"tflite": 1, "onnx": 3}  # ONNX Runtime plans its memory in the first inferences
 SAME = 1e-6
-APART = {"tflite": SAME, "onnx": 2e-3}
-"""Counts of two inferences in a row may differ by so much of them. ONNX Runtime's do, since it takes memory from the C
-library and hashes addresses, and the heap is not the same in both: measured up to 4e-4, the same in every run."""
+APART = {"tflite": (SAME, 0), "onnx": (2e-3, 10_000)}
+"""Counts of two inferences in a row may differ by so much of them, or by so many instructions. ONNX Runtime's do, since
+it takes memory from the C library and hashes addresses, and the heap is not the same in both: measured up to 4e-4, the
+same in every run. In networks of few ops the heap weighs more: measured up to 7,000 of 160,000 instructions."""
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
@@ -99,7 +100,8 @@ def _inferences(device: Device, session: RemoteSession, settings: Settings) -> l
     target = session.opening[0]["target"]
     found = _counts(device, [session.opening], session, runs=RUNS, warmup=WARMUP[target], caches=caches)
     counts = [line["instructions"] for line in found]
-    if max(counts) - min(counts) > APART[target] * max(counts):
+    share, number = APART[target]
+    if max(counts) - min(counts) > max(share * max(counts), number):
         raise DeviceFault(f"{device.name}: {RUNS} equal inferences took {counts} instructions")
     return found
 
