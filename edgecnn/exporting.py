@@ -17,7 +17,7 @@ from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
-from edgecnn.files import require_writable
+from edgecnn.files import exclusive, require_writable
 from edgecnn.loading import InputShape, is_file, load
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
@@ -70,6 +70,7 @@ def export(
     name: str | None = None,
     skip_bad_images: bool = False,
     guard: bool = True,
+    wait: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Report:
@@ -90,6 +91,7 @@ def export(
         data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric: as for
             ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
         skip_bad_images: leave unreadable images out, instead of stopping.
+        wait: for another export that writes the folder; else it is an error.
         seed: of every random choice. The same arguments give the same bytes.
         progress: shows progress; ``Progress()`` is silent.
 
@@ -139,7 +141,7 @@ def export(
         checking.places(targets, precision)
     require_writable(folder)
     keep_freed_memory()
-    with use(progress):
+    with use(progress), exclusive(folder, wait=wait, say=say):
         watch = Stopwatch()
         images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
         ranging = None
@@ -178,15 +180,17 @@ def export(
                 notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
         else:
             entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
-    found, seconds = made.findings, dict(watch.seconds)
-    entries += [_not_written(made, precision, *fault) for fault in refused.items()]
-    entries.sort(key=lambda entry: asked.index(entry.target))
-    entries = [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]
-    for artifact in artifacts:
-        artifact.record(entries)
-    report = Report(command="export", entries=tuple(entries))
-    report.write(folder / "report.json")
-    return report
+        found, seconds = made.findings, dict(watch.seconds)
+        entries += [_not_written(made, precision, *fault) for fault in refused.items()]
+        entries.sort(key=lambda entry: asked.index(entry.target))
+        entries = [
+            replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries
+        ]
+        for artifact in artifacts:
+            artifact.record(entries)
+        report = Report(command="export", entries=tuple(entries))
+        report.write(folder / "report.json")
+        return report
 
 
 def _ready(targets: Sequence[str], precision: str) -> tuple[list[str], dict[str, EdgecnnError]]:

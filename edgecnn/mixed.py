@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from edgecnn.artifact import ConvertedModel, write_artifact
 from edgecnn.data import Images, match_labels
 from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError
+from edgecnn.files import scratch
 from edgecnn.graph.batch import Fed
 from edgecnn.graph.interpreter import TorchGraph, tensors
 from edgecnn.graph.ir import Graph, Metadata
@@ -112,7 +112,7 @@ def choose(
 
 def latency_cost(plain: ConvertedModel, mixed: Path, threads: int) -> str:
     """Say what the layers that are kept cost here: the median of one inference beside the plain artifact's."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         alone = write_artifact(Path(folder), "plain", plain, Metadata(), {})
         before, after = (
             latency(open_session(device("host"), path, threads=threads)).median_ms for path in (alone, mixed)

@@ -16,8 +16,8 @@ CHECKING = (
     "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json --wide"
 )
 OPTIONS = {
-    "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --reduce-range "
-    f"--per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
+    "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
+    f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
     "validate": f"--reference --report {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json --wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",

@@ -79,6 +79,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, default=Path("out"), metavar="OUT",
         help="directory (default out), or the file to write: its ending is the target, its stem the name",
     )  # fmt: skip
+    add(
+        "--no-wait", dest="wait", action="store_false",
+        help="end at once with status 2 when another export writes the directory, instead of waiting for it",
+    )  # fmt: skip
     add_checking(parser)
 
 
@@ -86,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
     from edgecnn.exporting import export
 
-    names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io batch"
+    names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io batch wait"
     given = input_shapes(options) | taken(options, f"{names} weights padding convention preprocess label_offset")
     given |= _named(options.output, options.target)
     return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from edgecnn.data import open_images
 from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError, unknown
 from edgecnn.evaluation.references import Reference, float_reference, renormalised
+from edgecnn.files import scratch
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Metadata, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.oracle import ARITHMETICS, run
@@ -134,8 +134,8 @@ def compare(
     """
     if arithmetic not in ARITHMETICS:
         raise InputError(unknown("arithmetic", arithmetic, ARITHMETICS))
-    with use(progress), tempfile.TemporaryDirectory() as folder:
-        paths = [_file(thing, Path(folder) / side) for thing, side in ((a, "a"), (b, "b"))]
+    with use(progress), scratch() as folder:
+        paths = [_file(thing, folder / side) for thing, side in ((a, "a"), (b, "b"))]
         left, right = (_open(path, exact_kernels, arithmetic) for path in paths)
         if list(left.shapes.values()) != list(right.shapes.values()):
             mine, theirs = (" and ".join(map(str, side.shapes.values())) for side in (left, right))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.references import Reference, fed_as, float_reference
 from edgecnn.evaluation.subject import Checking, Subject
+from edgecnn.files import scratch
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load
 from edgecnn.loading import overridden
@@ -116,7 +116,7 @@ def validate(
     with use(progress), ExitStack() as stack:
         if isinstance(artifact, Artifact):
             if artifact.path is None:
-                artifact = artifact.write(stack.enter_context(tempfile.TemporaryDirectory()))
+                artifact = artifact.write(stack.enter_context(scratch()))
             assert artifact.path is not None
             path, held = artifact.path, artifact
         else:

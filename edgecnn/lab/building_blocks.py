@@ -6,7 +6,6 @@ He et al. 2016 (arXiv:1512.03385, fig. 5 right); inverted residual, Sandler et a
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import nn
 from edgecnn.converting import convert
 from edgecnn.errors import InputError
 from edgecnn.evaluation.validate import validate
+from edgecnn.files import scratch
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.network import Network
@@ -153,7 +153,7 @@ def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> 
     graph = capture(module, shape, Metadata(model="block", preprocess=Preprocess.as_is()))
     noise = np.random.default_rng(0).standard_normal((4, *shape[1:], shape[0]), np.float32)
     silent = Progress()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         made = quantize(Network(graph=graph, name="block"), noise, progress=silent)
         file = convert(made, device(name).targets[0]).save(folder)
         report = validate(file, devices=name, reference="none", progress=silent)

@@ -7,7 +7,6 @@ device finds out: instructions, milliseconds, memory.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.exporting import export
+from edgecnn.files import scratch
 from edgecnn.lab.compound import model_at, require_room, scalable
 from edgecnn.models import families
 from edgecnn.models.count import size_of
@@ -221,7 +221,7 @@ def measured(spec: ModelSpec, budget: Budget, target: str) -> float:
     if budget.device is None or budget.figure == "macs":
         return size_of(spec).macs
     require_room(spec)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         report = export(
             spec.name, weights="random", classes=spec.num_classes, target=target, calibration="none",
             calibration_images=CALIBRATION_IMAGES, devices=budget.device, limits=budget.limits, output=folder,

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.files import scratch
 from edgecnn.graph.importers import Values
 from edgecnn_converters.keras.translation import Shown
 
@@ -39,8 +39,8 @@ def reference(
             if find_spec(package) is None:
                 raise MissingDependencyError("comparing with Keras needs it: pip install 'edgecnn[tensorflow]'")
         package = "tf_keras" if keras < 3 and find_spec("tf_keras") is not None else "keras"
-        with tempfile.TemporaryDirectory() as folder:
-            given, task, made = (Path(folder) / name for name in ("given.npz", "task.json", "made.npz"))
+        with scratch() as folder:
+            given, task, made = (folder / name for name in ("given.npz", "task.json", "made.npz"))
             fed: dict[str, Any] = {layer: _source(values[name], axes) for name, (layer, axes) in inputs.items()}
             np.savez(given, **fed)
             task.write_text(json.dumps([asdict(each) for each in shown.values()]), "utf-8")

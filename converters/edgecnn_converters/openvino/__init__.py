@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from pathlib import Path
 
 from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import MissingDependencyError
+from edgecnn.files import scratch
 from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import KEY, to_text
@@ -27,8 +26,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
     check("OpenVINO IR", unsupported, graph, precision, io, ("float32",))
     model = lowered(graph, precision)
     model.set_rt_info(to_text(graph, precision), KEY)
-    with tempfile.TemporaryDirectory() as folder:
-        xml, data = Path(folder) / "model.xml", Path(folder) / "model.bin"
+    with scratch() as folder:
+        xml, data = folder / "model.xml", folder / "model.bin"
         openvino.serialize(model, str(xml), str(data))
         text = re.sub(rb">\s+<", b"><", xml.read_bytes())  # a third of it is indentation
         files = {".xml": text, ".bin": data.read_bytes()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
+from edgecnn.files import scratch
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.record import Resources
 from edgecnn_targets.interface import Arrays, Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage
@@ -128,12 +128,12 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
 
 def _compile(device: Device, artifact: Path, ops: Sequence[Op]) -> Compilation:
     settings: Settings = device.settings
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         chip = ("--accelerator-config", settings.accelerator, "--config", CONFIGURATION)
         memory = ("--system-config", settings.system_config, "--memory-mode", settings.memory_mode)
         words = (*VELA, artifact.absolute(), *chip, *memory, "--output-dir", folder, "--verbose-performance")
         said = run(words, timeout_s=TIMEOUT_S, cwd=Path(folder))
-        stem = Path(folder) / artifact.stem
+        stem = folder / artifact.stem
         try:
             data = Path(f"{stem}_vela.tflite").read_bytes()
             summary = _rows(f"{stem}_summary_{settings.system_config}.csv")[0]

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ import numpy as np
 
 from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, MissingDependencyError, unknown
+from edgecnn.files import scratch
 from edgecnn_targets.interface import Arrays, Description, Op, Runtime, Session
 
 NAMES = ("cc", "gcc", "clang")
@@ -127,8 +127,8 @@ class CSession(Session):
             raise InputError(unknown("kernels", kernels, ("exact",)))
         network = read_network(path)
         super().__init__(network.description)
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder) / "network.so"
+        with scratch() as folder:
+            library = folder / "network.so"
             compile_shared([path], library)
             self._invoke = ctypes.CDLL(str(library))[f"{network.prefix}_invoke"]
 

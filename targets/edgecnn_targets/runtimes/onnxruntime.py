@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.files import scratch
 from edgecnn_targets.evaluate import dequantize, encoded, nhwc
 from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import ONNX_TYPES, OnnxRuntime, onnx_details
@@ -74,8 +74,8 @@ def open_file(path: Path, threads: int, kernels: str) -> tuple[Any, Any, Any]:
         getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
         for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
     )
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "optimised.onnx"
+    with scratch() as folder:
+        made = folder / "optimised.onnx"
         options.optimized_model_filepath = str(made)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

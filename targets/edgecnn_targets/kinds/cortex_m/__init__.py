@@ -8,7 +8,6 @@ takes more than one for some, and waits for its flash.
 from __future__ import annotations
 
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import DeviceFault, InputError, unknown
+from edgecnn.files import scratch
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import (
@@ -126,8 +126,7 @@ def emulate(session: CortexMSession, image: bytes, inferences: list[bytes]) -> t
     Raises:
         DeviceFault: it crashed, hung, or left not every output.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch() as folder:
         (folder / "image.elf").write_bytes(image)
         (folder / "input.bin").write_bytes(b"".join(inferences))
         said = toolchain.call(

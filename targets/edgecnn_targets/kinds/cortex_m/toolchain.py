@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -12,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
+from edgecnn.files import scratch
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import library_path, unpack
 from edgecnn_targets.interface import Device, Say
@@ -95,15 +95,15 @@ def build(network: CNetwork, settings: Settings, *, marking: bool = False) -> by
         UnsupportedError: it does not fit the board's memory; says by how much.
         DeviceFault: the compiler fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        source, image = network.source, Path(folder) / "image.elf"
+    with scratch() as folder:
+        source, image = network.source, folder / "image.elf"
         if marking:
-            source = Path(folder) / "marking.c"
+            source = folder / "marking.c"
             code = MARK.sub("  mark();\n", network.source.read_text("utf-8"))
             source.write_text(f"extern void mark(void);\n{code}", "utf-8")
-        script = Path(folder) / "linker.ld"
+        script = folder / "linker.ld"
         script.write_text(Template(_text("linker.ld")).substitute(vars(settings)), "utf-8")
-        harness = Path(folder) / "harness.c"
+        harness = folder / "harness.c"
         harness.write_text(_text("harness.c"), "utf-8")
         calls = [f"{place}()" for place in network.places]
         sizes = [f"{place.upper()}_SIZE" for place in network.places]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
+from edgecnn.files import scratch
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.evaluate import fixed_input
@@ -157,8 +157,8 @@ def _counts(
     Returns what the plugin says of each counted inference, and how many bytes of the heap the network held. ``unseen``
     inferences of the first file run before the plugin counts."""
     (image,), heaps = packed(fixed_input(session), session.inputs), []
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "counts"
+    with scratch() as folder:
+        place = folder / "counts"
         how = command(device, f"out={place}", *caches)
         runner = Runner(how)
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
+from edgecnn.files import scratch
 from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Arrays, Device, Kind, Runtime, Session, Usage
@@ -98,8 +98,8 @@ def measure(device: Device, session: TflmSession) -> Usage:
 
 def _interpret(path: Path, session: Session, batch: Arrays) -> tuple[Arrays, str]:
     """Run samples; return outputs, and what the interpreter said."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+    with scratch() as folder:
+        inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
         given = [batch[port.name] for port in session.inputs]
         np.savez(inputs, *given)
         words = (
