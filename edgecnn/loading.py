@@ -12,19 +12,21 @@ from edgecnn.errors import InputError
 from edgecnn.graph.importers import Importer, importer_of
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.network import Network, QuantizedNetwork
-from edgecnn.preprocess import Preprocess
+from edgecnn.preprocess import Preprocess, says_levels
 from edgecnn.progress import say
 from edgecnn.report.record import Finding
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgecnn.models.carried import Transforms
+
 InputShape = Sequence[int] | Mapping[str, Sequence[int]]
 IMPORT = "import"  # code of the finding that says how far an import is from its file
 RANDOM = "random"  # of --weights; in the metadata of such a network, in place of a digest
 HOW_FED = (
-    "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255) to say how it is fed; in Python "
-    "input_shape=(channels, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
+    "pass --preprocess resize=HEIGHTxWIDTH,mean=R/G/B,std=R/G/B (pixel units, 0..255; or mean=imagenet) to say how it "
+    "is fed; in Python input_shape=(channels, height, width) and preprocess=edgecnn.Preprocess(mean=…, std=…)"
 )
 
 
@@ -33,7 +35,7 @@ def load(
     *,
     weights: str | Path | None = None,
     input_shape: InputShape | None = None,
-    preprocess: Preprocess | str | None = None,
+    preprocess: Preprocess | Transforms | str | None = None,
     labels: Sequence[str] | None = None,
     label_offset: int | None = None,
     padding: str | None = None,
@@ -53,7 +55,9 @@ def load(
             (channels, height, width); of several inputs a mapping from the name of each to its shape. Likewise of a
             file that leaves it open.
         preprocess: how an image becomes the first input of three dimensions, in place of what weights or file say; or
-            ``KEY=VALUE,…`` that changes some of it. Other inputs are fed as they are.
+            ``KEY=VALUE,…`` that changes some of it, or a preset: ``torchvision``, ``timm``, ``keras``; or what
+            ``weights.transforms()`` of torchvision returns. A module's ``pretrained_cfg`` (timm's) or ``transforms`` is
+            taken where this is ``None``. Other inputs are fed as they are.
         labels: class names, one per class.
         label_offset: class ``k`` is logit ``k + label_offset``.
         padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
@@ -74,10 +78,11 @@ def load(
         >>> edgecnn.load(module, input_shape=(3, 96, 96), preprocess=edgecnn.Preprocess(mean=127.5, std=127.5))
     """
     held = {"weights": weights, "padding": padding, "convention": convention}
+    preprocess = _own_preprocess(preprocess)
     if not isinstance(model, str | Path):
         _refuse({**held, "classes": classes}, "a module, which has weights and a form of its own")
         module = _ready(model)
-        found, shape, metadata = module, *_fed(type(module).__name__, None, input_shape, preprocess)
+        found, shape, metadata = module, *_fed(module, type(module).__name__, None, input_shape, preprocess)
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
     elif (importer := importer_of(Path(model))) is not None:
         _refuse({**held, "classes": classes}, f"{model}: it holds its weights already")
@@ -251,11 +256,27 @@ def _factory(
     if weights in ("demo", "random"):
         raise InputError(f"--weights {weights} is for registered models; {model} brings its own, or a FILE")
     module, digest = load_factory(model, Path(weights) if weights else None)
-    return module, *_fed(model, digest, input_shape, preprocess)
+    return module, *_fed(module, model, digest, input_shape, preprocess)
+
+
+def _own_preprocess(given: Preprocess | Transforms | str | None) -> Preprocess | str | None:
+    """Return what the caller says of the preprocessing; torchvision's transforms as ours."""
+    if given is None or isinstance(given, Preprocess | str):
+        return given
+    from edgecnn.models.carried import is_transforms, of_transforms
+
+    if not is_transforms(given):
+        allowed = "an edgecnn.Preprocess, a text KEY=VALUE,…, or weights.transforms() of torchvision's classifiers"
+        raise InputError(f"preprocess is a {type(given).__name__}; give {allowed}")
+    return of_transforms(given)
 
 
 def _fed(
-    model: str, digest: str | None, input_shape: InputShape | None, preprocess: Preprocess | str | None
+    module: nn.Module,
+    model: str,
+    digest: str | None,
+    input_shape: InputShape | None,
+    preprocess: Preprocess | str | None,
 ) -> tuple[InputShape, Metadata]:
     """The shapes of the inputs of a user's own network, and how it is fed."""
     shapes = _shapes(input_shape)
@@ -267,20 +288,33 @@ def _fed(
                 f"preprocessing is of images, but {model} takes {takes}, which is fed as it is; leave it out"
             )
         return input_shape, Metadata(preprocess=Preprocess.as_is(), weights_sha256=digest)
+    wanted = None if image is None else (image[1], image[2])
+    base = _carried(module, wanted) if isinstance(preprocess, str | None) else None
     if isinstance(preprocess, str):
-        said = {item.partition("=")[0] for item in preprocess.split(",")}
-        preprocess = Preprocess().override(preprocess) if {"mean", "std"} <= said else None
+        says = base is not None or says_levels(preprocess)
+        preprocess = (base or Preprocess(resize=wanted)).override(preprocess) if says else None
+    preprocess = preprocess or base
     if preprocess is None:
         raise InputError(f"{model} does not say how images become its input; {HOW_FED}")
-    size = input_size(preprocess) or (None if image is None else (image[1], image[2]))
+    size = preprocess.size or wanted
     if size is None:
         raise InputError(f"the preprocessing of {model} does not fix the input size; {HOW_FED}")
     if image is not None and size != image[1:]:
         left = f"the preprocessing leaves {size[0]}x{size[1]} pixels"
         raise InputError(f"input_shape is {image}, but {left}")
     preprocess.check_channels(3 if image is None else image[0])
-    metadata = Metadata(preprocess=Preprocess(resize=size), weights_sha256=digest)
+    metadata = Metadata(preprocess=base or Preprocess(resize=size), weights_sha256=digest)
     return (3, *size) if input_shape is None else input_shape, metadata
+
+
+def _carried(module: nn.Module, size: tuple[int, int] | None) -> Preprocess | None:
+    """Return the preprocessing that a module carries, and say where it was found."""
+    from edgecnn.models.carried import carried
+
+    found = carried(module, size)
+    if found is not None:
+        say(f"note: preprocessing of {found[1]}: {found[0]}")
+    return None if found is None else found[0]
 
 
 def _shapes(input_shape: InputShape | None) -> dict[str, tuple[int, ...]]:
@@ -297,9 +331,3 @@ def _shapes(input_shape: InputShape | None) -> dict[str, tuple[int, ...]]:
                 f"input_shape is {shape}; give whole numbers above 0, (channels, height, width) of an image"
             )
     return shapes
-
-
-def input_size(preprocess: Preprocess) -> tuple[int, int] | None:
-    """Return height and width that the preprocessing leaves, or ``None`` where it depends on the image."""
-    size = preprocess.crop or preprocess.resize
-    return (size[0], size[1]) if size is not None and len(size) == 2 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +13,10 @@ from edgecnn.errors import InputError, unknown
 
 KEYS = ("resize", "crop", "interpolation", "mean", "std")  # of --preprocess
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+IMAGENET = "imagenet"  # in place of numbers: those of all its images, in pixels 0..255
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+LEVELS = {"mean": MEAN, "std": STD}
+CENTRE = 0.875  # of the image that an evaluation on ImageNet crops: 224 of 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +119,84 @@ class Preprocess:
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return fields if self.as_given else {k: v for k, v in fields.items() if k != "as_given"}
 
+    def __str__(self) -> str:
+        """Return the text that ``override`` takes."""
+        if self.as_given:
+            return "as it is"
+        sizes = {"resize": self.resize, "crop": self.crop}
+        said = [f"{key}={'none' if size is None else 'x'.join(map(str, size))}" for key, size in sizes.items()]
+        numbers = [f"{key}={'/'.join(f'{v:g}' for v in getattr(self, key))}" for key in LEVELS]
+        return ",".join([*said, f"interpolation={self.interpolation}", *numbers])
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Return height and width of what is left of an image, or ``None`` where it depends on the image."""
+        size = self.crop or self.resize
+        return (size[0], size[1]) if size is not None and len(size) == 2 else None
+
     def override(self, text: str) -> Preprocess:
-        """Return a copy with the keys of ``text`` replaced, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``."""
+        """Return a copy with what ``text`` says, e.g. ``resize=224x224,crop=none,mean=0/0/0,std=255``, or ``timm``.
+
+        A preset of ``PRESETS`` is the evaluation of that library at the size that the text says, or this one's. Keys
+        change it. ``mean=imagenet`` is ``std=imagenet`` too, unless that is said.
+
+        Raises:
+            InputError: a key or a value is not allowed, or a preset has no size.
+        """
         changes: dict[str, Any] = {}
+        preset = None
         for item in filter(None, text.split(",")):
             key, found, value = item.partition("=")
-            if not found or key not in KEYS:
-                allowed = ", ".join(KEYS)
-                raise InputError(f"--preprocess {item!r}: expected KEY=VALUE with KEY one of {allowed}")
-            changes[key] = _parse(key, value)
-        return replace(self, **changes)
+            if item in PRESETS and preset is None:
+                preset = item
+            elif found and key in KEYS:
+                changes[key] = _parse(key, value)
+                if value == IMAGENET and key == "mean":
+                    changes.setdefault("std", STD)
+            else:
+                allowed = f"KEY=VALUE with KEY one of {', '.join(KEYS)}, or one of {', '.join(PRESETS)}"
+                raise InputError(f"--preprocess {item!r}: expected {allowed}")
+        return replace(self if preset is None else self._preset(preset, changes), **changes)
+
+    def _preset(self, name: str, changes: Mapping[str, Any]) -> Preprocess:
+        size = replace(self, **changes).size
+        if size is None:
+            raise InputError(f"--preprocess {name} needs the network's input size: {name},crop=HEIGHTxWIDTH")
+        return PRESETS[name](*size)
+
+
+def centred(height: int, width: int, interpolation: str = "bilinear", centre: float = CENTRE) -> Preprocess:
+    """Return an evaluation on ImageNet: the centre of the image, normalised by ImageNet's mean and deviation.
+
+    The shorter side is resized, so that the aspect ratio is kept; of an input that is not square, both are.
+
+    Args:
+        height, width: of the network's input.
+        interpolation: one of ``INTERPOLATIONS``.
+        centre: the part of each side that the crop leaves.
+    """
+    sides = (height,) if height == width else (height, width)
+    resize = tuple(int(side / centre) for side in sides)
+    return Preprocess(resize=resize, crop=(height, width), interpolation=interpolation, mean=MEAN, std=STD)
+
+
+PRESETS: Mapping[str, Callable[[int, int], Preprocess]] = {
+    "torchvision": centred,
+    "timm": lambda height, width: centred(height, width, "bicubic"),
+    "keras": lambda height, width: Preprocess(resize=(height, width)),
+}
+"""Names that ``--preprocess`` takes, to the preprocessing of a height and a width.
+
+Sources: torchvision ``transforms/_presets.py``, ``ImageClassification``; timm ``data/config.py`` with the defaults of
+``data/constants.py``; Keras ``applications/imagenet_utils.py``, mode ``tf`` (pixels to -1..1).
+"""
+
+
+def says_levels(text: str) -> bool:
+    """Whether the text of ``--preprocess`` says the mean and the standard deviation."""
+    items = set(text.split(","))
+    said = {item.partition("=")[0] for item in items}
+    return bool(items & {*PRESETS, f"mean={IMAGENET}"}) or {"mean", "std"} <= said
 
 
 def _parse(key: str, value: str) -> Any:
@@ -131,11 +204,13 @@ def _parse(key: str, value: str) -> Any:
         return value
     if key in ("resize", "crop") and value == "none":
         return None
+    if key in LEVELS and value == IMAGENET:
+        return LEVELS[key]
     try:
         if key in ("resize", "crop"):
             return tuple(int(v) for v in value.split("x"))
         numbers = tuple(float(v) for v in value.split("/"))
     except ValueError:
-        form = "HEIGHTxWIDTH or none" if key in ("resize", "crop") else "R/G/B or one number"
+        form = "HEIGHTxWIDTH or none" if key in ("resize", "crop") else "R/G/B, one number or imagenet"
         raise InputError(f"--preprocess {key}={value}: expected {form}") from None
     return numbers * 3 if len(numbers) == 1 else numbers

@@ -91,7 +91,12 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     add("--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images to check on")
     add("--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share")
     add("--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)")
-    add("--preprocess", metavar="KEY=VALUE,…", help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…,std=…")
+    add(
+        "--preprocess",
+        metavar="KEY=VALUE,…",
+        help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…|imagenet,std=…; torchvision, timm or keras: "
+        "that library's evaluation",
+    )
     add("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
     add(
         "--device",

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from edgecnn.preprocess import Preprocess
+from edgecnn.preprocess import MEAN, STD, Preprocess
 
 Tensors = Mapping[str, torch.Tensor]
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of pixels 0..255
 
 
 def scaled(resolution: int, tensors: Tensors) -> Preprocess:
