@@ -2,21 +2,26 @@
 
     python benchmarks/keras_applications.py [--networks 'ResNet*,VGG16'] [--side 96] [--suffixes .keras,.h5]
 
-Weights are random. So are batch-norm statistics, near 0 and 1, or those of images where activations grow otherwise, and
-with them float32's rounding. The figure is the largest difference of an output from Keras on TensorFlow, of the largest
-output; exit status 1 where one is above 1e-4.
+TensorFlow starts once, in a process of its own. Weights are random. So are batch-norm statistics, near 0 and 1, or
+those of images where activations grow otherwise, and with them float32's rounding. The figure is the largest difference
+of an output from Keras on TensorFlow, of the largest output; exit status 1 where one is above 1e-4.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +37,7 @@ NETWORKS = (
 PIXELS = ("EfficientNet", "ConvNeXt", "MobileNetV3")  # families that take 0..255
 GROWING = ("EfficientNetV2",)  # families that take the statistics of images
 IMAGES, CALIBRATION = 2, 16  # compared, and for batch-norm statistics
+SERVE, DONE = "--serve", "done\n"  # what starts the process of TensorFlow, and its answer to a request
 
 
 def main() -> None:
@@ -40,28 +46,66 @@ def main() -> None:
     parser.add_argument("--networks", default="*", metavar="A,B", help="only these; patterns")
     parser.add_argument("--side", type=int, default=96, help="of the square input, in pixels")
     parser.add_argument("--suffixes", default=".keras,.h5", metavar="A,B", help="of the files")
-    parser.add_argument("--witness", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.witness:
-        network, images, logits, files = options.witness
-        witness(network, Path(images), Path(logits), files.split(","))
-        return
     chosen = [name for name in NETWORKS if any(fnmatch(name, p) for p in options.networks.split(","))]
     if not chosen:
         raise SystemExit(f"--networks {options.networks}: none of {', '.join(NETWORKS)}")
     print("| network | nodes | import, s | " + " | ".join(options.suffixes.split(",")) + " |")
     print("|---|---|---|" + "---|" * len(options.suffixes.split(",")), flush=True)
     worst = 0.0
-    for name in chosen:
-        nodes, seconds, apart = measured(name, options.side, options.suffixes.split(","))
-        print(f"| {name} | {nodes} | {seconds:.1f} | " + " | ".join(f"{a:.1e}" for a in apart) + " |", flush=True)
-        worst = max([worst, *apart])
+    with witness() as ask:
+        for name in chosen:
+            nodes, seconds, apart = measured(ask, name, options.side, options.suffixes.split(","))
+            print(f"| {name} | {nodes} | {seconds:.1f} | " + " | ".join(f"{a:.1e}" for a in apart) + " |", flush=True)
+            worst = max([worst, *apart])
     if not worst <= LIMIT:
         raise SystemExit(f"the largest difference, {worst:.1e}, is above {LIMIT}")
 
 
-def measured(network: str, side: int, suffixes: list[str]) -> tuple[int, float, list[float]]:
-    """Return the number of nodes, the seconds of an import, and the largest relative difference for each suffix."""
+Ask = Callable[..., NDArray[np.float32]]
+
+
+@contextmanager
+def witness() -> Iterator[Ask]:
+    """Start Keras on TensorFlow; yield a function of a network of ``keras.applications`` that has it built.
+
+    The function takes ``network``, its ``images`` (NHWC, as the network takes them), the ``files`` to save it as, and
+    ``options`` of its constructor. It returns the logits (N, classes).
+
+    Raises:
+        RuntimeError: Keras failed; the end of what it said.
+    """
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with tempfile.TemporaryDirectory() as name, (Path(name) / "said.txt").open("w+") as said:
+        images, logits = Path(name) / "images.npy", Path(name) / "logits.npy"
+        process = subprocess.Popen(
+            [sys.executable, __file__, SERVE], stdin=PIPE, stdout=PIPE, stderr=said, text=True, env=environment
+        )
+
+        def ask(network: str, given: NDArray[np.float32], files: Sequence[Path], **options: Any) -> NDArray[np.float32]:
+            np.save(images, given)
+            request = {"network": network, "images": str(images), "logits": str(logits), "files": [*map(str, files)]}
+            print(json.dumps({**request, "options": options}), file=process.stdin, flush=True)
+            if process.stdout.readline() != DONE:
+                process.wait()
+                said.seek(0)
+                raise RuntimeError(f"{network}: {said.read()[-2000:]}")
+            return np.load(logits)
+
+        try:
+            yield ask
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+
+
+def measured(ask: Ask, network: str, side: int, suffixes: list[str]) -> tuple[int, float, list[float]]:
+    """Return the number of nodes, the seconds of an import, and the largest relative difference for each suffix.
+
+    Raises:
+        ValueError: the outputs of the network tell nothing apart, so that comparing them says nothing.
+    """
     import torch
 
     from edgecnn.graph import passes
@@ -70,17 +114,10 @@ def measured(network: str, side: int, suffixes: list[str]) -> tuple[int, float, 
 
     given = images_of(side, IMAGES, 255 if network.startswith(PIXELS) else 1)
     with tempfile.TemporaryDirectory() as folder:
-        images, logits = Path(folder) / "images.npy", Path(folder) / "logits.npy"
         files = [Path(folder) / f"network{suffix}" for suffix in suffixes]
-        np.save(images, given)
-        words = ["--witness", network, str(images), str(logits), ",".join(map(str, files))]
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise SystemExit(f"{network}: {done.stderr[-2000:]}")
-        want, apart = np.load(logits), []
+        want, apart = ask(network, given, files), []
         if not want.std(axis=1).min() > 0.01 * np.abs(want).max():
-            raise SystemExit(f"{network}: its outputs tell nothing apart, so that comparing them says nothing")
+            raise ValueError(f"{network}: its outputs tell nothing apart")
         for file in files:
             start = time.perf_counter()
             graph = IMPORTER.read(file).graph
@@ -98,12 +135,29 @@ def images_of(side: int, count: int, top: float) -> NDArray[np.float32]:
     return np.asarray(pixels if top > 1 else pixels / 127.5 - 1, np.float32)
 
 
-def witness(network: str, images: Path, logits: Path, files: list[str]) -> None:
-    """Build a network with random weights, save it and what it makes of images. Run in a process of its own."""
+def serve() -> None:
+    """Answer a request of :func:`witness` a line, with the line ``DONE``. Run in a process of its own."""
     import keras
 
-    given = np.load(images)
-    model = getattr(keras.applications, network)(weights=None, input_shape=given.shape[1:], classifier_activation=None)
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever Keras prints is no answer
+    for line in sys.stdin:
+        request = json.loads(line)
+        given = np.load(request["images"])
+        model = built(request["network"], given, request["options"])
+        np.save(request["logits"], np.asarray(model(given, training=False)).reshape(len(given), -1))
+        for file in request["files"]:
+            (model.save_weights if file.endswith(".weights.h5") else model.save)(file)
+        keras.backend.clear_session()
+        answers.write(DONE)
+        answers.flush()
+
+
+def built(network: str, given: NDArray[np.float32], options: dict[str, Any]) -> Any:
+    """Return a network of Keras with random weights and statistics of its own."""
+    import keras
+
+    options = {"input_shape": given.shape[1:], **options}
+    model = getattr(keras.applications, network)(weights=None, classifier_activation=None, **options)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         values = layer.get_weights()
@@ -134,10 +188,8 @@ def witness(network: str, images: Path, logits: Path, files: list[str]) -> None:
         layer.momentum = 0.0  # its statistics become those of the next batch
     if norms and network.startswith(GROWING):
         model(images_of(given.shape[1], CALIBRATION, given.max()), training=True)
-    np.save(logits, np.asarray(model(given, training=False)))
-    for file in files:
-        model.save(file)
+    return model
 
 
 if __name__ == "__main__":
-    main()
+    serve() if sys.argv[1:] == [SERVE] else main()

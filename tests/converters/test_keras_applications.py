@@ -6,21 +6,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarks import keras_applications as script
+
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "keras_applications.py"
 ONE_OF_EACH = (
     "Xception", "VGG16", "ResNet50", "ResNet50V2", "InceptionV3", "InceptionResNetV2", "MobileNet", "MobileNetV2",
     "MobileNetV3Small", "DenseNet121", "NASNetMobile", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("networks", ["*"] if "EDGECNN_ALL_KERAS" in os.environ else ONE_OF_EACH)
-def test_a_network_of_keras_applications_computes_what_tensorflow_says(networks):
-    done = subprocess.run([sys.executable, str(SCRIPT), "--networks", networks], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+@pytest.fixture(scope="module")
+def ask():
+    with script.witness() as ask:
+        yield ask
+
+
+@pytest.mark.parametrize("network", script.NETWORKS if "EDGECNN_ALL_KERAS" in os.environ else ONE_OF_EACH)
+def test_a_network_of_keras_applications_computes_what_tensorflow_says(network, ask):
+    _, _, apart = script.measured(ask, network, 96, [".keras", ".h5"])
+    assert max(apart) <= script.LIMIT

@@ -5,10 +5,7 @@ The whole list takes an hour of two cores; ``pytest -m slow`` has one network of
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.keras_applications import witness
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import load_weights
 
 pytestmark = pytest.mark.slow
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8"))["keras"]
-WITNESS = Path(__file__).parent / "keras_witness.py"
 EVERY = "EDGECNN_ALL_KERAS" in os.environ
 
 
@@ -59,28 +56,25 @@ CASES = (
 )
 
 
+@pytest.fixture(scope="module")
+def ask():
+    with witness() as ask:
+        yield ask
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c.always or EVERY], ids=str)
-def test_the_weights_of_keras_give_its_logits(case, tmp_path):
+def test_the_weights_of_keras_give_its_logits(case, ask, tmp_path):
     spec = resolve(case.ours)
     rng = np.random.default_rng(1)
     within = case.network.startswith("EfficientNet")  # normalises inside, so it takes pixels
     pixels = rng.integers(0, 256, (2, spec.resolution, spec.resolution, 3)).astype(np.float32)
     given = pixels if within else (pixels - 127.5) / 127.5
-    np.save(tmp_path / "images.npy", given[..., ::-1] if case.blue_first else given)
-    options = {"input_shape": given.shape[1:], **case.options}
-    weights, logits = tmp_path / f"w{case.suffix}", tmp_path / "logits.npy"
-    command = [sys.executable, str(WITNESS), case.network, json.dumps(options), str(tmp_path / "images.npy")]
-    subprocess.run(
-        [*command, str(weights), str(logits)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-    )
+    weights = tmp_path / f"w{case.suffix}"
+    want = ask(case.network, given[..., ::-1] if case.blue_first else given, [weights], **case.options)
     module, source = load_weights(spec, weights)
     x = source.preprocess.normalise(pixels) if within else given
     with torch.inference_mode():
         got = module(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))).numpy()
-    want = np.load(logits)
     worst = float(np.abs(got - want).max() / np.abs(want).max())
     assert worst < LIMITS["max_relative"], f"largest difference {worst:.1e} of the largest logit"
     assert want.std(axis=1).min() > 0.01 * np.abs(want).max(), "the logits tell nothing apart: the proof would be empty"
