@@ -1,7 +1,78 @@
-"""``python -m edgecnn``."""
+"""Start the command line: ``edgecnn``, or ``python -m edgecnn``. An interrupt at any moment is one line and status 130.
 
+Only what starts fast is imported here, as an interrupt may come before anything else has been imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
 import sys
+from types import FrameType
+from typing import Any, NoReturn
 
-from edgecnn.cli import main
+INTERRUPTED = 130
+LINE = "edgecnn: interrupted; no half-written artifact was left\n"
 
-sys.exit(main())
+
+class Interrupts:
+    """Handle SIGINT: the first one raises ``KeyboardInterrupt`` in the command, so that it cleans up; others end it.
+
+    Attributes:
+        running: whether there is a command to clean up; otherwise the first SIGINT ends the process.
+        seen: whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.running = self.seen = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal.
+
+        Raises:
+            KeyboardInterrupt: the command has not been interrupted before.
+        """
+        again, self.seen = self.seen, True
+        if again or not self.running:
+            end_now()
+        raise KeyboardInterrupt
+
+    def unraisable(self, fault: Any) -> None:
+        """Interrupt again where Python lost the interrupt in a destructor or a callback of C."""
+        if not isinstance(fault.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(fault)
+            return
+        self.seen = False
+        signal.raise_signal(signal.SIGINT)
+
+
+def end_now() -> NoReturn:
+    """End the process with one line; nothing that is not written whole is left by name."""
+    try:
+        os.write(2, LINE.encode())
+    finally:
+        os._exit(INTERRUPTED)
+
+
+def main() -> int:
+    """Run the command that the process was started with; return its exit status."""
+    interrupts = Interrupts()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
+        signal.signal(signal.SIGINT, interrupts)
+        sys.unraisablehook = interrupts.unraisable
+    from edgecnn.cli import main as command
+
+    interrupts.running = True
+    try:
+        status = command()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    interrupts.running = False
+    from edgecnn.cli.streams import flush
+
+    flush()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.escaping import csv_cell
 from edgecnn.exporting import PRECISIONS, export
 from edgecnn.files import write_atomic, write_json
 from edgecnn.loading import is_file, load, name_of
@@ -178,5 +179,5 @@ def to_csv(cells: Sequence[Cell]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(Cell.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(cell) for cell in cells)
+    writer.writerows({key: csv_cell(value) for key, value in asdict(cell).items()} for cell in cells)
     return text.getvalue()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from edgecnn.errors import InputError
+from edgecnn.own_code import own_place, said
 
 INTERFACE = 1
 """Version of what a plugin must offer. An object that asks for a newer one, in ``interface``, is refused."""
@@ -46,8 +47,7 @@ def _read(group: str, kind: Any) -> Mapping[str, object]:
         try:
             loaded = point.load()
         except Exception as error:  # another's code may raise anything; it is named, not hidden
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise InputError(f"{where} cannot be imported ({reason}); mend or uninstall it") from error
+            raise InputError(f"{where} cannot be imported ({said(error)}); mend or uninstall it") from error
         if not isinstance(loaded, kind):
             raise InputError(f"{where} is a {type(loaded).__name__}; edgecnn.{group} takes a {kind.__name__}")
         wanted = getattr(loaded, "interface", INTERFACE)
@@ -82,9 +82,10 @@ def imported(reference: str, what: str) -> Any:
         return getattr(import_module(module_name), attribute)
     except (ImportError, SyntaxError) as error:
         why = f"{error}; run where it can be imported"
-        raise InputError(f"cannot import {module_name!r} of {reference}: {why}") from None
-    except AttributeError:
+        raise InputError(f"cannot import {module_name!r} of {reference}: {why}") from error
+    except AttributeError as error:
+        if own_place(error):
+            raise InputError(f"importing {module_name!r} of {reference} raised {said(error)}") from error
         raise InputError(f"module {module_name!r} has no {attribute!r}; give package.module:function") from None
     except Exception as error:  # the user's own code may raise anything; it is named, not hidden
-        said = " ".join(str(error).split())
-        raise InputError(f"importing {module_name!r} of {reference} raised {type(error).__name__}: {said}") from error
+        raise InputError(f"importing {module_name!r} of {reference} raised {said(error)}") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgecnn.errors import InputError
+from edgecnn.escaping import printable, printable_lines
 
 if TYPE_CHECKING:
     import rich.progress
@@ -51,7 +52,8 @@ class Terminal(Progress):
     def say(self, line: str) -> None:
         """Write one line for the person at the terminal."""
         if self._lines:
-            sys.stderr.write(line.rstrip() + "\n")
+            with suppress(BrokenPipeError):  # nobody reads it; the work goes on
+                sys.stderr.write(printable_lines(line.rstrip()) + "\n")
 
 
 _BARS = Terminal(lines=False)
@@ -98,7 +100,7 @@ def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]
         yield from items
         return
     with _bars("MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn") as bars:
-        yield from bars.track(items, total=total, description=description)
+        yield from bars.track(items, total=total, description=printable(description))
 
 
 def _bars(*figures: str) -> rich.progress.Progress:
@@ -107,7 +109,7 @@ def _bars(*figures: str) -> rich.progress.Progress:
     from rich.console import Console
 
     columns = [getattr(rich.progress, name)() for name in ("BarColumn", *figures)]
-    name = rich.progress.TextColumn("{task.description:<10}")
+    name = rich.progress.TextColumn("{task.description:<10}", markup=False)
     return rich.progress.Progress(name, *columns, console=Console(stderr=True), transient=True)
 
 
@@ -124,7 +126,7 @@ def filling(folder: Path, description: str, total: int | None = None) -> Iterato
         yield
         return
     with _bars("DownloadColumn", "TimeElapsedColumn") as bars:
-        task, over = bars.add_task(description, total=total), threading.Event()
+        task, over = bars.add_task(printable(description), total=total), threading.Event()
 
         def watch() -> None:
             while not over.wait(0.2):

@@ -193,7 +193,7 @@ REFUSED = {
     "an iterator read before": (lambda n: edgecnn.quantize(n, iter([])), "list_iterator gives no images; an iterator"),
     "a dataset that raises": (
         lambda n: edgecnn.quantize(n, Pairs(breaks_at=7)),
-        r"Pairs raised OSError after \d+ items: the disk is gone \(.*test_api.py:\d+\)",
+        r"Pairs, after \d+ items, raised OSError: the disk is gone \(.*test_api.py:\d+\)",
     ),
     "a number": (lambda n: edgecnn.quantize(n, 5), "images are a int; allowed: a folder, FILE.npz:SPLIT, demo, an arr"),
     "labels too few": (

@@ -204,14 +204,3 @@ def test_a_full_disk_is_one_line(fault, monkeypatch, capfd):
     assert said.startswith(f"edgecnn: error: {fault.strerror}")
     assert said.endswith("make room, or set TMPDIR to a folder that has some\n")
     assert said.count("\n") == 1
-
-
-def test_another_fault_of_the_system_is_not_hidden(monkeypatch):
-    from edgecnn.cli import devices
-
-    def broken(options):
-        raise PermissionError(errno.EACCES, "Permission denied", "x")
-
-    monkeypatch.setattr(devices, "run", broken)
-    with pytest.raises(PermissionError):
-        main(["devices"])

@@ -7,7 +7,6 @@ to build the parser, so what is heavy (numpy, torch, a runtime) is imported insi
 from __future__ import annotations
 
 import argparse
-import errno
 import gc
 import os
 import sys
@@ -16,7 +15,9 @@ from importlib import import_module
 from typing import NoReturn
 
 from edgecnn import __version__
-from edgecnn.errors import EdgecnnError, InputError, unknown
+from edgecnn.cli.faults import interrupted, status_of, was_interrupted
+from edgecnn.cli.streams import flush
+from edgecnn.errors import InputError, unknown
 
 COMMANDS = (
     "export", "validate", "compare", "benchmark", "inspect", "train", "scale", "study", "models", "targets", "devices",
@@ -31,40 +32,40 @@ examples:
   edgecnn export mobilenet_v2 --target tflite --quantize int8 --weights FILE --calibration DIR --data DIR --max-drop 1
   edgecnn validate out/mobilenet_v2.tflite --data DIR --max-drop 1
 
-exit status: 0 all checks passed; 1 a check failed; 2 the input is wrong; 3 an optional library or tool is missing
+exit status: 0 all checks passed; 1 a check failed; 2 the input is wrong, or your own code raised; 3 an optional library
+or tool is missing; 70 a fault of edgecnn; 130 interrupted
 """
 COMPLETING = "_ARGCOMPLETE"  # set in the environment by a shell that asks for completions
-ROOM = "make room, or set TMPDIR to a folder that has some"
+TRACEBACK = "--traceback"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. A user never sees a traceback of an expected error."""
+    """Run one command; returns the exit status. Every error is one line; ``--traceback`` shows where it came from."""
     gc.set_threshold(100_000, 50, 50)  # importing torch makes millions of objects that live on: 0.6 s less of 8
     words = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _parser()
+    details = TRACEBACK in words
     try:
-        if words and not words[0].startswith("-") and words[0] not in commands:
-            raise InputError(f"{unknown('command', words[0], commands)}; see `edgecnn --help`")
-        _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
-        options = parser.parse_args(words)
-        status = import_module(f"edgecnn.cli.{options.command}").run(options)
-        assert isinstance(status, int)
-        return status
-    except EdgecnnError as error:
-        sys.stderr.write(f"edgecnn: error: {error}\n")
-        return error.exit_status
+        return _run([word for word in words if word != TRACEBACK])
     except KeyboardInterrupt:
-        sys.stderr.write("edgecnn: interrupted; no half-written artifact was left\n")
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+        return interrupted()
+    except BrokenPipeError:  # of what has no status but 0, a list
+        flush()
         return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC and "temporary directory" not in str(error.strerror):
-            raise
-        place = f" ({error.filename})" if error.filename else ""
-        sys.stderr.write(f"edgecnn: error: {error.strerror}{place}; {ROOM}\n")
-        return InputError.exit_status
+    except Exception as error:  # noqa: BLE001 - each has a line and a status
+        if was_interrupted(error):
+            return interrupted()
+        return status_of(error, words, details=details)
+
+
+def _run(words: Sequence[str]) -> int:
+    parser, commands = _parser()
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        raise InputError(f"{unknown('command', words[0], commands)}; see `edgecnn --help`")
+    _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
+    options = parser.parse_args(words)
+    status = import_module(f"edgecnn.cli.{options.command}").run(options)
+    assert isinstance(status, int)
+    return status
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,6 +103,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         said = "\n  ".join(("examples:", *module.EXAMPLES))
         own = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=said, formatter_class=raw)
         module.arguments(own)
+        own.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
     if COMPLETING in os.environ:
         import argcomplete
 

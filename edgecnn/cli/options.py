@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.cli.streams import until_closed
 from edgecnn.cli.tables import print_json
 from edgecnn.evaluation.limits import ROWS, Limits
 
@@ -148,8 +150,9 @@ def reported(report: Report, options: argparse.Namespace) -> int:
     """Print the report; return the exit status it means."""
     from edgecnn.report.table import render
 
-    if options.json:
-        print_json(report.to_dict())
-    else:
-        render(report, wide=options.wide)
+    with until_closed(sys.stdout):
+        if options.json:
+            print_json(report.to_dict())
+        else:
+            render(report, wide=options.wide)
     return int(not report.passed)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgecnn.escaping import printable
+
 Row = Mapping[str, Any]
 
 
@@ -46,7 +48,7 @@ def details(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespa
 
     for row in shown:
         (_, name), *others = row.items()
-        sys.stdout.write(f"{name}\n")
+        sys.stdout.write(f"{printable(str(name))}\n")
         for line in headed((key.replace("_", " "), str(value)) for key, value in others):
             sys.stdout.write(f"{line}\n")
     return 0

@@ -10,7 +10,6 @@ label may come.
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from edgecnn.data.feed import Feed, Given, feed_of
 from edgecnn.data.folders import Labels
 from edgecnn.errors import InputError
+from edgecnn.own_code import said
 from edgecnn.preprocess import Preprocess
 
 Row = tuple[Mapping[str, NDArray[Any]], int | None]
@@ -120,11 +120,7 @@ class StreamImages:
         except InputError:
             raise
         except Exception as error:  # the caller's own code may raise anything; it is named, not hidden
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            raise InputError(
-                f"{self.name} raised {type(error).__name__} after {count} items: {' '.join(str(error).split())} "
-                f"({place.filename}:{place.lineno})"
-            ) from error
+            raise InputError(f"{self.name}, after {count} items, raised {said(error)}") from error
 
 
 def _apart(item: Any, inputs: int) -> tuple[Any, Any]:

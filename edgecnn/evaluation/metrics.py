@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
+from edgecnn.own_code import own_code
 from edgecnn.plugins import INTERFACE, registry
 
 Outputs = NDArray[np.float32]  # (n, outputs)
@@ -63,11 +64,8 @@ class MetricMeter:
             InputError: a metric raises, or does not return a number per image.
         """
         for name, metric in self._metrics.items():
-            try:
+            with own_code(f"metric {name!r}"):
                 values = metric.measure(outputs, labels, reference)
-            except Exception as error:  # another's code may raise anything; it is named, not hidden
-                said = " ".join(str(error).split())
-                raise InputError(f"metric {name!r} raised {type(error).__name__}: {said}") from error
             if values is None:
                 continue
             values = np.asarray(values)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
+from edgecnn.own_code import own_code
 from edgecnn.plugins import imported
 from edgecnn.report.record import Accuracy
 
@@ -90,11 +91,8 @@ def _called(
     name: str, function: OwnMetric, outputs: Any, references: Any, labels: NDArray[np.int64] | None
 ) -> dict[str, float]:
     arguments = (outputs, references, labels) if _takes_labels(function) else (outputs, references)
-    try:
+    with own_code(f"metric {name}"):
         made = function(*arguments)
-    except Exception as error:  # the user's own code may raise anything; it is named, not hidden
-        said = " ".join(str(error).split())
-        raise InputError(f"metric {name} raised {type(error).__name__}: {said}") from error
     allowed = "return a mapping of names to numbers, such as {'miou': 0.7}"
     if not isinstance(made, Mapping) or not made:
         raise InputError(f"metric {name} returned {type(made).__name__} {str(made)[:40]!r}; {allowed}")

@@ -19,6 +19,7 @@ from edgecnn.graph.signatures import argument_names
 from edgecnn.graph.trace import trace
 from edgecnn.graph.traced import Call, Trace
 from edgecnn.graph.translation import Translation
+from edgecnn.own_code import own_place
 
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 FAILURES: tuple[type[Exception], ...] = (
@@ -110,21 +111,13 @@ def _run(module: nn.Module, shapes: Mapping[str, Sequence[int]]) -> Trace:
         raise InputError(f"the module holds {', '.join(sorted(kinds))} parameters; give it in float32 (module.float())")
     try:
         return trace(module, shapes)
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-        AssertionError,
-        torch.jit.Error,
-    ) as error:
+    except FAILURES as error:
         given = ", ".join(f"(1, {', '.join(map(str, shape))})" for shape in shapes.values())
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
         line = lines[-1] if isinstance(error, torch.jit.Error) else lines[0]
         several = "an input of shape" if len(shapes) == 1 else "inputs of shapes"
-        raise InputError(f"the module does not run on {several} {given}: {line}") from None
+        place = own_place(error)
+        raise InputError(f"the module does not run on {several} {given}: {line}{place and f' ({place})'}") from error
 
 
 def _walk(builder: Translation, traced: Trace) -> dict[str, Value]:

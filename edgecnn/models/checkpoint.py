@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from edgecnn.models.key_maps.sources import TensorSource
 from edgecnn.models.shipped import shipped_names, shipped_weights
 from edgecnn.models.spec import ModelSpec
 from edgecnn.models.weightfile import Tensors, read_tensors
+from edgecnn.own_code import own_code
 from edgecnn.plugins import imported
 from edgecnn.preprocess import Preprocess
 from edgecnn.records import read_record
@@ -251,9 +253,13 @@ def load_factory(reference: str, weights: Path | None = None) -> tuple[nn.Module
     if not callable(factory):
         raise InputError(f"{reference} is a {type(factory).__name__}, not a function that returns an nn.Module")
     try:
-        module = factory()
+        inspect.signature(factory).bind()
     except TypeError as error:
         raise InputError(f"{reference} cannot be called without arguments: {error}") from None
+    except ValueError:  # it does not say what it takes; calling it will
+        pass
+    with own_code(reference):
+        module = factory()
     if not isinstance(module, nn.Module):
         raise InputError(f"{reference} returned a {type(module).__name__}, not an nn.Module")
     for name, parameter in module.state_dict().items():

@@ -6,6 +6,8 @@ import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.escaping import printable, printable_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -42,7 +44,7 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    columns = [(heading, [row[k] for row in rows]) for k, heading in enumerate(headings)]
+    columns = [(heading, [printable_lines(row[k]) for row in rows]) for k, heading in enumerate(headings)]
     alike: list[str] = []
     if not wide:
         columns = [c for c in columns if any(cell not in NOTHING for cell in c[1])]
@@ -87,14 +89,19 @@ def console(*, wide: bool = False, width: int | None = None, **more: Any) -> Con
     """Return a console on stdout, or on ``file=``: as wide as the terminal, ``COLUMNS``, or 80; ``wide``: endless."""
     from rich.console import Console
 
-    return Console(width=ALL if wide else width, highlight=False, markup=False, emoji=False, **more)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command, which knows its exit status; rich would end it with 1."""
+            raise
+
+    return Plain(width=ALL if wide else width, highlight=False, markup=False, emoji=False, **more)
 
 
 def line(console: Console, text: str, style: str = "") -> None:
     """Print one line; only in a text of a given width it is wrapped."""
     from rich.text import Text
 
-    console.print(Text(text, style=style), soft_wrap=not isinstance(console.file, io.StringIO))
+    console.print(Text(printable(text), style=style), soft_wrap=not isinstance(console.file, io.StringIO))
 
 
 def headed(lines: Iterator[tuple[str, str]], indent: int = 2) -> Iterator[str]:
@@ -103,5 +110,5 @@ def headed(lines: Iterator[tuple[str, str]], indent: int = 2) -> Iterator[str]:
     size = max((len(label) for label, _ in pairs), default=0)
     before = None
     for label, text in pairs:
-        yield f"{'':{indent}}{label if label != before else '':{size}}  {text}"
+        yield printable(f"{'':{indent}}{label if label != before else '':{size}}  {text}")
         before = label

@@ -12,6 +12,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.artifact import ConvertedModel
+from edgecnn.errors import InputError
+from edgecnn.escaping import c_comment, printable
 from edgecnn.graph.ir import Graph, Quantized
 from edgecnn.graph.summary import layers as layers_of
 from edgecnn_converters.c.format import identifier, members, real, record
@@ -69,6 +71,10 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     from edgecnn_converters.c.lowering import LOWERINGS, Emitter
 
     check("C", unsupported, graph, precision, io, ("int8",))
+    if printable(name) != name or not {'"', "\\"}.isdisjoint(name):
+        raise InputError(
+            f'the name {printable(name)!r} cannot stand in an #include of C; leave control characters, " and \\ out'
+        )
     planned = allocate(graph)
     emitter = Emitter(graph, planned.places, planned.scratch)
     for node, layer in zip(graph, layers_of(graph), strict=True):
@@ -77,7 +83,7 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     texts = {
         ".c": _source(graph, emitter, name, planned),
         ".h": _header(graph, name, planned.size, emitter.constant_bytes),
-        "_weights.h": f"/* The constants of {name}.c. */\n\n" + "\n".join(emitter.constants),
+        "_weights.h": f"/* The constants of {c_comment(name)}.c. */\n\n" + "\n".join(emitter.constants),
     }
     files = {suffix: text.encode() for suffix, text in texts.items()}
     inputs, outputs = ports(graph, "NHWC", "int8")
@@ -98,7 +104,7 @@ def _header(graph: Graph, name: str, arena: int, constants: int) -> str:
         each = (" x ".join(map(str, graph.tensors[key].shape[1:])) for key in names)
         shapes.append(f"{' and '.join(each)} {'in' if side == 'input' else 'out'}")
     fields |= {"shapes": ", ".join(shapes), "macros": "\n".join(macros), "places": "\n".join(places)}
-    return HEADER.format(title=name, macro=function.upper(), function=function, **fields)
+    return HEADER.format(title=c_comment(name), macro=function.upper(), function=function, **fields)
 
 
 def _source(graph: Graph, emitter: Emitter, name: str, planned: Arena) -> str:
