@@ -15,6 +15,7 @@ CHECKING = (
     "--max-drop --min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions "
     "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json --wide"
 )
+EVERY = "--traceback"
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
     f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
@@ -48,7 +49,7 @@ def test_commands_and_options():
     assert list(names) == COMMANDS.split()
     commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices).choices
     for name, wanted in OPTIONS.items():
-        assert options_of(commands[name]) == set(wanted.split()), name
+        assert options_of(commands[name]) == {*wanted.split(), *EVERY.split()}, name
 
 
 def test_report_fields():
