@@ -17,6 +17,7 @@ from edgecnn.loading import is_file, load, name_of
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, say, use
 from edgecnn.quantizing import quantize
+from edgecnn.report.document import document
 from edgecnn.report.record import ReportEntry
 from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import device
@@ -144,7 +145,7 @@ def benchmark(
                 except EdgecnnError as error:
                     cells.append(_failed(model, target, precision, name, error))
                 say(f"{model} {target} {precision} {name}: {cells[-1].status} {cells[-1].error}")
-    write_json(folder / "benchmark.json", [asdict(cell) for cell in cells])
+    write_json(folder / "benchmark.json", document("benchmark", {"entries": [asdict(cell) for cell in cells]}))
     write_atomic(folder / "benchmark.csv", to_csv(cells).encode())
     return cells
 

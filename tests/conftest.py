@@ -10,7 +10,7 @@ from commands import EXPORT, QUICK
 from hypothesis import HealthCheck, settings
 from runtimes import CPUS
 
-from edgecnn.report.record import this_machine
+from edgecnn.report.document import this_machine
 from edgecnn_targets.runtimes.saturation import instruction_set
 
 UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from edgecnn.cli import main
+from edgecnn.cli.documents import schema
 from edgecnn.data.demo import CLASSES, images
 from edgecnn.report.record import Check, Finding, Report, ReportEntry
 
@@ -194,6 +195,8 @@ def test_the_report_page_names_every_field():
         assert set(document["entries"][0][name]) <= said, name
     for kind in (Check, Finding):
         assert {field.name for field in fields(kind)} <= said
+    for part in schema()["$defs"].values():
+        assert set(part["properties"]) <= said
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch):

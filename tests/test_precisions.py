@@ -203,7 +203,7 @@ def test_targets_show_the_matrix(capfd):
     assert main(["targets", "show", "onnx"]) == 0
     assert "ONNX Runtime computes in float" in capfd.readouterr().out
     assert main(["targets", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)["entries"]}
     assert "int16x8" in rows["tflite"]["precisions"]
     assert rows["openvino"]["refusals"]["int16x8"].startswith("OpenVINO's CPU plugin")
 

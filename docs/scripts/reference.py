@@ -109,7 +109,7 @@ def recipe_page() -> str:
         "A setting that does not exist is an error that names the nearest one. The manifest of an artifact holds the",
         "whole recipe. [Quantization](../quantization.md) explains the steps.",
     ]
-    for found in json.loads(_printed("recipes", "--json")):
+    for found in json.loads(_printed("recipes", "--json"))["entries"]:
         shown = _printed("recipes", "show", found["name"]).strip()
         lines += ["", f"## {found['name']}", "", f"```toml\n{shown}\n```"]
     return "\n".join(lines) + "\n"

@@ -21,7 +21,7 @@ from edgecnn.errors import InputError, unknown
 
 COMMANDS = (
     "export", "validate", "compare", "benchmark", "inspect", "train", "scale", "study", "models", "targets", "devices",
-    "recipes", "doctor", "completion",
+    "recipes", "doctor", "schema", "completion",
 )  # fmt: skip
 """In the order in which ``edgecnn --help`` lists them."""
 

@@ -19,7 +19,7 @@ EXAMPLES = (
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("a", type=Path, metavar="A", help="an artifact, or a .edgecnn file (int8: the integer oracle)")
-    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("b", type=Path, metavar="B", help="what A is compared with")
     parser.add_argument("--data", required=True, metavar="DIR|demo", help="images; labels are not needed")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N images")
     parser.add_argument("--preprocess", metavar="KEY=VALUE,…", help="override what A says")
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     found = compare(options.a, options.b, by_layer=options.layers, progress=Terminal(), **given)
     figures = found.to_json()
     if options.json:
-        print_json(figures)
+        print_json(options, figures)
     else:
         layers, outputs = figures.pop("layers"), figures.pop("outputs")
         table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()])

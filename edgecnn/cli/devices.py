@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
+from edgecnn.cli.documents import DeviceRow, SetUp
 from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import Row, details, listed
 from edgecnn.errors import InputError
@@ -35,23 +37,23 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "setup":
         for device in chosen:
             done = kind_of(device).setup(device, Terminal().say)
-            rows.append({"name": device.name, "done": "set up" if done else "was ready"})
+            rows.append(asdict(SetUp(name=device.name, done="set up" if done else "was ready")))
         return listed(rows, rows, options)
     shown: list[Row] = []
     for device in chosen:
         commands = {target: missing(device, target) for target in device.targets}
         ready = [target for target, command in commands.items() if command is None]
         needed = list(dict.fromkeys(command for command in commands.values() if command is not None))
-        row = {
-            "name": device.name,
-            "kind": device.kind,
-            "description": device.description,
-            "targets": list(device.targets),
-            "figures": list(kind_of(device).figures),
-            "ready": ready,
-            "missing": needed,
-        }
-        rows.append(row)
+        made = DeviceRow(
+            name=device.name,
+            kind=device.kind,
+            description=device.description,
+            targets=tuple(device.targets),
+            figures=tuple(kind_of(device).figures),
+            ready=tuple(ready),
+            missing=tuple(needed),
+        )
+        rows.append(row := asdict(made))
         words = {key: ", ".join(row[key]) or "-" for key in ("targets", "figures", "ready", "missing")}
         shown.append({**row, **words})
     if options.action == "show":

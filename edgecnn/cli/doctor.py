@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
+from edgecnn.cli.documents import DoctorRow
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import Row, listed
+from edgecnn.cli.tables import listed
 
 HELP = "say what is installed, what is missing, and what int8 kernels this CPU runs"
 EXAMPLES = (
@@ -24,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     import os
 
     from edgecnn.network import LIBRARIES, library_versions
-    from edgecnn.report.record import this_machine
+    from edgecnn.report.document import this_machine
     from edgecnn_targets.registry import runtimes
     from edgecnn_targets.runtimes import saturation
 
@@ -40,14 +42,16 @@ def run(options: argparse.Namespace) -> int:
     if limit is not None:
         vnni = "with" if saturation.onednn_has_vnni() else "without"
         found[saturation.ONEDNN_LIMIT] = f"{limit}, in the environment: OpenVINO runs {vnni} VNNI"
-    rows: list[Row] = [{"what": what, "found": text, "missing": ""} for what, text in found.items()]
+    lines = [DoctorRow(what=what, found=text) for what, text in found.items()]
     versions = library_versions()
     for library in LIBRARIES:
         missing = "" if library in versions else "not installed"
-        rows.append({"what": library, "found": versions.get(library, ""), "missing": missing})
+        lines.append(DoctorRow(what=library, found=versions.get(library, ""), missing=missing))
     for row in runtimes().values():
         command = row.missing()
-        rows.append({"what": f"target {row.target}", "found": "" if command else "ready", "missing": command or ""})
-    rows += [{"what": f"int8 in {k}", "found": said, "missing": ""} for k, said in saturation.kernels().items()]
+        state = "" if command else "ready"
+        lines.append(DoctorRow(what=f"target {row.target}", found=state, missing=command or ""))
+    lines += [DoctorRow(what=f"int8 in {k}", found=said) for k, said in saturation.kernels().items()]
+    rows = [asdict(line) for line in lines]
     listed(rows, rows, options, prose=("found", "missing"))
     return 0 if any(row.missing() is None for row in runtimes().values()) else 3

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     found: Any = inspect(options.model, **input_shapes(options), **taken(options, "weights convention preprocess"))
     if options.json:
-        print_json([asdict(layer) for layer in found])
+        print_json(options, {"entries": [asdict(layer) for layer in found]})
         return 0
     rows = [
         {
@@ -79,7 +79,7 @@ def _costs(options: argparse.Namespace) -> int:
 
     rows = [asdict(layer) for layer in inspect(options.model, device=options.device)]
     if options.json:
-        print_json(rows)
+        print_json(options, {"entries": rows})
         return 0
     counts = ("instructions", "cycles")
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
+from edgecnn.cli.documents import ModelRow
 from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import listed
 
@@ -31,8 +33,14 @@ def run(options: argparse.Namespace) -> int:
     for name in dict.fromkeys(name for family in families().values() for name in (family.name, *family.listed)):
         spec = resolve(name)
         size = size_of(spec)
-        row = {"name": name, "parameters": size.parameters, "macs": size.macs, "resolution": spec.resolution}
-        rows.append({**row, "demo_weights": spec.name in shipped})
+        row = ModelRow(
+            name=name,
+            parameters=size.parameters,
+            macs=size.macs,
+            resolution=spec.resolution,
+            demo_weights=spec.name in shipped,
+        )
+        rows.append(asdict(row))
     shown = [
         {
             **row, "parameters": f"{row['parameters'] / 1e6:.2f} M", "macs": f"{row['macs'] / 1e6:.1f} M",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.streams import until_closed
-from edgecnn.cli.tables import print_json
+from edgecnn.cli.tables import print_document
 from edgecnn.evaluation.limits import ROWS, Limits
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def reported(report: Report, options: argparse.Namespace) -> int:
 
     with until_closed(sys.stdout):
         if options.json:
-            print_json(report.to_dict())
+            print_document(report.to_dict())
         else:
             render(report, wide=options.wide)
     return int(not report.passed)

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"recipes show needs a name ({', '.join(recipes())}) or a .toml file")
     found = recipe(options.recipe)
     if options.json:
-        print_json(found.to_json())
+        print_json(options, found.to_json())
     else:
         sys.stdout.write(found.to_toml())
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.options import add_json, add_numbers, positive
-from edgecnn.cli.tables import listed, print_json, table
+from edgecnn.cli.tables import command, listed, print_document, print_json, table
 
 if TYPE_CHECKING:
     from edgecnn.lab.accuracy import Plan, Scored
@@ -136,7 +136,7 @@ def _show(options: argparse.Namespace) -> int:
     beside = published(options.family, rule)
     members = [asdict(member) for member in beside]
     if options.json:
-        print_json({**asdict(rule), "cost": rule.cost, "scaled": one, "published": members})
+        print_json(options, {**asdict(rule), "cost": rule.cost, "scaled": one, "published": members})
         return 0
     sys.stdout.write(
         f"alpha {rule.alpha:g}, beta {rule.beta:g}, gamma {rule.gamma:g}; alpha * beta^2 * gamma^2 = {rule.cost:.4f}\n"
@@ -186,7 +186,7 @@ def _fit(options: argparse.Namespace) -> int:
     found = fit(options.family, rule, budget, measure, Terminal().say, options.classes)
     command = export_command(found.chosen.model, target, budget)
     if options.json:
-        print_json({**asdict(found), "export": command})
+        print_json(options, {**asdict(found), "export": command})
         return 0
     rows = [
         {
@@ -259,12 +259,14 @@ def _kept(
 ) -> int:
     """Write what was found beside the trainings, and print it."""
     from edgecnn.files import write_atomic, write_json
+    from edgecnn.report.document import document
 
     content = {"trainings": plan.to_json(), **content}
-    write_json(options.output / f"{options.action}.json", content)
+    made = document(command(options), content)
+    write_json(options.output / f"{options.action}.json", made)
     write_atomic(options.output / f"{options.action}.svg", svg.encode())
     if options.json:
-        print_json(content)
+        print_document(made)
         return 0
     shown = [{k: _figure(k, v) for k, v in row.items()} for row in rows]
     table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")])

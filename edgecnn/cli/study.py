@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgecnn.cli.options import add_json, add_numbers, positive
-from edgecnn.cli.tables import listed, print_json, table
+from edgecnn.cli.tables import command, listed, print_document, table
 
 HELP = "see what makes the networks work: each idea measured"
 EXAMPLES = (
@@ -85,14 +85,16 @@ def _residual(options: argparse.Namespace) -> int:
     from edgecnn.lab.claims import chart
     from edgecnn.lab.residual import FULL, Setup, study
     from edgecnn.progress import Terminal
+    from edgecnn.report.document import document
 
     given = {f.name: v for f in fields(Setup) if (v := getattr(options, f.name, None)) is not None}
     setup = replace(FULL if options.full else Setup(), **given)
     found = study(setup, folder=options.output, workers=options.workers, progress=Terminal().say)
     write_atomic(options.output / "residual.svg", chart(found.networks, found.deepened).encode())
-    write_json(options.output / "residual.json", everything := {"setup": asdict(setup), **asdict(found)})
+    made = document(command(options), {"setup": asdict(setup), **asdict(found)})
+    write_json(options.output / "residual.json", made)
     if options.json:
-        print_json(everything)
+        print_document(made)
         return 0
     stages = ("stem", "1", "2", "3")
     rows = [

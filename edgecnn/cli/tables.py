@@ -22,7 +22,7 @@ def listed(
 ) -> int:
     """Print a list, as a table or as JSON; 0, the exit status."""
     if options.json:
-        print_json(rows)
+        print_json(options, {"entries": list(rows)})
     else:
         table(shown, right=right, prose=prose, wide=options.wide)
     return 0
@@ -42,7 +42,7 @@ def table(rows: Sequence[Row], *, right: Sequence[str] = (), prose: Sequence[str
 def details(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespace) -> int:
     """Print everything of a few rows, as lines of label and text or as JSON; 0, the exit status."""
     if options.json:
-        print_json(rows)
+        print_json(options, {"entries": list(rows)})
         return 0
     from edgecnn.report.grid import headed
 
@@ -62,6 +62,19 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def print_json(content: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
+def print_json(options: argparse.Namespace, content: Row) -> None:
+    """Print one JSON document on stdout: the content, and what ``edgecnn.report.document`` says about the command."""
+    from edgecnn.report.document import document
+
+    print_document(document(command(options), content))
+
+
+def command(options: argparse.Namespace) -> str:
+    """Return the words of the command: ``export``, ``devices setup``."""
+    words = (options.command, getattr(options, "action", None), getattr(options, "study", None))
+    return " ".join(filter(None, words))
+
+
+def print_document(made: Row) -> None:
+    """Print one JSON document on stdout as it is."""
+    sys.stdout.write(json.dumps(made, indent=2, allow_nan=False) + "\n")

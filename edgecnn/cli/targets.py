@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
+from edgecnn.cli.documents import TargetRow
 from edgecnn.cli.options import add_json
 from edgecnn.cli.tables import details, listed
 from edgecnn.errors import InputError, unknown
@@ -31,15 +33,14 @@ def run(options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for name, row in converters().items():
         runs = runtimes().get(name)
-        rows.append(
-            {
-                "name": name,
-                "description": runs.description if runs else "is written; no installed package runs it",
-                "precisions": list(row.precisions),
-                "refusals": dict(row.refusals),
-                "missing": runs.missing() if runs else None,
-            }
+        made = TargetRow(
+            name=name,
+            description=runs.description if runs else "is written; no installed package runs it",
+            precisions=row.precisions,
+            refusals=dict(row.refusals),
+            missing=runs.missing() if runs else None,
         )
+        rows.append(asdict(made))
     if options.action == "show":
         if strange := set(options.names) - {row["name"] for row in rows}:
             raise InputError(unknown("target", min(strange), [row["name"] for row in rows]))

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from edgecnn.cli.documents import Trained
 from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.tables import print_json
 
@@ -83,7 +84,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, and say what to do next."""
-    from dataclasses import fields
+    from dataclasses import asdict, fields
 
     from edgecnn.data.training import training_parts
     from edgecnn.errors import InputError
@@ -98,7 +99,8 @@ def run(options: argparse.Namespace) -> int:
     if not result.leader:
         return 0
     if options.json:
-        print_json({"weights": str(result.weights), "val_top1": result.val_top1, "seconds": round(result.seconds, 1)})
+        made = Trained(weights=str(result.weights), val_top1=result.val_top1, seconds=round(result.seconds, 1))
+        print_json(options, asdict(made))
         return 0
     sys.stderr.write(f"{result.weights}: {result.val_top1:.2f} % on held-out images, {result.seconds:.0f} s\n")
     training, held_out = training_parts(options.data)

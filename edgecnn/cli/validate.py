@@ -17,7 +17,7 @@ EXAMPLES = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("artifact", type=Path, metavar="ARTIFACT")
+    parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="its main file, as export wrote it")
     parser.add_argument(
         "--reference", metavar="ARTIFACT|none", help="fp32 reference; default: NAME.edgecnn beside the artifact"
     )

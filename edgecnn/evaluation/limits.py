@@ -158,7 +158,7 @@ class Limits:
         """The limits given, beside the entry's figures; those whose figure the device does not find out are not there,
         ``left_out`` says so."""
         yield from (row.check(entry, value) for row, value in self.given if row.figure in figures)
-        known = entry.accuracy.to_json()
+        known = entry.accuracy.figures
         for text in self.require if "accuracy" in figures else ():
             name, bound, limit = _required(text)
             if name not in known:

@@ -24,7 +24,7 @@ outputs, a mapping of names to these. ``references`` are fp32's, alike, or ``Non
 are class indices ``(n,)``, or ``None``.
 """
 FP32 = "fp32_"  # begins the name of a figure of fp32 itself
-OTHERS = frozenset(Accuracy().to_json())
+OTHERS = frozenset(Accuracy().figures)
 
 
 def own_metrics(given: Any) -> tuple[tuple[str, OwnMetric], ...]:

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.files import write_json
+from edgecnn.report.document import OWN_DIGITS, document, now, rounded, significant, this_machine
 
-SCHEMA_VERSION = 1  # of what to_dict returns
 SEVERITIES = ("info", "warning", "error")
 STEPS = ("capture", "calibrate", "quantize", "convert", "validate")
 SQNR_CEILING_DB = 300.0
 """Reported where artifact and reference are equal: JSON has no infinity, and arrays that differ stay below it."""
-
-
-def this_machine() -> dict[str, Any]:
-    """Return what machine this is: a figure names its CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +69,15 @@ class Accuracy:
     sqnr_db: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return every figure by name, metrics among them."""
+        return {**{k: v for k, v in asdict(self).items() if k != "metrics"}, **self.metrics}
+
     def to_json(self) -> dict[str, Any]:
-        """Return every figure by name."""
-        own = {k: v for k, v in asdict(self).items() if k != "metrics"}
-        return {**own, **self.metrics}
+        """Return the figures, rounded."""
+        near = {name: significant(value, OWN_DIGITS) for name, value in self.metrics.items()}
+        return {**{name: rounded(value, name) for name, value in self.figures.items()}, **near}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,8 +215,9 @@ class Check:
         return self.value <= self.limit if self.bound == "max" else self.value >= self.limit
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
-        return {**asdict(self), "passed": self.passed}
+        """Return JSON values; the figure is rounded, unless it would then be on the other side of the limit."""
+        near = replace(self, value=rounded(self.value, self.unit))
+        return {**asdict(near if near.passed == self.passed else self), "passed": self.passed}
 
     def __str__(self) -> str:
         value = "not measured" if self.value is None else f"{self.value:.4g} {self.unit}"
@@ -290,9 +279,9 @@ class ReportEntry:
         return (*checks, *(finding.text for finding in self.findings if finding.severity == "error"))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; every key is there, an absent figure is null."""
+        """Return JSON values, rounded; every key is there, an absent figure is null."""
         return {
-            **asdict(self),
+            **rounded(asdict(self)),
             "accuracy": self.accuracy.to_json(),
             "checks": [check.to_json() for check in self.checks],
             "seconds": {step: self.seconds.get(step) for step in STEPS},
@@ -319,7 +308,7 @@ class Report:
 
     command: str
     entries: tuple[ReportEntry, ...]
-    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    date: str = field(default_factory=now)
     host: Mapping[str, Any] = field(default_factory=this_machine)
 
     @property
@@ -333,17 +322,9 @@ class Report:
         return tuple(f"{entry.place}: {failure}" for entry in self.entries for failure in entry.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``report.json`` holds and ``--json`` prints; ``docs/reference/report.md`` has the schema."""
-        from edgecnn import __version__
-
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "edgecnn": __version__,
-            "command": self.command,
-            "date": self.date,
-            "host": dict(self.host),
-            "entries": [entry.to_json() for entry in self.entries],
-        }
+        """Return what ``report.json`` holds and ``--json`` prints; ``docs/reference/report.md`` has every field."""
+        entries = [entry.to_json() for entry in self.entries]
+        return document(self.command, {"date": self.date, "host": dict(self.host), "entries": entries})
 
     def write(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all.

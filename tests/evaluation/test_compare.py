@@ -278,7 +278,7 @@ def test_a_matrix_of_formats_and_precisions_survives_a_failing_cell(exported, tm
         "--json",
     ]
     assert main(words) == 1
-    cells = json.loads(capfd.readouterr().out)
+    cells = json.loads(capfd.readouterr().out)["entries"]
     assert len(cells) == 2 * 2 * 3
     ok = [c for c in cells if c["status"] == "ok"]
     assert {(c["target"], c["precision"]) for c in ok} == {
@@ -292,7 +292,7 @@ def test_a_matrix_of_formats_and_precisions_survives_a_failing_cell(exported, tm
     failed = {(c["model"], c["precision"]): c["error"] for c in cells if c["status"] == "failed"}
     assert "needs --weights FILE" in failed["mobilenet_v1", "int8"]
     assert "not written in int16x8" in failed[str(exported / f"{DEMO}.edgecnn"), "int16x8"]
-    assert json.loads((tmp_path / "benchmark.json").read_text()) == cells
+    assert json.loads((tmp_path / "benchmark.json").read_text())["entries"] == cells
     assert (tmp_path / "benchmark.csv").read_text().count("\n") == 13
     assert main(["benchmark", DEMO, "--targets", "tflit", "--data", "demo"]) == 2
     assert "unknown target 'tflit'" in capfd.readouterr().err
@@ -327,7 +327,7 @@ def test_inspect_shows_every_format(exported, suffix, capfd):
     rows = {}
     for name in (f"{DEMO}.edgecnn", f"{DEMO}.{suffix}"):
         assert main(["inspect", str(exported / name), "--json"]) == 0
-        rows[name] = json.loads(capfd.readouterr().out)
+        rows[name] = json.loads(capfd.readouterr().out)["entries"]
     graph, artifact = rows.values()
     assert sum(r["macs"] for r in artifact) == sum(r["macs"] for r in graph)
     assert sum(r["macs"] > 0 for r in artifact) == 53

@@ -78,7 +78,7 @@ def test_an_artifact_that_is_a_disaster_fails_validate_unless_it_is_accepted(rui
 def test_benchmark_counts_a_disaster_as_a_failed_cell(ruined, words, status, tmp_path, capfd):
     given = [str(ruined[0] / f"{DEMO}.edgecnn"), "--targets", "tflite", "--precisions", "int8", *CHECK, "--json"]
     assert main(["benchmark", *given, "-o", str(tmp_path), *words]) == status
-    (cell,) = json.loads(capfd.readouterr().out)
+    (cell,) = json.loads(capfd.readouterr().out)["entries"]
     assert cell["status"] == ("ok" if words else "failed")
     assert ("is far from fp32" in cell["error"]) == (not words)
 

@@ -10,10 +10,11 @@ from edgecnn.cli import main
 
 
 def printed(capfd, *words):
-    """The JSON document that a command prints."""
+    """The entries that a command prints as JSON; of another command, its whole document."""
     capfd.readouterr()
     assert main([*words, "--json"]) == 0
-    return json.loads(capfd.readouterr().out)
+    found = json.loads(capfd.readouterr().out)
+    return found.get("entries", found)
 
 
 def refused(capfd, *words):

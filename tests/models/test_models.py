@@ -98,7 +98,7 @@ def installed(folder, family, *arguments):
 
 def test_a_model_is_one_table_and_one_entry_point(tmp_path):
     listed = installed(tmp_path, "stairs", "models", "--json")
-    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    rows = {row["name"]: row for row in json.loads(listed.stdout)["entries"]}
     assert rows["stairs"]["parameters"] == (27 + 2) * 8 + (72 + 2) * 16 + 17 * 1000
     assert rows["stairs"]["macs"] == 27 * 8 * 16**2 + 72 * 16 * 8**2 + 16 * 1000
     assert "stairs_0.5" in rows

@@ -107,7 +107,7 @@ CONVERTER = (
 def test_a_converter_without_a_runtime_is_listed(install, capfd):
     install("written_only", "mine", CONVERTER, "converters")
     assert main(["targets", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)["entries"]}
     assert rows["mine"]["description"] == "is written; no installed package runs it"
     assert rows["mine"]["missing"] is None
     assert main(["targets"]) == 0

@@ -104,7 +104,7 @@ def test_the_command_line(tmp_path, capsys):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     words = ["inspect", str(path), "--sensitivity"]
     assert main([*words, "--data", str(tmp_path), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["entries"]
     assert set(rows[0]) == {"name", "op", "alone_db", "running_db", "reasons"}
     assert main([*words, "--data", str(tmp_path)]) == 0
     assert "running dB" in capsys.readouterr().out

@@ -66,7 +66,7 @@ FULL = entry(
 
 def test_every_key_of_the_contract_is_there_and_absent_figures_are_null():
     document = json.loads(json.dumps(report(entry()).to_dict(), allow_nan=False))
-    assert set(document) == {"schema_version", "edgecnn", "command", "date", "host", "entries"}
+    assert set(document) == {"schema_version", "edgecnn", "version", "command", "date", "host", "entries"}
     assert document["schema_version"] == 1
     assert set(document["host"]) == {"system", "machine", "cpu", "cores", "python"}
     (record,) = document["entries"]

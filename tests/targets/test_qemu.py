@@ -288,7 +288,7 @@ def test_what_an_emulated_device_cannot_be_asked(emulators, artifact, capfd, wor
 
 def test_devices_lists_what_is_ready_and_what_to_do(capfd):
     assert main(["devices", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)}
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)["entries"]}
     assert set(rows["host"]["ready"]) >= {"tflite", "onnx", "openvino"}
     assert rows["cortex-a53"]["ready"] == []
     assert rows["cortex-a53"]["missing"] == ["edgecnn devices setup cortex-a53"]

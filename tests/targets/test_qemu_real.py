@@ -104,7 +104,7 @@ def test_its_layers_add_up_to_the_whole(emulated, artifact, capfd):
         pytest.skip("one device is enough for what does not depend on it")
     whole = validated(capfd, artifact, emulated)["latency"]["instructions"]
     assert main(["inspect", str(artifact), "--device", emulated, "--json"]) == 0
-    rows = json.loads(capfd.readouterr().out)
+    rows = json.loads(capfd.readouterr().out)["entries"]
     assert len(rows) == 64
     assert min(row["instructions"] for row in rows) > 0
     assert sum(row["instructions"] for row in rows) == pytest.approx(whole, rel=2e-3)

@@ -83,7 +83,7 @@ def test_limits_are_held(network, capfd, option, limit):
 
 def test_inspect_says_cycles_and_place_of_each_op(network, capfd):
     assert main(["inspect", str(network), "--device", "ethos-u55-128", "--json"]) == 0
-    rows = json.loads(capfd.readouterr().out)
+    rows = json.loads(capfd.readouterr().out)["entries"]
     compiled = open_session(device("ethos-u55-128"), network)
     npu = device("ethos-u55-128")
     assert sum(row["cycles"] for row in rows) == kind_of(npu).measure(npu, compiled).resources.cycles
