@@ -51,19 +51,10 @@ def test_every_command_with_json_has_a_document():
     assert with_json <= set(documents()), "add the command to edgecnn/cli/documents.py"
 
 
-LISTS = [
-    "models",
-    "targets",
-    "targets show onnx",
-    "devices",
-    "devices show host",
-    "recipes",
-    "recipes show fast",
-    "doctor",
-]
+LISTS = ["models", "targets", "targets show onnx", "devices", "devices show host", "recipes", "recipes show fast"]
 
 
-@pytest.mark.parametrize("words", [*LISTS, f"inspect {DEMO}", "scale show --family resnet20", "study blocks"])
+@pytest.mark.parametrize("words", [*LISTS, "doctor", f"inspect {DEMO}", "scale show --family resnet20", "study blocks"])
 def test_what_needs_no_images_is_as_the_schema_says(words, capfd):
     found = printed(capfd, *words.split())
     assert list(found)[: len(Envelope.__dataclass_fields__)] == list(Envelope.__dataclass_fields__)

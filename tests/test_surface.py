@@ -7,7 +7,10 @@ from edgecnn.report.record import ReportEntry
 from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
-COMMANDS = "export validate compare benchmark inspect train scale study models targets devices recipes doctor schema completion"
+COMMANDS = (
+    "export validate compare benchmark inspect train scale study models targets devices recipes doctor schema "
+    "completion"
+)
 CHECKING = (
     "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --metric --threads "
     "--max-drop --min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions "
