@@ -15,10 +15,7 @@ from torch import nn
 from edgecnn.converting import convert
 from edgecnn.errors import InputError
 from edgecnn.evaluation.validate import validate
-from edgecnn.files import scratch
-from edgecnn.graph.capture import capture
-from edgecnn.graph.ir import Metadata
-from edgecnn.network import Network
+from edgecnn.loading import load
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress
 from edgecnn.quantizing import quantize
@@ -150,11 +147,9 @@ def _require(name: str) -> None:
 
 def _instructions(module: nn.Module, shape: tuple[int, int, int], name: str) -> int | None:
     """Count the instructions of one int8 inference, with weights and input of noise: counts do not depend on them."""
-    graph = capture(module, shape, Metadata(model="block", preprocess=Preprocess.as_is()))
+    block = load(module.eval(), input_shape=shape, preprocess=Preprocess.as_is(), name="block")
     noise = np.random.default_rng(0).standard_normal((4, *shape[1:], shape[0]), np.float32)
     silent = Progress()
-    with scratch() as folder:
-        made = quantize(Network(graph=graph, name="block"), noise, progress=silent)
-        file = convert(made, device(name).targets[0]).save(folder)
-        report = validate(file, devices=name, reference="none", progress=silent)
-        return report.entries[0].latency.instructions
+    int8 = convert(quantize(block, noise, progress=silent), device(name).targets[0])
+    report = validate(int8, devices=name, reference="none", progress=silent)
+    return report.entries[0].latency.instructions
