@@ -2,6 +2,7 @@
 # make test    set up and pass the tests (quick ones; `make test-slow` has the rest)
 # make lint    style, types, and the direction of imports
 # make docs    build the site into site/; a broken link or anchor fails
+# make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
 # make wheel   build the wheel, install it in a clean environment, run edgecnn from outside the repository
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-slow lint docs wheel clean
+.PHONY: demo test test-slow lint docs wheel audit clean
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -30,6 +31,9 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+audit: $(VENV)/.audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
 wheel: $(VENV)/.dev
 	sh tests/wheel.sh $(abspath $(BIN))/python
 
@@ -46,6 +50,10 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)/.audit: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[audit]'
 	touch $@
 
 clean:

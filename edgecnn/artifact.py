@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from edgecnn.errors import InputError, unknown
 from edgecnn.files import sha256, write_atomic, write_json
 from edgecnn.graph.ir import Metadata
 from edgecnn.records import read_record
+from edgecnn.sbom import LIBRARIES, bill_of_materials, library_versions
 
 PRECISIONS = ("fp32", "fp16", "w8", "int8", "int16x8")
 INTEGER_PRECISIONS = ("int8", "int16x8")  # activations are integers too
@@ -150,6 +151,7 @@ class Manifest(Ported):
         outputs: how to read it, likewise.
         metadata: model, preprocessing, labels, weights digest, quantization (recipe, calibration digest, seed).
         versions: library versions that made the artifact.
+        sbom: all software that made it; see ``sbom.bill_of_materials``.
         figures: one report entry per device it was checked on.
 
     Raises:
@@ -163,6 +165,7 @@ class Manifest(Ported):
     outputs: tuple[Port, ...]
     metadata: Metadata
     versions: Mapping[str, str] = field(default_factory=dict)
+    sbom: Mapping[str, Any] = field(default_factory=dict)
     figures: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -189,7 +192,7 @@ def graph_path(artifact: Path) -> Path:
 
 
 def write_artifact(
-    directory: Path, name: str, model: ConvertedModel, metadata: Metadata, versions: Mapping[str, str]
+    directory: Path, name: str, model: ConvertedModel, metadata: Metadata, libraries: Sequence[str] = LIBRARIES
 ) -> Path:
     """Write a converted model's files and its manifest; return the main file's path.
 
@@ -218,7 +221,8 @@ def write_artifact(
         inputs=model.inputs,
         outputs=model.outputs,
         metadata=metadata,
-        versions=versions,
+        versions=library_versions(libraries),
+        sbom=bill_of_materials(tuple(libraries)),
     )
     write_json(record, manifest.to_json())
     return path

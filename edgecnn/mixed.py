@@ -113,7 +113,7 @@ def choose(
 def latency_cost(plain: ConvertedModel, mixed: Path, threads: int) -> str:
     """Say what the layers that are kept cost here: the median of one inference beside the plain artifact's."""
     with scratch() as folder:
-        alone = write_artifact(Path(folder), "plain", plain, Metadata(), {})
+        alone = write_artifact(Path(folder), "plain", plain, Metadata())
         before, after = (
             latency(open_session(device("host"), path, threads=threads)).median_ms for path in (alone, mixed)
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata as packages
 from pathlib import Path
 
 from edgecnn.artifact import ConvertedModel, manifest_path, read_manifest, write_artifact
@@ -18,7 +17,6 @@ from edgecnn.report.record import Finding, ReportEntry
 from edgecnn.report.table import html_table
 
 KEPT = "kept"  # in the quantization record: the tensors of the layers that a mixed int8 network keeps out of 8 bits
-LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,7 +200,7 @@ class Artifact:
     def write(self, folder: str | Path) -> Artifact:
         """Write as ``save`` does, without ``NAME.edgecnn``, which is there once for all formats."""
         name, metadata = self.network.name, self.network.graph.metadata
-        return replace(self, path=write_artifact(Path(folder), name, self.converted, metadata, library_versions()))
+        return replace(self, path=write_artifact(Path(folder), name, self.converted, metadata))
 
     def record(self, entries: Sequence[ReportEntry]) -> None:
         """Write into the manifest what was found about the artifact."""
@@ -216,14 +214,3 @@ class Artifact:
     def __repr__(self) -> str:
         where = f" at {self.path}" if self.path is not None else ", not saved"
         return f"Artifact {self.network.name}: {self.target} {self.precision}, {self.size_bytes / 1e6:.2f} MB{where}"
-
-
-def library_versions() -> Mapping[str, str]:
-    """Return versions of the libraries that make artifacts, those that are installed."""
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = packages.version(library)
-        except packages.PackageNotFoundError:
-            continue
-    return found

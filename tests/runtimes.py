@@ -61,7 +61,7 @@ def assert_integers_are_the_graphs(graph, target, converted):
 
 def opened(target, converted, folder, kernels=None):
     """A session of a converted model, on this machine."""
-    return open_session(device("host"), write_artifact(folder, "net", converted, Metadata(), {}), kernels=kernels)
+    return open_session(device("host"), write_artifact(folder, "net", converted, Metadata()), kernels=kernels)
 
 
 def unsaturated(graph):

@@ -40,7 +40,7 @@ def emission(files=SINGLE, target="tflite") -> ConvertedModel:
 
 
 def write_one(directory: Path, **changes) -> Path:
-    return write_artifact(directory, "net_0.75", emission(**changes), METADATA, {"edgecnn": "0.1"})
+    return write_artifact(directory, "net_0.75", emission(**changes), METADATA)
 
 
 def edit(record: Path, **changes) -> None:
@@ -283,3 +283,13 @@ def test_sigkill_before_any_step_leaves_the_old_artifact_the_new_one_or_none(tmp
         manifest = read_manifest(main, target)
         seen.add((version, manifest is not None))
     assert seen >= {("old", True), ("new", False), ("new", True)}
+
+
+def test_a_manifest_lists_all_software_that_made_the_artifact(tmp_path):
+    manifest = read_manifest(write_one(tmp_path), "tflite")
+    assert manifest is not None
+    assert {"edgecnn", "numpy", "torch"} <= set(manifest.versions)
+    components = {row["name"]: row for row in manifest.sbom["components"]}
+    assert set(manifest.versions) <= set(components)
+    assert {"python", "sympy"} <= set(components), "what a library requires is listed too"
+    assert components["numpy"]["purl"] == f"pkg:pypi/numpy@{manifest.versions['numpy']}"

@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn doctor``: what is here and what is missing; status 3 when no target can be exported."""
     import os
 
-    from edgecnn.network import LIBRARIES, library_versions
     from edgecnn.report.document import this_machine
+    from edgecnn.sbom import LIBRARIES, library_versions
     from edgecnn_targets.registry import runtimes
     from edgecnn_targets.runtimes import saturation
 

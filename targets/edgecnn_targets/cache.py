@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,36 @@ from edgecnn.errors import InputError
 from edgecnn_targets.interface import Say
 
 VARIABLE = "EDGECNN_CACHE"
+OTHERS = stat.S_IWGRP | stat.S_IWOTH
 REMEDY = f"set {VARIABLE} to a folder with room"
 
 
 def cache_dir() -> Path:
-    """Return ``$EDGECNN_CACHE``, or ``edgecnn`` in the platform's folder for caches. It may not be there yet."""
+    """Return ``$EDGECNN_CACHE``, or ``edgecnn`` in the platform's folder for caches. It may not be there yet.
+
+    Programs in it are executed, so it must be the user's own.
+
+    Raises:
+        InputError: it belongs to another user, or others may write to it.
+    """
     chosen = os.environ.get(VARIABLE)
-    return Path(chosen).absolute() if chosen else user_cache_path("edgecnn", appauthor=False)
+    place = Path(chosen).absolute() if chosen else user_cache_path("edgecnn", appauthor=False)
+    try:
+        facts = place.stat()
+    except OSError:
+        return place
+    if os.name == "posix" and facts.st_uid != os.geteuid():
+        raise InputError(f"the cache {place} belongs to another user; set {VARIABLE} to a folder of your own")
+    if os.name == "posix" and facts.st_mode & OTHERS:
+        raise InputError(f"others may write to the cache {place}, whose programs are executed: chmod go-w {place}")
+    return place
+
+
+def make_cache() -> None:
+    """Make the cache, a folder that only its user enters, unless it is there. Raises OSError."""
+    place = cache_dir()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
 
 
 def ensure(name: str, build: Callable[[Path], object], say: Say = lambda line: None, what: str = "") -> bool:
@@ -41,6 +65,7 @@ def ensure(name: str, build: Callable[[Path], object], say: Say = lambda line: N
     """
     final = cache_dir() / name
     try:
+        make_cache()
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(final.parent / f".{final.name}.lock")
         try:

@@ -1,8 +1,8 @@
 """Unpack Debian packages into a folder without installing them: nobody needs to be root.
 
 They come from the sources that this machine is set up with, by ``apt-get`` under a configuration of its own: other
-lists and another cache. apt verifies them against the signed index. What a killed run has downloaded is used by the
-next.
+lists and another cache. apt verifies the index by its signature. Only packages that the index names are unpacked, each
+after its SHA-256 was compared with the index. What a killed run has downloaded is used by the next.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edgecnn_targets.process import run
 PATIENCE_S = 900.0
 INSTALLED = Path("/var/lib/dpkg/status")
 PACKAGES = "packages.txt"
+HASH = "SHA256"
 
 
 def require() -> None:
@@ -68,6 +69,7 @@ def unpack(
         "APT::Architecture": own,
         "APT::Architectures": own,
         "APT::Sandbox::User": "root",
+        "Acquire::ForceHash": HASH,
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
         "Debug::NoLocking": "true",
@@ -82,17 +84,37 @@ def unpack(
         say(f"going on without some of the package lists: {fault}")
     tool([*apt, "autoclean"])  # of what a killed run has left, what is not served any more
     install = [*apt, "install", "-y", "--reinstall", "--no-install-recommends", *packages]
-    listed = (line.split() for line in tool([*install, "--print-uris", "-qq"]).splitlines() if line.startswith("'"))
-    coming = sum(int(size) for _, _, size, *_ in listed)  # 'address' file bytes checksum
-    with filling(room / "cache/archives", "packages", coming):
+    nothing = room / "nothing"  # with what is there already, all packages are listed
+    listed = tool([*install, "--print-uris", "-qq", "-o", f"Dir::Cache::archives={nothing}"])
+    hashes, size = named(listed)
+    with filling(room / "cache/archives", "packages", size):
         tool([*install, "--download-only"])
-    archives = sorted((room / "cache/archives").glob("*.deb"))
-    for archive in archives:
+    for name, digest in hashes.items():
+        archive = room / "cache/archives" / name
+        if not archive.is_file() or sha256(archive.read_bytes()) != digest:
+            archive.unlink(missing_ok=True)
+            raise DeviceFault(f"{name} is not the file that the signed index names; it was not unpacked: try again")
         tool(["dpkg", "-x", archive, place])
-    (place / PACKAGES).write_text("".join(f"{sha256(a.read_bytes())}  {a.name}\n" for a in archives))
+    (place / PACKAGES).write_text("".join(f"{digest}  {name}\n" for name, digest in hashes.items()))
     shutil.rmtree(room)
     if not (place / "usr/bin" / program).exists():
         raise DeviceFault(f"the package {packages[0]} of this machine's sources holds no usr/bin/{program}")
+
+
+def named(listed: str) -> tuple[dict[str, str], int]:
+    """Return the SHA-256 of each file that ``apt-get --print-uris`` lists, sorted by name, and their bytes together.
+
+    Raises:
+        DeviceFault: the index has no SHA-256 of a file.
+    """
+    lines = [line.split() for line in listed.splitlines() if line.startswith("'")]  # 'address' file bytes hash
+    hashes = {}
+    for _, name, _, said in sorted(lines, key=lambda line: line[1]):
+        kind, _, digest = said.partition(":")
+        if kind != HASH:
+            raise DeviceFault(f"the package index has no {HASH} of {name}; use an archive that has")
+        hashes[name] = digest
+    return hashes, sum(int(size) for _, _, size, _ in lines)
 
 
 def library_path(place: Path) -> str:

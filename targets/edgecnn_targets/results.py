@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from edgecnn.files import sha256, write_atomic
-from edgecnn_targets.cache import REMEDY, cache_dir
+from edgecnn_targets.cache import REMEDY, cache_dir, make_cache
 
 DIGEST = 64  # characters of SHA-256
 
@@ -34,6 +35,8 @@ class ResultCache:
         Raises:
             InputError: the cache cannot be written.
         """
+        with suppress(OSError):  # what cannot be written is named below
+            make_cache()
         write_atomic(self.folder / name, content, remedy=REMEDY)
 
     def output(self, image: bytes) -> bytes | None:

@@ -247,7 +247,7 @@ def test_what_cannot_be_held_is_said_before():
 def test_an_artifact_is_a_folder_that_a_session_opens(tmp_path):
     graph = piece_graph("fully_connected", 3)
     converted = convert(graph, precision="int8", name="net")
-    path = write_artifact(tmp_path, "net", converted, Metadata(), {})
+    path = write_artifact(tmp_path, "net", converted, Metadata())
     assert path == tmp_path / "net_c" / "net.c"
     assert graph_path(path) == tmp_path / "net.edgecnn"
     assert sorted(p.name for p in path.parent.iterdir()) == ["net.c", "net.c.json", "net.h", "net_weights.h"]
@@ -263,9 +263,7 @@ def test_an_artifact_is_a_folder_that_a_session_opens(tmp_path):
 @needs_compiler
 @pytest.mark.parametrize("broken", ["net.c", "net.h", "net_weights.h"])
 def test_a_folder_that_is_not_whole_is_one_line(broken, tmp_path):
-    path = write_artifact(
-        tmp_path, "net", convert(piece_graph("conv", 0), precision="int8", name="net"), Metadata(), {}
-    )
+    path = write_artifact(tmp_path, "net", convert(piece_graph("conv", 0), precision="int8", name="net"), Metadata())
     whole = (path.parent / broken).read_bytes()
     (path.parent / broken).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="export it again") as error:

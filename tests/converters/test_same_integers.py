@@ -81,7 +81,7 @@ def test_opset_and_ir_version_are_the_oldest_that_carry_what_is_used(piece, prec
 def test_openvino_runs_every_convolution_and_linear_layer_in_int8(mobilenet, tmp_path):
     import openvino
 
-    path = write_artifact(tmp_path, "net", to_openvino.convert(mobilenet, precision="int8"), Metadata(), {})
+    path = write_artifact(tmp_path, "net", to_openvino.convert(mobilenet, precision="int8"), Metadata())
     compiled = openvino.Core().compile_model(str(path), "CPU", settings(1, "fast"))
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     model = compiled.get_runtime_model()

@@ -54,7 +54,7 @@ def shuffled(graph, folder, target):
     weights = graph.tensors[last.inputs[1]]
     other = graph.with_tensors(replace(weights, integers=np.roll(weights.integers, 1, axis=0)))
     converted = converter(target).convert(other, precision="int8")
-    return write_artifact(folder, DEMO, converted, graph.metadata, {})
+    return write_artifact(folder, DEMO, converted, graph.metadata)
 
 
 @pytest.mark.parametrize("target", FILES)

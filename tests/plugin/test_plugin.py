@@ -40,7 +40,7 @@ def edgecnn(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tflite(tmp_path_factory):
     emission = converter("tflite").convert(random_graph(0), precision="int8")
-    return write_artifact(tmp_path_factory.mktemp("out"), "network", emission, random_graph(0).metadata, {})
+    return write_artifact(tmp_path_factory.mktemp("out"), "network", emission, random_graph(0).metadata)
 
 
 def test_a_device_of_the_packages_kind_checks_an_artifact(edgecnn, tflite):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgecnn.errors import DeviceFault, InputError
-from edgecnn_targets import cache, process
+from edgecnn.files import sha256
+from edgecnn_targets import cache, debian, process
 from edgecnn_targets.results import ResultCache
 
 
@@ -128,6 +129,56 @@ def test_the_platforms_folder_is_used_where_none_is_named(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     monkeypatch.setattr(sys, "platform", "linux")
     assert cache.cache_dir() == Path("/somewhere/edgecnn")
+
+
+def test_a_cache_that_others_could_write_is_not_used(folder, monkeypatch):
+    assert cache.ensure("a", fill) is True
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o775)
+    with pytest.raises(InputError, match=f"others may write to the cache {folder}, .*: chmod go-w {folder}"):
+        cache.ensure("b", fill)
+    folder.chmod(0o755)
+    assert cache.cache_dir() == folder
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(InputError, match="belongs to another user; set EDGECNN_CACHE to a folder of your own"):
+        ResultCache(b"artifact")
+
+
+# --- packages ---
+
+LISTED = """\
+Reading lists...
+'http://host/b.deb' b_1%3a2_amd64.deb 20 SHA256:beef
+'http://host/a.deb' a_1_amd64.deb 10 SHA256:cafe
+"""
+
+
+def test_packages_are_those_that_the_index_names():
+    assert debian.named(LISTED) == ({"a_1_amd64.deb": "cafe", "b_1%3a2_amd64.deb": "beef"}, 30)
+    with pytest.raises(DeviceFault, match=r"no SHA256 of a_1_amd64.deb"):
+        debian.named(LISTED.replace("SHA256:cafe", "MD5Sum:cafe"))
+
+
+def test_a_package_that_is_not_the_one_of_the_index_is_not_unpacked(tmp_path, monkeypatch):
+    unpacked = []
+    room = cache.cache_dir() / "downloads/tools/cache/archives"
+
+    def tool(words, **_):
+        if "--print-uris" in words:
+            return f"'http://host/a.deb' a.deb 4 SHA256:{sha256(b'good')}"
+        if "--download-only" in words:
+            (room / "a.deb").write_bytes(b"evil")
+            (room / "left.deb").write_bytes(b"of a killed run")
+        if "dpkg" in words and "-x" in words:
+            unpacked.append(words)
+        return "amd64"
+
+    monkeypatch.setattr(debian, "tool", tool)
+    monkeypatch.setattr(debian, "require", lambda: None)
+    with pytest.raises(DeviceFault, match=r"a.deb is not the file that the signed index names; it was not unpacked"):
+        debian.unpack(tmp_path, ["a"], downloads="tools")
+    assert unpacked == []
+    assert not (room / "a.deb").exists()
 
 
 # --- tools ---

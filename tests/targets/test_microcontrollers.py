@@ -39,7 +39,7 @@ needs_tflm = pytest.mark.skipif(
 def written(graph, target, folder):
     names = {"name": "net"} if target == "c" else {}
     emission = converter(target).convert(graph, precision="int8", **names)
-    return write_artifact(folder, "net", emission, graph.metadata, {})
+    return write_artifact(folder, "net", emission, graph.metadata)
 
 
 def classifier(side=8, classes=5):

@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -122,8 +121,8 @@ def write(device: Device, artifact: Path, made: Compilation, original: litert.Li
         outputs=original.outputs,
     )
     about = manifest.metadata if manifest else Metadata(model=artifact.stem)
-    versions = {**(manifest.versions if manifest else {}), "ethos-u-vela": metadata.version("ethos-u-vela")}
-    return write_artifact(artifact.parent, f"{artifact.stem}.{device.name}", emission, about, versions)
+    made_by = ("edgecnn", "ethos-u-vela")
+    return write_artifact(artifact.parent, f"{artifact.stem}.{device.name}", emission, about, made_by)
 
 
 def _compile(device: Device, artifact: Path, ops: Sequence[Op]) -> Compilation:
