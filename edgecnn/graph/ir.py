@@ -165,7 +165,7 @@ class Metadata:
     Attributes:
         model: the name the user asked for.
         preprocess: how an image becomes ``Graph.image_input``, or ``None`` when unknown.
-        labels: class names, one per logit, or ``None``.
+        labels: class names, one per class, or ``None``.
         label_offset: data class ``k`` is logit ``k + label_offset`` (1 for a head with a background class in front).
         weights_sha256: digest of the weight file, ``random``, or ``None`` where that is not known.
         quantization: recipe, calibration digest and seed, as JSON values; ``None`` for a float graph.

@@ -6,7 +6,7 @@ from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import ports
-from edgecnn_converters.metadata import KEY, to_text
+from edgecnn_converters.metadata import KEY, MODEL_INFO, model_info, to_text
 from edgecnn_converters.onnx import own
 from edgecnn_converters.onnx.reader import describe, integers, layers
 from edgecnn_converters.preconditions import Fault, check
@@ -41,7 +41,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
     emitter = Emitter(graph, precision, io if precision == "int8" else "float32", activations)
     model = emitter.model(LOWERINGS)
     note = {own.RECORD: own.noted(graph)} if precision == "int8" else {}
-    onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io, **note)})
+    said = {f"{MODEL_INFO} {key}": value for key, value in model_info(graph).items()}  # as Model API reads ONNX files
+    onnx.helper.set_model_props(model, {KEY: to_text(graph, precision, io=emitter.io, **note), **said})
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString(deterministic=True)
     inputs, outputs = ports(graph, "NCHW", emitter.io)

@@ -9,7 +9,7 @@ from edgecnn.errors import MissingDependencyError
 from edgecnn.files import scratch
 from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import ports
-from edgecnn_converters.metadata import KEY, to_text
+from edgecnn_converters.metadata import KEY, MODEL_INFO, model_info, to_text
 from edgecnn_converters.openvino.reader import describe, integers, layers
 from edgecnn_converters.preconditions import check
 from edgecnn_converters.registry import IN_8_BITS, Converter
@@ -26,6 +26,8 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
     check("OpenVINO IR", unsupported, graph, precision, io, ("float32",))
     model = lowered(graph, precision)
     model.set_rt_info(to_text(graph, precision), KEY)
+    for key, value in model_info(graph).items():
+        model.set_rt_info(value, [MODEL_INFO, key])
     with scratch() as folder:
         xml, data = folder / "model.xml", folder / "model.bin"
         openvino.serialize(model, str(xml), str(data))

@@ -12,6 +12,7 @@ from edgecnn_converters.preconditions import KernelLimits, beyond_float16, beyon
 from edgecnn_converters.registry import Converter
 from edgecnn_converters.tflite.emitter import Emitter, placement, scale_ratio
 from edgecnn_converters.tflite.format import FUNCTIONS, MIN_RUNTIME, MIN_RUNTIME_BYTES
+from edgecnn_converters.tflite.labelling import METADATA, described_for_tasks, with_files
 from edgecnn_converters.tflite.lowering import LOWERINGS
 from edgecnn_converters.tflite.moves import slice_fits
 from edgecnn_converters.tflite.reader import guess_precision, integers, layers, read
@@ -57,9 +58,10 @@ def convert(graph: Graph, *, precision: str, io: str | None = None) -> Converted
     emitter.model.metadata(KEY, to_text(graph, precision, **more).encode())
     newest = max(emitter.runtimes, key=lambda version: tuple(map(int, version.split("."))))
     emitter.model.metadata(MIN_RUNTIME, newest.encode().ljust(MIN_RUNTIME_BYTES, b"\0"))
+    emitter.model.metadata(METADATA, described_for_tasks(graph))
     data = emitter.model.finish(fed, made, f"edgecnn {graph.metadata.model}".strip())
     inputs, outputs = ports(graph, "NHWC", io)
-    files = {".tflite": data}
+    files = {".tflite": with_files(data, graph)}
     return ConvertedModel(target="tflite", precision=precision, files=files, inputs=inputs, outputs=outputs)
 
 
