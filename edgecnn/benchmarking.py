@@ -68,6 +68,7 @@ def benchmark(
     output: str | Path = "out",
     preprocess: Preprocess | str | None = None,
     label_offset: int | None = None,
+    class_names: Sequence[str] | str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     **checking: Any,
@@ -83,7 +84,7 @@ def benchmark(
         weights: model to weights, where the key ``""`` is for every other model; or one for all.
         calibration: as for ``edgecnn.quantize``; a model is calibrated once.
         output: the folder.
-        preprocess, label_offset: as for ``edgecnn.load``.
+        preprocess, label_offset: as for ``edgecnn.load``; ``class_names`` as its ``labels``.
         seed: of every random choice.
         progress: shows progress; ``Progress()`` is silent.
         checking: as for ``edgecnn.validate``: ``limit``, ``limits``, ``threads``, ``allow_float``, ``allow_loss``,
@@ -121,7 +122,14 @@ def benchmark(
             try:
                 with use(Progress()):
                     own = None if is_file(model) else of_model.get(model, of_model.get(""))
-                    network = load(model, weights=own, preprocess=preprocess, label_offset=label_offset, seed=seed)
+                    network = load(
+                        model,
+                        weights=own,
+                        preprocess=preprocess,
+                        label_offset=label_offset,
+                        labels=class_names,
+                        seed=seed,
+                    )
                     if "int8" in precisions and not is_file(model):  # calibrated once for all cells
                         network = quantize(network, calibration, seed=seed)
             except EdgecnnError as error:

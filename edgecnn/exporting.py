@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.converting import convert, formats, onnx_activations, require_io
-from edgecnn.data import match_labels
+from edgecnn.data import Images, match_labels
 from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
@@ -18,7 +18,7 @@ from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
 from edgecnn.files import exclusive, require_writable
-from edgecnn.loading import InputShape, is_file, load
+from edgecnn.loading import InputShape, is_file, load, with_labels
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
@@ -53,6 +53,8 @@ def export(
     batch: int = 1,
     data: Any = None,
     labels: Any = None,
+    class_names: Sequence[str] | str | Path | None = None,
+    class_map: Mapping[str, str] | str | Path | None = None,
     limit: int | None = None,
     devices: str | Sequence[str] = ("host",),
     limits: Limits | None = None,
@@ -88,7 +90,9 @@ def export(
         calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
         io, batch: as for ``edgecnn.convert``.
-        data, labels, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric: as for
+        class_names: as ``labels`` for ``edgecnn.load``. Without any, the classes of ``data`` are the network's labels,
+            where there are as many.
+        data, labels, class_map, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric: as for
             ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
         skip_bad_images: leave unreadable images out, instead of stopping.
         wait: for another export that writes the folder; else it is an error.
@@ -120,6 +124,7 @@ def export(
     own: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,
         "padding": padding, "convention": convention, "classes": classes, "name": name,
+        "labels": class_names,
     }  # fmt: skip
     if isinstance(model, Network) and any(value is not None for value in own.values()):
         raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
@@ -143,7 +148,7 @@ def export(
     keep_freed_memory()
     with use(progress), exclusive(folder, wait=wait, say=say):
         watch = Stopwatch()
-        images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images)
+        images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images, class_map)
         ranging = None
         if calibration is not None:
             ranging = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
@@ -160,6 +165,7 @@ def export(
             network = model if isinstance(model, Network) else load(model, **own, seed=seed)
             size = sum(t.value.nbytes for t in network.graph.constants())
             notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
+        network = _named_by(images, network) if class_map is None else network
         if images is not None and network.classes is not None:
             match_labels(images, network.labels, network.classes, network.graph.metadata.label_offset)
         from edgecnn.quant.step_checkpoint import StepCheckpoint
@@ -191,6 +197,15 @@ def export(
         report = Report(command="export", entries=tuple(entries))
         report.write(folder / "report.json")
         return report
+
+
+def _named_by(images: Images | None, network: Network) -> Network:
+    """Return the network with the names of the data's classes, where it has none and they are as many."""
+    names, outputs = None if images is None else images.classes, network.classes
+    if names is None or network.labels is not None or outputs != len(names) + network.graph.metadata.label_offset:
+        return network
+    say(f"note: the labels are the names of the data's {len(names)} classes, in their order; --labels FILE says others")
+    return with_labels(network, names)
 
 
 def _ready(targets: Sequence[str], precision: str) -> tuple[list[str], dict[str, EdgecnnError]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edgecnn.errors import InputError
 from edgecnn.graph.importers import Importer, importer_of
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.labels import fitting, labels_of
 from edgecnn.network import Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess, says_levels
 from edgecnn.progress import say
@@ -36,7 +37,7 @@ def load(
     weights: str | Path | None = None,
     input_shape: InputShape | None = None,
     preprocess: Preprocess | Transforms | str | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | str | Path | None = None,
     label_offset: int | None = None,
     padding: str | None = None,
     convention: str | None = None,
@@ -58,7 +59,7 @@ def load(
             ``KEY=VALUE,…`` that changes some of it, or a preset: ``torchvision``, ``timm``, ``keras``; or what
             ``weights.transforms()`` of torchvision returns. A module's ``pretrained_cfg`` (timm's) or ``transforms`` is
             taken where this is ``None``. Other inputs are fed as they are.
-        labels: class names, one per class.
+        labels: class names, one per class; or the path of a file of them: a name per line, or JSON.
         label_offset: class ``k`` is logit ``k + label_offset``.
         padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
         convention: whose key names the weights have; ``None`` is what the names say.
@@ -88,8 +89,8 @@ def load(
         _refuse({**held, "classes": classes}, f"{model}: it holds its weights already")
         network = _imported(Path(model), importer, input_shape, name or Path(model).stem)
         metadata = _fed_images(network, preprocess)
-        graph = replace(network.graph, metadata=overridden(metadata, preprocess, label_offset, labels))
-        return replace(network, graph=graph)
+        graph = replace(network.graph, metadata=overridden(metadata, preprocess, label_offset))
+        return with_labels(replace(network, graph=graph), labels)
     elif is_factory(str(model)):
         found, shape, metadata = _factory(str(model), weights, input_shape, preprocess)
     else:
@@ -97,9 +98,22 @@ def load(
         found, size, metadata = _registered(str(model), weights, padding, convention, classes, seed)
         shape = (3, *size)
     name = name or name_of(str(model))
-    metadata = overridden(replace(metadata, model=name), preprocess, label_offset, labels)
+    metadata = overridden(replace(metadata, model=name), preprocess, label_offset)
     own = not isinstance(model, str | Path) or is_factory(str(model))
-    return Network(graph=_captured(found, shape, metadata, own=own), name=name)
+    return with_labels(Network(graph=_captured(found, shape, metadata, own=own), name=name), labels)
+
+
+def with_labels(network: Network, labels: Sequence[str] | str | Path | None) -> Network:
+    """Return the network with class names in place of its own, where some are given.
+
+    Raises:
+        InputError: there are not as many as it has classes, or their file cannot be read.
+    """
+    if labels is None:
+        return network
+    metadata = network.graph.metadata
+    names = fitting(labels_of(labels), network.classes, metadata.label_offset)
+    return replace(network, graph=replace(network.graph, metadata=replace(metadata, labels=names)))
 
 
 def _captured(module: nn.Module, shape: InputShape, metadata: Metadata, *, own: bool) -> Graph:
@@ -171,7 +185,7 @@ def overridden(
     metadata: Metadata,
     preprocess: Preprocess | str | None = None,
     label_offset: int | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | str | Path | None = None,
 ) -> Metadata:
     """Return the metadata with what the user gave in place of what the weights or the file say."""
     if isinstance(preprocess, str):
@@ -182,7 +196,7 @@ def overridden(
         metadata = replace(metadata, preprocess=preprocess)
     if label_offset is not None:
         metadata = replace(metadata, label_offset=label_offset)
-    return metadata if labels is None else replace(metadata, labels=tuple(labels))
+    return metadata if labels is None else replace(metadata, labels=labels_of(labels))
 
 
 def require_preprocess(metadata: Metadata) -> Preprocess:

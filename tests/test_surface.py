@@ -12,7 +12,8 @@ COMMANDS = (
     "completion"
 )
 CHECKING = (
-    "--data --limit --label-offset --preprocess --skip-bad-images --device --exact-kernels --metric --threads "
+    "--data --limit --label-offset --preprocess --labels --class-map --skip-bad-images --device --exact-kernels "
+    "--metric --threads "
     "--max-drop --min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions "
     "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json --wide"
 )

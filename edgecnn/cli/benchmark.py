@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         precisions=options.precisions.split(","),
         weights=dict(item.split("=", 1) if "=" in item else ("", item) for item in options.weights),
         progress=Terminal(),
-        **taken(options, "output calibration preprocess label_offset"),
+        **taken(options, "output calibration preprocess label_offset class_names"),
         **checking(options),
     )
     cells = [asdict(cell) for cell in found]

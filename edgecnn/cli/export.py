@@ -91,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
     from edgecnn.exporting import export
 
     names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io batch wait"
-    given = input_shapes(options) | taken(options, f"{names} weights padding convention preprocess label_offset")
+    given = input_shapes(options) | taken(
+        options, f"{names} weights padding convention preprocess label_offset class_names"
+    )
     given |= _named(options.output, options.target)
     return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)
 

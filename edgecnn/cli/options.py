@@ -99,6 +99,12 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
         help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…|imagenet,std=…; torchvision, timm or keras: "
         "that library's evaluation",
     )
+    add("--labels", dest="class_names", metavar="FILE", help="the network's class names: one per line, or JSON")
+    add(
+        "--class-map",
+        metavar="FILE",
+        help="class of --data to class of the network: JSON object, or CSV of two columns",
+    )
     add("--skip-bad-images", action="store_true", help="leave unreadable images out, and count them")
     add(
         "--device",
@@ -142,7 +148,9 @@ def checking(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "devices": tuple(filter(None, options.device.split(","))),
         "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),
-        **taken(options, "data limit skip_bad_images seed threads allow_float allow_loss exact_kernels metric"),
+        **taken(
+            options, "data limit class_map skip_bad_images seed threads allow_float allow_loss exact_kernels metric"
+        ),
     }
 
 

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn validate``."""
     from edgecnn.evaluation.validate import validate
 
-    given = taken(options, "reference preprocess label_offset")
+    given = taken(options, "reference preprocess label_offset class_names")
     report = validate(options.artifact, progress=Terminal(), **given, **checking(options))
     if options.report is not None:
         report.write(options.report)

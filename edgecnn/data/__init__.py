@@ -12,6 +12,7 @@ Samples of several inputs, and those that are no images, come as arrays (``array
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from edgecnn.data.feed import Feed, Given
 from edgecnn.data.folders import Labels, any_images, has_classes, kinds, labelled_files
 from edgecnn.data.given import TAKES, StreamImages
 from edgecnn.data.image_sets import ArrayImages, FolderImages
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.preprocess import Preprocess
 
 Pick = Callable[..., NDArray[np.int64]]  # indices of the images wanted, by their count and classes
@@ -73,6 +74,7 @@ def open_images(
     demo_split: str,
     labelled: bool | None,
     labels: Any = None,
+    class_map: Mapping[str, str] | None = None,
     limit: int | None = None,
     shuffle: int | None = None,
     seed: int = 0,
@@ -85,6 +87,7 @@ def open_images(
         demo_split: of the demo data: ``test`` or ``calibration``.
         labelled: whether every image must have a class; ``None`` takes classes where there are some.
         labels: of an array of images.
+        class_map: class of the data, its name or its index, to the network's label or index; others stay as they are.
         limit: at most so many. Of labelled images, each class keeps its share; others are spread evenly over the set.
         shuffle: seed of the order, or ``None`` to keep it.
         seed: which images of a class are among them.
@@ -98,7 +101,7 @@ def open_images(
         found = held_set(where, labels)
         if labelled and found.labels is None:
             raise InputError("the images have no labels; pass labels=, a class index per image")
-        return _by_index("array", found, labelled, pick)
+        return _by_index("array", found, labelled, pick, class_map)
     if labels is not None:
         own = f"{where} has its own" if isinstance(where, str | Path) else "give (image, label) pairs here"
         raise InputError(f"labels are for an array of images; {own}")
@@ -106,9 +109,9 @@ def open_images(
         return _streamed(where, labelled, limit, pick)
     where = str(where)
     if where == "demo":
-        return _by_index(where, demo_set(demo_split), labelled, pick)
+        return _by_index(where, demo_set(demo_split), labelled, pick, class_map)
     if is_array_set(where):
-        return _by_index(where, load_array_set(where, labelled=bool(labelled)), labelled, pick)
+        return _by_index(where, load_array_set(where, labelled=bool(labelled)), labelled, pick, class_map)
     if labelled is None:
         labelled = has_classes(Path(where))
     files, labels, classes = labelled_files(Path(where)) if labelled else (any_images(Path(where)), None, None)
@@ -118,14 +121,34 @@ def open_images(
         name=where,
         files=picked,
         labels=None if labels is None else labels[chosen],
-        classes=classes,
+        classes=_mapped(classes, labels, class_map, where),
         kinds=kinds(Path(where), picked),
         skip_bad=skip_bad,
     )
 
 
-def _by_index(name: str, found: ArraySet, labelled: bool | None, pick: Pick) -> Images:
+def _mapped(
+    classes: tuple[str, ...] | None, labels: Labels | None, class_map: Mapping[str, str] | None, name: str
+) -> tuple[str, ...] | None:
+    """Return the names of the classes as the map has them; classes without names are called by their index.
+
+    Raises:
+        InputError: the map names a class that the data does not have.
+    """
+    if not class_map or labels is None:
+        return classes
+    known = classes or tuple(str(k) for k in range(int(labels.max()) + 1))
+    strange = sorted(set(class_map) - set(known)) if classes else []
+    if strange:
+        raise InputError(f"the class map of {name}: {unknown('class', strange[0], known)}")
+    return tuple(class_map.get(each, each) for each in known)
+
+
+def _by_index(
+    name: str, found: ArraySet, labelled: bool | None, pick: Pick, class_map: Mapping[str, str] | None
+) -> Images:
     chosen = pick(len(found), found.labels if labelled is not False else None)
+    found = replace(found, classes=_mapped(found.classes, found.labels, class_map, name))
     return ArrayImages(name=name, found=found, chosen=chosen, labelled=labelled is not False)
 
 
@@ -176,7 +199,8 @@ def stratified(labels: Labels, wanted: int, seed: int) -> NDArray[np.int64]:
 def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, offset: int) -> Labels | None:
     """Return data class to network class, as a table, checked against what the network can answer.
 
-    ``None`` where images have no labels, or bring them one by one: a class is then the network's.
+    Classes that have names are found by name, in any order; a number that is no name is an index. ``None`` where images
+    have no labels, or bring them one by one: a class is then the network's.
 
     Args:
         images: with labels or without.
@@ -191,22 +215,38 @@ def match_labels(images: Images, labels: Sequence[str] | None, outputs: int, off
         return None
     names = images.classes
     if names is None:
-        worst = int(images.labels.max())
-        if not 0 <= worst + offset < outputs:
-            raise InputError(
-                f"{images.name} has class {worst}, logit {worst + offset} with --label-offset {offset}, but the "
-                f"network has {outputs} outputs; give data of this model's classes, or the offset that its head has"
-            )
-        return np.arange(worst + 1)
-    if labels is not None:
-        strange = sorted(set(names) - set(labels))
-        if strange:
-            shown = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
-            raise InputError(f"{images.name} has unknown class {strange[0]!r} ({len(strange)} such); allowed: {shown}")
-        return np.array([labels.index(name) for name in names], np.int64)
-    if len(names) != outputs - offset:
+        table = np.arange(int(images.labels.max()) + 1)
+    elif labels is not None or all(name.isdecimal() for name in names):
+        table = _by_name(names, labels or (), images.name)
+    elif len(names) != outputs - offset:
         raise InputError(
             f"{images.name} has {len(names)} class folders but the network has {outputs} outputs and no class names; "
-            "name the folders by class index (0, 1, …), or give images/ with labels.csv"
+            "give its names with --labels FILE, name the folders by class index (0, 1, …), or give images/ with "
+            "labels.csv"
         )
-    return np.arange(len(names))
+    else:
+        table = np.arange(len(names))
+    worst = int(table[np.unique(images.labels)].max(initial=0))
+    if worst + offset >= outputs or worst + offset < 0:
+        raise InputError(
+            f"{images.name} has class {worst}, logit {worst + offset} with --label-offset {offset}, but the "
+            f"network has {outputs} outputs; give data of this model's classes, or the offset that its head has"
+        )
+    return table
+
+
+def _by_name(names: Sequence[str], labels: Sequence[str], data: str) -> Labels:
+    """Return the index of each name among the labels; a number that is no label is an index.
+
+    Raises:
+        InputError: a name is neither.
+    """
+    index_of = {name: k for k, name in reversed(list(enumerate(labels)))}
+    strange = sorted(name for name in names if name not in index_of and not name.isdecimal())
+    if strange:
+        shown = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
+        raise InputError(
+            f"{data} has unknown class {strange[0]!r} ({len(strange)} such); allowed: {shown}; "
+            "--class-map FILE says which is which"
+        )
+    return np.array([index_of[name] if name in index_of else int(name) for name in names], np.int64)

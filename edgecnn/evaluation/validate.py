@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.files import scratch
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load
+from edgecnn.labels import class_map_of
 from edgecnn.loading import overridden
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
@@ -46,6 +47,8 @@ def validate(
     data: Any = None,
     *,
     labels: Any = None,
+    class_names: Sequence[str] | str | Path | None = None,
+    class_map: Mapping[str, str] | str | Path | None = None,
     devices: str | Sequence[str] = ("host",),
     limits: Limits | None = None,
     reference: str | Path | None = None,
@@ -70,6 +73,8 @@ def validate(
             accuracy is measured too. Without images, latency, counts, memory and, on noise, the distance from the
             oracle are.
         labels: (N,) class indices of an array of images.
+        class_names: the network's labels, in place of those in the artifact; or a file of them.
+        class_map: class of the data to label of the network, or a file that says it, where their names differ.
         devices: names from ``edgecnn devices``.
         limits: what is demanded.
         reference: an ``.edgecnn`` file or a float artifact to compare with, or ``none``; by default the network of the
@@ -122,9 +127,9 @@ def validate(
         else:
             path, held = Path(artifact), None
         subject = _subject(path, checking)
-        metadata = overridden(subject.metadata, preprocess, label_offset)
+        metadata = overridden(subject.metadata, preprocess, label_offset, class_names)
         subject = replace(subject, metadata=metadata)
-        images = open_validation(data, labels, limits, limit, seed, skip_bad_images)
+        images = open_validation(data, labels, limits, limit, seed, skip_bad_images, class_map)
         own = preprocess is not None
         if held is not None and reference is None:
             beside = beside_network(held.network, None if own else metadata.preprocess)
@@ -141,7 +146,13 @@ def validate(
 
 
 def open_validation(
-    data: Any, labels: Any, limits: Limits, limit: int | None, seed: int, skip_bad: bool
+    data: Any,
+    labels: Any,
+    limits: Limits,
+    limit: int | None,
+    seed: int,
+    skip_bad: bool,
+    class_map: Mapping[str, str] | str | Path | None = None,
 ) -> Images | None:
     """Return the images to check on, if any, with labels where there are some or a limit needs them.
 
@@ -150,9 +161,15 @@ def open_validation(
     """
     if data is None:
         return None
-    labelled = True if limits.labelled else None
     return open_images(
-        data, demo_split="test", labelled=labelled, labels=labels, limit=limit, seed=seed, skip_bad=skip_bad
+        data,
+        demo_split="test",
+        labelled=True if limits.labelled else None,
+        labels=labels,
+        class_map=None if class_map is None else class_map_of(class_map),
+        limit=limit,
+        seed=seed,
+        skip_bad=skip_bad,
     )
 
 
