@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
-from edgecnn.escaping import csv_cell
 from edgecnn.exporting import PRECISIONS, export
 from edgecnn.files import write_atomic, write_json
 from edgecnn.loading import is_file, load, name_of
@@ -18,7 +15,8 @@ from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, say, use
 from edgecnn.quantizing import quantize
 from edgecnn.report.document import document
-from edgecnn.report.record import ReportEntry
+from edgecnn.report.forms import table
+from edgecnn.report.record import Finding, Report, ReportEntry
 from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import device
 
@@ -56,6 +54,14 @@ class Cell:
     error: str = ""
 
 
+class Cells(list[Cell]):
+    """The lines of the table, and the report that they are of."""
+
+    def __init__(self, cells: Sequence[Cell], report: Report) -> None:
+        super().__init__(cells)
+        self.report = report
+
+
 def benchmark(
     models: Sequence[str],
     *,
@@ -72,7 +78,7 @@ def benchmark(
     seed: int = 0,
     progress: Progress | None = None,
     **checking: Any,
-) -> list[Cell]:
+) -> Cells:
     """Measure every model in every format and precision on every device; writes ``benchmark.json`` and ``.csv``.
 
     Args:
@@ -91,7 +97,8 @@ def benchmark(
             ``exact_kernels``, ``skip_bad_images``.
 
     Returns:
-        A cell per model, format, precision and device. What goes wrong in a cell is in its line.
+        A cell per model, format, precision and device. What goes wrong in a cell is in its line. ``report`` has all of
+        it, and saves itself as a page.
 
     Raises:
         InputError: an unknown target or precision, or the output cannot be written.
@@ -116,7 +123,7 @@ def benchmark(
         if targets or target in device(name).targets
     ]
     checking = {**checking, "data": data, "seed": seed}
-    cells = []
+    cells, entries = list[Cell](), list[ReportEntry]()
     with use(progress):
         for model in models:
             try:
@@ -134,6 +141,7 @@ def benchmark(
                         network = quantize(network, calibration, seed=seed)
             except EdgecnnError as error:
                 cells += [_failed(model, *place, error) for place in places]
+                entries += [_not_measured(model, *place, error) for place in places]
                 say(f"{model}: failed: {error}")
                 continue
             for target, precision, name in places:
@@ -150,12 +158,22 @@ def benchmark(
                             **checking,
                         )
                     cells.append(_measured(model, precision, name, report.entries[0]))
+                    entries += report.entries
                 except EdgecnnError as error:
                     cells.append(_failed(model, target, precision, name, error))
+                    entries.append(_not_measured(model, target, precision, name, error))
                 say(f"{model} {target} {precision} {name}: {cells[-1].status} {cells[-1].error}")
     write_json(folder / "benchmark.json", document("benchmark", {"entries": [asdict(cell) for cell in cells]}))
-    write_atomic(folder / "benchmark.csv", to_csv(cells).encode())
-    return cells
+    write_atomic(folder / "benchmark.csv", table([asdict(cell) for cell in cells]).encode())
+    return Cells(cells, Report(command="benchmark", entries=tuple(entries)))
+
+
+def _not_measured(model: str, target: str, precision: str, device: str, error: EdgecnnError) -> ReportEntry:
+    finding = Finding(code="not_measured", text=str(error), severity="error")
+    return ReportEntry(
+        model=name_of(model), target=target, device=device, artifact=None, size_bytes=0, precision=precision,
+        findings=(finding,),
+    )  # fmt: skip
 
 
 def _failed(model: str, target: str, precision: str, device: str, error: EdgecnnError) -> Cell:
@@ -181,12 +199,3 @@ def _measured(model: str, precision: str, device: str, entry: ReportEntry) -> Ce
         cycles=entry.resources.cycles,
         error=failed,
     )
-
-
-def to_csv(cells: Sequence[Cell]) -> str:
-    """A header and one line per cell; an absent figure is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(Cell.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: csv_cell(value) for key, value in asdict(cell).items()} for cell in cells)
-    return text.getvalue()

@@ -195,7 +195,7 @@ def export(
         for artifact in artifacts:
             artifact.record(entries)
         report = Report(command="export", entries=tuple(entries))
-        report.write(folder / "report.json")
+        report.save(folder / "report.json")
         return report
 
 

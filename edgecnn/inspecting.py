@@ -10,10 +10,10 @@ from edgecnn.graph.summary import Layer, layers
 from edgecnn.loading import InputShape, is_factory, is_file, load
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
+from edgecnn.report.evidence import LayerCost
 from edgecnn.report.table import html_table
 from edgecnn_converters.registry import converter, converters
 from edgecnn_targets.devices import device as device_named
-from edgecnn_targets.interface import LayerCost
 from edgecnn_targets.registry import layers as costs
 from edgecnn_targets.registry import require, runtime_of
 

@@ -208,7 +208,7 @@ class Artifact:
             raise InputError("the artifact is not written yet; save it first")
         manifest = read_manifest(self.path, self.target)
         assert manifest is not None
-        mine = tuple(entry.to_json() for entry in entries if entry.artifact == str(self.path))
+        mine = tuple(replace(entry, evidence=None).to_json() for entry in entries if entry.artifact == str(self.path))
         write_json(manifest_path(self.path, self.target), replace(manifest, figures=mine).to_json())
 
     def __repr__(self) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from commands import DEMO, error_of
 
-from edgecnn.benchmarking import Cell, to_csv
 from edgecnn.cli import main
 from edgecnn.escaping import c_comment, csv_cell, printable
 from edgecnn.progress import Terminal
+from edgecnn.report.forms import table
 
 ESCAPES = "\x1b[31mred\x9b2J\u202eback\nnext\ttab"
 
@@ -118,4 +118,4 @@ def test_text_is_escaped_for_the_place_where_it_is_shown():
     assert printable(os.fsdecode(b"\xff")) == "\\udcff"
     assert [csv_cell(v) for v in ("=1+1", "@x", "plain", 3, None, "-")] == ["'=1+1", "'@x", "plain", 3, None, "'-"]
     assert c_comment("a */ b /* c\n") == "a *\\/ b /\\* c\\x0a"
-    assert "'=cmd()" in to_csv([Cell(model="=cmd()", target="tflite", precision="int8", device="host")])
+    assert "'=cmd()" in table([{"model": "=cmd()", "target": "tflite"}])

@@ -15,13 +15,14 @@ CHECKING = (
     "--data --limit --label-offset --preprocess --labels --class-map --skip-bad-images --device --exact-kernels "
     "--metric --threads "
     "--max-drop --min-top1 --min-agreement --min-sqnr --max-lsb --require --max-latency-ms --max-instructions "
-    "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --json --wide"
+    "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --report --json "
+    "--wide"
 )
 EVERY = "--traceback"
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
     f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
-    "validate": f"--reference --report {CHECKING}",
+    "validate": f"--reference {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json --wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
     "inspect": "--weights --convention --input-shape --preprocess --device --sensitivity --data --limit --json --wide",
@@ -33,7 +34,7 @@ OPTIONS = {
 }
 ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
-    "float_ops findings task outputs"
+    "float_ops findings task outputs evidence"
 )
 RESOURCES = "cycles sram_kib flash_kib arena_bytes heap_kib npu_coverage estimated_ms instruction_mix cache_misses"
 DEVICES = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -63,6 +64,7 @@ def _run(words: Sequence[str]) -> int:
         raise InputError(f"{unknown('command', words[0], commands)}; see `edgecnn --help`")
     _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
     options = parser.parse_args(words)
+    options.invocation = shlex.join(["edgecnn", *words])
     status = import_module(f"edgecnn.cli.{options.command}").run(options)
     assert isinstance(status, int)
     return status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_checking, checking, taken
+from edgecnn.cli.options import add_checking, checking, save, taken
 from edgecnn.cli.tables import listed, shown
 from edgecnn.progress import Terminal
 
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         **taken(options, "output calibration preprocess label_offset class_names"),
         **checking(options),
     )
+    save(found.report, options)
     cells = [asdict(cell) for cell in found]
     rows = [{key: shown(value) for key, value in cell.items()} for cell in cells]
     figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s", "instructions", "cycles")

@@ -84,8 +84,8 @@ def documents() -> dict[str, type | tuple[type, ...] | None]:
     from edgecnn.evaluation.compare import Comparison
     from edgecnn.graph.summary import Layer
     from edgecnn.quant.sensitivity import Sensitivity
+    from edgecnn.report.evidence import LayerCost
     from edgecnn.report.record import ReportEntry
-    from edgecnn_targets.interface import LayerCost
 
     return {
         "export": (ReportEntry,), "validate": (ReportEntry,), "compare": Comparison, "benchmark": (Cell,),
@@ -148,6 +148,8 @@ def _closed(name: str, part: dict[str, Any]) -> dict[str, Any]:
     if name == "Accuracy":  # metrics stand beside the other figures
         del properties["metrics"]
         others = {"type": ["number", "null"]}
+    if name == "Disagreement":  # pictures are for a page
+        del properties["thumbnail"]
     said = " ".join(part.get("description", "").partition("\n\n")[0].split())
     return {
         "description": said, "type": "object", "properties": properties, "required": list(properties),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.streams import until_closed
 from edgecnn.cli.tables import print_document
+from edgecnn.errors import InputError
 from edgecnn.evaluation.limits import ROWS, Limits
 
 if TYPE_CHECKING:
@@ -24,6 +27,25 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_wide(parser: argparse.ArgumentParser) -> None:
     """``--wide``."""
     parser.add_argument("--wide", action="store_true", help="all columns of a table, however wide")
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """``--report``."""
+    parser.add_argument(
+        "--report", action="append", default=[], type=report_file, metavar="FILE",
+        help="also write a report: .html a page, .md for a comment, .xml JUnit, .csv, .json; may be repeated",
+    )  # fmt: skip
+
+
+def report_file(text: str) -> Path:
+    """The place of a report; a type for ``add_argument``."""
+    from edgecnn.report.forms import require_places
+
+    try:
+        require_places([Path(text)])
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def positive(text: str) -> int:
@@ -134,6 +156,7 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
         help="accept an integer artifact that is far from fp32, and --max-drop beside an fp32 at chance",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
+    add_report(parser)
     parser.add_argument("--json", action="store_true", help="the report as one JSON document on stdout")
     add_wide(parser)
 
@@ -154,10 +177,19 @@ def checking(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def save(report: Report, options: argparse.Namespace) -> Report:
+    """Write the report wherever ``--report`` says; return it with the command line that made it."""
+    made = replace(report, invocation=options.invocation)
+    for path in options.report:
+        made.save(path)
+    return made
+
+
 def reported(report: Report, options: argparse.Namespace) -> int:
     """Print the report; return the exit status it means."""
     from edgecnn.report.table import render
 
+    report = save(report, options)
     with until_closed(sys.stdout):
         if options.json:
             print_document(report.to_dict())

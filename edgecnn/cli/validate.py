@@ -21,7 +21,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="ARTIFACT|none", help="fp32 reference; default: NAME.edgecnn beside the artifact"
     )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the report there")
     add_checking(parser)
 
 
@@ -31,6 +30,4 @@ def run(options: argparse.Namespace) -> int:
 
     given = taken(options, "reference preprocess label_offset class_names")
     report = validate(options.artifact, progress=Terminal(), **given, **checking(options))
-    if options.report is not None:
-        report.write(options.report)
     return reported(report, options)

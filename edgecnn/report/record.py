@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
-from edgecnn.files import write_json
 from edgecnn.report.document import OWN_DIGITS, document, now, rounded, significant, this_machine
+from edgecnn.report.evidence import Evidence
+from edgecnn.report.origin import library_versions
 
 SEVERITIES = ("info", "warning", "error")
 STEPS = ("capture", "calibrate", "quantize", "convert", "validate")
@@ -26,11 +27,13 @@ class Finding:
         code: names the kind of finding, for programs.
         text: one line for a person.
         severity: one of ``SEVERITIES``; an ``error`` fails the report.
+        images: names of the images at fault, some of them.
     """
 
     code: str
     text: str
     severity: str = "warning"
+    images: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
@@ -246,6 +249,7 @@ class ReportEntry:
         findings: what to know about this artifact and how it ran.
         task: ``classification`` where there are class labels and one vector of logits, else ``custom``.
         outputs: figures of each output.
+        evidence: what was collected for a page, on request.
     """
 
     model: str
@@ -265,6 +269,7 @@ class ReportEntry:
     findings: tuple[Finding, ...] = ()
     task: str = "custom"
     outputs: tuple[OutputFigures, ...] = ()
+    evidence: Evidence | None = None
 
     @property
     def place(self) -> str:
@@ -281,10 +286,11 @@ class ReportEntry:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, rounded; every key is there, an absent figure is null."""
         return {
-            **rounded(asdict(self)),
+            **rounded(asdict(replace(self, evidence=None))),
             "accuracy": self.accuracy.to_json(),
             "checks": [check.to_json() for check in self.checks],
             "seconds": {step: self.seconds.get(step) for step in STEPS},
+            "evidence": None if self.evidence is None else self.evidence.to_json(),
         }
 
 
@@ -299,6 +305,8 @@ class Report:
         entries: in the order of artifacts, then of devices.
         date: when it was made, ISO 8601, UTC.
         host: the machine that made it: system, machine, cpu, cores, python.
+        versions: of the libraries that made it; for people, JSON has edgecnn's alone.
+        invocation: the command line that makes it again; ``None`` where there was none. It is not in JSON.
 
     Example:
         >>> report = edgecnn.validate("out/net.tflite", data="val/", limits=edgecnn.Limits(max_drop=1))
@@ -310,6 +318,8 @@ class Report:
     entries: tuple[ReportEntry, ...]
     date: str = field(default_factory=now)
     host: Mapping[str, Any] = field(default_factory=this_machine)
+    versions: Mapping[str, str] = field(default_factory=library_versions)
+    invocation: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -326,13 +336,18 @@ class Report:
         entries = [entry.to_json() for entry in self.entries]
         return document(self.command, {"date": self.date, "host": dict(self.host), "entries": entries})
 
-    def write(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all.
+    def save(self, path: str | Path) -> None:
+        """Write the report, whole or not at all, in the form that the file's ending asks for.
+
+        ``.html`` is a page of its own, ``.md`` is for a job summary or a comment, ``.xml`` is JUnit, ``.csv`` has a row
+        per artifact and device, and ``.json`` is what ``to_dict`` returns.
 
         Raises:
-            InputError: the place cannot be written.
+            InputError: the ending has no form, or the place cannot be written.
         """
-        write_json(path, self.to_dict())
+        from edgecnn.report.contents import forms
+
+        forms(self).save(Path(path))
 
     def __repr__(self) -> str:
         from edgecnn.report.table import as_text

@@ -38,7 +38,7 @@ def as_text(report: Report) -> str:
 
 def as_html(report: Report) -> str:
     """Return the table, the failed checks and the findings as HTML, for a notebook."""
-    rows = [_cells(entry) for entry in report.entries]
+    rows = [cells(entry) for entry in report.entries]
     known = [k for k, _ in enumerate(HEADINGS) if any(row[k] != "-" for row in rows)]
     table = html_table((HEADINGS[k] for k in known), ([row[k] for k in known] for row in rows))
     said = [f"<li><b>failed</b> {escape(line)}</li>" for line in report.failures]
@@ -60,7 +60,7 @@ def _print(report: Report, on: Console, *, wide: bool) -> None:
         return
     styles = [BAD if entry.failures else None for entry in entries]
     right = (*FIGURES, *COUNTS)
-    show(on, HEADINGS, [_cells(e) for e in entries], right=right, keep=("result",), styles=styles, wide=wide)
+    show(on, HEADINGS, [cells(e) for e in entries], right=right, keep=("result",), styles=styles, wide=wide)
     for said in report.failures:
         line(on, f"FAILED  {said}", BAD)
     for said in _notes(entries):
@@ -101,10 +101,11 @@ HEADINGS = (
 """Columns, the most telling first: where there is no room, the last ones are left out."""
 
 
-def _cells(entry: ReportEntry) -> tuple[str, ...]:
+def cells(entry: ReportEntry) -> tuple[str, ...]:
+    """Return the figures of one entry under ``HEADINGS``; ``-`` where there is none."""
     a, time, taken = entry.accuracy, entry.latency, entry.resources
     equal = a.sqnr_db is not None and a.sqnr_db >= SQNR_CEILING_DB
-    cells = {
+    found = {
         "model": entry.model,
         "target": f"{entry.target} {entry.precision}",
         "device": entry.device or "-",
@@ -129,7 +130,7 @@ def _cells(entry: ReportEntry) -> tuple[str, ...]:
         "heap KiB": _number(taken.heap_kib, ",.0f"),
         "images": f"{a.n:,}" if a.n else "-",
     }
-    return tuple(cells[heading] for heading in HEADINGS)
+    return tuple(found[heading] for heading in HEADINGS)
 
 
 def _millions(value: float | None) -> float | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import PRECISIONS, Port, Ported
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.plugins import INTERFACE
+from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Latency, Resources
 
 Say = Callable[[str], None]
@@ -69,22 +70,6 @@ class Usage:
 
     latency: Latency = field(default_factory=Latency)
     resources: Resources = field(default_factory=Resources)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCost:
-    """Hold what one op, named as in ``Op``, costs on a device; ``None`` where the device does not say.
-
-    Attributes:
-        cycles: of the core or the NPU.
-        place: what runs it, ``CPU`` or ``NPU``.
-    """
-
-    op: str
-    name: str
-    instructions: int | None = None
-    cycles: int | None = None
-    place: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

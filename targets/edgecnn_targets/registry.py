@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.plugins import registry
-from edgecnn_targets.interface import Activations, Arrays, Device, Kind, LayerCost, Parameters, Runtime, Session
+from edgecnn.report.evidence import LayerCost
+from edgecnn_targets.interface import Activations, Arrays, Device, Kind, Parameters, Runtime, Session
 
 
 @runtime_checkable

@@ -86,7 +86,8 @@ def test_every_key_of_the_contract_is_there_and_absent_figures_are_null():
 
 def test_figures_and_checks_reach_the_json_unchanged():
     (record,) = json.loads(json.dumps(report(FULL).to_dict()))["entries"]
-    assert record["findings"] == [{"code": "test", "text": "one op is not delegated", "severity": "warning"}]
+    finding = {"code": "test", "text": "one op is not delegated", "severity": "warning", "images": []}
+    assert record["findings"] == [finding]
     assert record["accuracy"]["drop_ci95"] == [-0.9, 2.14]
     assert record["latency"] == {"median_ms": 1.54, "p90_ms": 1.61, "threads": 1, "instructions": None, "runs": 100}
     assert record["seconds"]["calibrate"] == 3.0
@@ -151,10 +152,10 @@ def test_a_finding_of_severity_error_fails_the_report_and_is_red(capfd):
 def test_the_file_is_the_same_document_and_is_written_whole(tmp_path):
     path = tmp_path / "out" / "report.json"
     made = report(FULL, entry())
-    made.write(path)
+    made.save(path)
     first = path.read_bytes()
     assert json.loads(first) == json.loads(json.dumps(made.to_dict()))
-    made.write(path)
+    made.save(path)
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
 
@@ -162,7 +163,7 @@ def test_the_file_is_the_same_document_and_is_written_whole(tmp_path):
 def test_a_report_that_cannot_be_written_says_where_and_why(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot write .*report\.json: .*; choose another place"):
-        report(FULL).write(tmp_path / "file" / "report.json")
+        report(FULL).save(tmp_path / "file" / "report.json")
 
 
 def test_a_person_sees_the_figures_and_what_failed_on_stdout(capfd):

@@ -19,8 +19,9 @@ from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.files import scratch
 from edgecnn.graph.ir import Metadata
+from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Resources
-from edgecnn_targets.interface import Arrays, Description, Device, Kind, LayerCost, Op, Runtime, Session, Usage
+from edgecnn_targets.interface import Arrays, Description, Device, Kind, Op, Runtime, Session, Usage
 from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from edgecnn.errors import DeviceFault, InputError, unknown
 from edgecnn.files import scratch
+from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import (
     Arrays,
     Device,
     Kind,
-    LayerCost,
     Runtime,
     Session,
     Usage,

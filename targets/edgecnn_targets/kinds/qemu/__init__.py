@@ -14,10 +14,11 @@ from typing import Any
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.files import scratch
+from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Latency, Resources
 from edgecnn_targets.cache import cache_dir
 from edgecnn_targets.evaluate import fixed_input
-from edgecnn_targets.interface import Device, Kind, LayerCost, Runtime, Session, Usage, packed
+from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage, packed
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import Settings
 from edgecnn_targets.kinds.remote import Command, Opening, RemoteSession, Runner, kib, opening
