@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from edgecnn.quant.recipe import Recipe
     from edgecnn.quantizing import quantize
     from edgecnn.report.record import Report
+    from edgecnn.sweeping.api import sweep
 
 __version__ = "0.2.0"
 __all__ = [
     "Artifact", "DeviceFault", "EdgecnnError", "InputError", "Limits", "MissingDependencyError", "Network",
     "Preprocess", "Progress", "QuantizedNetwork", "Recipe", "Report", "UnsupportedError", "benchmark", "compare",
-    "convert", "export", "inspect", "load", "quantize", "validate",
+    "convert", "export", "inspect", "load", "quantize", "sweep", "validate",
 ]  # fmt: skip
 
 _HOMES = {
@@ -54,6 +55,7 @@ _HOMES = {
     "quant.recipe": "Recipe",
     "quantizing": "quantize",
     "report.record": "Report",
+    "sweeping.api": "sweep",
 }
 _MODULES = {name: f"edgecnn.{module}" for module, names in _HOMES.items() for name in names.split()}
 

@@ -18,7 +18,8 @@ from edgecnn.graph.ir import QuantizedConstant
 
 PUBLIC = (
     "Artifact DeviceFault EdgecnnError InputError Limits MissingDependencyError Network Preprocess Progress "
-    "QuantizedNetwork Recipe Report UnsupportedError benchmark compare convert export inspect load quantize validate"
+    "QuantizedNetwork Recipe Report UnsupportedError benchmark compare convert export inspect load quantize sweep "
+    "validate"
 )
 FED = edgecnn.Preprocess(mean=127.5, std=127.5)
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), np.uint8)
@@ -69,7 +70,7 @@ def test_the_public_names_are_these_and_importing_them_is_light():
 
 
 @pytest.mark.parametrize(
-    "name", ["benchmark", "compare", "convert", "export", "inspect", "load", "quantize", "validate"]
+    "name", ["benchmark", "compare", "convert", "export", "inspect", "load", "quantize", "sweep", "validate"]
 )
 def test_every_function_says_what_it_takes_raises_and_how_it_is_used(name):
     said = getattr(edgecnn, name).__doc__

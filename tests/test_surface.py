@@ -8,7 +8,7 @@ from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
 COMMANDS = (
-    "export validate compare benchmark inspect train scale study models targets devices recipes doctor schema "
+    "export validate compare benchmark sweep inspect train scale study models targets devices recipes doctor schema "
     "completion"
 )
 CHECKING = (
@@ -30,6 +30,7 @@ OPTIONS = {
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
     "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "
     "--distill --learn-steps --json --wide",
+    "sweep": "-o --workers --scheduler --jobs --minutes --plan --json --wide",
     "models": "--json --wide",
 }
 ENTRY = (

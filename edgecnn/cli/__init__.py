@@ -21,8 +21,8 @@ from edgecnn.cli.streams import flush
 from edgecnn.errors import InputError, unknown
 
 COMMANDS = (
-    "export", "validate", "compare", "benchmark", "inspect", "train", "scale", "study", "models", "targets", "devices",
-    "recipes", "doctor", "schema", "completion",
+    "export", "validate", "compare", "benchmark", "sweep", "inspect", "train", "scale", "study", "models", "targets",
+    "devices", "recipes", "doctor", "schema", "completion",
 )  # fmt: skip
 """In the order in which ``edgecnn --help`` lists them."""
 

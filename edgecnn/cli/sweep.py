@@ -1,0 +1,92 @@
+"""``edgecnn sweep``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecnn.cli.options import add_json, positive
+from edgecnn.cli.tables import print_json, table
+from edgecnn.errors import InputError
+
+if TYPE_CHECKING:
+    from edgecnn.sweeping.report import SweepReport
+
+HELP = "try networks by recipes by devices, here or on a cluster; results are files, and a killed sweep goes on"
+EXAMPLES = (
+    "edgecnn sweep sweep.toml --workers 4 -o sweep",
+    "edgecnn sweep report sweep",
+)
+REPORT = "report"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add = parser.add_argument
+    add("what", nargs="+", metavar="FILE.toml | report DIR", help="a sweep to run, or the folder of one to report on")
+    add("-o", "--output", type=Path, metavar="DIR", help="results and report (default: the file's name)")
+    add("--workers", type=positive, metavar="N", help="jobs at once (default: one a core, as memory allows)")
+    add("--scheduler", metavar="ADDRESS", help="of Dask, tcp://HOST:8786, or a scheduler file FILE.json")
+    add("--jobs", type=positive, metavar="N", help="combinations at most")
+    add("--minutes", type=float, metavar="X", help="after which no job is started")
+    add("--plan", action="store_true", help="check the file and count the combinations; run nothing")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run or report; status 1 when a combination failed or is left."""
+    if options.what[0] == REPORT:
+        if len(options.what) != 2:
+            raise InputError("give the folder of a sweep: edgecnn sweep report DIR")
+        from edgecnn.sweeping.report import read_report
+
+        report = read_report(Path(options.what[1]))
+        report.write()
+        return _reported(report, options)
+    if len(options.what) != 1:
+        raise InputError(f"give one FILE.toml, or {REPORT} DIR; got {' '.join(options.what)}")
+    from edgecnn.sweeping.api import planned, sweep
+    from edgecnn.sweeping.live import table as live
+
+    file = Path(options.what[0])
+    if options.plan:
+        return _planned(*planned(file, jobs=options.jobs, minutes=options.minutes), options)
+    with live() as (seen, progress):
+        report = sweep(
+            file,
+            output=options.output or file.stem,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            jobs=options.jobs,
+            minutes=options.minutes,
+            progress=progress,
+            seen=seen,
+        )
+    return _reported(report, options)
+
+
+def _planned(counts: dict[str, int], left_out: dict[str, int], options: argparse.Namespace) -> int:
+    if options.json:
+        print_json({"stages": counts, "left_out": left_out})
+        return 0
+    for name, count in counts.items():
+        sys.stdout.write(f"{count:6d}  {name}\n")
+    for reason, count in left_out.items():
+        sys.stdout.write(f"{count:6d}  left out: {reason}\n")
+    return 0
+
+
+def _reported(report: SweepReport, options: argparse.Namespace) -> int:
+    from edgecnn.sweeping.pages import shown
+
+    if options.json:
+        print_json(report.to_dict())
+    else:
+        rows = shown(report)
+        table(rows, right=[name for name in rows[0] if name not in ("status", "pareto", "text")], wide=options.wide)
+        counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
+        sys.stdout.write(f"{len(report.rows)} combinations: {counts}\n")
+        sys.stdout.write(f"{report.folder}/report.md, report.csv, report.json\n")
+    return int(not report.passed)

@@ -1,0 +1,88 @@
+"""Functions that jobs run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from edgecnn.errors import InputError
+
+
+def add(a, b):
+    sys.stdout.write("adding\n")
+    return a + b
+
+
+def where():
+    return Path.cwd(), os.environ.get("EDGECNN_TEST"), os.environ["OMP_NUM_THREADS"], os.getpid()
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ended():
+    os._exit(7)
+
+
+def sleeping():
+    time.sleep(600)
+
+
+def growing():
+    held = []
+    while True:
+        held.append(bytearray(b"1" * 20_000_000))
+        time.sleep(0.01)
+
+
+def refused():
+    raise InputError("no such\nthing")
+
+
+def faulty():
+    raise ValueError("a\nb")
+
+
+def killed_once(mark):
+    if not mark.exists():
+        mark.touch()
+        killed()
+    return "done"
+
+
+def starting(mark):
+    """Start a process that outlives its parent, unless it is ended with it."""
+    later = f"import time, pathlib; time.sleep(2); pathlib.Path({str(mark)!r}).touch()"
+    subprocess.Popen([sys.executable, "-c", later])
+    time.sleep(600)
+
+
+def busy(folder, seconds):
+    """Return how many ran at the same time at the start."""
+    mine = folder / str(os.getpid())
+    mine.touch()
+    together = len(list(folder.iterdir()))
+    time.sleep(seconds)
+    mine.unlink()
+    return together
+
+
+def simulated(settings, before, folder):
+    """Do a stage: leave a mark, fail as the settings say, or return figures that depend on the settings alone."""
+    (Path(settings["marks"]) / f"{settings['name']}-{time.monotonic_ns()}").touch()
+    fault = settings.get("fault")
+    if fault is not None:
+        globals()[fault]()
+    (folder / "made").write_text(settings["name"])
+    time.sleep(settings.get("seconds", 0))
+    value = settings.get("number", 0) + (before.value["number"] if before else 0)
+    return {"number": value, "entry": entry(value), "failures": ["top1: too low"] if value < 0 else []}
+
+
+def entry(value):
+    return {"accuracy": {"top1": value}, "latency": {}, "parity": {}, "resources": {}, "size_bytes": 1000 + value}
