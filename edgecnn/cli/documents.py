@@ -94,7 +94,7 @@ def documents() -> dict[str, type | tuple[type, ...] | None]:
         "devices": (DeviceRow,), "devices show": (DeviceRow,), "devices setup": (SetUp,),
         "recipes": (RecipeRow,), "recipes show": RecipeRow, "doctor": (DoctorRow,),
         **dict.fromkeys(("scale show", "scale law", "scale fit", "scale search", "scale study"), None),
-        **dict.fromkeys(("study blocks", "study residual"), None),
+        **dict.fromkeys(("study blocks", "study residual", "sweep"), None),
     }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _planned(counts: dict[str, int], left_out: dict[str, int], options: argparse.Namespace) -> int:
     if options.json:
-        print_json({"stages": counts, "left_out": left_out})
+        print_json(options, {"stages": counts, "left_out": left_out})
         return 0
     for name, count in counts.items():
         sys.stdout.write(f"{count:6d}  {name}\n")
@@ -82,11 +82,11 @@ def _reported(report: SweepReport, options: argparse.Namespace) -> int:
     from edgecnn.sweeping.pages import shown
 
     if options.json:
-        print_json(report.to_dict())
+        print_json(options, report.content())
     else:
         rows = shown(report)
         table(rows, right=[name for name in rows[0] if name not in ("status", "pareto", "text")], wide=options.wide)
         counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
         sys.stdout.write(f"{len(report.rows)} combinations: {counts}\n")
-        sys.stdout.write(f"{report.folder}/report.md, report.csv, report.json\n")
+        sys.stdout.write(f"{report.folder}/report.html, report.md, report.csv, report.json\n")
     return int(not report.passed)

@@ -1,34 +1,49 @@
-"""The report of a sweep as text: Markdown for a file, rows for a terminal."""
+"""The report of a sweep in every form: sections for HTML and Markdown, rows for CSV, a record for JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgecnn.sweeping.report import SweepReport
+from edgecnn.report.blocks import Block, Cell, Chart, Code, Document, Facts, Section, Table
+from edgecnn.report.charts import pareto_front
+from edgecnn.report.document import now, this_machine
+from edgecnn.report.forms import Case, Forms, Suite
+from edgecnn.report.plot import Panel, Series, line_chart
+from edgecnn.sweeping.report import SweepReport, SweepRow
 from edgecnn.sweeping.spec import direction
 
 DIGITS = 4
+TEXT = ("status", "pareto", "text", "axis", "value", "figure", "network")  # columns that are no figures
 
 
-def markdown(report: SweepReport) -> str:
-    """Return the report as Markdown: counts, Pareto fronts by device, main effects, all rows, commands."""
+def forms(report: SweepReport) -> Forms:
+    """Return the report in every form."""
+    cases = tuple(Suite(name=f"row {row.row}: {row.model}", cases=(_case(row),)) for row in report.rows)
+    return Forms(document=document(report), suites=cases, rows=report.table(), record=report.to_dict())
+
+
+def document(report: SweepReport) -> Document:
+    """Return what a page shows, in the order in which it is read."""
     counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
-    lines = [f"# Sweep {report.folder.name}", "", f"{len(report.rows)} combinations: {counts}.", ""]
-    if report.left_out:
-        lines += ["Left out of the plan:", ""]
-        lines += [f"- {reason}: {count}" for reason, count in report.left_out.items()] + [""]
-    for place, numbers in report.fronts.items():
-        ways = ", ".join(f"{n} {'up' if more else 'down'}" for n, more in map(direction, report.objective))
-        chosen = [row for row in shown(report) if row["row"] in [str(number) for number in numbers]]
-        lines += [f"## Pareto front on {place} ({ways})", "", *_grid(chosen), ""]
-    effects = [{k: _text(v) for k, v in vars(effect).items()} for effect in report.effects]
-    if effects:
-        lines += ["## Main effects", "", *_grid(effects), ""]
-    lines += ["## All rows", "", *_grid(shown(report)), ""]
-    commands = [f"| {row.row} | `{row.command}` |" for row in report.rows]
-    lines += ["## Commands", "", "| row | command |", "|---|---|", *commands, ""]
-    return "\n".join(lines)
+    best, name = report.best, direction(report.objective[0])[0]
+    if best is not None:
+        counts += f"; best {name} {best.figures[name]:.{DIGITS}g} is row {best.row}, {best.model}"
+    sections = (
+        Section(title="Pareto fronts", blocks=tuple(_fronts(report))),
+        Section(title="Main effects", blocks=tuple(_effects(report))),
+        Section(title="All combinations", blocks=(_table(shown(report), "One row per combination."),)),
+        Section(title="Left out of the plan", blocks=tuple(_left_out(report))),
+        Section(title="Make it again", blocks=tuple(_commands(report))),
+    )
+    return Document(
+        title=report.folder.name,
+        kicker="edgecnn sweep",
+        state="passed" if report.passed else "failed",
+        verdict=f"{len(report.rows)} combinations: {counts}.",
+        facts=(now().replace("T", " ").replace("+00:00", " UTC"), str(this_machine()["cpu"])),
+        sections=sections,
+    )
 
 
 def shown(report: SweepReport) -> list[dict[str, str]]:
@@ -43,20 +58,76 @@ def shown(report: SweepReport) -> list[dict[str, str]]:
     return [{name: _text(row[name]) for name in columns} for row in table]
 
 
+def _fronts(report: SweepReport) -> Iterator[Block]:
+    rows = {row["row"]: row for row in shown(report)}
+    for place, numbers in report.fronts.items():
+        ways = ", ".join(f"{name} {'up' if more else 'down'}" for name, more in map(direction, report.objective))
+        yield _table([rows[str(number)] for number in numbers], f"On {place}: {ways}.")
+        yield from _charts(report, place)
+
+
+def _charts(report: SweepReport, place: str) -> Iterator[Chart]:
+    """Yield the first objective against each other one, where rows on a device have both and one of them differs."""
+    quality, more = direction(report.objective[0])
+    for cost, _ in map(direction, report.objective[1:]):
+        rows = [row for row in report.measured if place == str(row.point.get("device", "host"))]
+        rows = [row for row in rows if quality in row.figures and cost in row.figures]
+        points = [(row.figures[cost], row.figures[quality]) for row in rows]
+        if len(set(points)) < 2 or not more:
+            continue
+        groups: dict[str, list[SweepRow]] = {}
+        for row in rows:
+            groups.setdefault(row.model, []).append(row)
+        series = [
+            Series(
+                name=model,
+                points=tuple((row.figures[cost], row.figures[quality]) for row in group),
+                labels=tuple(str(row.row) for row in group),
+            )
+            for model, group in groups.items()
+        ]
+        series.append(Series(name="Pareto front", points=pareto_front(points), dashed=True))
+        panel = Panel(title=f"{quality} against {cost} on {place}", x=cost, y=quality, series=tuple(series))
+        said = f"Scatter chart of {quality} against {cost} on {place}, {len(points)} combinations."
+        yield Chart(svg=line_chart(panel), alt=said, caption="Numbers are rows.")
+
+
+def _effects(report: SweepReport) -> Iterator[Block]:
+    rows = [{k: _text(v) for k, v in vars(effect).items()} for effect in report.effects]
+    if rows:
+        yield _table(rows, "The mean over all measured rows of one value of an axis, beside the mean over all.")
+
+
+def _left_out(report: SweepReport) -> Iterator[Block]:
+    if report.left_out:
+        yield Facts(rows=tuple((str(count), reason) for reason, count in report.left_out.items()))
+
+
+def _commands(report: SweepReport) -> Iterator[Block]:
+    if report.rows:
+        yield Code(text="\n".join(f"{row.command}  # row {row.row}" for row in report.rows))
+
+
+def _case(row: SweepRow) -> Case:
+    good = row.status in ("ok", "pruned")
+    return Case(name=row.status, said=row.text or row.status, failed=not good and row.status != "left")
+
+
+def _table(rows: Sequence[Mapping[str, str]], caption: str) -> Table:
+    heads = tuple(rows[0]) if rows else ("row",)
+    cells = tuple(tuple(_cell(name, row[name]) for name in heads) for row in rows)
+    right = tuple(name for name in heads if name not in TEXT)
+    return Table(headings=heads, rows=cells, right=right, caption=caption)
+
+
+def _cell(name: str, text: str) -> Cell | str:
+    state = {"ok": "passed", "left": "", "pruned": "", "older": "warning"}.get(text, "failed")
+    return Cell(text=text, state=state) if name == "status" else text
+
+
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, float):
         return f"{value:.{DIGITS}g}"
     return "-" if value is None else str(value)
-
-
-def _grid(rows: Sequence[Mapping[str, str]]) -> Iterable[str]:
-    if not rows:
-        return ["None."]
-    heads = list(rows[0])
-    return [
-        f"| {' | '.join(heads)} |",
-        f"|{'---|' * len(heads)}",
-        *(f"| {' | '.join(cell.replace('|', '/') for cell in row.values())} |" for row in rows),
-    ]

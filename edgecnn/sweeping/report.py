@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError
-from edgecnn.files import write_atomic, write_json
 from edgecnn.jobs import Status
 from edgecnn.records import read_file
-from edgecnn.report.record import SCHEMA_VERSION
+from edgecnn.report.document import document
 from edgecnn.sweeping.figures import figures_of, front
 from edgecnn.sweeping.spec import FIGURES, direction
 from edgecnn.sweeping.store import Result, Store
@@ -209,43 +205,34 @@ class SweepReport:
             for row in self.rows
         ]
 
-    def to_csv(self) -> str:
-        """Return a header and a line per row; an absent figure is empty."""
-        rows, text = self.table(), io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["row"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
-
     def to_dict(self) -> dict[str, Any]:
         """Return what ``report.json`` holds and ``--json`` prints."""
-        from edgecnn import __version__
+        return document("sweep", self.content())
 
+    def content(self) -> dict[str, Any]:
+        """Return counts, fronts, effects and rows as JSON values."""
         best = self.best
         return {
-            "schema_version": SCHEMA_VERSION,
-            "edgecnn": __version__,
-            "command": "sweep",
             "objective": list(self.objective),
             "counts": self.counts,
             "left_out": dict(self.left_out),
             "best": None if best is None else best.row,
             "fronts": self.fronts,
             "effects": [asdict(effect) for effect in self.effects],
-            "rows": [asdict(row) for row in self.rows],
+            "entries": [asdict(row) for row in self.rows],
         }
 
     def write(self) -> None:
-        """Write ``report.json``, ``report.csv`` and ``report.md`` into the folder.
+        """Write ``report.json``, ``.csv``, ``.md`` and ``.html`` into the folder.
 
         Raises:
             InputError: they cannot be written.
         """
-        from edgecnn.sweeping.pages import markdown
+        from edgecnn.sweeping.pages import forms
 
-        write_json(self.folder / "report.json", self.to_dict())
-        write_atomic(self.folder / "report.csv", self.to_csv().encode())
-        write_atomic(self.folder / "report.md", markdown(self).encode())
+        made = forms(self)
+        for ending in (".json", ".csv", ".md", ".html"):
+            made.save(self.folder / f"report{ending}")
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
@@ -306,8 +293,3 @@ def _ending(result: Result) -> dict[str, Any]:
 def _older(result: Result) -> dict[str, Any]:
     versions = " ".join(f"{name} {version}" for name, version in result.versions.items())
     return {**_ending(result), "status": "older", "text": f"of other versions: {versions}; run the sweep again"}
-
-
-def command_of(words: Sequence[str]) -> str:
-    """Return a command as a shell takes it."""
-    return shlex.join(words)

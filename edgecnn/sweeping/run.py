@@ -11,7 +11,7 @@ from typing import Any
 
 from edgecnn.errors import InputError
 from edgecnn.jobs import Executor, Outcome, Status, Task
-from edgecnn.report.record import this_machine
+from edgecnn.report.document import this_machine
 from edgecnn.sweeping.spec import Engine
 from edgecnn.sweeping.stages import Made, Stage, chain, work
 from edgecnn.sweeping.store import Result, Store

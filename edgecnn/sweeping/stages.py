@@ -9,15 +9,15 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from edgecnn.evaluation.limits import Limits
 from edgecnn.files import sha256
-from edgecnn.network import library_versions
 from edgecnn.plugins import imported
 from edgecnn.records import read_record
+from edgecnn.sbom import library_versions
 
 MODELLING = ("edgecnn", "numpy", "torch", "pillow")  # libraries that captured and quantized networks depend on
 RUNTIMES = {  # of each format, what writes and runs it
@@ -57,8 +57,8 @@ class Stage:
     @property
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that its result depends on."""
-        wanted = (*MODELLING, *(RUNTIMES.get(self.target, tuple(library_versions())) if self.target else ()))
-        return {name: version for name, version in library_versions().items() if name in wanted}
+        wanted = (*MODELLING, *(RUNTIMES.get(self.target, tuple(_installed())) if self.target else ()))
+        return {name: version for name, version in _installed().items() if name in wanted}
 
     @cached_property
     def identity(self) -> str:
@@ -72,6 +72,11 @@ class Stage:
 
     def _record(self) -> dict[str, Any]:
         return {"kind": self.kind, "settings": dict(self.settings), "inputs": dict(self.inputs)}
+
+
+@cache
+def _installed() -> Mapping[str, str]:
+    return library_versions()
 
 
 def _digest(record: Mapping[str, Any], parent: str) -> str:

@@ -126,6 +126,6 @@ def test_a_digest_depends_on_settings_inputs_versions_and_what_came_before(monke
     stages = [made(), made(settings={"seed": 1}), made(inputs={"data": "b"}), made(parent=before), before]
     assert len({stage.digest for stage in stages}) == len({stage.identity for stage in stages}) == len(stages)
     assert made(name="other").digest == made().digest
-    monkeypatch.setattr("edgecnn.sweeping.stages.library_versions", lambda: {"edgecnn": "9"})
+    monkeypatch.setattr("edgecnn.sweeping.stages._installed", lambda: {"edgecnn": "9"})
     assert made().digest != stages[0].digest
     assert made().identity == stages[0].identity
