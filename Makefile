@@ -3,6 +3,7 @@
 # make lint    style, types, and the direction of imports
 # make docs    build the site into site/; a broken link or anchor fails
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
+# make chaos   exports that are killed, interrupted, started twice, on full disks: nothing is left half-written
 # make wheel   build the wheel, install it in a clean environment, run edgecnn from outside the repository
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-slow lint docs wheel audit clean
+.PHONY: demo test test-slow lint docs wheel audit chaos clean
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -33,6 +34,9 @@ docs: $(VENV)/.docs
 
 audit: $(VENV)/.audit
 	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
+chaos: $(VENV)/.dev
+	$(BIN)/python benchmarks/chaos.py
 
 wheel: $(VENV)/.dev
 	sh tests/wheel.sh $(abspath $(BIN))/python
