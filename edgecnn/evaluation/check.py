@@ -19,7 +19,7 @@ from edgecnn.evaluation.metrics import Classes, MetricMeter
 from edgecnn.evaluation.own_metric import FP32, Gathered, figures
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle, worst
 from edgecnn.evaluation.subject import Checking, Subject, executes
-from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss
+from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss, signal_floors
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph, Metadata, Quantized
 from edgecnn.loading import require_preprocess
@@ -75,7 +75,8 @@ def check(
                 for run in executing:
                     run.compare(noise, oracle)
             _each(pool, runs, _Run.measure)
-            return [run.entry(images, found if run.executes else ()) for run in runs]
+            floors = signal_floors(oracle) if oracle is not None else ()
+            return [run.entry(images, found if run.executes else (), floors) for run in runs]
         finally:
             for run in runs:
                 run.close()
@@ -203,8 +204,8 @@ class _Run:
 
         self.attempt(work)
 
-    def entry(self, images: Images | None, found: Sequence[Finding]) -> ReportEntry:
-        """Return what was found; ``found`` is of fp32 on the same images."""
+    def entry(self, images: Images | None, found: Sequence[Finding], floors: Sequence[float]) -> ReportEntry:
+        """Return what was found; ``found`` is of fp32 on the same images, ``floors`` the outputs' least signals."""
         findings = [Finding(code="kernels", text=line) for line in self.session.findings] if self.session else []
         if images is not None and images.bad:
             text = f"{len(images.bad)} unreadable images were left out"
@@ -225,8 +226,9 @@ class _Run:
         findings += found
         if self.session is not None:
             subject, checking = self.subject, self.checking
+            judged = self.meter.sqnr_db(floors)
             findings += quantization_loss(
-                subject.precision, accuracy, subject.metadata, checking.limits, checking.allow_loss
+                subject.precision, accuracy, subject.metadata, checking.limits, checking.allow_loss, judged
             )
         entry = replace(
             self.subject.entry(self.device.name),

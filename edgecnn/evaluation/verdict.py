@@ -6,7 +6,7 @@ All thresholds stand here, each with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.errors import InputError
 from edgecnn.evaluation.limits import Limits
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.loading import RANDOM
 from edgecnn.models import resolve
 from edgecnn.preprocess import Preprocess
@@ -29,6 +29,10 @@ MIN_SQNR_DB = 10.0
 """Below, noise has more than a tenth of the outputs' power. Networks measured below lost up to 22 points of top-1."""
 MIN_AGREEMENT = 90.0
 """Percent. Below, int8 answers otherwise on one image in ten, and may lose ten points; sound ones are above 93 %."""
+PROBABILITY_POWER = 0.25
+"""Signal of a probability is at least that of 1/2. Where nothing that a network looks for is in the images, all its
+probabilities are near 0, and a step of 1/256 is as large as they are; a threshold of 1/2 tells the same. An error of
+0.16 (root of the mean square) fails."""
 NEAR_ZERO = 2.0
 """Percent. A network that was trained is right more often, on as many as 1,000 classes; most wrong inputs give less."""
 USEFUL = 0.25
@@ -38,6 +42,7 @@ FAR_BETTER = 10.0
 TRIED, TRIED_BYTES = 100, 2**26
 """Images that other preprocessing is tried on, and their bytes; enough for ten points, in a second or few."""
 
+SIGMOIDS = ("sigmoid", "hard_sigmoid")
 OFFSETS = (0, -1, 1)  # beside the label offset in use
 RANGES = (  # mean and std, in levels
     ("mean=0,std=255", 0.0, 255.0),
@@ -57,8 +62,29 @@ def interval(right: int, n: int) -> tuple[float, float]:
     return (centre - reach) / (n + z2), (centre + reach) / (n + z2)
 
 
+def signal_floors(graph: Graph) -> tuple[float, ...]:
+    """Return, for each output of a graph, the least signal of one of its values: 0 where it is no probability.
+
+    Outputs of a sigmoid are probabilities of their own; those of a softmax, one distribution over the last dimension.
+    """
+    floors: dict[str, float] = {}
+    for node in graph:
+        if node.op in SIGMOIDS:
+            floors[node.output] = PROBABILITY_POWER
+        elif node.op == "softmax":
+            floors[node.output] = PROBABILITY_POWER / graph.tensors[node.output].shape[-1]
+        elif node.op == "requantize" or node.spec.scale == "same":  # moves values, or averages them
+            floors[node.output] = min(floors.get(name, 0.0) for name in node.inputs)
+    return tuple(floors.get(name, 0.0) for name in graph.outputs)
+
+
 def quantization_loss(
-    precision: str, accuracy: Accuracy, metadata: Metadata, limits: Limits, allow_loss: bool
+    precision: str,
+    accuracy: Accuracy,
+    metadata: Metadata,
+    limits: Limits,
+    allow_loss: bool,
+    judged: Mapping[str, float] | None = None,
 ) -> Iterator[Finding]:
     """Yield a finding where an integer artifact is far from fp32; of severity ``error`` where that is a failure.
 
@@ -70,14 +96,20 @@ def quantization_loss(
         accuracy: beside fp32.
         limits: that the user gave.
         allow_loss: whether the user accepts it.
+        judged: SQNR of each output in dB, with ``signal_floors``; by default the one of ``accuracy``.
     """
-    agreement, sqnr, n = accuracy.agreement, accuracy.sqnr_db, accuracy.n
-    if precision not in INTEGER_PRECISIONS or sqnr is None:
+    agreement, n = accuracy.agreement, accuracy.n
+    if precision not in INTEGER_PRECISIONS or accuracy.sqnr_db is None:
         return
-    judged = agreement is not None and limits.min_agreement is None
-    differs = agreement is not None and judged and 100 * interval(round(agreement * n / 100), n)[1] < MIN_AGREEMENT
+    decibels = judged or {"": accuracy.sqnr_db}
+    output = min(decibels, key=lambda name: decibels[name])
+    sqnr, whose = decibels[output], f" of output {output!r}" if len(decibels) > 1 else ""
+    counts = agreement is not None and limits.min_agreement is None
+    differs = agreement is not None and counts and 100 * interval(round(agreement * n / 100), n)[1] < MIN_AGREEMENT
     known = metadata.labels is not None or accuracy.top1 is not None or _is_registered(metadata.model)
-    said = [f"SQNR {sqnr:.1f} dB, below {MIN_SQNR_DB:g}"] if sqnr < MIN_SQNR_DB and limits.min_sqnr is None else []
+    said = (
+        [f"SQNR{whose} {sqnr:.1f} dB, below {MIN_SQNR_DB:g}"] if sqnr < MIN_SQNR_DB and limits.min_sqnr is None else []
+    )
     if differs and known:
         said.append(f"agreement {agreement:.1f} %, below {MIN_AGREEMENT:g}")
     if said:

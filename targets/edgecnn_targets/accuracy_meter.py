@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class OutputMeter:
 
     def __init__(self, label_offset: int = 0) -> None:
         self._classes = AccuracyMeter(label_offset)
-        self._power: dict[str, list[float]] = {}  # signal and noise of each output
+        self._power: dict[str, list[float]] = {}  # signal, noise and number of values of each output
         self._n = 0
         self._vector = False
 
@@ -145,9 +145,10 @@ class OutputMeter:
             if exact is not None:
                 wide = exact[k].astype(np.float64).reshape(values.shape)
                 _require_finite(wide, "fp32")
-                held = self._power.setdefault(name, [0.0, 0.0])
+                held = self._power.setdefault(name, [0.0, 0.0, 0.0])
                 held[0] += float(np.square(wide).sum())
                 held[1] += float(np.square(values - wide).sum())
+                held[2] += values.size
         if self._vector:
             ours, theirs = (None if x is None else x.reshape(len(x), -1) for x in (first(outputs), first(reference)))
             assert ours is not None
@@ -159,9 +160,15 @@ class OutputMeter:
             return self._classes.result()
         return Accuracy(n=self._n, sqnr_db=min(self.sqnr_db().values(), default=None))
 
-    def sqnr_db(self) -> dict[str, float]:
-        """Return the SQNR of each output; none without a reference."""
-        return {name: sqnr_db(*power) for name, power in self._power.items()}
+    def sqnr_db(self, floors: Sequence[float] = ()) -> dict[str, float]:
+        """Return the SQNR of each output; none without a reference.
+
+        Args:
+            floors: the least signal of one value of each output; none by default.
+        """
+        least = floors if floors and self._power else [0.0] * len(self._power)
+        each = zip(self._power.items(), least, strict=True)
+        return {name: sqnr_db(max(signal, count * floor), noise) for (name, (signal, noise, count)), floor in each}
 
 
 def is_vector(outputs: Values) -> bool:

@@ -315,6 +315,14 @@ def test_a_resize_to_twice_between_convolutions_is_one_kernel(hold):
     assert "Interpolate" in {op.kind for op in hold(b.graph(conv(b, x))).ops}
 
 
+def test_a_resize_that_is_added_to_a_convolution(hold):
+    """The plugin adds it inside the convolution, and the resize's last operation is then one of floats."""
+    b = Int8Builder((1, 6, 8, 4))
+    x = b.op("resize", conv(b, b.input), size=(12, 16), mode="bilinear", half_pixel=True)
+    side = conv(b, b.op("resize", b.input, size=(12, 16), mode="nearest"), activation="relu6")
+    hold(b.graph(conv(b, b.op("add", x, side))))
+
+
 def test_a_number_added_behind_a_function_and_a_factor_is_rounded_with_the_zero_point_it_has(hold):
     """The plugin folds the sum into the FakeQuantize before it, and loses 0.45 of a step there."""
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from commands import DEMO, EXPORT, run
+from int8_builder import Int8Builder
 from torch import nn
 
 import edgecnn
 from edgecnn.cli import main
 from edgecnn.data import demo
-from edgecnn.evaluation.verdict import MIN_AGREEMENT, MIN_SQNR_DB, interval, quantization_loss
+from edgecnn.evaluation.verdict import (
+    MIN_AGREEMENT,
+    MIN_SQNR_DB,
+    PROBABILITY_POWER,
+    interval,
+    quantization_loss,
+    signal_floors,
+)
 from edgecnn.graph.ir import Metadata
 from edgecnn.loading import RANDOM
 from edgecnn.report.record import Accuracy
+from edgecnn_targets.accuracy_meter import OutputMeter
 
 COLOURS = np.broadcast_to(np.random.default_rng(0).integers(0, 256, (60, 1, 1, 3), np.uint8), (60, 96, 96, 3))
 PIXELS, LABELS = demo.images("test", range(60))
@@ -146,6 +156,23 @@ def test_a_limit_of_ones_own_takes_the_place_of_the_threshold():
     assert loss(50.0, 100, 5.0, min_agreement=40) == ["error"]
     assert loss(50.0, 100, 15.0, min_sqnr=4) == ["error"]
     assert loss(50.0, 100, 15.0, max_drop=99) == ["error"]
+
+
+def test_probabilities_near_zero_are_judged_by_what_a_half_would_be():
+    b = Int8Builder((1, 2, 2, 4))
+    gate = b.op("sigmoid", b.input)
+    outputs = (b.op("reshape", gate, shape=(1, 16)), b.op("softmax", b.input), b.op("concat", gate, b.input, axis=3))
+    graph = replace(b.graph(outputs[0]), outputs=outputs)
+    half = PROBABILITY_POWER
+    assert signal_floors(graph) == (half, half / 4, 0.0), "numbers beside probabilities are no probabilities"
+    meter, small = OutputMeter(), np.full((3, 16), 0.01, np.float32)
+    meter.update({"a": small, "b": small}, None, {"a": 2 * small, "b": 2 * small})
+    judged = meter.sqnr_db((half, 0.0))
+    assert meter.sqnr_db() == pytest.approx({"a": 6.02, "b": 6.02}, abs=0.01)
+    assert judged == pytest.approx({"a": 33.98, "b": 6.02}, abs=0.01)
+    (finding,) = quantization_loss("int8", meter.result(), Metadata(), edgecnn.Limits(), False, judged)
+    assert "SQNR of output 'b' 6.0 dB, below 10" in finding.text
+    assert not list(quantization_loss("int8", meter.result(), Metadata(), edgecnn.Limits(), False, {"a": 33.98}))
 
 
 def test_the_interval_is_wilsons():

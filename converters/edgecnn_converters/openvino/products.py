@@ -27,8 +27,18 @@ def _operands(e: Emitter, node: Node) -> list[Any]:
 
 
 def add(e: Emitter, node: Node) -> Any:
-    """Return a sum."""
-    return ops.add(*_operands(e, node), name=part(node.output, "op"))
+    """Return a sum.
+
+    The plugin makes it part of the convolution that made one operand, and hands it the other in float. The last
+    operation of a bilinear resize would then compute in float alone, so the convolution is kept apart.
+    """
+    values, makers = _operands(e, node), [e.graph.producer(name) for name in node.inputs]
+    if facts.is_narrow(e.graph, node) and any(made is not None and made.op == "resize" for made in makers):
+        values = [
+            e.identity(node, value) if made is not None and made.weighted else value
+            for value, made in zip(values, makers, strict=True)
+        ]
+    return ops.add(*values, name=part(node.output, "op"))
 
 
 def mul(e: Emitter, node: Node) -> Any:
