@@ -1,7 +1,7 @@
 """CNNs of torchvision and timm through every step: captured, int8 in three formats, equal integers in three runtimes.
 
     python benchmarks/coverage.py --out FOLDER [--networks 'timm/*,torchvision/resnet18'] [--side 96] [--images 20]
-    python benchmarks/coverage.py --out FOLDER --list hybrids --targets tflite
+    python benchmarks/coverage.py --out FOLDER --list hybrids --targets tflite --quick
 
 The networks are those of ``coverage.txt``, or of ``hybrids.txt``. Weights are random, batch-norm statistics are those
 of the calibration images. Each network is one job in a process and a file of its own, made again only when edgecnn's
@@ -17,18 +17,22 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from itertools import combinations
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zoo import Row, digest, in_process, kept, machine
+from zoo import Row, digest, kept, machine
 
 import edgecnn
 from edgecnn.data import demo
+from edgecnn.quant import DEFAULT
+from edgecnn.quant.recipe import recipe
 
 CALIBRATION = 32  # images
 LAYER_SCALE = 1e-3  # constant factors up to this are those with which training of residual branches begins
@@ -36,6 +40,7 @@ SIDES = (96, 128, 160, 192, 224, 240, 256, 299, 331)  # that networks of a fixed
 TARGETS = ("tflite", "onnx", "openvino")
 UNMEASURED: Row = {"oracle": {}, "lsb": None, "agreement": None}
 LISTS = ("coverage", "hybrids")
+HEAVY = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "ai_edge_litert.interpreter")
 
 
 def main() -> None:
@@ -49,6 +54,11 @@ def main() -> None:
         "--side", type=int, default=96, help="of the square input, in pixels, where the network takes it"
     )
     parser.add_argument("--images", type=int, default=20, help="that outputs are compared on")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="without adaptive rounding and the guard, which serve accuracy alone: a third of the time",
+    )
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that do the jobs
     targets = tuple(options.targets.split(","))
@@ -58,11 +68,11 @@ def main() -> None:
     chosen = [name for name in names if any(fnmatch(name, p) for p in options.networks.split(","))]
     if not chosen:
         raise SystemExit(f"--networks {options.networks}: none of the {len(names)} has such a name")
-    key = [code_digest(), options.side, options.images, *(targets if targets != TARGETS else ())]
+    key = [code_digest(), options.side, options.images, options.quick, *(targets if targets != TARGETS else ())]
     rows: list[Row] = []
     for name in chosen:
         place = options.out / f"{name.replace('/', '-')}.json"
-        row = kept(place, key, lambda: job(name, options.side, options.images, targets))  # noqa: B023  # run at once
+        row = kept(place, key, lambda: job(name, options.side, options.images, options.quick, targets))  # noqa: B023  # at once
         print(f"{name}: {row['state']}", file=sys.stderr, flush=True)
         rows.append({"network": name, **row})
     print(f"{datetime.now(UTC):%Y-%m-%d}, edgecnn {edgecnn.__version__}, {machine()}\n\n{table(rows)}")
@@ -82,7 +92,7 @@ def code_digest() -> str:
 def table(rows: list[Row]) -> str:
     """Return one line per network, and the counts."""
     lines = [
-        "| network | state | largest LSB beside the oracle: tflite, onnx, openvino | between them: LSB, agreement |"
+        "| network | state | largest LSB beside the oracle: tflite, onnx, openvino | beside the first: LSB, agreement |"
     ]
     lines.append("|---|---|---|---|")
     for row in rows:
@@ -93,18 +103,26 @@ def table(rows: list[Row]) -> str:
     return "\n".join([*lines, "", *(f"{count} of {len(rows)}: {state}" for state, count in states.most_common())])
 
 
-def job(name: str, side: int, images: int, targets: tuple[str, ...]) -> Row:
+def job(name: str, side: int, images: int, quick: bool, targets: tuple[str, ...]) -> Row:
     """Return what ``measured`` does in a process of its own; what it raises, or that the process ended, is a state."""
     try:
-        return in_process(measured, name, side, images, targets)
+        with ProcessPoolExecutor(1, mp_context=_server()) as pool:
+            return pool.submit(measured, name, side, images, quick, targets).result()
     except Exception as error:  # noqa: BLE001  # of any kind: the table names it, and the next network is measured
         return {**UNMEASURED, "state": f"fault: {type(error).__name__}: {one_line(error)}"}
+
+
+def _server() -> BaseContext:
+    """Return where processes come from: forks of one that has imported what takes seconds."""
+    server = get_context("forkserver")
+    server.set_forkserver_preload(["edgecnn.evaluation.compare", *HEAVY])
+    return server
 
 
 # ---- a job, in a process of its own
 
 
-def measured(name: str, side: int, images: int, targets: tuple[str, ...] = TARGETS) -> Row:
+def measured(name: str, side: int, images: int, quick: bool, targets: tuple[str, ...] = TARGETS) -> Row:
     """Return how far a network comes: ``state``, LSB beside the oracle per format, and between the formats."""
     import torch
 
@@ -119,9 +137,10 @@ def measured(name: str, side: int, images: int, targets: tuple[str, ...] = TARGE
         network = edgecnn.load(module, name=name.rpartition("/")[2], preprocess=fed, input_shape=(3, side, side))
     except edgecnn.EdgecnnError as error:
         return {**row, "state": f"not captured: {one_line(error)}"}
+    steps = recipe(DEFAULT).without(*(("adaptive_rounding",) if quick else ()))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            int8 = edgecnn.quantize(network, seen[:CALIBRATION], progress=silent)
+            int8 = edgecnn.quantize(network, seen[:CALIBRATION], recipe=steps, guard=not quick, progress=silent)
             made = {t: edgecnn.convert(int8, t).save(folder) for t in targets}
         except edgecnn.EdgecnnError as error:
             return {**row, "state": f"not written: {one_line(error)}"}
@@ -131,9 +150,12 @@ def measured(name: str, side: int, images: int, targets: tuple[str, ...] = TARGE
             row["oracle"][target] = entry.parity.max_lsb
             if failed := [f"{c.name} {c.value:g}" for c in entry.checks if not c.passed] + list(entry.float_ops):
                 row["state"] = f"{target}: {one_line(', '.join(failed))}"
-        pairs = [edgecnn.compare(a, b, seen[CALIBRATION:], progress=silent) for a, b in combinations(made.values(), 2)]
+        first, *others = made.values()
+        pairs = [edgecnn.compare(first, other, seen[CALIBRATION:], progress=silent) for other in others]
     if not pairs:
         return row
+    if differing := [name for pair in pairs for name in pair.differing]:
+        row["state"] = f"other integers: {one_line(', '.join(differing))}"
     lsb, agreement = max(p.max_lsb or 0 for p in pairs), min(p.agreement for p in pairs)
     return {**row, "lsb": lsb, "agreement": agreement}
 

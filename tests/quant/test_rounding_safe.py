@@ -321,8 +321,42 @@ def residual_prelus(blocks, channels=32):
     return float_graph(b.graph(b.weighted("conv2d", x, (4, 1, 1, channels))))
 
 
+@pytest.mark.parametrize("least", [1 / 3, 1 / 60, 1 / 450])
+def test_sums_of_branches_of_any_size_are_far_from_halves(least):
+    rng = np.random.default_rng(0)
+    b = Int8Builder((1, 1, 1, 1), seed=3)
+    x = b.weighted("conv2d", b.input, (1, 1, 1, 1))
+    for _ in range(5):
+        x = b.op("add", b.weighted("conv2d", x, (1, 1, 1, 1)), x)
+    graph = float_graph(b.graph(x))
+    adds = [node for node in graph if node.op == "add"]
+    made = {node.output for node in adds} | {adds[0].inputs[1]}
+    quants = {}
+    for node in graph:
+        scale = np.array([rng.uniform(0.5, 2) * (1 if node.output in made else least)], np.float32)
+        quants[node.output] = QParams(scale=scale, zero_point=np.array([0]), dtype="int8")
+    given = quants | dict.fromkeys(graph.inputs, FIXED)
+    work = Work(graph=with_parameters(graph, given), recipe=SHARED)
+    after = parameters_of(recipe("minmax").step("rounding_safe_scales").apply(work).graph)
+    for node in adds:
+        quants = [after[name] for name in (*node.inputs, node.output)]
+        first, second, out = (float(quant.scale[0]) for quant in quants)
+        zeros = [int(quant.zero_point[0]) for quant in quants]
+        pairs = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128))
+        exact = ((pairs[0] - zeros[0]) * first + (pairs[1] - zeros[1]) * second) / out + zeros[2]
+        inside = (exact >= -128) & (exact <= 127)
+        assert np.abs(exact - np.floor(exact) - 0.5)[inside].min() > 2e-4, (first, second, out)
+        wanted = np.clip(np.rint(exact), -128, 127).reshape(-1, 1)
+        call = replace(called(graph, node, after), values=[each.astype(np.int8).reshape(-1, 1) for each in pairs])
+        for kernels in ARITHMETICS.values():
+            np.testing.assert_array_equal(kernels["add"](call), wanted)
+        for name in (*node.inputs, node.output):
+            grown = after[name].scale[0] / given[name].scale[0]
+            assert 0.98 < grown < (1.03 if name in made or least > 0.1 else 3)
+
+
 def test_slopes_between_tied_additions_choose_their_scale():
-    images = np.random.default_rng(1).normal(size=(4, 6, 6, 8)).astype(np.float32)
+    images = np.random.default_rng(5).normal(size=(4, 6, 6, 8)).astype(np.float32)
     graph = residual_prelus(6)
     integer = quantize(
         graph, calibrate(graph, [images], keep=4), recipe("minmax").without("zero_point_placement")

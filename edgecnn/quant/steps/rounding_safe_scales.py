@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
-from edgecnn.graph.ir import Node, QParams
+from edgecnn.graph.ir import Graph, Node, QParams
 from edgecnn.quant.scales.qparams import parameters_of, rescale, rescaled, with_parameters
 from edgecnn.quant.scales.rounding_safe import (
     FINE,
@@ -19,7 +20,7 @@ from edgecnn.quant.scales.rounding_safe import (
 )
 from edgecnn.quant.step import Stage, Step, Work
 
-FEWEST = 101  # units in the finest scale of an add: to the next odd number of them it is 2 % at most
+UNITS = 2001  # in the largest scale of an add: no sum is nearer to a half than 1 / 4,002 of a step
 TOLERATED = 0.2  # of a unit by which a scale may shrink
 
 
@@ -28,7 +29,7 @@ class RoundingSafeScales(Step):
     """Move the scales of additions, products, means and tables a little, so that runtimes round their outputs alike.
 
     Runtimes round ties differently, so scales are picked that produce none (docs/numerics.md). Those of an add, and of
-    all adds they lead to, become odd multiples of one unit. Each other scale then takes the first value with which the
+    all adds they lead to, become odd multiples of a unit. Each other scale then takes the first value with which the
     products and tables (hard swish, sigmoid, operands that are constants) between final scales are alike everywhere.
     """
 
@@ -49,7 +50,7 @@ class RoundingSafeScales(Step):
             final |= names
             nodes = [node for node in tables if _decided_by(node, names, chosen, final)]
             nodes = [node for node in nodes if sum(name in chosen for name in node.inputs) == 1]
-            trials = _streams(chosen, names, held, [name for name in swishes if name in names])
+            trials = _streams(graph, chosen, names, held, [name for name in swishes if name in names])
             chosen.update(fewest_apart(graph, chosen, nodes, trials))
         made = [node.output for node in graph]
         for place, name in enumerate(made):
@@ -64,29 +65,55 @@ class RoundingSafeScales(Step):
 
 
 def _streams(
-    chosen: dict[str, QParams], names: set[str], held: list[str], swishes: list[str]
+    graph: Graph, chosen: dict[str, QParams], names: set[str], held: list[str], swishes: list[str]
 ) -> Iterator[dict[str, QParams]]:
-    """Yield parameters of what adds tie together: scales that are odd multiples of one unit, which has some choice.
+    """Yield parameters of what adds tie together: the scales of each add are odd multiples of a unit of its own.
 
     Args:
+        graph: whose adds they are.
         chosen: parameters so far.
         names: tied activations.
         held: those whose scale must stay.
         swishes: those that a hard swish reads; the first has its way.
     """
+    adds = [
+        {id(chosen[name]): float(chosen[name].scale[0]) for name in (*node.inputs, node.output)}
+        for node in graph
+        if node.op == "add" and node.output in names
+    ]
     grids = {id(chosen[name]): chosen[name] for name in names}
-    least = min(float(quant.scale[0]) for quant in grids.values())
-    anchor = float(chosen[held[0]].scale[0]) if held else least
-    unit = anchor / _odd(anchor / least * FEWEST)
-    units = {key: _odd(float(quant.scale[0]) / unit - TOLERATED) for key, quant in grids.items()}
-    if held:
-        units[id(chosen[held[0]])] = round(anchor / unit)
-    elif swishes:
-        count = units[id(chosen[swishes[0]])]
-        unit = swish_scale(count * unit) / count
+    first = id(chosen[held[0]]) if held else id(chosen[swishes[0]]) if swishes else next(iter(adds[0]))
+    anchor = float(grids[first].scale[0])
+    shares = _shares(adds, first, anchor)
+    anchor = swish_scale(anchor) if swishes and not held else anchor
     for factor in FINE[:1] if held or swishes else FINE:
-        made = {key: rescaled(quant, units[key] * unit * float(factor)) for key, quant in grids.items()}
+        made = {key: rescaled(grids[key], float(share) * anchor * float(factor)) for key, share in shares.items()}
         yield {name: chosen[name] if name in held else made[id(chosen[name])] for name in names}
+
+
+def _shares(adds: list[dict[int, float]], first: int, anchor: float) -> dict[int, Fraction]:
+    """Return ratios of scales, in which no add of two activations has a tie: odd numbers over odd numbers.
+
+    The sums of an add are then at least ``1 / 2 n`` from a half, where the output's scale is ``n`` of its units.
+    Runtimes compute them in float32, or with multipliers of 21 bits that lose ``255 / 2**20`` at most. A scale far
+    below the largest gets few units: its steps are far below that of the sum, so it may well be coarser.
+
+    Args:
+        adds: of each, the keys of its scales, and these.
+        first: the key of a scale that stays.
+        anchor: that scale.
+    """
+    shares, left = {first: Fraction(1)}, list(adds)
+    while left:
+        add = max(left, key=lambda each: any(key in shares for key in each))
+        left.remove(add)
+        known = [shares[key] for key in add if key in shares]
+        whole = Fraction(math.gcd(*(k.numerator for k in known)), math.lcm(*(k.denominator for k in known)))
+        unit = whole / _odd(float(whole) * anchor / max(add.values()) * UNITS)
+        for key, scale in add.items():
+            if key not in shares:
+                shares[key] = unit * _odd(scale / (float(unit) * anchor) - TOLERATED)
+    return shares
 
 
 def _sharing(chosen: dict[str, QParams], quant: QParams) -> set[str]:
