@@ -1,6 +1,7 @@
 # make demo    set up and run the main job on the embedded default
 # make test    set up and pass the tests (quick ones; `make test-slow` has the rest)
 # make lint    style, types, and the direction of imports
+# make fuzz    COUNT=20000 SEED=0 mutated files through every reader
 # make docs    build the site into site/; a broken link or anchor fails
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
 # make chaos   exports that are killed, interrupted, started twice, on full disks: nothing is left half-written
@@ -11,7 +12,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-slow lint docs wheel audit chaos clean
+COUNT ?= 20000
+SEED ?= 0
+
+.PHONY: demo test test-slow lint fuzz docs wheel audit chaos clean
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -28,6 +32,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.dev
+	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:graph $(abspath $(BIN))/python -m fuzz --count $(COUNT) --seed $(SEED)
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

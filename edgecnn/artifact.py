@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.errors import InputError, unknown
 from edgecnn.files import sha256, write_atomic, write_json
 from edgecnn.graph.ir import Metadata
+from edgecnn.reading import reading
 from edgecnn.records import read_record
 from edgecnn.sbom import LIBRARIES, bill_of_materials, library_versions
 
@@ -239,7 +240,8 @@ def read_manifest(artifact: Path, target: str) -> Manifest | None:
     if not record.exists():
         return None
     try:
-        manifest = read_record(Manifest, json.loads(record.read_text(encoding="utf-8")), "manifest")
+        with reading("it"):
+            manifest = read_record(Manifest, json.loads(record.read_text(encoding="utf-8")), "manifest")
     except (OSError, ValueError, InputError) as error:
         raise InputError(f"{record} is not a readable manifest ({error}); export the artifact again") from None
     if manifest.target != target or artifact.name not in manifest.files:

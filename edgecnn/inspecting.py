@@ -73,7 +73,8 @@ def inspect(
     path = Path(thing)
     reader = next((row for row in converters().values() if row.suffixes[0] == path.suffix), None)
     if reader is not None:
-        return Layers(reader.layers(*reader.read(path)))
+        held, _, _ = reader.described(path)
+        return Layers(reader.layers(*held))
     if weights is None and not is_file(str(thing)) and not is_factory(str(thing)):
         weights = "random"
     network = load(thing, weights=weights, convention=convention, preprocess=preprocess, input_shape=input_shape)

@@ -15,6 +15,7 @@ from edgecnn.labels import fitting, labels_of
 from edgecnn.network import Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess, says_levels
 from edgecnn.progress import say
+from edgecnn.reading import reading
 from edgecnn.report.record import Finding
 
 if TYPE_CHECKING:
@@ -131,6 +132,11 @@ def _captured(module: nn.Module, shape: InputShape, metadata: Metadata, *, own: 
 
 def _imported(path: Path, importer: Importer, input_shape: InputShape | None, name: str) -> Network:
     """Read a file, check the import beside the runtime of the file, and simplify the graph."""
+    with reading(path):
+        return _checked(path, importer, input_shape, name)
+
+
+def _checked(path: Path, importer: Importer, input_shape: InputShape | None, name: str) -> Network:
     if input_shape is not None and not importer.sized:
         raise InputError(f"{path} says the shapes of its inputs; leave input_shape out")
     if input_shape is None:

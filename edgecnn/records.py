@@ -36,6 +36,8 @@ def read_file(kind: type[T], path: Path | Traversable, *, remedy: str = "") -> T
     try:
         text = path.read_bytes().decode()
         given = tomllib.loads(text) if path.name.endswith(".toml") else json.loads(text)
+    except RecursionError:
+        raise InputError(f"cannot read {path} (it is nested too deeply){remedy and f'; {remedy}'}") from None
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error  # without the path a second time
         raise InputError(f"cannot read {path} ({said}){remedy and f'; {remedy}'}") from None

@@ -18,7 +18,7 @@ CHECKING = (
     "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --report --json "
     "--wide"
 )
-EVERY = "--traceback"
+EVERY = "--max-memory --traceback"
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
     f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",

@@ -17,6 +17,7 @@ from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.graph.ir import Graph, Metadata, QParams
 from edgecnn.graph.summary import Layer
 from edgecnn.plugins import INTERFACE, registry
+from edgecnn.reading import checked, reading
 
 IN_8_BITS = ("fp32", "fp16", "w8", "int8")
 ORDER = ("tflite", "onnx", "openvino", "c")  # of listings; other packages' converters follow
@@ -46,6 +47,8 @@ class Converter:
         options: keywords of ``convert`` beside ``io``: ``name`` (of the files), ``activations`` (their type).
         in_all: whether ``--target all`` writes it.
         refusals: precision to the reason why it is not written.
+        gather: the main file to what ``describe``, ``integers`` and ``layers`` take, where it is not just what the
+            files hold.
         interface: version of this interface that the converter is written for.
 
     Raises:
@@ -64,9 +67,12 @@ class Converter:
     options: tuple[str, ...] = ()
     in_all: bool = True
     refusals: Mapping[str, str] = field(default_factory=dict)
+    gather: Callable[[Path], list[bytes]] | None = None
     interface: int = INTERFACE
 
     def __post_init__(self) -> None:
+        for name in ("describe", "integers", "layers"):
+            object.__setattr__(self, name, checked(getattr(self, name), f"the {self.target} file"))
         for precision in (*self.precisions, *self.refusals):
             if precision not in PRECISIONS:
                 raise InputError(f"converter {self.target}: {unknown('precision', precision, PRECISIONS)}")
@@ -84,6 +90,9 @@ class Converter:
             InputError: one cannot be read.
         """
         try:
+            if self.gather is not None:
+                with reading(main):
+                    return self.gather(main)
             return [file.read_bytes() for file in self.files(main)]
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {error.strerror}") from None

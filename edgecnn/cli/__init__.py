@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from edgecnn import __version__
+from edgecnn.budget import parsed, use
 from edgecnn.cli.faults import interrupted, status_of, was_interrupted
 from edgecnn.cli.streams import flush
 from edgecnn.errors import InputError, unknown
@@ -65,7 +66,8 @@ def _run(words: Sequence[str]) -> int:
     _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
     options = parser.parse_args(words)
     options.invocation = shlex.join(["edgecnn", *words])
-    status = import_module(f"edgecnn.cli.{options.command}").run(options)
+    with use(options.max_memory):
+        status = import_module(f"edgecnn.cli.{options.command}").run(options)
     assert isinstance(status, int)
     return status
 
@@ -105,6 +107,10 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         said = "\n  ".join(("examples:", *module.EXAMPLES))
         own = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=said, formatter_class=raw)
         module.arguments(own)
+        own.add_argument(
+            "--max-memory", type=parsed, metavar="SIZE",
+            help="what one file may take once it is unpacked (default 512MiB, or as much as the file has)",
+        )  # fmt: skip
         own.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
     if COMPLETING in os.environ:
         import argcomplete

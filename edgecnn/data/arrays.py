@@ -7,21 +7,23 @@ for each input of a network, by its name, and, where there are classes, ``labels
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from edgecnn.budget import require_members
 from edgecnn.data import demo
 from edgecnn.data.folders import Labels
-from edgecnn.errors import InputError, unknown
+from edgecnn.errors import EdgecnnError, InputError, unknown
 
 _WHERE = re.compile(r"(?P<file>.+\.npz)(?::(?P<split>\w+))?")
 
@@ -125,10 +127,47 @@ def _archive(path: Path) -> Iterator[tuple[NpzFile, list[str]]]:
         raise InputError(f"no file at {path}; give FILE.npz:SPLIT, a folder of images, or demo")
     try:
         with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, NpzFile):
+                raise InputError(f"{path} holds one array; give an archive of arrays, as np.savez writes it")
             yield archive, [name.removeprefix("x_") for name in archive.files if name.startswith("x_")]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except EdgecnnError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""  # else: to unpickle it
-        raise InputError(f"{path} is not a numpy archive of arrays x_SPLIT, y_SPLIT, or is cut short{why}") from None
+        raise InputError(f"{path} is not a numpy archive of arrays x_SPLIT, y_SPLIT, or is cut short{why}") from error
+
+
+def _unpacked(archive: NpzFile, names: Sequence[str], path: Path) -> dict[str, NDArray[Any]]:
+    """Return arrays of an archive; nothing else in it is unpacked.
+
+    Raises:
+        InputError: they take more than the budget, or one claims more than the archive holds.
+    """
+    assert archive.zip is not None  # it is open
+    members = {name: name if name in archive.zip.namelist() else f"{name}.npy" for name in names}
+    require_members(archive.zip, members.values(), path)
+    for name, member in members.items():
+        with archive.zip.open(member) as file:
+            claimed, held = _claimed(file), archive.zip.getinfo(member).file_size
+        if claimed > held:
+            raise InputError(f"{path}: {name!r} claims {claimed} bytes, of which the archive has {held}; save it again")
+    return {name: archive[name] for name in names}
+
+
+def _claimed(file: Any) -> int:
+    """Return how many bytes the header of an array says that it has.
+
+    Raises:
+        ValueError: it is no header of numpy's.
+    """
+    version = npy.read_magic(file)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"an array of format {version}")
+    shape, _, dtype = read(file)
+    if any(d < 0 for d in shape):
+        raise ValueError(f"a shape of {shape}")
+    return math.prod(shape) * dtype.itemsize
 
 
 def array_splits(path: Path) -> list[str]:
@@ -156,11 +195,12 @@ def load_array_set(where: str, *, labelled: bool) -> ArraySet:
     path, split = Path(match["file"]), match["split"]
     with _archive(path) as (archive, splits):
         if split is None and not splits:
-            return _of_inputs(where, {name: archive[name] for name in archive.files}, labelled)
+            return _of_inputs(where, _unpacked(archive, archive.files, path), labelled)
         if split not in splits:
             raise InputError(f"{where}: {unknown('split', split or '', splits)}; give {path}:SPLIT")
-        pixels = archive[f"x_{split}"]
-        labels = archive[f"y_{split}"] if f"y_{split}" in archive.files else None
+        wanted = [name for name in (f"x_{split}", f"y_{split}") if name in archive.files]
+        found = _unpacked(archive, wanted, path)
+        pixels, labels = found[f"x_{split}"], found.get(f"y_{split}")
     if pixels.ndim < 2 or not len(pixels) or (pixels.dtype != np.uint8 and pixels.dtype != np.float32):
         raise InputError(
             f"{where}: x_{split} is {pixels.dtype} {pixels.shape}; it must be uint8 (N, height, width, channels), or "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.budget import REMEDY, budget
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
@@ -35,9 +36,14 @@ def decode(data: bytes, preprocess: Preprocess, channels: int = 3) -> Pixels:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > (most := budget().pixels):
+                raise BadImageError(f"{image.width}x{image.height} pixels; at most {most} are read: {REMEDY}")
             read = image.convert(MODES[channels])
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise BadImageError(str(error).replace("<_io.BytesIO object at ", "<").splitlines()[0]) from None
+    except BadImageError:
+        raise
+    except Exception as error:  # what Pillow's decoders raise, of which there are many
+        said = str(error).replace("<_io.BytesIO object at ", "<").splitlines()
+        raise BadImageError(said[0] if said else type(error).__name__) from error
     return _placed(read, preprocess)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
+from edgecnn.reading import reading
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -72,7 +73,7 @@ def _table(root: Path) -> tuple[list[Path], Labels]:
     path = root / "labels.csv"
     files, labels = [], []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with reading(path, remedy="mend it"), path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             if not {"file", "class_index"} <= set(columns):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from edgecnn.budget import budget
 from edgecnn.graph import serialize
 from edgecnn.graph.ir import Graph
 from edgecnn.plugins import INTERFACE, registry
+from edgecnn.reading import checked
 
 Values = Mapping[str, NDArray[Any]]
 """Name of a graph tensor to its values, dimensions in the graph's order (images NHWC), with a batch of 1."""
@@ -46,6 +49,23 @@ class Importer:
     read: Callable[..., Imported]
     sized: bool = False
     interface: int = INTERFACE  # version of this interface that the importer is written for
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "read", checked(_bounded(self.read)))
+
+
+def _bounded(read: Callable[..., Imported]) -> Callable[..., Imported]:
+    """Return a reader that checks the sizes of a graph's tensors, which others allocate."""
+
+    @wraps(read)
+    def inside(path: Path, *shapes: Any) -> Imported:
+        imported = read(path, *shapes)
+        budget().require_count(len(imported.graph.tensors), f"tensors in {path}")
+        for tensor in imported.graph.activations():
+            budget().require_shape(tensor.shape, f"{path}: {tensor.name!r} of shape {tensor.shape}")
+        return imported
+
+    return inside
 
 
 def _read_edgecnn(path: Path) -> Imported:

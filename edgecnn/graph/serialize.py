@@ -18,6 +18,7 @@ from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
 from edgecnn.graph.ir import Constant, Graph, Metadata, QParams, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.ops import make_node, need
+from edgecnn.reading import reading
 
 FORMAT = 1
 
@@ -75,15 +76,13 @@ def load(path: Path) -> Graph:
         raise InputError(f"{path} is not a readable .edgecnn file ({error}); export the model again") from None
     if header is None:
         raise InputError(f"{path} is a safetensors file without an edgecnn graph; give what `edgecnn export` wrote")
-    try:
+    with reading(f"the graph in {path}"):
         return _graph(json.loads(header), arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} does not hold a graph of format {FORMAT} ({error!r}); export it again") from None
 
 
 def _graph(structure: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Graph:
     if structure["format"] != FORMAT:
-        raise ValueError(f"format {structure['format']}")
+        raise InputError(f"the graph has format {structure['format']!r}; this edgecnn reads {FORMAT}: export it again")
     nodes = []
     for n in structure["nodes"]:
         attrs = {k: tuple(v) if isinstance(v, list) else v for k, v in n["attrs"].items()}

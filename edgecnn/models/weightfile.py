@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgecnn.budget import budget, require_members
 from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.hdf5 import probe
+from edgecnn.reading import reading
 
 Tensors = dict[str, torch.Tensor]
 KERAS_WEIGHTS = "model.weights.h5"  # in a .keras archive
@@ -45,6 +48,11 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise InputError(
             f"no weight file at {path}; give a safetensors file, a torch state dict, or a Keras .keras or .h5 file"
         )
+    with reading(path, remedy="save it again"):
+        return _read(path)
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
     header: dict[str, str] = {}
     if path.suffix == ".safetensors":
         tensors, header = _safetensors(path)
@@ -54,6 +62,9 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         tensors = _hdf5(path, lambda h5py: h5py.File(path, "r"))
     else:
         tensors = _torch(path)
+    budget().require_count(len(tensors), f"tensors in {path}")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())  # strides may repeat a few bytes
+    budget().require(size, str(path), file_bytes=path.stat().st_size)
     return {_canonical(k): v for k, v in tensors.items()}, header
 
 
@@ -73,6 +84,9 @@ def _safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def _torch(path: Path) -> Tensors:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            require_members(archive, archive.namelist(), path)
     try:
         with warnings.catch_warnings():  # torch's thoughts about pickle protocols; what matters is raised
             warnings.simplefilter("ignore")
@@ -94,18 +108,20 @@ def _torch(path: Path) -> Tensors:
 def _keras_archive(path: Path) -> Tensors:
     try:
         with zipfile.ZipFile(path) as archive:
+            require_members(archive, [KERAS_WEIGHTS], path)
             data = archive.read(KERAS_WEIGHTS)
     except (zipfile.BadZipFile, KeyError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{path} is not a .keras file with {KERAS_WEIGHTS} inside ({_line(error)})") from None
-    return _hdf5(path, lambda h5py: h5py.File(io.BytesIO(data), "r"))
+    return _hdf5(path, lambda h5py: h5py.File(io.BytesIO(data), "r"), data)
 
 
-def _hdf5(path: Path, opened: Callable[[Any], Any]) -> Tensors:
+def _hdf5(path: Path, opened: Callable[[Any], Any], content: bytes | None = None) -> Tensors:
     try:
         import h5py
     except ImportError:
         raise MissingDependencyError("Keras weight files need h5py: pip install 'edgecnn[keras]'") from None
     found: Tensors = {}
+    probe(path, content)
     try:
         with opened(h5py) as file:
             root = file.get("model_weights", file)  # a whole model in one .h5 keeps its weights there

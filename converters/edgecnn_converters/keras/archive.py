@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from edgecnn.budget import budget, require_members
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.graph.builder import Array
+from edgecnn.hdf5 import probe
 
 WEIGHTS, CONFIG, METADATA = "model.weights.h5", "config.json", "metadata.json"
 MAX_JSON_BYTES = 128 * 2**20
-MAX_RATIO = 50  # a file may claim as many bytes as it has, times this; weights that training left do not shrink so far
 FREE_BYTES = 16 * 2**20  # below this nothing is asked
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # of Keras 3 and 2.13, and of 2.12
 DAMAGED = (
@@ -142,9 +143,7 @@ class Archive:
     def _read(self, name: str, item: Any) -> Array:
         if item.is_virtual or item.external:
             raise InputError(f"{name} lies in another file; {SAVE}")
-        claimed, stored = int(item.nbytes), int(item.id.get_storage_size())
-        if claimed > FREE_BYTES and claimed > MAX_RATIO * stored:
-            raise InputError(f"{name} claims {claimed} bytes, of which the file has {stored}; the file is damaged")
+        budget().require(int(item.nbytes), name, file_bytes=self.path.stat().st_size)
         if item.dtype.kind not in "fiu" and item.dtype.name != "bfloat16":
             raise InputError(f"{name} is of type {item.dtype}; numbers are needed")
         value = np.asarray(item[()], np.float32)
@@ -212,18 +211,19 @@ def _zipped(path: Path, stack: ExitStack, h5py: Any) -> Archive:
     for name in (CONFIG, WEIGHTS):
         if name not in held:
             raise InputError(f"{path} has no {name} inside; {SAVE}")
-        info = held[name]
-        if info.file_size > FREE_BYTES and info.file_size > MAX_RATIO * info.compress_size:
-            raise InputError(f"{path}: {name} claims {info.file_size} bytes of {info.compress_size}; it is damaged")
+    require_members(archive, [CONFIG, METADATA, WEIGHTS], path)
     config = _json(archive.read(CONFIG) if held[CONFIG].file_size <= MAX_JSON_BYTES else None, path)
     version = "3"
     if METADATA in held and held[METADATA].file_size <= FREE_BYTES:
         version = str(_json(archive.read(METADATA), path).get("keras_version", version))
-    root = stack.enter_context(h5py.File(io.BytesIO(archive.read(WEIGHTS)), "r"))
+    content = archive.read(WEIGHTS)
+    probe(path, content)
+    root = stack.enter_context(h5py.File(io.BytesIO(content), "r"))
     return Archive(path=path, config=config, keras=_major(version), root=root, by_name=False)
 
 
 def _hdf5(path: Path, stack: ExitStack, h5py: Any) -> Archive:
+    probe(path)
     file = stack.enter_context(h5py.File(path, "r"))
     if "model_config" not in file.attrs:
         raise InputError(f"{path} holds weights but no architecture; {SAVE}, or name a model that they are for")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgecnn.artifact import ConvertedModel
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.graph.ir import Graph
 from edgecnn_converters.layout import ports
 from edgecnn_converters.metadata import KEY, MODEL_INFO, model_info, to_text
 from edgecnn_converters.onnx import own
-from edgecnn_converters.onnx.reader import describe, integers, layers
+from edgecnn_converters.onnx.reader import describe, integers, layers, parsed
 from edgecnn_converters.preconditions import Fault, check
 from edgecnn_converters.registry import IN_8_BITS, Converter
 
@@ -49,6 +51,22 @@ def convert(graph: Graph, *, precision: str, io: str = "float32", activations: s
     return ConvertedModel(target="onnx", precision=precision, files={".onnx": data}, inputs=inputs, outputs=outputs)
 
 
+def gathered(path: Path) -> list[bytes]:
+    """Return a file with its external data inside.
+
+    Raises:
+        InputError: it cannot be read, or lacks external data.
+    """
+    from edgecnn_converters.onnx.model_file import load_external
+
+    data = path.read_bytes()
+    if b"location" not in data:  # the key of each entry of external data
+        return [data]
+    model = parsed(data)
+    load_external(model, path)
+    return [model.SerializeToString()]
+
+
 CONVERTER = Converter(
     target="onnx",
     precisions=IN_8_BITS,
@@ -60,5 +78,6 @@ CONVERTER = Converter(
     layers=layers,
     io={"int8": IO},
     options=("activations",),
+    gather=gathered,
     refusals={"int16x8": "ONNX Runtime computes in float between 16-bit QuantizeLinear and DequantizeLinear"},
 )

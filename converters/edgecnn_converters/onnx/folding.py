@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.budget import budget
 from edgecnn.errors import InputError
 from edgecnn.graph.ops import need
 from edgecnn_converters.onnx.model_file import Call
 from edgecnn_converters.onnx.running import runtime_errors
 
-LARGEST = 2**27  # elements of a folded constant; 512 MiB of float32
 CHANCE = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 FAULTS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError,
@@ -84,4 +84,5 @@ def _bound(model: Any, inputs: Mapping[str, NDArray[Any]]) -> None:
         return  # the evaluation says what is wrong
     for info in found.graph.output:
         size = math.prod(float(d.dim_value or 1) for d in info.type.tensor_type.shape.dim)
-        need(size <= LARGEST, f"a constant of {size:.3g} elements; at most {LARGEST} are computed at import")
+        allowed = max(budget().elements // 4, sum(value.size for value in inputs.values()))
+        need(size <= allowed, f"a constant of {size:.3g} elements; at most {allowed} are computed at import")

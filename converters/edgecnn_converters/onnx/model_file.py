@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgecnn.budget import budget
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn_converters.onnx.reader import library
 
@@ -67,7 +68,8 @@ def open_model(path: Path) -> Any:
         age = "older" if opset < OPSETS[0] else "newer"
         remedy = "export it again with opset_version=17, or convert it with onnx.version_converter"
         raise InputError(f"{path} has opset {opset}, {age} than what is read: {OPSETS[0]} to {OPSETS[1]}; {remedy}")
-    _load_external(model, path)
+    load_external(model, path)
+    _bounded(model, path)
     if model.functions:
         from onnx import inliner
 
@@ -102,12 +104,28 @@ def _tensors(model: Any) -> Iterator[Any]:
                 yield from attribute.tensors
 
 
-def _load_external(model: Any, path: Path) -> None:
-    """Read what lies in other files, which must be in the model's folder."""
+def _bounded(model: Any, path: Path) -> None:
+    """Check how many nodes and tensors there are.
+
+    Raises:
+        InputError: they are too many.
+    """
+    nodes = sum(len(graph.node) for graph in graphs_of(model.graph)) + sum(len(f.node) for f in model.functions)
+    budget().require_count(nodes, f"nodes in {path}")
+    budget().require_count(sum(1 for _ in _tensors(model)), f"tensors in {path}")
+
+
+def load_external(model: Any, path: Path) -> None:
+    """Read what lies in other files, which must be in the model's folder.
+
+    Raises:
+        InputError: a file is missing or too short, lies elsewhere, or its parts are more than the budget has.
+    """
     from onnx import TensorProto
 
-    folder, faults = path.parent.resolve(), dict[str, None]()
-    held: dict[Path, bytes] = {}
+    folder, faults = path.resolve().parent, dict[str, None]()  # of a link, the folder of the file it leads to
+    sizes: dict[Path, int] = {}
+    total = 0
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -120,17 +138,28 @@ def _load_external(model: Any, path: Path) -> None:
         if not file.is_file():
             faults[f"its external data {location!r} is missing: put it beside the model, into {folder}"] = None
             continue
-        data = held.setdefault(file, file.read_bytes())
-        start = int(said.get("offset", 0))
-        end = start + int(said["length"]) if "length" in said else len(data)
-        if not 0 <= start <= end <= len(data):
-            faults[f"external data {location!r} is truncated: {len(data)} bytes where {end} are needed"] = None
+        size = sizes.setdefault(file, file.stat().st_size)
+        start, length = _number(said.get("offset", "0")), _number(said.get("length", "rest"))
+        if start is None:
+            faults[f"external data {location!r} has offset {said['offset']!r}"] = None
             continue
-        tensor.raw_data = data[start:end]
+        end = size if length is None else start + length
+        if not 0 <= start <= end <= size:
+            faults[f"external data {location!r} is truncated: {size} bytes where {end} are needed"] = None
+            continue
+        total += end - start  # parts may overlap
+        budget().require(total, f"the external data of {path}", file_bytes=sum(sizes.values()))
+        with file.open("rb") as opened:
+            opened.seek(start)
+            tensor.raw_data = opened.read(end - start)
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
     if faults:
         raise InputError(f"{path}: {'; '.join(faults)}")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _widen(model: Any) -> list[str]:

@@ -42,12 +42,28 @@ def read(data: bytes) -> Any:
         InputError: not an ONNX file, or a truncated or corrupt one.
         MissingDependencyError: onnx is not installed.
     """
+    model = parsed(data)
+    onnx, _ = library()
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "it is empty")
+        raise InputError(f"the ONNX file is truncated or corrupt ({reason}); export it again") from None
+    return model
+
+
+def parsed(data: bytes) -> Any:
+    """Return the ``ModelProto`` of a file, which nobody has checked.
+
+    Raises:
+        InputError: it is no message of this kind.
+        MissingDependencyError: onnx is not installed.
+    """
     onnx, decode_error = library()
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-        onnx.checker.check_model(model)
-    except (decode_error, onnx.checker.ValidationError, ValueError, UnicodeDecodeError) as error:
+    except (decode_error, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), "it is empty")
         raise InputError(f"the ONNX file is truncated or corrupt ({reason}); export it again") from None
     return model

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.budget import budget
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import Metadata, QParams
 from edgecnn.graph.summary import Layer
@@ -35,6 +36,8 @@ def parse(xml: bytes) -> Any:
         raise InputError(f"the OpenVINO .xml is truncated or corrupt ({error}); export it again") from None
     if root.tag != "net" or root.find("layers") is None:
         raise InputError(f"the .xml is no OpenVINO IR: its root is <{root.tag}>, not <net> with <layers>")
+    budget().require_count(sum(1 for _ in root.iter("layer")), "layers in the .xml")
+    budget().require_count(sum(1 for _ in root.iter("edge")), "edges in the .xml")
     return root
 
 
@@ -61,13 +64,15 @@ def constants(root: Any, data: bytes) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: the ``.bin`` is shorter than the ``.xml`` says, or a type is not known.
     """
-    found = {}
+    found, held = {}, 0
     try:
         for layer in root.iter("layer"):
             if layer.get("type") == "Const":
                 facts = layer.find("data")
                 start, size = int(facts.get("offset")), int(facts.get("size"))
-                if start + size > len(data):
+                held += size  # one part of the .bin may be named often
+                budget().require(held, "the constants of the .xml", file_bytes=len(data))
+                if min(start, size) < 0 or start + size > len(data):
                     raise ValueError(f"{layer.get('name')} ends at byte {start + size} of {len(data)}")
                 shape = [int(d) for d in filter(None, (facts.get("shape") or "").split(","))]
                 flat = np.frombuffer(data[start : start + size], DTYPES[facts.get("element_type")])
@@ -131,9 +136,19 @@ def _moved(root: Any) -> dict[str, str]:
         feeds[edge.get("to-layer")].append(edge.get("from-layer"))
 
     def origin(key: str, name: str) -> str | None:
-        owners = ((source, part_of(layers[source])[0]) for source in feeds[key])
-        found = (origin(s, name) if f"{owner}/".startswith(f"{name}/") else owner for s, owner in owners)
-        return next((owner for owner in found if owner is not None), None)
+        """Return the first tensor outside ``name`` that a layer depends on; each layer is looked at once."""
+        queue, seen = [key], {key}
+        while queue:
+            ahead = []
+            for source in feeds[queue.pop()]:
+                owner = part_of(layers[source])[0]
+                if not f"{owner}/".startswith(f"{name}/"):
+                    return owner
+                if source not in seen:
+                    ahead.append(source)
+                    seen.add(source)
+            queue += reversed(ahead)
+        return None
 
     found: dict[str, str] = {}
     for key, layer in layers.items():
@@ -177,7 +192,7 @@ def layers(xml: bytes, data: bytes) -> list[Layer]:
         weight = next((a for a in held if kind in facts.WEIGHTED), None)
         after = list(readers[key])
         for reader in after:  # which grows
-            after += [r for r in readers[reader] if reader in unseen and r not in after]
+            after += [r for r in dict.fromkeys(readers[reader]) if reader in unseen and r not in after]
         grid = next((by_id[r] for r in after if by_id[r].get("type") == "FakeQuantize"), None)
         owner, what = part_of(layer.get("name"))
         name = facts.made_by(layer.get("name"), facts.MOVED)
@@ -224,11 +239,11 @@ def _dimensions(layer: Any, port: str) -> tuple[int, ...]:
 
 def _constants_behind(by_id: dict[str, Any], feeds: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return the Const layers that each layer is computed from which depends on constants alone."""
-    found = {key: [key] for key, layer in by_id.items() if layer.get("type") == "Const"}
-    size = 0
+    found = {key: {key: None} for key, layer in by_id.items() if layer.get("type") == "Const"}
+    size = -1
     while size < len(found):
         size = len(found)
         for key, sources in feeds.items():
             if key not in found and sources and found.keys() >= set(sources):
-                found[key] = [constant for source in sources for constant in found[source]]
-    return found
+                found[key] = {constant: None for source in sources for constant in found[source]}  # each once
+    return {key: list(constants) for key, constants in found.items()}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.budget import budget
 from edgecnn.errors import InputError
 from edgecnn.graph.ir import QParams
 from edgecnn.graph.summary import Layer, scale_span
@@ -74,10 +75,42 @@ def read(data: bytes) -> TfliteModel:
     if data[4:8] != IDENTIFIER:
         raise InputError("not a TFLite file: the identifier TFL3 is missing; give a .tflite file")
     try:
+        _bounded(schema, data)
         return _model(schema, schema.ModelT.InitFromPackedBuf(data))
     except MALFORMED as error:
         reason = textwrap.shorten(repr(error), 120)
         raise InputError(f"the TFLite file is truncated or corrupt ({reason}); export it again") from None
+
+
+def _bounded(schema: Any, data: bytes) -> None:
+    """Check how much a file unpacks to: its vectors may claim any length, and its tables may be named often.
+
+    Raises:
+        InputError: there are more tensors, ops or operands than the budget has.
+    """
+    model, allowed = schema.Model.GetRootAs(data), budget()
+    count = sum(getattr(model, f"{each}Length")() for each in ("Buffers", "Metadata", "OperatorCodes", "SignatureDefs"))
+    allowed.require_count(count + model.SubgraphsLength(), "tables in the file")
+    for k in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(k)
+        count += graph.TensorsLength() + graph.OperatorsLength() + graph.InputsLength() + graph.OutputsLength()
+        allowed.require_count(count, "tables in the file")
+        for i in range(graph.OperatorsLength()):
+            op = graph.Operators(i)
+            count += op.InputsLength() + op.OutputsLength() + op.IntermediatesLength()
+            allowed.require_count(count, "operands in the file")
+        numbers = 0
+        for i in range(graph.TensorsLength()):
+            tensor = graph.Tensors(i)
+            quant = tensor.Quantization()
+            numbers += tensor.ShapeLength() + tensor.ShapeSignatureLength()
+            if quant is not None:
+                numbers += quant.ScaleLength() + quant.ZeroPointLength() + quant.MinLength() + quant.MaxLength()
+            allowed.require(4 * numbers, "the scales of the file", file_bytes=len(data))
+    size = 0
+    for k in range(model.BuffersLength()):
+        size += model.Buffers(k).DataLength()
+        allowed.require(size, "the buffers of the file", file_bytes=len(data))
 
 
 def _model(schema: Any, model: Any) -> TfliteModel:
@@ -144,6 +177,7 @@ def _dense(values: NDArray[Any], shape: tuple[int, ...], sparsity: Any) -> NDArr
     for dim, level in zip(order, sparsity.dimMetadata, strict=True):
         if level.format == 0:
             sizes[dim] = int(level.denseSize)
+            budget().require_shape((len(ends), max(sizes[dim], 0)), "a sparse tensor")
             counts = np.full(len(ends), sizes[dim])
             own = np.tile(np.arange(sizes[dim]), len(ends))
             made = np.repeat(ends * sizes[dim], counts) + own
@@ -159,6 +193,7 @@ def _dense(values: NDArray[Any], shape: tuple[int, ...], sparsity: Any) -> NDArr
     whole = [places[k] for k in range(rank)]
     for k, dim in enumerate(blocks):
         whole[dim] = whole[dim] * sizes[rank + k] + places[rank + k]
+    budget().require_shape(shape, "a sparse tensor")
     dense = np.zeros(shape, values.dtype)
     dense[tuple(whole)] = values
     return dense

@@ -1,0 +1,52 @@
+"""The boundary between files and edgecnn's types: whatever a library raises for a file becomes one ``InputError`` here.
+
+Readers check sizes, ranges and references themselves, and say what is wrong. What they and their libraries do not
+foresee ends here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from edgecnn.errors import EdgecnnError, InputError
+from edgecnn.own_code import said
+
+P = ParamSpec("P")
+T = TypeVar("T")
+LONGEST = 300  # characters of what a library says
+
+
+@contextmanager
+def reading(what: str | Path, *, remedy: str = "export it again") -> Iterator[None]:
+    """Read a file in the body.
+
+    Args:
+        what: names the file.
+        remedy: what to do about a damaged one.
+
+    Raises:
+        InputError: anything was raised in the body that is not one of edgecnn's errors; its cause is the exception.
+    """
+    try:
+        yield
+    except EdgecnnError:
+        raise
+    except RecursionError as error:
+        raise InputError(f"{what} cannot be read: it is nested too deeply, or refers to itself; {remedy}") from error
+    except Exception as error:  # a damaged file may make a library raise anything
+        raise InputError(f"{what} cannot be read: it is damaged ({said(error)[:LONGEST]}); {remedy}") from error
+
+
+def checked(read: Callable[P, T], what: str = "the file") -> Callable[P, T]:
+    """Return a reader whose body is ``reading``; the file is the first argument where that is a path."""
+
+    @wraps(read)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> T:
+        with reading(args[0] if args and isinstance(args[0], Path) else what):
+            return read(*args, **kwargs)
+
+    return inside

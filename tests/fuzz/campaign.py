@@ -1,0 +1,151 @@
+"""Run many mutated files through the readers, in worker processes with limits on time and memory."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from edgecnn.errors import EdgecnnError
+from fuzz.mutate import mutated
+from fuzz.readers import READERS
+from fuzz.seeds import Seed, corpus
+
+HANG_S = 20.0
+MEMORY = 2**30  # peak of a worker, in bytes
+FAULTS = ("traceback", "hang", "death", "memory", "lines")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one mutated file.
+
+    Attributes:
+        kind: of the seed.
+        state: ``read``, ``refused``, or one of ``FAULTS``.
+        said: the error, or the end of the traceback.
+    """
+
+    number: int
+    kind: str
+    state: str
+    said: str = ""
+
+
+def files_of(seeds: Sequence[Seed], seed: int, number: int) -> tuple[Seed, dict[str, bytes]]:
+    """Return the mutated files of one case: the same for the same numbers."""
+    rng = random.Random(f"{seed}/{number}")
+    chosen = seeds[number % len(seeds)]
+    return chosen, mutated(rng, chosen.files, chosen.name, chosen.structure)
+
+
+def tried(kind: str, name: str, files: dict[str, bytes], folder: Path) -> tuple[str, str]:
+    """Write files into a folder, read the main one, and return state and message."""
+    for each, data in files.items():
+        (folder / each).write_bytes(data)
+    try:
+        READERS[kind](folder / name)
+    except EdgecnnError as error:
+        text = str(error)
+        return ("lines", text) if "\n" in text else ("refused", text)
+    except BaseException as error:  # noqa: BLE001 - that is what is looked for
+        return "traceback", f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-4:])}"
+    return "read", ""
+
+
+def _peak() -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _work(seeds: Sequence[Seed], seed: int, pipe: Connection) -> None:
+    """Try the cases whose numbers come, until nothing comes."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while (number := pipe.recv()) is not None:
+        chosen, files = files_of(seeds, seed, number)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
+            state, said = tried(chosen.kind, chosen.name, files, Path(folder))
+        if _peak() > MEMORY:
+            state, said = "memory", f"{_peak() / 2**20:.0f} MiB; {state}: {said}"
+        pipe.send((number, state, said))
+
+
+class Worker:
+    """A process that tries one case after another."""
+
+    def __init__(self, seeds: Sequence[Seed], seed: int) -> None:
+        self.pipe, other = multiprocessing.Pipe()
+        self.process: Any = multiprocessing.get_context("fork").Process(
+            target=_work, args=(seeds, seed, other), daemon=True
+        )
+        self.process.start()
+        other.close()
+        self.number, self.started = -1, 0.0
+
+    def give(self, number: int) -> None:
+        """Start a case."""
+        self.number, self.started = number, time.monotonic()
+        self.pipe.send(number)
+
+    def end(self) -> int | None:
+        """End the process; return its exit code before that."""
+        self.process.join(0.5)
+        code = self.process.exitcode
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        return code
+
+
+def run(seed: int, numbers: Sequence[int], workers: int, seeds: Sequence[Seed] | None = None) -> Iterator[Outcome]:
+    """Yield the outcome of each case, as it ends."""
+    seeds = seeds or corpus()
+    waiting = collections.deque(numbers)
+    pool = [Worker(seeds, seed) for _ in range(min(workers, len(waiting)))]
+    for worker in pool:
+        worker.give(waiting.popleft())
+    while pool:
+        ready = wait([worker.pipe for worker in pool], timeout=1.0)
+        for worker in list(pool):
+            state = said = ""
+            kind = seeds[worker.number % len(seeds)].kind
+            if worker.pipe in ready:
+                try:
+                    _, state, said = worker.pipe.recv()
+                except (EOFError, ConnectionError):
+                    state = "death"
+            elif time.monotonic() - worker.started > HANG_S:
+                state = "hang"
+            if not state:
+                continue
+            number = worker.number
+            if state in ("death", "hang"):
+                code = worker.end()
+                pool.remove(worker)
+                said = f"exit code {code}" if state == "death" else f"{HANG_S:.0f} s"
+                if waiting:
+                    worker = Worker(seeds, seed)
+                    pool.append(worker)
+            if waiting and worker in pool:
+                worker.give(waiting.popleft())
+            elif worker in pool:
+                worker.pipe.send(None)
+                worker.end()
+                pool.remove(worker)
+            yield Outcome(number, kind, state, said)
