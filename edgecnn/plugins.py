@@ -10,7 +10,7 @@ import sys
 from collections.abc import Hashable, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -60,7 +60,13 @@ def _read(group: str, kind: Any) -> Mapping[str, object]:
 
 
 def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "unknown"
+    return _name(point.dist) if point.dist is not None else "unknown"
+
+
+@cache
+def _name(package: Distribution) -> str:
+    """Return a package's name, for which all of its metadata is parsed."""
+    return package.name
 
 
 def imported(reference: str, what: str) -> Any:

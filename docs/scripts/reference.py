@@ -103,7 +103,8 @@ def recipe_page() -> str:
         "",
         "```sh",
         "edgecnn recipes show fast > mine.toml",
-        "edgecnn export mobilenet_v2_0.35_96 --target tflite --weights demo --calibration demo --recipe mine.toml",
+        "edgecnn export mobilenet_v2_0.35_96 --target tflite --weights demo --calibration demo "
+        "--calibration-images 60 --recipe mine.toml",
         "```",
         "",
         "A setting that does not exist is an error that names the nearest one. The manifest of an artifact holds the",

@@ -184,7 +184,7 @@ def images(split: str, indices: Iterable[int], seed: int = 0) -> tuple[NDArray[n
     """
     if split not in SPLITS:
         raise InputError(unknown("demo split", split, SPLITS))
-    drawn = [_draw(_rng(split, i, seed)) for i in indices]
+    drawn = [_drawn(split, i, seed) for i in indices]
     pixels = np.stack([p for p, _ in drawn]) if drawn else np.zeros((0, SIZE, SIZE, 3), np.uint8)
     return pixels, np.array([label for _, label in drawn], np.int64)
 
@@ -200,6 +200,11 @@ def _rng(split: str, index: int, seed: int) -> np.random.Generator:
 
 def _label(rng: np.random.Generator) -> int:
     return int(rng.integers(len(SIGNS)))
+
+
+@functools.lru_cache(maxsize=1024)  # 28 MB: commands and cells of one process ask for the same images
+def _drawn(split: str, index: int, seed: int) -> tuple[NDArray[np.uint8], int]:
+    return _draw(_rng(split, index, seed))
 
 
 def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
