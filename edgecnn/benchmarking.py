@@ -94,7 +94,7 @@ def benchmark(
         seed: of every random choice.
         progress: shows progress; ``Progress()`` is silent.
         checking: as for ``edgecnn.validate``: ``limit``, ``limits``, ``threads``, ``allow_float``, ``allow_loss``,
-            ``exact_kernels``, ``skip_bad_images``.
+            ``exact_kernels``, ``skip_bad_images``, ``evidence``.
 
     Returns:
         A cell per model, format, precision and device. What goes wrong in a cell is in its line. ``report`` has all of

@@ -74,6 +74,7 @@ def export(
     guard: bool = True,
     wait: bool = True,
     seed: int = 0,
+    evidence: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Load, quantize, convert, write and check: what ``edgecnn export`` does.
@@ -92,8 +93,8 @@ def export(
         io, batch: as for ``edgecnn.convert``.
         class_names: as ``labels`` for ``edgecnn.load``. Without any, the classes of ``data`` are the network's labels,
             where there are as many.
-        data, labels, class_map, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric: as for
-            ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
+        data, labels, class_map, limit, devices, limits, threads, allow_float, allow_loss, exact_kernels, metric,
+            evidence: as for ``edgecnn.validate``. Without data, nothing is run but what a limit needs.
         skip_bad_images: leave unreadable images out, instead of stopping.
         wait: for another export that writes the folder; else it is an error.
         seed: of every random choice. The same arguments give the same bytes.
@@ -120,6 +121,7 @@ def export(
         allow_loss=allow_loss,
         exact_kernels=exact_kernels,
         metrics=own_metrics(metric),
+        evidence=evidence,
     )
     own: dict[str, Any] = {
         "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,

@@ -207,7 +207,7 @@ def quantized(
     known = network.classes
     outputs = None if known is None else known - exact.metadata.label_offset
     said = lint.findings(feed.preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
-    findings += [Finding(code="calibration", text=line) for line in said]
+    findings += [Finding(code="calibration", text=line, images=lint.at_fault.get(line, ())) for line in said]
     findings += [Finding(code="step_left_out", text=str(harm), severity="info") for harm in made.harms]
     for finding in findings:
         say(f"{'note' if finding.severity == 'info' else 'warning'}: {finding}")
@@ -232,7 +232,7 @@ def _stream(images: Images, feed: Feed, lint: CalibrationLint) -> Iterator[Batch
     """Network inputs, float32, which the lint looks at as they pass."""
     for given, _ in track(images.batches(feed, BATCH), "calibrate", math.ceil(len(images) / BATCH) or None):
         made, pixels = feed.inputs(given), feed.image_of(given)
-        lint.update(next(iter(made.arrays.values())) if pixels is None else pixels)
+        lint.update(next(iter(made.arrays.values())) if pixels is None else pixels, images.names)
         yield made
 
 

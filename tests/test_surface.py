@@ -23,7 +23,8 @@ OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
     f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
     "validate": f"--reference {CHECKING}",
-    "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --json --wide",
+    "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --report --json "
+    "--wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
     "inspect": "--weights --convention --input-shape --preprocess --device --sensitivity --data --limit --json --wide",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "

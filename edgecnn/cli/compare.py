@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecnn.cli.options import add_exact_kernels, add_json, positive, taken
+from edgecnn.cli.options import add_exact_kernels, add_json, add_report, positive, shows_evidence, taken
 from edgecnn.cli.tables import print_json, shown, table
 from edgecnn.progress import Terminal
 
@@ -30,20 +30,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="whose rounding the integer oracle has: litert (default), xnnpack, xnnpack_arm, onnxruntime, openvino",
     )  # fmt: skip
     parser.add_argument("--skip-bad-images", action="store_true", help="leave unreadable images out")
+    add_report(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn compare``: status 1 when both hold integers and they are not the same."""
     from edgecnn.evaluation.compare import compare
+    from edgecnn.evaluation.comparison_forms import forms
 
     given = taken(options, "data limit preprocess skip_bad_images exact_kernels arithmetic")
-    found = compare(options.a, options.b, by_layer=options.layers, progress=Terminal(), **given)
+    evidence = shows_evidence(options)
+    found = compare(options.a, options.b, by_layer=options.layers, evidence=evidence, progress=Terminal(), **given)
+    for path in options.report:
+        forms(found, options.invocation).save(path)
     figures = found.to_json()
     if options.json:
         print_json(options, figures)
     else:
-        layers, outputs = figures.pop("layers"), figures.pop("outputs")
+        layers, outputs, _ = (figures.pop(name) for name in ("layers", "outputs", "evidence"))
         table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()])
         if len(outputs) > 1:
             table([{k: shown(v) for k, v in output.items()} for output in outputs])

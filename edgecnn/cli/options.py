@@ -37,6 +37,11 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def shows_evidence(options: argparse.Namespace) -> bool:
+    """Return whether a report has room for images and layers."""
+    return any(path.suffix in (".html", ".md") for path in options.report)
+
+
 def report_file(text: str) -> Path:
     """The place of a report; a type for ``add_argument``."""
     from edgecnn.report.forms import require_places
@@ -169,6 +174,7 @@ def taken(options: argparse.Namespace, names: str) -> dict[str, Any]:
 def checking(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of ``add_checking`` as arguments of ``edgecnn.validate``."""
     return {
+        "evidence": shows_evidence(options),
         "devices": tuple(filter(None, options.device.split(","))),
         "limits": Limits(require=options.require, **taken(options, " ".join(row.field for row in ROWS))),
         **taken(

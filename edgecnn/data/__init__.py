@@ -58,6 +58,10 @@ class Images(Protocol):
     def digest(self) -> str:
         """SHA-256 over the images read so far: which images they were, and their bytes."""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the images of the batch that was given last; none where they have no names."""
+
     def __len__(self) -> int:
         """Images in the set, bad ones included."""
 

@@ -42,6 +42,7 @@ class StreamImages:
     labels: Labels | None = None
     kinds: int | None = None
     bad: Sequence[str] = ()
+    names: Sequence[str] = ()
 
     def __init__(
         self, items: Any, *, labelled: bool | None, limit: int | None, indices: NDArray[np.int64] | None = None

@@ -30,6 +30,7 @@ class FolderImages:
     kinds: int | None = None
     bad: list[str] = field(default_factory=list)
     digest: str = ""
+    names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,9 +61,11 @@ class FolderImages:
             pixels.append(image)
             kept.append(i)
             if len(pixels) == size:
+                self.names = self._names_of(kept)
                 yield feed.fitting(feed.names[0], np.stack(pixels)), self._labels_of(kept)
                 pixels, kept = [], []
         if pixels:
+            self.names = self._names_of(kept)
             yield feed.fitting(feed.names[0], np.stack(pixels)), self._labels_of(kept)
         if len(self.bad) == len(self.files):
             raise InputError(
@@ -70,6 +73,12 @@ class FolderImages:
             )
         lines = "".join(f"{name} {hashes[name]}\n" for name in sorted(hashes))
         self.digest = hashlib.sha256(lines.encode()).hexdigest()
+
+    def _names_of(self, kept: list[int]) -> list[str]:
+        """Return file names below the folder."""
+        folder = Path(self.name)
+        files = [self.files[i] for i in kept]
+        return [(f.relative_to(folder) if f.is_relative_to(folder) else f).as_posix() for f in files]
 
     def _labels_of(self, kept: list[int]) -> Labels | None:
         return None if self.labels is None else self.labels[kept]
@@ -121,6 +130,7 @@ class ArrayImages:
     chosen: NDArray[np.int64]
     labelled: bool
     bad: Sequence[str] = ()
+    names: Sequence[str] = ()
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -145,5 +155,6 @@ class ArrayImages:
         labels, feed, held = self.labels, feed_of(preprocess), self.found.pixels
         for i in range(0, len(self.chosen), size):
             rows = self.chosen[i : i + size]
+            self.names = [f"{self.name}[{k}]" for k in rows]
             given = {name: array[rows] for name, array in held.items()} if isinstance(held, Mapping) else held[rows]
             yield feed.taken(given), None if labels is None else labels[i : i + size]

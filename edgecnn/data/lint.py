@@ -7,7 +7,7 @@ it may call odd, and on the same images spoilt in the way that it is for.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +28,26 @@ Vector = NDArray[np.float64]
 
 
 class CalibrationLint:
-    """Looks at calibration images as they stream by; ``findings`` is what was odd."""
+    """Looks at calibration images as they stream by; ``findings`` is what was odd.
+
+    Attributes:
+        at_fault: findings to the names of the images that they are of, once ``findings`` was called.
+    """
 
     def __init__(self) -> None:
         self._count = 0
         self._variety = Variety()
         self._low, self._high = 255, 0
         self._sum = self._squares = self._pixels = 0.0
+        self.at_fault: dict[str, tuple[str, ...]] = {}
         self._figures: dict[str, list[Vector]] = {"smooth": [], "third": [], "quarter": [], "blue": [], "sky": []}
 
-    def update(self, pixels: NDArray[np.uint8]) -> None:
+    def update(self, pixels: NDArray[np.uint8], names: Sequence[str] = ()) -> None:
         """Look at ``(n, height, width, channels)`` uint8 images, not normalised yet, or at float network inputs."""
         self._count += len(pixels)
         if pixels.ndim != 4:
             return
-        self._variety.update(pixels)
+        self._variety.update(pixels, names)
         if pixels.dtype != np.uint8:
             return
         rows = pixels[:, ::4, :, :3]  # some rows will do; a fourth channel is no colour
@@ -84,7 +89,11 @@ class CalibrationLint:
             found.append(
                 f"only {self._count} calibration images; ranges from fewer than {FEW} are unreliable, give 100 or more"
             )
-        found += (self._of_pixels() if self._pixels else []) or self._variety.findings()
+        of_pixels = self._of_pixels() if self._pixels else []
+        alike = None if of_pixels else self._variety.finding()
+        if alike is not None:
+            self.at_fault = {alike[0]: alike[1]}
+        found += of_pixels or list(self.at_fault)
         found += _of_preprocessing(preprocess)
         if classes is not None and outputs is not None and classes < max(COVERED * outputs, min(outputs, 2)):
             found.append(

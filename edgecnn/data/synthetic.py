@@ -38,6 +38,7 @@ class SyntheticImages:
     labels: None = None
     kinds: None = None
     bad: Sequence[str] = ()
+    names: Sequence[str] = ()
 
     @property
     def digest(self) -> str:

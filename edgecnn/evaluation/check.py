@@ -15,6 +15,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
 from edgecnn.data.feed import Feed
 from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError
+from edgecnn.evaluation.evidence import Collector, layer_errors
 from edgecnn.evaluation.metrics import Classes, MetricMeter
 from edgecnn.evaluation.own_metric import FP32, Gathered, figures
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle, worst
@@ -34,6 +35,7 @@ from edgecnn_targets.runtimes.saturation import instruction_set
 
 BATCH = 10  # images in memory at a time
 INT8_STEP = 256  # LSB of an int16x8 artifact, whose kernels the oracle does not model: measured 3 at most
+Shown = tuple[Sequence[str], NDArray[Any] | None]  # names and pixels of a batch of images
 PARITY_IMAGES = 16  # how many images the integer oracle looks at: it is exact, and slow
 
 
@@ -103,6 +105,7 @@ class _Run:
         self.kernels = runtime(subject.target).exact if checking.exact_kernels else None
         self.meter, self.metrics = OutputMeter(subject.metadata.label_offset), MetricMeter()
         self.gathered, self.own = Gathered(), dict[str, float]()
+        self.collector = Collector(subject.metadata) if checking.evidence else None
         self.parities: dict[str, Parity] = {}
         self.parity, self.beside_host, self.usage = Parity(), BesideHost(), Usage()
         self.session: Session | None = None
@@ -165,7 +168,7 @@ class _Run:
         if self.session is not None:
             self.session.close()
 
-    def count(self, x: Batch, labels: Classes, expected: Values | None, total: int) -> None:
+    def count(self, x: Batch, labels: Classes, expected: Values | None, total: int, shown: Shown) -> None:
         """Some images more; none on a slow device, once a limit cannot hold any more."""
         if self.stopped is not None:
             return
@@ -177,6 +180,8 @@ class _Run:
                 self.gathered.add(made if expected is None else dict(zip(expected, made.values(), strict=True)))
             if len(made) == 1:  # a metric is of one output
                 self.metrics.update(_logits(made), labels, None if expected is None else _logits(expected))
+            if self.collector is not None and expected is not None and is_vector(made):
+                self.collector.update(_logits(made), _logits(expected), labels, *shown)
 
         self.attempt(work)
         if self.fault is None and not self.by_the_clock and total:
@@ -242,7 +247,10 @@ class _Run:
             task="custom" if accuracy.top1 is None else "classification",
             outputs=tuple(self._outputs()),
         )
-        return replace(entry, checks=tuple(self._checks(entry)))
+        evidence = None
+        if self.collector is not None and self.session is not None:
+            evidence = self.collector.result(self.subject, self.device)
+        return replace(entry, checks=tuple(self._checks(entry)), evidence=evidence)
 
     def _outputs(self) -> Iterator[OutputFigures]:
         """Yield the figures of each output, where any of them has some."""
@@ -319,7 +327,8 @@ def _over_images(
             if expected is not None:
                 references.add(expected)
         _wait(busy)
-        busy = [pool.submit(run.count, x, labels, expected, total) for run in runs]
+        shown = images.names, pixels
+        busy = [pool.submit(run.count, x, labels, expected, total, shown) for run in runs]
         if labels is not None and expected is not None and pixels is not None and is_vector(expected):
             meter.update(pixels, labels, _logits(expected))
         if sum(map(len, seen)) < PARITY_IMAGES:
@@ -333,8 +342,11 @@ def _over_images(
             if run.stopped is None and run.fault is None and (made := run.gathered.whole()) is not None:
                 run.own = figures(metrics, made, exact_outputs, every) | of_fp32
     looked_at = Batch.joined(seen)[:PARITY_IMAGES]
+    errors = layer_errors(oracle, looked_at) if runs[0].checking.evidence and oracle is not None else ()
     for run in runs:
         run.compare(looked_at, oracle)
+        if run.collector is not None:
+            run.collector.errors = errors
     if reference is None:
         return ()
     checking = runs[0].checking

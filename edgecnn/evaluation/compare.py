@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
 from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError, unknown
+from edgecnn.evaluation.evidence import Collector
 from edgecnn.evaluation.references import Reference, float_reference, renormalised
 from edgecnn.files import scratch
 from edgecnn.graph.batch import Batch
@@ -26,9 +27,10 @@ from edgecnn.loading import overridden
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use
+from edgecnn.report.evidence import Evidence
 from edgecnn.report.record import OutputFigures
 from edgecnn_converters.registry import converter
-from edgecnn_targets.accuracy_meter import OutputMeter
+from edgecnn_targets.accuracy_meter import OutputMeter, is_vector
 from edgecnn_targets.devices import device
 from edgecnn_targets.evaluate import outputs
 from edgecnn_targets.registry import activations, open_session, runtime_of
@@ -63,6 +65,7 @@ class Comparison:
         outputs: the same of each output.
         layers: on request, how far each activation is apart on one image, in the network's order.
         findings: what to know about how the runtimes ran, one line each.
+        evidence: on request, the images on which A (as ``fp32``) and B pick different classes.
     """
 
     a: str
@@ -77,11 +80,23 @@ class Comparison:
     outputs: tuple[OutputFigures, ...] = ()
     layers: tuple[LayerDistance, ...] = ()
     findings: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write the comparison in the form of the file's ending; see ``Report.save``.
+
+        Raises:
+            InputError: the ending has no form, or the place cannot be written.
+        """
+        from edgecnn.evaluation.comparison_forms import forms
+
+        forms(self).save(Path(path))
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; ``parts_at`` is the first layer that differs at all."""
         parts_at = next((layer.name for layer in self.layers if layer.max_lsb > 0), None)
-        return {**asdict(self), "parts_at": parts_at}
+        evidence = None if self.evidence is None else self.evidence.to_json()
+        return {**asdict(replace(self, evidence=None)), "evidence": evidence, "parts_at": parts_at}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +124,7 @@ def compare(
     by_layer: bool = False,
     exact_kernels: bool = False,
     arithmetic: str = "litert",
+    evidence: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare two artifacts of any formats, or networks: an int8 network runs in the integer oracle.
@@ -122,6 +138,7 @@ def compare(
         by_layer: also compare every activation, on the first image.
         exact_kernels: run kernels whose sums are exact on every CPU, instead of the fastest.
         arithmetic: whose rounding the integer oracle has, a key of ``ARITHMETICS``.
+        evidence: also collect the images on which they pick different classes.
         progress: shows progress; ``Progress()`` is silent.
 
     Raises:
@@ -152,6 +169,7 @@ def compare(
         images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad_images)
         meter, apart = OutputMeter(), {name: _Apart() for name in left.grids}
         layers: tuple[LayerDistance, ...] = ()
+        collector = Collector(metadata)
         for samples, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
             x = feed.inputs(samples)
             y = renormalised(x, feed.preprocess, own)
@@ -162,6 +180,9 @@ def compare(
                 raise InputError(f"{left.path} has outputs {', '.join(ours)}, {right.path} {', '.join(made)}")
             found = dict(zip(ours, made.values(), strict=True))  # B's may have other names
             meter.update(found, None, ours)
+            if evidence and is_vector(ours):
+                b_logits, a_logits = (next(iter(side.values())).reshape(len(x), -1) for side in (found, ours))
+                collector.update(b_logits, a_logits, None, images.names, feed.image_of(samples))
             for name, distance in apart.items():
                 distance.update(left.grids[name], ours[name], found[name])
         figures, decibels = meter.result(), meter.sqnr_db()
@@ -189,6 +210,7 @@ def compare(
             ),
             layers=layers,
             findings=tuple(f"{side.path}: {finding}" for side in (left, right) for finding in side.findings),
+            evidence=collector.gathered() if evidence else None,
         )
 
 

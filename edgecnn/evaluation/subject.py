@@ -28,6 +28,7 @@ class Checking:
     allow_loss: bool = False
     exact_kernels: bool = False
     metrics: tuple[tuple[str, OwnMetric], ...] = ()  # name and function
+    evidence: bool = False
 
     def need(self, data: object) -> None:
         """Check that there are images where a limit compares on them.

@@ -62,6 +62,7 @@ def validate(
     metric: Any = None,
     skip_bad_images: bool = False,
     seed: int = 0,
+    evidence: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Run an artifact on devices, compare it with fp32 and the integer oracle, and check limits.
@@ -91,6 +92,8 @@ def validate(
             ``limits.require`` can bound. Or ``package.module:function``, or several.
         skip_bad_images: leave unreadable images out, instead of stopping.
         seed: which images, where there are more than ``limit``.
+        evidence: also collect what a page shows: the images on which artifact and fp32 part, the error of each layer,
+            what each op costs on the devices that say it.
         progress: shows progress; ``Progress()`` is silent.
 
     Returns:
@@ -115,6 +118,7 @@ def validate(
         allow_loss=allow_loss,
         exact_kernels=exact_kernels,
         metrics=own_metrics(metric),
+        evidence=evidence,
     )
     checking.need(data)
     watch = Stopwatch()

@@ -124,6 +124,15 @@ def recipe(name: str) -> Recipe:
     return recipes()[name]
 
 
+def recorded(given: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of which ``Recipe.to_json`` made a record.
+
+    Raises:
+        InputError: it has a step or a setting that is not known here.
+    """
+    return Recipe(name=str(given["name"]), about="", steps=tuple(map(_step, given["steps"])))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _File:
     """Hold the content of a recipe's file."""

@@ -83,6 +83,24 @@ def sensitivity(graph: Graph, images: Fed) -> list[Sensitivity]:
     return sorted(rows, key=lambda row: math.inf if row.alone_db is None else row.alone_db)
 
 
+def running_errors(graph: Graph, images: Fed) -> dict[str, float | None]:
+    """Return ``Sensitivity.running_db`` of every activation, in order: one pass of both networks.
+
+    Args:
+        graph: integer, by the numerics contract.
+        images: float32 network inputs.
+    """
+    found = {t.name: _Error() for t in graph.activations()}
+    with torch.inference_mode():
+        for chunk in Batch.of(graph.inputs, images).chunks(CHUNK):
+            _running(SideBySide(graph, chunk), found)
+    return {name: error.db for name, error in found.items()}
+
+
+def _running(both: SideBySide, found: Mapping[str, _Error]) -> None:
+    both.run(after=lambda name: found[name].update(both.real(name, 0), both.coarse(name, 0)))
+
+
 class _Error:
     """Sum signal and error over batches."""
 

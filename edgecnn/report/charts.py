@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from edgecnn.report.blocks import Chart
 from edgecnn.report.evidence import LayerError
@@ -34,38 +34,46 @@ def trade_offs(entries: Sequence[ReportEntry]) -> Iterator[Chart]:
     quality = next((row for row in QUALITIES if sum(row[1](e) is not None for _, e in numbered) > 1), None)
     if quality is None:
         return
-    once = {entry.artifact: (k, entry) for k, entry in reversed(numbered) if quality[1](entry) is not None}
-    if chart := _scatter(list(once.values()), quality, ("MB", lambda e: e.size_bytes / 1e6), "Size"):
+    once: dict[str | None, Numbered] = {}
+    for k, entry in numbered:
+        if quality[1](entry) is not None:
+            once.setdefault(entry.artifact, (k, entry))
+    groups = tuple(dict.fromkeys(_group(entry) for _, entry in numbered))  # of one colour and shape in every chart
+    if chart := _scatter(once.values(), groups, quality, ("MB", lambda e: e.size_bytes / 1e6), "Size"):
         yield chart
     for device in dict.fromkeys(entry.device for _, entry in numbered if entry.device is not None):
         here = [(k, entry) for k, entry in numbered if entry.device == device]
         for cost in COSTS:
-            if chart := _scatter(here, quality, cost, f"Latency on {device}"):
+            if chart := _scatter(here, groups, quality, cost, f"Latency on {device}"):
                 yield chart
                 break
 
 
+def _group(entry: ReportEntry) -> str:
+    return f"{entry.target} {entry.precision}"
+
+
 def _scatter(
-    numbered: Sequence[Numbered], quality: tuple[str, Figure], cost: tuple[str, Figure], title: str
+    numbered: Iterable[Numbered], groups: Sequence[str], quality: Named, cost: Named, title: str
 ) -> Chart | None:
-    groups: dict[str, list[tuple[int, float, float]]] = {}
+    found: dict[str, list[tuple[int, float, float]]] = {group: [] for group in groups}
     for k, entry in numbered:
         x, y = cost[1](entry), quality[1](entry)
         if x is not None and y is not None:
-            groups.setdefault(f"{entry.target} {entry.precision}", []).append((k, x, y))
-    points = [point for group in groups.values() for point in group]
+            found[_group(entry)].append((k, x, y))
+    points = [(x, y) for group in found.values() for _, x, y in group]
     if len(points) < 2:
         return None
     series = [
         Series(name=name, points=tuple((x, y) for _, x, y in group), labels=tuple(str(k) for k, _, _ in group))
-        for name, group in groups.items()
+        for name, group in found.items()
     ]
-    front = pareto_front([(x, y) for _, x, y in points])
-    series.append(Series(name="Pareto front", points=front, dashed=True))
+    front = pareto_front(points)
+    series += [Series(name="Pareto front", points=front, dashed=True)] if len(front) > 1 else []
     panel = Panel(title=title, x=f"{title.split()[0].lower()}, {cost[0]}", y=quality[0], series=tuple(series))
     best = "; ".join(f"{y:.4g} at {x:.3g} {cost[0]}" for x, y in front)
     alt = f"Scatter chart of {quality[0]} against {panel.x} of {len(points)} results. On the Pareto front: {best}."
-    return Chart(svg=line_chart(panel), alt=alt, caption="Numbers are those of the table.")
+    return Chart(svg=line_chart(panel), alt=alt, caption="Numbers are those of the table of results.")
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
@@ -79,7 +87,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, fl
 
 def layer_errors(errors: Sequence[LayerError], title: str) -> Chart | None:
     """Return the SQNR of each activation in the network's order; ``None`` where fewer than two have one."""
-    points = tuple((float(k), e.sqnr_db) for k, e in enumerate(errors, start=1) if e.sqnr_db is not None)
+    points = tuple((float(k), e.sqnr_db) for k, e in enumerate(errors) if e.sqnr_db is not None and e.op != "input")
     if len(points) < 2:
         return None
     y = "SQNR, dB (higher is better)"

@@ -66,7 +66,7 @@ def images(entries: Entries) -> Iterator[Block]:
         ordered = sorted(own, key=lambda rows: (-len(rows), -max(one.margin for one in rows.values())))
         most = max(e.evidence.differing for e in entries if e.model == model and e.evidence is not None)
         shown = ordered[:PICTURES]
-        counted = f"{most:,} image{'s' if most != 1 else ''} at most" if len(entries) > 1 else f"{most:,} images"
+        counted = f"{most:,} image{'s' if most != 1 else ''}"
         yield Prose(
             text=f"{model}: they part on {counted}; {len(shown)} are shown, those that fp32 was most sure of first."
         )
@@ -117,9 +117,9 @@ def _picture(rows: dict[str, Disagreement]) -> Picture:
 
 def _errors(shown: Sequence[LayerError], errors: Sequence[LayerError], caption: str) -> Table:
     """Return a table whose bars show noise: the longer, the worse."""
-    known = [e.sqnr_db for e in errors if e.sqnr_db is not None]
+    known = [e.sqnr_db for e in errors if e.sqnr_db is not None and e.op != "input"] or [0.0]
     low, high = min(known), max(known)
-    numbers = {e.name: k for k, e in enumerate(errors, start=1)}
+    numbers = {e.name: k for k, e in enumerate(errors)}  # inputs come first
     rows = tuple(
         (
             str(numbers[e.name]),

@@ -151,12 +151,13 @@ def _(block: Card) -> Html:
 @_block.register
 def _(block: Table) -> Html:
     right = [heading in block.right for heading in block.headings]
-    caption = (tag("caption", block.caption),) if block.caption else ()
+    caption = tag("p", block.caption, class_="dim") if block.caption else Html("")
     columns = list(zip(block.headings, right, strict=True))
     head = [tag("th", heading, scope="col", class_="right" if end else None) for heading, end in columns]
     rows = [tag("tr", *(_cell(c, r) for c, r in zip(row, right, strict=True))) for row in block.rows]
-    table = tag("table", *caption, tag("thead", tag("tr", *head)), tag("tbody", *rows))
-    return tag("div", table, class_="wide", tabindex="0", role="group", aria_label=block.caption or "table")
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows))
+    held = tag("div", table, class_="wide", tabindex="0", role="group", aria_label=block.caption or "table")
+    return joined(caption, held)
 
 
 def _cell(cell: Cell | str, right: bool) -> Html:

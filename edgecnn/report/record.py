@@ -11,7 +11,7 @@ from typing import Any
 from edgecnn.errors import InputError, unknown
 from edgecnn.report.document import OWN_DIGITS, document, now, rounded, significant, this_machine
 from edgecnn.report.evidence import Evidence
-from edgecnn.report.origin import library_versions
+from edgecnn.sbom import library_versions
 
 SEVERITIES = ("info", "warning", "error")
 STEPS = ("capture", "calibrate", "quantize", "convert", "validate")
