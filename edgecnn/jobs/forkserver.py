@@ -30,7 +30,14 @@ from typing import Any
 from edgecnn.jobs.task import Status, Task, attempt
 from edgecnn.progress import Terminal, use
 
-PRELOADED = ("torch", "edgecnn.quantizing", "edgecnn.exporting", "edgecnn.models.checkpoint", "edgecnn.graph.capture")
+PRELOADED = (
+    "torch",
+    "msgspec",
+    "edgecnn.exporting",
+    "edgecnn.models.checkpoint",
+    "edgecnn.graph.capture",
+    "edgecnn.sweeping.run",
+)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NUMBER = struct.Struct("i")
 

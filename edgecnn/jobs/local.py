@@ -164,7 +164,7 @@ class LocalExecutor:
             return True
         if len(now) >= self.workers or task.alone or any(other.alone for other in now):
             return False
-        if task.resource is not None and task.resource in {other.resource for other in now}:
+        if task.board and task.resource in {other.resource for other in now}:
             return False
         need = sum(self._peaks.get(other.kind, GUESS_MIB) for other in (task, *now))
         return self.memory_mib is None or need <= self.memory_mib

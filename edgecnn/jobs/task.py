@@ -41,7 +41,8 @@ class Task:
         timeout_s: a job that takes longer is ended; ``None`` is no limit.
         retries: how often it is run again after its process died, or a limit was exceeded.
         alone: nothing else runs on the machine meanwhile, since it measures time.
-        resource: a board that takes one job at a time, or ``None``.
+        resource: the device that the job runs on, or ``None``; on a cluster, workers may be started with it.
+        board: the device takes one job at a time.
         log: a file for what the job writes to stdout and stderr; ``None`` drops it.
     """
 
@@ -55,6 +56,7 @@ class Task:
     retries: int = 0
     alone: bool = False
     resource: str | None = None
+    board: bool = False
     log: Path | None = None
 
 

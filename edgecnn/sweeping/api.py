@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 from edgecnn import __version__
 from edgecnn.errors import InputError
 from edgecnn.files import require_writable, write_json
-from edgecnn.jobs import Executor, LocalExecutor, Status
+from edgecnn.jobs import Executor, Status
 from edgecnn.progress import Progress as Shown
 from edgecnn.progress import say, use
+from edgecnn.sweeping.cluster import executor_of
 from edgecnn.sweeping.command import reproducing
 from edgecnn.sweeping.figures import Figures, better, figures_of
 from edgecnn.sweeping.plan import Planner, Row
@@ -75,7 +76,7 @@ def sweep(
         if rows is not None and not rows:
             raise InputError(f"no combination is left to run: {planner.why_left_out()}")
         require_writable(folder)
-        with _alone(folder), _executor(spec, folder) as executor:
+        with _alone(folder), executor_of(spec.engine, folder, planner.places()) as executor:
             return _run(spec, planner, rows, Store(folder), executor, seen)
 
 
@@ -215,8 +216,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _executor(spec: Sweep, folder: Path) -> Executor:
-    """Return what runs the jobs: processes here, or a Dask cluster."""
-    return LocalExecutor(spec.engine.workers)

@@ -22,6 +22,7 @@ from edgecnn.models.spec import ModelSpec, named
 from edgecnn.quant import DEFAULT
 from edgecnn.quant.recipe import Recipe, recipe
 from edgecnn.quantizing import QUANTIZED
+from edgecnn.sweeping.cluster import Place
 from edgecnn.sweeping.inputs import NAMED, digest_of, digest_of_code
 from edgecnn.sweeping.spec import Sweep, flat
 from edgecnn.sweeping.stages import Stage
@@ -109,6 +110,18 @@ class Planner:
         except LeftOutError as reason:
             self.left_out[str(reason)] += 1
             return None
+
+    def places(self) -> set[Place]:
+        """Return the devices, and the targets on them, that the sweep has jobs for."""
+        found = set()
+        for name in self.sweep.axes.get("device", ("host",)):
+            kind = kind_of(_device(name))
+            timed = "latency" in kind.figures and not kind.elsewhere
+            targets = self.sweep.axes.get("target", (_target(name),))
+            for target in targets:
+                if target in _device(name).targets:
+                    found.add(Place(name, target, kind.elsewhere, timed))
+        return found
 
     def at_most(self, row: Row, images: int) -> Stage:
         """Return a row's last stage on fewer images, which a sampler prunes by."""

@@ -155,7 +155,8 @@ class Loop:
                 timeout_s=self._engine.timeout_s,
                 retries=self._engine.retries,
                 alone=stage.alone,
-                resource=stage.device if stage.board else None,
+                resource=stage.device or None,
+                board=stage.board,
                 log=log,
             )
         )

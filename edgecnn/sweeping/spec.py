@@ -85,7 +85,7 @@ class Engine:
             machine.
         cluster: a class that makes a Dask cluster: ``dask.distributed.LocalCluster``, ``dask_jobqueue.SLURMCluster`` …
         options: its arguments.
-        reconnect_s: how long a scheduler may be gone.
+        wait_s: how long the first worker, and later a scheduler that is gone, are waited for.
 
     Raises:
         InputError: a value is not allowed.
@@ -98,10 +98,10 @@ class Engine:
     scheduler: str | None = None
     cluster: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    reconnect_s: float = 120.0
+    wait_s: float = 120.0
 
     def __post_init__(self) -> None:
-        for name in ("workers", "memory_mib", "timeout_s", "reconnect_s"):
+        for name in ("workers", "memory_mib", "timeout_s", "wait_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"engine: {name} is {value}; give a number above 0")

@@ -54,7 +54,7 @@ class Stage:
     device: str = ""
     board: bool = False
 
-    @property
+    @cached_property
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that its result depends on."""
         wanted = (*MODELLING, *(RUNTIMES.get(self.target, tuple(_installed())) if self.target else ()))

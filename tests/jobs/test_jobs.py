@@ -101,7 +101,7 @@ def test_a_job_that_measures_time_and_a_board_run_alone(tmp_path):
         for folder in (timed, board, free):
             folder.mkdir()
         tasks = [task(functions.busy, timed, 0.1, key=f"t{k}", alone=True) for k in range(3)]
-        tasks += [task(functions.busy, board, 0.1, key=f"b{k}", resource="pi") for k in range(3)]
+        tasks += [task(functions.busy, board, 0.1, key=f"b{k}", resource="pi", board=True) for k in range(3)]
         tasks += [task(functions.busy, free, 0.5, key=f"f{k}") for k in range(4)]
         found = {outcome.key: outcome.value for outcome in outcomes(local, *tasks)}
     assert {found[f"t{k}"] for k in range(3)} == {1}

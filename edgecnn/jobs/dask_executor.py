@@ -1,0 +1,276 @@
+"""Jobs on a Dask cluster. Dask places and repeats them; on a worker, each still runs in a process of its own.
+
+Sources: distributed's documentation, "Resilience" (lost workers, ``retries``) and "Worker Resources" (boards).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Self
+
+from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError
+from edgecnn.jobs.local import LocalExecutor
+from edgecnn.jobs.task import RETRIED, Outcome, Status, Task, one_line
+
+INSTALL = "Dask is not installed: pip install 'edgecnn[dask]'"
+CONNECT_S = 10  # for a scheduler to answer
+AHEAD = 64  # tasks that are given at least, since a cluster may grow
+
+
+class JobLostError(Exception):
+    """A job that may go better another time: Dask runs it again, as often as its ``retries`` say."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+def run_task(task: Task) -> Outcome:
+    """Run a task on a worker, in a process of its own.
+
+    Raises:
+        JobLostError: its process died, or it exceeded a limit.
+    """
+    with LocalExecutor(workers=1) as local:
+        local.submit(replace(task, retries=0, memory_mib=task.memory_mib or _worker_memory_mib()))
+        while not (ended := local.completed()):
+            pass
+    (outcome,) = ended
+    if outcome.status in RETRIED:
+        raise JobLostError(outcome)
+    return outcome
+
+
+def _worker_memory_mib() -> int | None:
+    """Return one thread's share of the memory limit of this worker; ``None`` where it has none."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    limit = worker.memory_manager.memory_limit
+    return None if not limit else int(limit) // worker.state.nthreads // 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Which cluster.
+
+    Attributes:
+        scheduler: address of one that runs, or a scheduler file; ``None``: ``kind`` makes one.
+        kind: a class, ``dask.distributed.LocalCluster``, ``dask_jobqueue.SLURMCluster``.
+        options: its arguments.
+        workers: that it is scaled to.
+        wait_s: how long the first worker, and later a scheduler that is gone, are waited for.
+    """
+
+    scheduler: str | None = None
+    kind: str | None = None
+    options: Mapping[str, Any]
+    workers: int | None = None
+    wait_s: float = 120.0
+
+
+class DaskExecutor:
+    """Runs tasks on the workers of a Dask scheduler.
+
+    Args:
+        cluster: which one.
+
+    Raises:
+        InputError: no scheduler answers, or it has no workers.
+        MissingDependencyError: Dask or the class of the cluster is not installed.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        try:
+            import distributed
+        except ImportError:
+            raise MissingDependencyError(INSTALL) from None
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is wrong is said in one line, by us
+        self._wait_s = cluster.wait_s
+        self._own = _made(cluster) if cluster.kind is not None else None
+        try:
+            self.client = _client(distributed, self._own, cluster.scheduler)
+            self._wait_for_workers(distributed, cluster)
+        except BaseException:
+            if self._own is not None:
+                self._own.close()
+            raise
+        self.window = max(AHEAD, 2 * sum(self.client.nthreads().values()))
+        self._cancelled_error = distributed.client.FutureCancelledError
+        self._resources: set[str] = set()
+        self._ended: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
+        self._tasks: dict[str, tuple[Task, int, Any]] = {}  # by key: the task, how often it was given, its future
+        self._gone_since: float | None = None
+
+    @property
+    def address(self) -> str:
+        """Return the scheduler's address."""
+        return str(self.client.scheduler.address)
+
+    @property
+    def dashboard(self) -> str:
+        """Return the address of the dashboard."""
+        return str(self.client.dashboard_link)
+
+    def on_workers(self, call: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Return what a function returns on every worker, by the worker's address.
+
+        Raises:
+            InputError: a worker cannot run it: it has no edgecnn, or another.
+        """
+        try:
+            found: dict[str, Any] = self.client.run(call, *arguments)
+        except Exception as error:  # noqa: BLE001  # whatever a worker of another version raises
+            raise InputError(
+                f"a worker of {self.address} cannot run this edgecnn ({type(error).__name__}: {one_line(error)}); "
+                "start workers with the same versions of edgecnn, Python and Dask"
+            ) from None
+        return found
+
+    def resources(self) -> dict[str, Collection[str]]:
+        """Return the names of the resources that each worker was started with, by its address."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        return {address: tuple(worker["resources"]) for address, worker in workers.items()}
+
+    def demand(self, names: Collection[str]) -> None:
+        """Set which ``Task.resource`` are resources of workers; each task of one takes one of it."""
+        self._resources = set(names)
+
+    def submit(self, task: Task) -> None:
+        """Take a task."""
+        self._give(task, 1)
+
+    def completed(self, timeout: float | None = None) -> list[Outcome]:
+        """See ``Executor``; what a scheduler that went took with it is given to it again when it is back.
+
+        Raises:
+            InputError: the scheduler does not come back.
+        """
+        found: list[Outcome] = []
+        until = None if timeout is None else time.monotonic() + timeout
+        while self._tasks and not found:
+            left = 1.0 if until is None else min(1.0, until - time.monotonic())
+            if left <= 0:
+                break
+            self._require_scheduler()
+            try:
+                key, number, future = self._ended.get(timeout=left)
+                found += self._outcomes(key, number, future)
+                while True:
+                    found += self._outcomes(*self._ended.get_nowait())
+            except queue.Empty:
+                continue
+        return found
+
+    def close(self) -> None:
+        """Cancel what waits; a job that a worker runs ends there."""
+        futures = [future for _, _, future in self._tasks.values()]
+        self._tasks.clear()
+        if futures and self.client.status == "running":
+            self.client.cancel(futures, force=True)
+        self.client.close(timeout=CONNECT_S)
+        if self._own is not None:
+            self._own.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _give(self, task: Task, number: int) -> None:
+        board = {task.resource: 1} if task.resource in self._resources else None
+        future = self.client.submit(
+            run_task, task, key=f"{task.name}-{task.key}-{number}", pure=False, retries=task.retries, resources=board
+        )
+        self._tasks[task.key] = task, number, future
+        future.add_done_callback(lambda ended: self._ended.put((task.key, number, ended)))
+
+    def _outcomes(self, key: str, number: int, future: Any) -> list[Outcome]:
+        """Return the outcome of a future; none where it was another's, or the scheduler went and it is given again."""
+        if key not in self._tasks or self._tasks[key][1] != number:
+            return []
+        task = self._tasks[key][0]
+        if future.status in ("cancelled", "lost", "pending"):
+            self._require_scheduler(now=True)
+            self._give(task, number + 1)
+            return []
+        try:
+            outcome: Outcome = future.result()
+        except JobLostError as error:
+            outcome = replace(error.outcome, attempts=task.retries + 1)
+        except self._cancelled_error:
+            self._give(task, number + 1)
+            return []
+        except Exception as error:  # noqa: BLE001  # Dask's own: the worker died as often as Dask allows
+            text = f"{type(error).__name__}: {one_line(error)}"
+            outcome = Outcome(key=key, status=Status.LOST, text=text, attempts=task.retries + 1)
+        del self._tasks[key]
+        return [outcome]
+
+    def _require_scheduler(self, *, now: bool = False) -> None:
+        """Wait, where the scheduler is gone, until it is back.
+
+        Raises:
+            InputError: it was gone for too long.
+        """
+        since = time.monotonic()
+        while self.client.status != "running":
+            if self.client.status == "closed" or time.monotonic() - since > self._wait_s:
+                raise InputError(
+                    f"the scheduler {self.address} is gone; results are kept: start it, and run the same again"
+                )
+            time.sleep(0.2)
+
+    def _wait_for_workers(self, distributed: Any, cluster: Cluster) -> None:
+        try:
+            self.client.wait_for_workers(1, timeout=cluster.wait_s if self._own is not None else CONNECT_S)
+        except (TimeoutError, distributed.TimeoutError):
+            self.client.close()
+            raise InputError(
+                f"the scheduler {self.address} has no workers; start some with `dask worker {self.address}`"
+            ) from None
+
+
+def _client(distributed: Any, own: Any, scheduler: str | None) -> Any:
+    try:
+        if own is not None:
+            return distributed.Client(own)
+        if scheduler is not None and scheduler.endswith(".json"):
+            return distributed.Client(scheduler_file=scheduler, timeout=CONNECT_S)
+        return distributed.Client(scheduler, timeout=CONNECT_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {scheduler} ({type(error).__name__}); start one with `dask scheduler`, "
+            "or leave it out to run here"
+        ) from None
+
+
+def _made(cluster: Cluster) -> Any:
+    """Make a cluster of a class that a file names."""
+    module, _, name = str(cluster.kind).rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, ValueError):
+        package = module.partition(".")[0].replace("_", "-")
+        raise MissingDependencyError(f"cluster {cluster.kind} cannot be imported: pip install {package}") from None
+    except AttributeError:
+        raise InputError(f"cluster {cluster.kind}: {module} has no {name}") from None
+    options = dict(cluster.options)
+    local = name == "LocalCluster"
+    if local:
+        options = {"threads_per_worker": 1, "n_workers": cluster.workers, "dashboard_address": ":0", **options}
+    try:
+        made = kind(**options)
+        if cluster.workers is not None and not local:
+            made.scale(cluster.workers)
+    except EdgecnnError:
+        raise
+    except Exception as error:  # noqa: BLE001  # of the cluster's class: it may raise anything
+        raise InputError(f"cluster {cluster.kind}: {type(error).__name__}: {one_line(error)}") from None
+    return made
