@@ -65,14 +65,14 @@ def convert(
 
 
 def formats(target: str) -> tuple[str, ...]:
-    """Return the formats that a user names with ``--target``: one, or all.
+    """Return the formats that a user names with ``--target``: one, several with commas between, or all.
 
     Raises:
         InputError: no such target.
     """
     if target == "all":
         return targets_of_all()
-    return (converter(target).target,)
+    return tuple(converter(name).target for name in dict.fromkeys(target.split(",")))
 
 
 def require_io(io: str | None, precision: str, targets: Sequence[str]) -> None:

@@ -84,7 +84,7 @@ def export(
 
     Args:
         model: as for ``edgecnn.load``, or a ``Network``.
-        target: a format, or ``all``.
+        target: a format, several with commas between, or ``all``.
         quantize: ``int8``, ``int16x8``, ``w8``, ``fp16`` or ``none``.
         output: the folder.
         weights, input_shape, preprocess, label_offset, padding, convention, classes, name: as for ``edgecnn.load``.

@@ -8,8 +8,8 @@ from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
 COMMANDS = (
-    "export validate compare benchmark sweep inspect train scale study models targets devices recipes doctor schema "
-    "completion"
+    "export validate run init compare benchmark sweep inspect train scale study models targets devices recipes doctor "
+    "schema completion"
 )
 CHECKING = (
     "--data --limit --label-offset --preprocess --labels --class-map --skip-bad-images --device --exact-kernels "
@@ -19,6 +19,7 @@ CHECKING = (
     "--wide"
 )
 EVERY = "--max-memory --traceback"
+CONFIGURED = "export validate compare benchmark inspect train run"
 OPTIONS = {
     "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
     f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
@@ -54,7 +55,8 @@ def test_commands_and_options():
     assert list(names) == COMMANDS.split()
     commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices).choices
     for name, wanted in OPTIONS.items():
-        assert options_of(commands[name]) == {*wanted.split(), *EVERY.split()}, name
+        every = EVERY.split() + ["--config"] * (name in CONFIGURED)
+        assert options_of(commands[name]) == {*wanted.split(), *every}, name
 
 
 def test_report_fields():

@@ -13,17 +13,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from edgecnn import __version__
-from edgecnn.budget import parsed, use
+from edgecnn.budget import use
+from edgecnn.cli import config
 from edgecnn.cli.faults import interrupted, status_of, was_interrupted
+from edgecnn.cli.options import add_memory
 from edgecnn.cli.streams import flush
 from edgecnn.errors import InputError, unknown
 
 COMMANDS = (
-    "export", "validate", "compare", "benchmark", "sweep", "inspect", "train", "scale", "study", "models", "targets",
-    "devices", "recipes", "doctor", "schema", "completion",
+    "export", "validate", "run", "init", "compare", "benchmark", "sweep", "inspect", "train", "scale", "study",
+    "models", "targets", "devices", "recipes", "doctor", "schema", "completion",
 )  # fmt: skip
 """In the order in which ``edgecnn --help`` lists them."""
 
@@ -63,17 +65,33 @@ def _run(words: Sequence[str]) -> int:
     parser, commands = _parser()
     if words and not words[0].startswith("-") and words[0] not in commands:
         raise InputError(f"{unknown('command', words[0], commands)}; see `edgecnn --help`")
+    given = words
+    if words and words[0] in config.COMMANDS:
+        words = [words[0], *config.configure(commands[words[0]], words[0], words[1:])]
     _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
     options = parser.parse_args(words)
-    options.invocation = shlex.join(["edgecnn", *words])
+    options.invocation = shlex.join(["edgecnn", *given])
     with use(options.max_memory):
         status = import_module(f"edgecnn.cli.{options.command}").run(options)
     assert isinstance(status, int)
     return status
 
 
+class _Append(argparse._AppendAction):
+    """Append values; the first one takes the place of the default, which ``edgecnn.toml`` may give."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest, None) is self.default:
+            setattr(namespace, self.dest, [])
+        super().__call__(parser, namespace, values, option_string)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line of ``InputError`` that points to the help."""
+
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        super().__init__(*words, **settings)
+        self.register("action", "append", _Append)
 
     def error(self, message: str) -> NoReturn:
         """Raise ``InputError``."""
@@ -107,10 +125,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         said = "\n  ".join(("examples:", *module.EXAMPLES))
         own = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=said, formatter_class=raw)
         module.arguments(own)
-        own.add_argument(
-            "--max-memory", type=parsed, metavar="SIZE",
-            help="what one file may take once it is unpacked (default 512MiB, or as much as the file has)",
-        )  # fmt: skip
+        add_memory(own)
+        if name in (*config.COMMANDS, "run"):
+            config.add_config(own)
         own.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
     if COMPLETING in os.environ:
         import argcomplete

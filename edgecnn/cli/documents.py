@@ -88,7 +88,7 @@ def documents() -> dict[str, type | tuple[type, ...] | None]:
     from edgecnn.report.record import ReportEntry
 
     return {
-        "export": (ReportEntry,), "validate": (ReportEntry,), "compare": Comparison, "benchmark": (Cell,),
+        **dict.fromkeys(("export", "validate", "run"), (ReportEntry,)), "compare": Comparison, "benchmark": (Cell,),
         "inspect": (Layer, LayerCost, Sensitivity), "train": Trained, "models": (ModelRow,),
         "targets": (TargetRow,), "targets show": (TargetRow,),
         "devices": (DeviceRow,), "devices show": (DeviceRow,), "devices setup": (SetUp,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.options import (
     add_checking,
@@ -20,6 +20,9 @@ from edgecnn.errors import InputError
 from edgecnn.progress import Terminal
 from edgecnn.quant import DEFAULT
 
+if TYPE_CHECKING:
+    from edgecnn.report.record import Report
+
 HELP = "quantize a model and write artifacts, checked when --data is given"
 EXAMPLES = (
     "edgecnn export mobilenet_v2 --weights FILE --calibration DIR --data DIR --max-drop 1",
@@ -28,14 +31,23 @@ EXAMPLES = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
-    add = parser.add_argument
-    add(
+    """Add the model and the options."""
+    parser.add_argument(
         "model",
         metavar="MODEL",
         help="a name from `edgecnn models`, package.module:factory, or a file: .edgecnn, .onnx …",
     )
-    add("--target", metavar="TARGET", help="a name from `edgecnn targets`, or all (default: by -o; else tflite)")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options, which are those of ``edgecnn run`` too."""
+    add = parser.add_argument
+    add(
+        "--target",
+        metavar="TARGET[,TARGET]",
+        help="names from `edgecnn targets`, or all (default: by -o; else tflite)",
+    )
     precisions = ["int8", "none", "fp16", "w8", "int16x8"]
     add("--quantize", default="int8", choices=precisions, help="default int8; none: fp32; w8: weights only")
     add("--weights", metavar="FILE|demo|random", help="safetensors or torch state dict")
@@ -88,17 +100,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
+    return reported(exported(options), options)
+
+
+def exported(options: argparse.Namespace) -> Report:
+    """Export what the options say."""
     from edgecnn.exporting import export
 
     names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io batch wait"
     given = input_shapes(options) | taken(
         options, f"{names} weights padding convention preprocess label_offset class_names"
     )
-    given |= _named(options.output, options.target)
-    return reported(export(options.model, progress=Terminal(), **given, **checking(options)), options)
+    given |= named(options.output, options.target)
+    return export(options.model, progress=Terminal(), **given, **checking(options))
 
 
-def _named(output: Path, target: str | None) -> dict[str, Any]:
+def named(output: Path, target: str | None) -> dict[str, Any]:
     """Return target, folder and name that ``--target`` and ``-o`` say.
 
     Raises:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.budget import parsed
 from edgecnn.cli.streams import until_closed
 from edgecnn.cli.tables import print_document
 from edgecnn.errors import InputError
@@ -51,6 +52,14 @@ def report_file(text: str) -> Path:
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return Path(text)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """``--max-memory``."""
+    parser.add_argument(
+        "--max-memory", type=parsed, metavar="SIZE",
+        help="what one file may take once it is unpacked (default 512MiB, or as much as the file has)",
+    )  # fmt: skip
 
 
 def positive(text: str) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecnn.cli.options import add_checking, checking, reported, taken
 from edgecnn.progress import Terminal
+
+if TYPE_CHECKING:
+    from edgecnn.report.record import Report
 
 HELP = "run an artifact over labelled images and check it against limits"
 EXAMPLES = (
@@ -26,8 +30,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn validate``."""
+    report = validated(options, options.artifact)
+    return reported(report, options)
+
+
+def validated(options: argparse.Namespace, artifact: Path) -> Report:
+    """Validate an artifact as the options say."""
     from edgecnn.evaluation.validate import validate
 
     given = taken(options, "reference preprocess label_offset class_names")
-    report = validate(options.artifact, progress=Terminal(), **given, **checking(options))
-    return reported(report, options)
+    return validate(artifact, progress=Terminal(), **given, **checking(options))

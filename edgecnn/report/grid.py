@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NOTHING = ("-", "")
 WRAPPED = 24  # characters that a column of prose has at least
-GAP = 2  # between columns
+GAP = 3  # between columns, of which the box takes one
 ALL = 10_000  # a width that holds everything
 
 
@@ -55,7 +55,7 @@ def show(
     chosen, left = (columns, []) if wide else _fitting(columns, set(prose), console.width)
     if alike:
         line(console, f"all: {', '.join(alike)}", "dim")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
     for heading, _ in chosen:
         at_end, folded = heading in right, heading in prose
         table.add_column(Text(heading), justify="right" if at_end else "left", no_wrap=not folded, overflow="fold")
