@@ -11,6 +11,7 @@ from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.converting import convert, formats, onnx_activations, require_io
 from edgecnn.data import Images, match_labels
+from edgecnn.data.stored import parts
 from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
@@ -88,7 +89,8 @@ def export(
         quantize: ``int8``, ``int16x8``, ``w8``, ``fp16`` or ``none``.
         output: the folder.
         weights, input_shape, preprocess, label_offset, padding, convention, classes, name: as for ``edgecnn.load``.
-        calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``.
+        calibration, calibration_images, recipe, reduce_range, per_tensor, guard: as for ``edgecnn.quantize``. Without
+            ``calibration``, ``train/`` of ``data`` is taken where ``data`` has it beside ``val/``.
         mixed: keep the fewest layers in 16 bits such that ``limits.max_drop`` holds on ``data``.
         io, batch: as for ``edgecnn.convert``.
         class_names: as ``labels`` for ``edgecnn.load``. Without any, the classes of ``data`` are the network's labels,
@@ -138,6 +140,7 @@ def export(
     require_io(io, precision, asked)
     if any("activations" in converter(name).options for name in targets):
         onnx_activations(places)
+    calibration = _training_part(data) if calibration is None and precision in INTEGER_PRECISIONS else calibration
     _require_calibration(calibration, precision, quantize, held)
     steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
     checking.need(data)
@@ -235,6 +238,11 @@ def _together(refused: Mapping[str, EdgecnnError]) -> EdgecnnError:
     """Return one error, of the first one's kind, that says what all say."""
     first, *_ = refused.values()
     return type(first)("; ".join(map(str, refused.values())))
+
+
+def _training_part(data: Any) -> Any:
+    """Return the data, of which ``train/`` is for calibration, where it has such a folder; else ``None``."""
+    return data if isinstance(data, str | Path) and parts(Path(data)) else None
 
 
 def _require_calibration(calibration: Any, precision: str, quantize: str, held: bool) -> None:

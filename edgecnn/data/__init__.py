@@ -3,10 +3,11 @@
 A folder holds class subfolders of images, or ``images/`` with ``labels.csv`` (``file,class_index``). Subfolders are the
 classes in the order of their names, or, where every name is a number, that class. Where no labels are needed
 (calibration) any folder with images somewhere inside will do. ``FILE.npz:SPLIT`` is a numpy archive (``arrays.py``).
+``stored`` reads the layouts of Hugging Face's ``datasets`` and of TFDS.
 Samples of several inputs, and those that are no images, come as arrays (``arrays``, ``given``).
 
-    folders, decode, arrays, feed, given ─► image_sets: sets read once in batches ─► here: what a user names
-                                └► training: images by index, a part of them held out
+    stored, folders, decode, arrays, feed, given ─► image_sets: sets read once in batches ─► here: what a user names
+                                        └► training: images by index, a part of them held out
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 
 from edgecnn.data.arrays import ArraySet, demo_set, held_set, is_array_set, load_array_set
 from edgecnn.data.feed import Feed, Given
-from edgecnn.data.folders import Labels, any_images, has_classes, kinds, labelled_files
+from edgecnn.data.folders import kinds, listing
 from edgecnn.data.given import TAKES, StreamImages
 from edgecnn.data.image_sets import ArrayImages, FolderImages
+from edgecnn.data.stored import Labels
 from edgecnn.errors import InputError, unknown
 from edgecnn.preprocess import Preprocess
 
@@ -88,7 +90,8 @@ def open_images(
 
     Args:
         where: a folder, ``FILE.npz:SPLIT``, ``demo``; or images that the caller holds, see ``given``.
-        demo_split: of the demo data: ``test`` or ``calibration``.
+        demo_split: what the images are for, ``test`` or ``calibration``: which part of the demo data, and of a folder
+            with ``train/`` and ``val/`` or another data set with splits.
         labelled: whether every image must have a class; ``None`` takes classes where there are some.
         labels: of an array of images.
         class_map: class of the data, its name or its index, to the network's label or index; others stay as they are.
@@ -116,17 +119,16 @@ def open_images(
         return _by_index(where, demo_set(demo_split), labelled, pick, class_map)
     if is_array_set(where):
         return _by_index(where, load_array_set(where, labelled=bool(labelled)), labelled, pick, class_map)
-    if labelled is None:
-        labelled = has_classes(Path(where))
-    files, labels, classes = labelled_files(Path(where)) if labelled else (any_images(Path(where)), None, None)
-    chosen = pick(len(files), labels)
-    picked = [files[i] for i in chosen]
+    listed = listing(Path(where), demo_split, labelled=labelled)
+    labels = None if labelled is False else listed.labels
+    chosen = pick(len(listed.files), labels)
+    picked = [listed.files[i] for i in chosen]
     return FolderImages(
         name=where,
         files=picked,
         labels=None if labels is None else labels[chosen],
-        classes=_mapped(classes, labels, class_map, where),
-        kinds=kinds(Path(where), picked),
+        classes=_mapped(listed.classes, labels, class_map, where),
+        kinds=kinds(listed.root, picked) if listed.labels is None else len(np.unique(listed.labels[chosen])),
         skip_bad=skip_bad,
     )
 

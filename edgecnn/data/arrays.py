@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgecnn.budget import require_members
 from edgecnn.data import demo
-from edgecnn.data.folders import Labels
+from edgecnn.data.stored import Labels
 from edgecnn.errors import EdgecnnError, InputError, unknown
 
 _WHERE = re.compile(r"(?P<file>.+\.npz)(?::(?P<split>\w+))?")

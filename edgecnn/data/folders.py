@@ -5,16 +5,43 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgecnn.data.stored import Labels, Listing, parts, stored
 from edgecnn.errors import InputError
+from edgecnn.progress import say
 from edgecnn.reading import reading
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-Labels = NDArray[np.int64]
+
+def listing(root: Path, use: str, *, labelled: bool | None) -> Listing:
+    """Return the images of a folder, in any of the layouts that are known.
+
+    Args:
+        root: the folder.
+        use: of a data set with splits, which one: a key of ``stored.SPLITS``.
+        labelled: whether every image must have a class; ``None`` takes classes where there are some.
+
+    Raises:
+        InputError: no such folder, no images in it, or no labels.
+        MissingDependencyError: its files need a library that is not installed.
+    """
+    inside = parts(_folder(root))
+    if inside:
+        say(f"note: {root} has {' and '.join(f'{path.name}/' for path in inside.values())}; {use}: {inside[use]}")
+        return listing(inside[use], use, labelled=labelled)
+    found = None if (root / "labels.csv").is_file() else stored(root, use)
+    if found is not None:
+        if labelled and found.labels is None:
+            raise InputError(f"{root} has no labels: its images need a column, or a feature, label")
+        return found
+    if labelled or (labelled is None and has_classes(root)):
+        files, labels, classes = labelled_files(root)
+        return Listing(files=files, labels=labels, classes=classes, root=root)
+    return Listing(files=any_images(root), root=root)
 
 
 def _folder(root: Path) -> Path:
@@ -37,12 +64,14 @@ def has_classes(root: Path) -> bool:
     return (_folder(root) / "labels.csv").is_file() or kinds(root, _images_below(root)) is not None
 
 
-def kinds(root: Path, files: Sequence[Path]) -> int | None:
+def kinds(root: Path, files: Sequence[Any]) -> int | None:
     """How many classes the files are of, by ``labels.csv`` or by subfolder; ``None`` where neither says."""
     if (root / "labels.csv").is_file():
         listed, labels = _table(root)
         label_of = dict(zip(listed, labels.tolist(), strict=True))
         return len({label_of[file] for file in files}) if set(files) <= set(label_of) else None
+    if not all(isinstance(file, Path) and file.is_relative_to(root) for file in files):
+        return None
     folders = [file.relative_to(root).parts[:-1] for file in files]
     return len({parts[0] for parts in folders}) if all(folders) else None
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data.feed import Feed, Given, feed_of
-from edgecnn.data.folders import Labels
+from edgecnn.data.stored import Labels
 from edgecnn.errors import InputError
 from edgecnn.own_code import said
 from edgecnn.preprocess import Preprocess

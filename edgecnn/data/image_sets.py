@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from edgecnn.data.arrays import ArraySet
 from edgecnn.data.decode import MODES, WORKERS, BadImageError, Pixels, decode
 from edgecnn.data.feed import Feed, Given, feed_of
-from edgecnn.data.folders import Labels
+from edgecnn.data.stored import Encoded, Labels
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 
@@ -23,7 +22,7 @@ from edgecnn.preprocess import Preprocess
 @dataclass(kw_only=True)
 class FolderImages:
     name: str
-    files: list[Path]
+    files: Sequence[Encoded]
     labels: Labels | None
     classes: tuple[str, ...] | None
     skip_bad: bool
@@ -86,7 +85,7 @@ class FolderImages:
     def _decoded(self, feed: Feed, hashes: dict[str, str], ahead: int) -> Iterator[Pixels | None]:
         """Images in order, decoded by threads a little ahead; ``None`` for a bad one that is skipped."""
 
-        def work(path: Path) -> tuple[str, Pixels]:
+        def work(path: Encoded) -> tuple[str, Pixels]:
             try:
                 data = path.read_bytes()
             except OSError as error:
@@ -95,7 +94,7 @@ class FolderImages:
 
         self.bad = []
         with ThreadPoolExecutor(WORKERS) as pool:
-            waiting: deque[tuple[Path, Future[tuple[str, Pixels]]]] = deque()
+            waiting: deque[tuple[Encoded, Future[tuple[str, Pixels]]]] = deque()
             files = iter(self.files)
             try:
                 while True:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edgecnn.data import demo
 from edgecnn.data.arrays import array_splits, is_array_set, load_array_set
 from edgecnn.data.decode import WORKERS, BadImageError, Pixels, decode, resize_arrays
-from edgecnn.data.folders import Labels, labelled_files
+from edgecnn.data.folders import listing
+from edgecnn.data.stored import Labels, parts
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import track
@@ -48,11 +49,11 @@ class TrainingImages:
 def training_parts(where: str) -> tuple[str, str]:
     """Return the names of the training part and the held-out part, as ``open_images`` takes them; or twice the same.
 
-    ``train/`` and ``val/`` inside a folder; the splits ``train`` and ``val`` (or ``test``) of ``FILE.npz``.
+    ``train/`` and ``val/`` (or ``test/``) inside a folder; splits ``train`` and ``val`` (or ``test``) of an archive.
     """
     root = Path(where)
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        return str(root / "train"), str(root / "val")
+    if folders := parts(root):
+        return str(folders["calibration"]), str(folders["test"])
     if is_array_set(where) and root.is_file():
         splits = array_splits(root)
         held_out = next((name for name in ("val", "test") if name in splits), None)
@@ -97,13 +98,15 @@ def open_training(
 def _opened(where: str, preprocess: Preprocess) -> TrainingImages:
     """All images of a folder or an archive; no classes where they have no names."""
     if is_array_set(where):
-        found = load_array_set(where, labelled=True)
-        assert found.labels is not None
-        pixels = found.pixels
+        arrays = load_array_set(where, labelled=True)
+        assert arrays.labels is not None
+        pixels = arrays.pixels
         if isinstance(pixels, Mapping) or (isinstance(pixels, np.ndarray) and pixels.shape[3:] != (3,)):
             raise InputError(f"{where} holds other arrays than images; training takes uint8 (N, height, width, 3)")
-        return TrainingImages(classes=(), labels=found.labels, pixels=lambda i: resize_arrays(pixels[i], preprocess))
-    files, labels, classes = labelled_files(Path(where))
+        return TrainingImages(classes=(), labels=arrays.labels, pixels=lambda i: resize_arrays(pixels[i], preprocess))
+    found = listing(Path(where), "calibration", labelled=True)
+    files, labels = found.files, found.labels
+    assert labels is not None
 
     def work(i: int) -> Pixels:
         try:
@@ -115,7 +118,7 @@ def _opened(where: str, preprocess: Preprocess) -> TrainingImages:
         with ThreadPoolExecutor(WORKERS) as pool:
             return np.stack(list(pool.map(work, indices.tolist())))
 
-    return TrainingImages(classes=classes or (), labels=labels, pixels=read)
+    return TrainingImages(classes=found.classes or (), labels=labels, pixels=read)
 
 
 @lru_cache(maxsize=2)  # training and held-out images: of many short runs, the next one takes them as they are
