@@ -126,7 +126,12 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
     """On what, where and against which limits artifacts are checked."""
     data = parser.add_argument_group("checking")
     add = data.add_argument
-    add("--data", required=data_required, metavar="DIR|FILE.npz:SPLIT|demo", help="labelled images, or a data set, to check on")
+    add(
+        "--data",
+        required=data_required,
+        metavar="DIR|FILE.npz:SPLIT|demo",
+        help="labelled images, or a data set, to check on",
+    )
     add("--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share")
     add("--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)")
     add(

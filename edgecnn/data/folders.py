@@ -33,7 +33,8 @@ def listing(root: Path, use: str, *, labelled: bool | None) -> Listing:
     if inside:
         say(f"note: {root} has {' and '.join(f'{path.name}/' for path in inside.values())}; {use}: {inside[use]}")
         return listing(inside[use], use, labelled=labelled)
-    found = None if (root / "labels.csv").is_file() else stored(root, use)
+    with reading(root, remedy="download the data set again"):
+        found = None if (root / "labels.csv").is_file() else stored(root, use)
     if found is not None:
         if labelled and found.labels is None:
             raise InputError(f"{root} has no labels: its images need a column, or a feature, label")
