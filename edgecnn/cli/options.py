@@ -130,7 +130,7 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
         "--data",
         required=data_required,
         metavar="DIR|FILE.npz:SPLIT|demo",
-        help="labelled images, or a data set, to check on",
+        help="labelled images to check on",
     )
     add("--limit", type=positive, metavar="N", help="at most N images of --data, of every class its share")
     add("--label-offset", type=int, metavar="K", help="class k is logit k + K (1: background class in front)")

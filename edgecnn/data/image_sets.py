@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +76,8 @@ class FolderImages:
 
     def _names_of(self, kept: list[int]) -> list[str]:
         """Return file names below the folder."""
-        folder = Path(self.name)
-        files = [self.files[i] for i in kept]
-        return [(f.relative_to(folder) if f.is_relative_to(folder) else f).as_posix() for f in files]
+        folder = f"{Path(self.name).as_posix()}/"
+        return [self.files[i].as_posix().removeprefix(folder) for i in kept]
 
     def _labels_of(self, kept: list[int]) -> Labels | None:
         return None if self.labels is None else self.labels[kept]
