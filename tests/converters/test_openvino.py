@@ -54,10 +54,10 @@ def test_what_reads_or_writes_8_bits_is_no_float_op(hold):
     assert "Subgraph" in {op.kind for op in session.ops}, "the plugin multiplies in registers, between 8-bit tensors"
 
 
-def test_a_last_softmax_is_no_float_op_and_the_user_is_told(hold):
+def test_a_last_softmax_computes_in_integers(hold):
     session = hold(piece_graph("softmax", 0))
-    assert "Softmax" in {op.kind for op in session.ops}
-    assert [finding for finding in session.findings if "softmax in float" in finding]
+    assert "Softmax" not in {op.kind for op in session.ops}
+    assert session.findings == ()
 
 
 def test_what_computes_between_float_edges_is_a_float_op(tmp_path):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Node
-from edgecnn.graph.oracle.tables import steps, table_of
+from edgecnn.graph.oracle.tables import exponentials, steps, table_of
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino.emitter import Emitter, rounded
 from edgecnn_converters.openvino.moves import order_of
 
 LOST = 2.0**-20  # of an output, its input and its zero point, in steps: some roundings to float32
+MOST_DIMENSIONS = 5  # of the plugin's softmax, which takes others apart
 TERMS = 14  # of the series of atanh: at 1/3, what is left out is below 1e-8
 Make = Callable[[Emitter, Node, Any, str], Any]
 """Takes the emitter, the node, the input and the name of the operation to make; returns the operation."""
@@ -150,17 +153,53 @@ def _softplus(e: Emitter, node: Node, value: Any, name: str) -> Any:
 
 def _by_table(e: Emitter, node: Node, value: Any, name: str) -> Any:
     """Return the entry of the oracle's table for each integer of a value, as a real number."""
-    source, made = e.graph.quant(node.inputs[0]), e.graph.quant(node.output)
-    whole = ops.multiply(value, e.plain(1 / source.scale[0], f"{name}_unit"), name=f"{name}_steps")
-    zero = e.plain(np.float32(source.zero_point[0] - source.limits[0]), f"{name}_zero")
-    places = rounded(ops.add(whole, zero, name=f"{name}_places"), f"{name}_whole")
-    table = table_of(e.graph, node) - np.int16(made.limits[0])
-    axis, entries = e.plain(np.int64(0), f"{name}_axis"), e.plain(table.astype(np.uint8), f"{name}_table")
-    places = ops.convert(ops.convert(places, "u8", name=f"{name}_in_8_bits"), "i32", name=f"{name}_in_32_bits")
-    integers = ops.gather(entries, places, axis, name=f"{name}_taken")
+    made, table = e.graph.quant(node.output), table_of(e.graph, node)
+    entries = (table - np.int16(made.limits[0])).astype(np.uint8)
+    places = ops.convert(_places(e, node, value, name), "i32", name=f"{name}_in_32_bits")
+    integers = _entries(e, entries, places, name)
     above = e.plain(np.float32(made.zero_point[0] - made.limits[0]), f"{name}_made_zero")
     centred = ops.subtract(ops.convert(integers, "f32", name=f"{name}_float"), above, name=f"{name}_centred")
     return ops.multiply(centred, e.plain(made.scale[0], f"{name}_scale"), name=name)
+
+
+def _places(e: Emitter, node: Node, value: Any, name: str) -> Any:
+    """Return the integers of a node's input above the lowest one, in 8 bits."""
+    source = e.graph.quant(node.inputs[0])
+    whole = ops.multiply(value, e.plain(1 / source.scale[0], f"{name}_unit"), name=f"{name}_steps")
+    zero = e.plain(np.float32(source.zero_point[0] - source.limits[0]), f"{name}_zero")
+    places = rounded(ops.add(whole, zero, name=f"{name}_places"), f"{name}_whole")
+    return ops.convert(places, "u8", name=f"{name}_in_8_bits")
+
+
+def _entries(e: Emitter, table: NDArray[Any], places: Any, name: str) -> Any:
+    """Return the entries of a table at some places."""
+    axis, entries = e.plain(np.int64(0), f"{name}_axis"), e.plain(table, f"{name}_table")
+    return ops.gather(entries, places, axis, name=f"{name}_taken")
+
+
+def softmax(e: Emitter, node: Node) -> Any:
+    """Return a softmax. The plugin's own computes in float; in float, one of more than five dimensions is of rows."""
+    order, name, shape = order_of(e, node), part(node.output, "op"), e.graph.tensors[node.output].shape
+    value, axis = e.value(node.inputs[0], order), order.index(len(shape) - 1)
+    if _narrow(e, node):
+        return _integer_softmax(e, node, value, axis, name)
+    if len(shape) <= MOST_DIMENSIONS:
+        return ops.softmax(value, axis, name=name)
+    rows = e.reshaped(value, [shape[0], math.prod(shape[1:-1]), shape[-1]], part(node.output, "rows"))
+    return e.reshaped(ops.softmax(rows, 2, name=name), shape, part(node.output, "softmax"))
+
+
+def _integer_softmax(e: Emitter, node: Node, value: Any, axis: int, name: str) -> Any:
+    """Return a softmax as the oracle has it, by a table of exponentials; sums of integers do not depend on an order."""
+    along = e.plain(np.array([axis], np.int64), f"{name}_along")
+    places = _places(e, node, value, name)
+    largest = ops.reduce_max(places, along, True, name=f"{name}_largest")
+    most, own = (ops.convert(value, "i32", name=f"{name}_{k}_in_32_bits") for k, value in enumerate((largest, places)))
+    table = exponentials(e.graph.quant(node.inputs[0]), e.graph.tensors[node.output].shape[-1])
+    powers = _entries(e, table, ops.subtract(most, own, name=f"{name}_below"), name)
+    total = ops.reduce_sum(powers, along, True, name=f"{name}_total")
+    power, whole = (ops.convert(value, "f32", name=f"{name}_{k}_in_float") for k, value in enumerate((powers, total)))
+    return ops.divide(power, whole, name=name)
 
 
 def _log(e: Emitter, node: Node, value: Any, name: str) -> Any:

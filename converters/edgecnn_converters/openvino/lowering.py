@@ -6,7 +6,6 @@ behind Convert and Multiply.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +26,6 @@ from edgecnn_converters.openvino.resizing import resize
 
 PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
 FEWEST = 4  # channels of an average pool
-MOST_DIMENSIONS = 5  # of a softmax
 Row = Callable[[Emitter, Node], Any]
 
 
@@ -113,17 +111,6 @@ def _mean(e: Emitter, node: Node) -> Any:
     return ops.reduce_mean(e.value(node.inputs[0]), axes, bool(node.attrs["keepdims"]), name=part(node.output, "op"))
 
 
-def _softmax(e: Emitter, node: Node) -> Any:
-    """Return a softmax; of more than five dimensions, which the plugin takes apart, of rows."""
-    order, name = moves.order_of(e, node), part(node.output, "op")
-    value, rank = e.value(node.inputs[0], order), len(order)
-    if rank <= MOST_DIMENSIONS:
-        return ops.softmax(value, order.index(rank - 1), name=name)
-    shape = e.graph.tensors[node.output].shape
-    rows = e.reshaped(value, [shape[0], math.prod(shape[1:-1]), shape[-1]], part(node.output, "rows"))
-    return e.reshaped(ops.softmax(rows, 2, name=name), shape, part(node.output, "softmax"))
-
-
 LOWERINGS: Mapping[str, Row] = {
     **moves.MOVES,
     **dict.fromkeys(functions.FUNCTIONS, functions.function),
@@ -139,5 +126,5 @@ LOWERINGS: Mapping[str, Row] = {
     "requantize": lambda e, node: e.value(node.inputs[0], moves.order_of(e, node)),
     "batch_matmul": products.batch_matmul,
     "prelu": functions.prelu,
-    "softmax": _softmax,
+    "softmax": functions.softmax,
 }

@@ -31,6 +31,7 @@ from edgecnn.graph.oracle.kernels import (
 from edgecnn.graph.oracle.moving import Lines, bilinear
 from edgecnn.graph.oracle.parameters import Call
 from edgecnn.graph.oracle.products import combined
+from edgecnn.graph.oracle.tables import exponentials
 
 Kernel = Callable[[Call], Integers]
 RESIZE_BITS = 11  # below the point of XNNPACK's shares
@@ -178,11 +179,12 @@ def _softmax_table(c: Call) -> Integers:
 
 
 def _softmax(c: Call) -> Integers:
-    """In float: exact but for what float32 loses."""
-    below = c.values[0].astype(np.float64) - c.values[0].max(axis=-1, keepdims=True)
-    powers = np.exp(below * np.float64(c.scale(0)))
-    shares = powers / powers.sum(axis=-1, keepdims=True)
-    return requantized(c, shares, lambda part: np.rint(part / np.float64(c.scale(-1))).astype(np.int64))
+    """Sums of a table's integers, exact; a share is one division in float32."""
+    x = c.values[0].astype(np.int16)
+    powers = exponentials(c.inputs[0].quant, x.shape[-1])[x.max(axis=-1, keepdims=True) - x]
+    total = powers.sum(axis=-1, keepdims=True, dtype=np.int64)
+    shares = powers.astype(np.float32) / total.astype(np.float32)
+    return requantized(c, shares, lambda part: np.rint(part / c.scale(-1)).astype(np.int64))
 
 
 def _hard_swish(c: Call) -> Integers:

@@ -20,6 +20,7 @@ from edgecnn.graph.oracle.parameters import Call
 Integers = NDArray[Any]  # of the activations' type
 HALF = 1 + 2.0**-40  # by which halves are more than they come out in float64
 LOSS = 8 * 2.0**-24  # of some roundings to float32
+LARGEST_BITS = 23  # of an exponential
 FURTHEST = 2.0**32  # steps of the output, beyond those of any type
 
 
@@ -81,6 +82,15 @@ def near_halves(op: str, source: QParams, made: QParams, attrs: Mapping[str, Any
     ends = (np.clip(np.rint(exact + part) + made.zero_point[0], *made.limits) for part in (-loss, loss))
     below, above = ends
     return np.asarray(below != above)
+
+
+def exponentials(source: QParams, count: int) -> NDArray[np.int32]:
+    """Return ``exp`` of 0, -1, … -255 steps of a scale, in a unit of which ``count`` of them are below 2**31.
+
+    The largest is 2**23 at most, which float32 holds.
+    """
+    powers = np.exp(-np.float64(source.scale[0]) * np.arange(256))
+    return np.rint(np.ldexp(powers, min(LARGEST_BITS, 31 - count.bit_length()))).astype(np.int32)
 
 
 def _looked_up(op: str) -> Callable[[Call], Integers]:

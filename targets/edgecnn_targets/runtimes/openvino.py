@@ -19,7 +19,6 @@ KERNELS = ("fast", "exact")
 """``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
 plugin has no such integer kernels, it computes in float32, quantization by quantization, as the file says."""
 EXACT = "ran in float32: OpenVINO has no exact integer kernels on this CPU; the times are not those of int8"
-SOFTMAX = "OpenVINO computes softmax in float: its plugin has no integer kernel of it"
 PRECISION_HINT = "f32"  # without one, the plugin computes in bfloat16 where the CPU has it
 TYPES = {"f32": "float32", "u8": "uint8", "i8": "int8"}
 MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
@@ -45,11 +44,11 @@ class OpenVinoSession(Session):
         inputs = tuple(_port(path, "input", found) for found in compiled.inputs)
         outputs = tuple(_port(path, "output", found) for found in compiled.outputs)
         ops = _ops(compiled.get_runtime_model())
-        findings: tuple[str, ...] = (SOFTMAX,) if weights and any(op.kind == "Softmax" for op in ops) else ()
+        findings: tuple[str, ...] = ()
         if weights and in_float(kernels):
-            findings = (*findings, EXACT)
+            findings = (EXACT,)
         elif _can_saturate(weights, ops):
-            findings = (*findings, onednn_warning())
+            findings = (onednn_warning(),)
         described = Description(inputs=inputs, outputs=outputs, ops=ops, findings=findings, arithmetic="openvino")
         super().__init__(described, threads=threads)
         self._request = compiled.create_infer_request()
@@ -135,17 +134,16 @@ def _computes_in_float(node: Any) -> bool:
     """Return whether an op computes in float between float edges.
 
     One that reads or writes 8 bits quantizes or dequantizes in its registers, as every integer kernel does, unless it
-    multiplies by weights. Conversions at the file's edges are no float op, nor is a softmax, of which there is no
-    integer kernel (the session says so), with the quantizations beside it.
+    multiplies by weights. Conversions at the file's edges are no float op.
     """
     kind = _fact(node, "layerType")
-    if _fact(node, "runtimePrecision") not in FLOATS or kind in NOT_COMPUTING or kind == "Softmax":
+    if _fact(node, "runtimePrecision") not in FLOATS or kind in NOT_COMPUTING:
         return False
     read = [source for source in (port.get_source_output() for port in node.inputs()) if _kind(source) != "Const"]
     if kind not in MULTIPLYING and EIGHT_BITS & {_made(output) for output in (*read, *node.outputs())}:
         return False
     beside = _kinds_beyond(node, _sources, NOT_COMPUTING) | _kinds_beyond(node, _readers, NOT_COMPUTING)
-    return not (kind in EDGES and beside & {"Input", "Output", "Softmax"})
+    return not (kind in EDGES and beside & {"Input", "Output"})
 
 
 def _fact(node: Any, key: str) -> str:
