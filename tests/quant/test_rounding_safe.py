@@ -18,7 +18,7 @@ from edgecnn.graph import rounding
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import FIXED
 from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import Metadata, QParams
+from edgecnn.graph.ir import Constant, Metadata, QParams
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.oracle.fixed_point import multiply, quantize_multiplier
 from edgecnn.models.checkpoint import random_weights
@@ -27,8 +27,9 @@ from edgecnn.quant.observers import gradient_sensitivity
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.recipe import recipe
+from edgecnn.quant.scales.kernel_limits import operand_qparams
 from edgecnn.quant.scales.qparams import parameters_of, with_parameters
-from edgecnn.quant.scales.rounding_safe import is_table, swish_scale
+from edgecnn.quant.scales.rounding_safe import is_table, operand_parameters, swish_scale
 from edgecnn.quant.scales.tables import apart, called, lost, mean_apart
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.shared_scales import added
@@ -366,6 +367,23 @@ def test_slopes_between_tied_additions_choose_their_scale():
     chosen = parameters_of(integer)
     before, after = ([lost("prelu", called(g, node, chosen)) for node in slopes] for g in (plain, integer))
     assert sum(after) == 0 < sum(before)
+
+
+def test_a_factor_between_tied_scales_chooses_its_own():
+    """A half of a sum that shares its scale: the ratio of the two scales is given, and puts a product at a half."""
+    b = Int8Builder((1, 4, 4, 3))
+    half = b.constant((1,))
+    graph = float_graph(b.graph(b.op("mul", b.input, half)))
+    graph = graph.with_tensors(Constant(name=half, value=np.array([0.5], np.float32)))
+    scales = {b.input: 0.31282744, graph.outputs[0]: 0.15564321}
+    grids = {k: QParams(scale=np.array([s]), zero_point=np.array([-128]), dtype="int8") for k, s in scales.items()}
+    graph = with_parameters(graph, grids)
+    node, constant = graph.nodes[-1], graph.constant(half)
+    plain = operand_qparams("mul", constant.value, *(grids[name] for name in (node.output, b.input)))
+    found = operand_parameters(graph, node, constant)
+    before, after = (apart("mul", called(graph, node, grids, each)) for each in (plain, found))
+    assert after == 0 < before
+    assert found.dequantize(found.quantize(constant.value)) == pytest.approx(0.5, rel=0.01)
 
 
 def test_a_long_chain_of_residual_blocks_is_traced_in_no_time():

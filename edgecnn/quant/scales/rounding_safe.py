@@ -20,6 +20,8 @@ from edgecnn.quant.scales.tables import apart, called, is_elementwise, lost, mea
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
 COARSE = 16  # one in so many of them is tried for slopes per channel
 FEW = 1024
+FEWEST_FACTORS = 4  # of more constants of a product, fewer scales are tried
+COUNTED = {"prelu": lost, "mul": apart}  # ops whose constants' scale is chosen, and what is counted
 SUMMED = ("mean", "batch_matmul")  # ops of sums, whose scales are chosen without a look at all of them
 SHRUNK, ENLARGED = 0.99, 1.03  # limits of a scale's change where an op has more
 STEPS_TO_THREE = 127  # the most steps of a hard swish's input to 3 with which ONNX Runtime holds ``x + 3`` in a byte
@@ -40,11 +42,11 @@ def weight_trials(node: Node, source: QParams, made: QParams, scales: NDArray[np
 
 
 def operand_parameters(graph: Graph, node: Node, operand: Constant) -> QParams:
-    """Return parameters of a constant operand; of slopes, those with which the fewest products lie next to a half.
+    """Return parameters of a constant operand; of factors and slopes, those with which runtimes round alike.
 
-    Runtimes that compute a prelu in float32 may take such a product across, each in its own way. Where adds tie the
-    scales of its input and output together, their ratio is given, and only the scale of the slopes can move products.
-    It is enlarged by 3 % at most.
+    Where other ops tie the scales of the input and the output together, their ratio is given, and only the scale of the
+    constant can move products off the halves. It is enlarged by 3 % at most. Of slopes, which runtimes compute in
+    different ways, the products count that any of them may take across a half.
 
     Args:
         graph: its activations have final scales.
@@ -54,12 +56,13 @@ def operand_parameters(graph: Graph, node: Node, operand: Constant) -> QParams:
     chosen = parameters_of(graph)
     others = (chosen[name] for name in node.inputs if name in chosen)
     plain = operand_qparams(node.op, operand.value, chosen[node.output], *others)
-    if node.op != "prelu" or not is_table(graph, chosen, node):
+    if node.op not in COUNTED or not is_table(graph, chosen, node):
         return plain
     best, fewest = plain, math.inf
-    for factor in FINE:
+    step = COARSE if node.op == "mul" and operand.value.size > FEWEST_FACTORS else 1
+    for factor in FINE[::step]:
         trial = rescaled(plain, float(plain.scale[0] * factor))
-        count = lost(node.op, called(graph, node, chosen, trial))
+        count = COUNTED[node.op](node.op, called(graph, node, chosen, trial))
         if count < fewest:
             best, fewest = trial, count
         if not fewest:
