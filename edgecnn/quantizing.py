@@ -176,6 +176,7 @@ def quantized(
     """
     from edgecnn.quant import pipeline as post_training
     from edgecnn.quant.guard import judging_images
+    from edgecnn.quant.shared_outputs import crowded_outputs
 
     record: dict[str, Any] = {"recipe": how.recipe.to_json()}
     if how.precision == "w8":
@@ -208,6 +209,7 @@ def quantized(
     outputs = None if known is None else known - exact.metadata.label_offset
     said = lint.findings(feed.preprocess, growth=seen.growth, classes=images.kinds, outputs=outputs)
     findings += [Finding(code="calibration", text=line, images=lint.at_fault.get(line, ())) for line in said]
+    findings += [Finding(code="crowded_output", text=line) for line in crowded_outputs(made.graph, seen.statistics)]
     findings += [Finding(code="step_left_out", text=str(harm), severity="info") for harm in made.harms]
     for finding in findings:
         say(f"{'note' if finding.severity == 'info' else 'warning'}: {finding}")

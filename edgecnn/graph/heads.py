@@ -11,6 +11,7 @@ from typing import Any
 from edgecnn.graph.ir import Constant, Node
 from edgecnn.graph.rewriting import Draft, Rule
 
+ELEMENTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
 Cut = tuple[int, int]
 """First element of the last dimension, and the one after the last."""
 
@@ -64,18 +65,18 @@ def _is_made(d: Draft, name: str, cut: Cut, ends: bool) -> bool:
 
 
 def _keeps_last(d: Draft, node: Node) -> bool:
-    """Tell whether a node moves elements, none of them along the last dimension."""
+    """Tell whether a node computes element by element, or moves elements, but none along the last dimension."""
     a: Any = node.attrs
     last = len(d.shape(node.output)) - 1
     match node.op:
         case "reshape":
-            return d.shape(node.inputs[0])[-1] == a["shape"][-1]
+            return bool(d.shape(node.inputs[0])[-1] == a["shape"][-1])
         case "transpose":
             return bool(a["perm"][-1] == last)
         case "concat":
             return bool(a["axis"] != last) and len(set(node.inputs)) == len(node.inputs)
         case _:
-            return False
+            return node.op in ELEMENTWISE or node.spec.function
 
 
 def _whole_input(d: Draft, node: Node, cut: Cut) -> str | None:

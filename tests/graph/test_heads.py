@@ -76,6 +76,11 @@ def test_a_vector_that_is_taken_apart_comes_from_two_layers():
     assert [network.graph.tensors[name].shape for name in network.graph.outputs] == [(1, 4), (1, 5)]
 
 
+def test_an_activation_before_the_slices_is_made_of_each():
+    network = loaded(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 9), nn.Tanh(), Apart()))
+    assert sorted(ops(network)) == ["fully_connected", "fully_connected", "mean", "tanh", "tanh"]
+
+
 def test_what_is_read_whole_stays_whole():
     assert ops(loaded(Joined())).count("slice") == 2
 

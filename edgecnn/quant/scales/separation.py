@@ -11,6 +11,8 @@ from edgecnn.graph.ir import Constant, Graph, Node, Tensor
 from edgecnn.graph.ops import make_node
 from edgecnn.quant.scales.qparams import scale_groups
 
+RESCALED = ".rescaled"  # ends the name of a copy
+
 
 def separated(graph: Graph, given: Collection[str]) -> tuple[Graph, dict[str, str]]:
     """Return a graph in which no activation with given parameters has to share them with one that has its own.
@@ -40,7 +42,7 @@ def separated(graph: Graph, given: Collection[str]) -> tuple[Graph, dict[str, st
             if name not in joined or node.spec.scale != "same":
                 renamed.append(name)
                 continue
-            copy, one = f"{name}.rescaled", f"{name}.one"
+            copy, one = f"{name}{RESCALED}", f"{name}.one"
             if copy not in tensors:
                 tensors[copy] = Tensor(name=copy, shape=tensors[name].shape)
                 tensors[one] = Constant(name=one, value=np.ones((1,) * len(tensors[name].shape), np.float32))
