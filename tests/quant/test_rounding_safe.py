@@ -312,6 +312,24 @@ def test_a_mean_is_alike_everywhere_or_wherever_it_is_rounded_once(side):
     assert exact >= {1: 20, 2: 6, 4: 6, 7: 6, 8: 16, 16: 12, 28: 0}[side]
 
 
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_means_of_pixels_around_zero_are_further_from_halves_than_their_zero_point_loses(side):
+    b = Int8Builder((1, side, side, 1))
+    b.op("mean", b.weighted("conv2d", b.input, (1, 1, 1, 1)))
+    made, count = b.graph(), side**2
+    quants = {t.name: made.quant(t.name) for t in made.activations()}
+    for ratio in np.linspace(1, 6, 11):
+        for node, scale, zero in zip(made, (0.1, 0.1 / ratio), (9, -1), strict=True):
+            quants[node.output] = QParams(scale=np.array([scale]), zero_point=np.array([zero]), dtype="int8")
+        work = Work(graph=with_parameters(made.as_float(), quants), recipe=SHARED)
+        after = parameters_of(recipe("minmax").step("rounding_safe_scales").apply(work).graph)
+        source, mean = (after[node.output] for node in made)
+        step = count * float(mean.scale[0]) / float(source.scale[0])
+        sums = np.arange(-int(128 * step), int(128 * step)) / step
+        lost = count * (int(source.zero_point[0]) + 128) * 2.0**-23 / step  # as much as OpenVINO's float32 may
+        assert np.abs(sums - np.floor(sums) - 0.5).min() > lost
+
+
 def residual_prelus(blocks, channels=32):
     """A chain of residual blocks with slopes between their additions, and quantized parameters of its graph."""
     b = Int8Builder((1, 6, 6, 8), seed=3)

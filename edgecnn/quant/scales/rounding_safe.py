@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.contract import CHOSEN
 from edgecnn.graph.ir import Constant, Graph, Node, QParams
-from edgecnn.graph.oracle.parameters import HIGH
+from edgecnn.graph.oracle.parameters import HIGH, LOW
 from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rounded
 from edgecnn.quant.scales.kernel_limits import operand_qparams
 from edgecnn.quant.scales.qparams import parameters_of, rescaled
@@ -26,6 +26,7 @@ SUMMED = ("mean", "batch_matmul")  # ops of sums, whose scales are chosen withou
 SHRUNK, ENLARGED = 0.99, 1.03  # limits of a scale's change where an op has more
 STEPS_TO_THREE = 127  # the most steps of a hard swish's input to 3 with which ONNX Runtime holds ``x + 3`` in a byte
 MEAN_ENLARGED = 1.2  # of a mean's output, whose multipliers lie further apart: it costs 0.1 dB at most
+LOST = 2.0**-21  # of the sum of a mean's zero points: twice what OpenVINO was measured to lose
 PIXELS = 256  # of a mean: of more, hardly any scale makes all runtimes alike
 SHRINK, ENLARGE = 0.25, 1.25  # of a step to 3, by which there may be more; the most that a scale is enlarged
 
@@ -203,8 +204,9 @@ def _mean_parameters(graph: Graph, node: Node, chosen: dict[str, QParams]) -> It
     numerator = math.ceil(pixel / made * ODD)
     odd = 2 * math.ceil((numerator * made / pixel - 1) / 2) + 1
     once = pixel * (odd + 2 * np.arange(8)) / numerator
-    steps = np.concatenate([1 / MEANS, once / pixel]) if count <= PIXELS else once[:0]
-    before = called(graph, node, chosen)
+    before, twice = called(graph, node, chosen), 1 / MEANS
+    twice = twice[np.rint(twice) - twice >= LOST * count * (before.zero(0) - LOW)]
+    steps = np.concatenate([twice, once / pixel]) if count <= PIXELS else once[:0]
     for step in np.sort(steps[(steps * pixel >= SHRUNK * made) & (steps * pixel <= MEAN_ENLARGED * made)]):
         plain = rescaled(quant, pixel * step)
         for trial in (plain, replace(plain, zero_point=plain.zero_point + (plain.zero_point < HIGH))):
