@@ -362,8 +362,8 @@ class Kind:
             call does nothing.
         layers: returns what each op of an artifact costs, in execution order; ``None`` where the kind does not know.
         settings: the frozen dataclass that validates ``[settings]`` of a device.
-        address: what a file would say of a device that is an address, ``KIND://…``, and has no file; ``None`` where
-            every device has a file.
+        address: what a file would say of a device that is an address, ``KIND`` or ``KIND:…``, and has no file; ``None``
+            where every device has a file.
         elsewhere: it runs on another machine, whose clock measures: others may run here meanwhile.
         interface: version of this interface that it is written for.
     """

@@ -45,7 +45,7 @@ def install(tmp_path, monkeypatch):
 def test_what_ships_comes_first_and_a_plugin_adds_to_it(install):
     install("added_plugin", "added", HEAD + ROW.format(""))
     found = plugins.registry("device_kinds", Kind)
-    assert set(found) == {"host", "ssh", "wasm", "cortex-m", "tflm", "vela", "qemu", "added"}
+    assert set(found) == {"host", "ssh", "adb", "wasm", "cortex-m", "tflm", "vela", "qemu", "added"}
     assert list(found)[-1] == "added"
     assert isinstance(found["added"], Kind)
 

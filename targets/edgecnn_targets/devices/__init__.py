@@ -79,12 +79,12 @@ def device(name: str) -> Device:
     if name.endswith(SUFFIX):
         return read(Path(name))
     addressed = {scheme: kind.address for scheme, kind in kinds().items() if kind.address is not None}
-    scheme, separator, _ = name.partition("://")
-    if separator and scheme in addressed:
+    scheme = name.partition(":")[0]
+    if scheme in addressed:
         return parse(name, {"kind": scheme, **addressed[scheme]})
     if name not in _names():
         raise InputError(
-            unknown("device", name, [*_names(), *(f"{scheme}://…" for scheme in addressed), f"FILE{SUFFIX}"])
+            unknown("device", name, [*_names(), *(f"{scheme}:…" for scheme in addressed), f"FILE{SUFFIX}"])
         )
     return _shipped(name)
 
