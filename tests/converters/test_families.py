@@ -30,11 +30,13 @@ NAMES = [
 ]
 
 
-def network(name):
-    """Return the module, its graph, and images as it is fed: noise of several scales.
+@pytest.fixture(scope="module", params=NAMES)
+def network(request):
+    """Return a name, the module, its graph, and images as it is fed: noise of several scales.
 
     Weights are random. Batch norms have the statistics of the images, as trained ones: signals neither grow nor fade.
     """
+    name = request.param
     spec = resolve(name, 7)
     module, _ = random_weights(spec)
     rng, side = np.random.default_rng(0), spec.resolution
@@ -47,13 +49,12 @@ def network(name):
         module(torch.from_numpy(x).permute(0, 3, 1, 2))
     for norm in norms:
         norm.training = False
-    return module, capture(module, (3, side, side), Metadata(model=name)), x
+    return name, module, capture(module, (3, side, side), Metadata(model=name)), x
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_fp32_computes_what_torch_does(name, tmp_path):
+def test_fp32_computes_what_torch_does(network, tmp_path):
     """Within a ten thousandth of the largest logit: all sum in float32, each in its own order."""
-    module, graph, x = network(name)
+    _, module, graph, x = network
     with torch.inference_mode():
         want = module(torch.from_numpy(x[:2]).permute(0, 3, 1, 2)).numpy()
     for target, writer in WRITERS.items():
@@ -62,10 +63,9 @@ def test_fp32_computes_what_torch_does(name, tmp_path):
         assert np.abs(got - want).max() < 1e-4 * np.abs(want).max(), target
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_int8_is_equal_in_every_runtime(name, tmp_path):
+def test_int8_is_equal_in_every_runtime(network, tmp_path):
     """No op is float, every runtime is as near its oracle as stated, and as near the others."""
-    _, graph, x = network(name)
+    name, _, graph, x = network
     int8 = unsaturated(quantize(graph, calibrate(graph, [x[:8]], keep=8), recipe("fast")).graph)
     quant, images = int8.quant(int8.outputs[0]), int8.quant(int8.inputs[0]).quantize(x[8:])
     allowed, made = golden("targets")["families"], {}

@@ -16,7 +16,7 @@ from edgecnn.artifact import PRECISIONS, write_artifact
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
-from edgecnn.models import families, resolve
+from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
@@ -145,46 +145,6 @@ def test_onnx_carries_signed_activations_for_devices_that_want_them(mobilenet, t
         assert session("onnx", chosen, tmp_path / io).input == chosen.input
     with pytest.raises(InputError, match="unknown type of activations 'int4'"):
         to_onnx.convert(mobilenet, precision="int8", activations="int4")
-
-
-def names():
-    """Every family, narrow, shallow and on a small image: each kind of block, few weights."""
-    return [f"{f.name}_{'0.25x0.25' if f.scaling else '0.25'}_64" for f in families().values()]
-
-
-QUICK = ("resnet18", "resnet50", "googlenet", "efficientnet_b0", "efficientnet_lite0", "mobilenet_v3_small")
-"""One family of each kind of block."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n.split("_0.25")[0] in QUICK else pytest.mark.slow) for n in names()]
-)
-def test_every_family_computes_in_fp32_what_torch_does(name, tmp_path):
-    """Within a ten thousandth of the largest logit: all sum in float32, each in its own order."""
-    import torch
-
-    spec = resolve(name, 7)
-    module, _ = random_weights(spec)
-    x = np.random.default_rng(0).normal(0, 0.5, (2, spec.resolution, spec.resolution, 3)).astype(np.float32)
-    with torch.inference_mode():
-        want = module(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
-    graph = capture(module, (3, spec.resolution, spec.resolution), Metadata(model=name))
-    for target, writer in WRITERS.items():
-        opened = session(target, writer.convert(graph, precision="fp32"), tmp_path)
-        got = opened.output.decode(opened.run(opened.input.encode(x))).reshape(want.shape)
-        assert np.abs(got - want).max() < 1e-4 * np.abs(want).max(), target
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", names())
-def test_every_family_holds_the_same_integers(name):
-    module, source = random_weights(resolve(name))
-    side = source.spec.resolution
-    graph = capture(module, (3, side, side), Metadata(model=name))
-    images = np.random.default_rng(0).normal(0, 0.5, (1, side, side, 3)).astype(np.float32)
-    int8 = quantize(graph, calibrate(graph, [images]), recipe("minmax")).graph
-    for target, writer in WRITERS.items():
-        assert_integers_are_the_graphs(int8, target, writer.convert(int8, precision="int8"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

@@ -52,7 +52,8 @@ def test_a_device_of_the_packages_kind_checks_an_artifact(edgecnn, tflite):
 
 
 def test_its_converter_runtime_and_metric_are_used_by_the_command(edgecnn, tmp_path):
-    words = ["--weights", "demo", "--calibration", "demo", "--calibration-images", "40", "-o", tmp_path]
+    words = ["--weights", "demo", "--calibration", "demo", "--calibration-images", "10", "-o", tmp_path]
+    words += ["--recipe", "minmax"]
     checked = ["--data", "demo", "--limit", "10", "--require", "margin>=0.01", "--device", BOARD, "--json"]
     done = edgecnn("export", "mobilenet_v2_0.35_96", "--target", "oracle", *words, *checked)
     assert done.returncode == 0, done.stderr
@@ -73,7 +74,7 @@ def test_its_step_runs_where_a_recipe_has_it(edgecnn, tmp_path):
     at = shown.index("[[step]]", shown.index('name = "input_quantization"'))  # before the next step, with its comment
     start = shown.rindex("\n\n", 0, at) + 2
     (tmp_path / "clipped.toml").write_text(shown[:start] + clipping + shown[start:])
-    words = ["--weights", "demo", "--calibration", "demo", "--calibration-images", "40"]
+    words = ["--weights", "demo", "--calibration", "demo", "--calibration-images", "10"]
     integers = {}
     for recipe in ("fast", tmp_path / "clipped.toml"):
         out = tmp_path / Path(recipe).stem

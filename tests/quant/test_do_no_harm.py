@@ -33,7 +33,7 @@ STEPS: Mapping[str, Recipe] = {
     "adaptive_rounding": PLAIN.with_settings("adaptive_rounding", images=32),
     "fast": recipe("fast"),
 }
-QUICK, ALL = range(2), range(20)  # seeds
+QUICK, ALL = range(2), range(8)  # seeds
 UNSEEN, BATCH = 96, 16
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +130,7 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path, capfd):
     process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     while len(list(folder.glob("*.safetensors"))) < KILLED_AT:
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     capfd.readouterr()

@@ -199,8 +199,8 @@ def test_a_tool_that_fails_says_how_and_its_last_words():
 
 def test_a_tool_that_hangs_is_killed_with_its_children(tmp_path):
     script = f"sleep 60 & echo $! > {tmp_path / 'pid'}; echo stuck >&2; wait"
-    with pytest.raises(DeviceFault, match=r"sh did not end within 0.5 s; its last output: stuck"):
-        process.run(["sh", "-c", script], timeout_s=0.5)
+    with pytest.raises(DeviceFault, match=r"sh did not end within 5 s; its last output: stuck"):
+        process.run(["sh", "-c", script], timeout_s=5)
     child = int((tmp_path / "pid").read_text())
     for _ in range(50):
         if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:

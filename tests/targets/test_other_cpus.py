@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -31,12 +32,16 @@ needs_x86 = pytest.mark.skipif("avx2" not in cpu_flags(), reason=f"{ONEDNN_LIMIT
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Folders of the demo in every format: bits of the weights to folder."""
-    folders = {bits: tmp_path_factory.mktemp(f"bits{bits}") for bits in (7, 8)}
-    for bits, folder in folders.items():
+    """Exports the demo in every format: bits of the weights to folder."""
+
+    @cache
+    def work(bits):
+        folder = tmp_path_factory.mktemp(f"bits{bits}")
         words = [*EXPORT, *QUICK, "--target", "all", "-o", str(folder)]
         assert main([*words, "--reduce-range"] if bits == 7 else words) == 0
-    return folders
+        return folder
+
+    return work
 
 
 def validated(path, *words):
@@ -56,14 +61,14 @@ def checks(entry):
 
 @needs_x86
 def test_openvino_without_vnni_is_bound_with_7_bits(exported):
-    status, entry, said = validated(exported[7] / f"{DEMO}.xml")
+    status, entry, said = validated(exported(7) / f"{DEMO}.xml")
     assert (status, checks(entry)["oracle_lsb"], entry["float_ops"], said) == (0, 0, [], "")
 
 
 @pytest.mark.slow
 @needs_x86
 def test_openvino_without_vnni_saturates_with_8_bits_and_says_why(exported):
-    status, entry, said = validated(exported[8] / f"{DEMO}.xml")
+    status, entry, said = validated(exported(8) / f"{DEMO}.xml")
     assert status == 0
     assert entry["parity"]["max_lsb"] > 10
     assert "oracle_lsb" not in checks(entry)
@@ -74,7 +79,7 @@ def test_openvino_without_vnni_saturates_with_8_bits_and_says_why(exported):
 @pytest.mark.slow
 @needs_x86
 def test_openvino_in_float_is_what_a_cpu_with_vnni_computes(exported):
-    status, entry, said = validated(exported[8] / f"{DEMO}.xml", "--exact-kernels")
+    status, entry, said = validated(exported(8) / f"{DEMO}.xml", "--exact-kernels")
     assert (status, checks(entry)["oracle_lsb"], entry["float_ops"]) == (0, 0, [])
     assert "ran in float32" in said
 
@@ -113,14 +118,14 @@ def emulated():
     ("suffix", "bits", "words"), [("tflite", 8, ()), ("onnx", 7, ()), ("onnx", 8, ("--exact-kernels",))]
 )
 def test_the_emulated_cpu_has_the_oracles_bits(suffix, bits, words, emulated, exported):
-    status, entry, _ = validated(exported[bits] / f"{DEMO}.{suffix}", "--device", emulated, *words)
+    status, entry, _ = validated(exported(bits) / f"{DEMO}.{suffix}", "--device", emulated, *words)
     assert status == 0
     assert checks(entry)["oracle_lsb"] == 0
 
 
 @pytest.mark.slow
 def test_onnx_runtime_saturates_there_with_8_bits(emulated, exported):
-    _, entry, said = validated(exported[8] / f"{DEMO}.onnx", "--device", emulated)
+    _, entry, said = validated(exported(8) / f"{DEMO}.onnx", "--device", emulated)
     assert entry["parity"]["max_lsb"] > 10
     assert "oracle_lsb" not in checks(entry)
     assert "this CPU has no VNNI: ONNX Runtime's" in said

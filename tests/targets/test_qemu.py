@@ -166,7 +166,9 @@ def emulators(tmp_path, monkeypatch):
                     Path(word[4:]).write_text("\n".join(map(json.dumps, lines)))
             script = scripts.get(row.name.replace("-", "_"))
             words = [sys.executable, runner.__file__] if script is None else [sys.executable, "-c", script]
-            return Command(device=row.name, words=tuple(words), open_s=60, image_s=0.5 if script else 60)
+            return Command(
+                device=row.name, words=tuple(words), open_s=300, image_s=0.5 if "sleep" in (script or "") else 300
+            )
 
         monkeypatch.setattr(qemu, "command", command)
         monkeypatch.setattr(install, "ready", lambda name, settings: True)
