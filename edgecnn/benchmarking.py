@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecnn.errors import EdgecnnError, InputError, unknown
 from edgecnn.exporting import PRECISIONS, export
 from edgecnn.files import write_atomic, write_json
+from edgecnn.jobs import Executor, InProcess, LocalExecutor, Status, Task
 from edgecnn.loading import is_file, load, name_of
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, say, use
@@ -52,6 +55,10 @@ class Cell:
     instructions: int | None = None
     cycles: int | None = None
     error: str = ""
+
+
+_Place = tuple[str, str, str]  # target, precision, device
+_Line = tuple[Cell, ReportEntry]
 
 
 class Cells(list[Cell]):
@@ -122,62 +129,73 @@ def benchmark(
         for name in devices
         if targets or target in device(name).targets
     ]
+    loading = {"preprocess": preprocess, "label_offset": label_offset, "labels": class_names, "seed": seed}
     checking = {**checking, "data": data, "seed": seed}
-    cells, entries = list[Cell](), list[ReportEntry]()
-    with use(progress):
-        for model in models:
-            try:
-                with use(Progress()):
-                    own = None if is_file(model) else of_model.get(model, of_model.get(""))
-                    network = load(
-                        model,
-                        weights=own,
-                        preprocess=preprocess,
-                        label_offset=label_offset,
-                        labels=class_names,
-                        seed=seed,
-                    )
-                    if "int8" in precisions and not is_file(model):  # calibrated once for all cells
-                        network = quantize(network, calibration, seed=seed)
-            except EdgecnnError as error:
-                cells += [_failed(model, *place, error) for place in places]
-                entries += [_not_measured(model, *place, error) for place in places]
-                say(f"{model}: failed: {error}")
-                continue
-            for target, precision, name in places:
-                used = calibration if precision == "int16x8" else None
-                try:
-                    with use(Progress()):
-                        report = export(
-                            network,
-                            target=target,
-                            quantize=QUANTIZE[precision],
-                            output=folder / name_of(model) / precision,
-                            calibration=used,
-                            devices=(name,),
-                            **checking,
-                        )
-                    cells.append(_measured(model, precision, name, report.entries[0]))
-                    entries += report.entries
-                except EdgecnnError as error:
-                    cells.append(_failed(model, target, precision, name, error))
-                    entries.append(_not_measured(model, target, precision, name, error))
-                say(f"{model} {target} {precision} {name}: {cells[-1].status} {cells[-1].error}")
+    lines: dict[str, list[_Line]] = {}
+    with use(progress), _executor(data, calibration, checking.get("metric")) as executor:
+        for model in dict.fromkeys(models):
+            own = None if is_file(model) else of_model.get(model, of_model.get(""))
+            arguments = (model, places, {**loading, "weights": own}, calibration, checking, folder)
+            executor.submit(Task(key=model, call=_measure, arguments=arguments, name=model))
+        while len(lines) < len(set(models)):
+            for ended in executor.completed():
+                good = ended.status is Status.OK
+                lines[ended.key] = ended.value if good else [_failed(ended.key, *at, ended.text) for at in places]
+                for cell, _ in lines[ended.key]:
+                    said = f"{cell.status} {cell.error}".strip()
+                    say(f"{cell.model} {cell.target} {cell.precision} {cell.device}: {said}")
+    found = [line for model in models for line in lines[model]]
+    cells = [cell for cell, _ in found]
     write_json(folder / "benchmark.json", document("benchmark", {"entries": [asdict(cell) for cell in cells]}))
     write_atomic(folder / "benchmark.csv", table([asdict(cell) for cell in cells]).encode())
-    return Cells(cells, Report(command="benchmark", entries=tuple(entries)))
+    return Cells(cells, Report(command="benchmark", entries=tuple(entry for _, entry in found)))
 
 
-def _not_measured(model: str, target: str, precision: str, device: str, error: EdgecnnError) -> ReportEntry:
-    finding = Finding(code="not_measured", text=str(error), severity="error")
-    return ReportEntry(
+def _executor(data: Any, calibration: Any, metric: Any) -> Executor:
+    """Return what runs the models, one after another: a process each, or this one for objects that cannot leave it."""
+    images = all(given is None or isinstance(given, str | Path | np.ndarray) for given in (data, calibration))
+    named = all(isinstance(each, str) for each in (metric if isinstance(metric, list | tuple) else [metric or ""]))
+    return LocalExecutor(workers=1) if images and named else InProcess()
+
+
+def _measure(
+    model: str,
+    places: Sequence[_Place],
+    loading: Mapping[str, Any],
+    calibration: Any,
+    checking: Mapping[str, Any],
+    folder: Path,
+) -> list[_Line]:
+    """Measure a model everywhere; it is calibrated once for all int8 cells."""
+    lines = []
+    with use(Progress()):
+        network = load(model, **loading)
+        if any(precision == "int8" for _, precision, _ in places) and not is_file(model):
+            network = quantize(network, calibration, seed=loading["seed"])
+        for target, precision, name in places:
+            try:
+                report = export(
+                    network,
+                    target=target,
+                    quantize=QUANTIZE[precision],
+                    output=folder / name_of(model) / precision,
+                    calibration=calibration if precision == "int16x8" else None,
+                    devices=(name,),
+                    **checking,
+                )
+                lines.append((_measured(model, precision, name, report.entries[0]), report.entries[0]))
+            except EdgecnnError as error:
+                lines.append(_failed(model, target, precision, name, str(error)))
+    return lines
+
+
+def _failed(model: str, target: str, precision: str, device: str, error: str) -> _Line:
+    finding = Finding(code="not_measured", text=error, severity="error")
+    entry = ReportEntry(
         model=name_of(model), target=target, device=device, artifact=None, size_bytes=0, precision=precision,
         findings=(finding,),
     )  # fmt: skip
-
-
-def _failed(model: str, target: str, precision: str, device: str, error: EdgecnnError) -> Cell:
-    return Cell(model=model, target=target, precision=precision, device=device, status="failed", error=str(error))
+    return Cell(model=model, target=target, precision=precision, device=device, status="failed", error=error), entry
 
 
 def _measured(model: str, precision: str, device: str, entry: ReportEntry) -> Cell:

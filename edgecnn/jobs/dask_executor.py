@@ -90,7 +90,8 @@ class DaskExecutor:
             import distributed
         except ImportError:
             raise MissingDependencyError(INSTALL) from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is wrong is said in one line, by us
+        for name in ("distributed", "distributed.client"):  # what is wrong is said in one line, by us
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._wait_s = cluster.wait_s
         self._own = _made(cluster) if cluster.kind is not None else None
         try:

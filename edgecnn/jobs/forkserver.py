@@ -9,6 +9,7 @@ guard; its processes cannot be started from a Dask worker; and children would ge
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import pickle
@@ -185,6 +186,7 @@ def serve(channel: int) -> None:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
     children: dict[int, int] = {}  # pid to the descriptor that takes its status
@@ -226,6 +228,7 @@ def _fork(descriptors: list[int], children: dict[int, int], own: list[int]) -> N
             for descriptor in (told, *own, *children.values()):
                 os.close(descriptor)
             os.setsid()
+            _end_with_parent()
             os.set_inheritable(pipe, False)  # what it executes shall not keep the pipe open
             _run(Connection(pipe))
         except BaseException:  # noqa: BLE001  # a fork must not return into the server
@@ -251,6 +254,12 @@ def _run(pipe: Connection) -> None:
     except Exception as error:  # noqa: BLE001  # the value of another's function
         answer = pickle.dumps((Status.FAULT, None, f"its result cannot be pickled: {error}", _peak_mib()))
     pipe.send_bytes(answer)
+
+
+def _end_with_parent() -> None:
+    """Let the system end this process when the server dies, where it is Linux. Source: prctl(2), PR_SET_PDEATHSIG."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _call(payload: bytes) -> Any:

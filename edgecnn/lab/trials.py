@@ -10,23 +10,18 @@ the results do not depend on how many processes there are, nor on which of them 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgecnn import __version__
-from edgecnn.errors import EdgecnnError, InputError
+from edgecnn.errors import InputError
 from edgecnn.files import require_writable, sha256, write_json
+from edgecnn.jobs import LocalExecutor, Status, Task
 from edgecnn.progress import Progress, use
 from edgecnn.records import read_file
 
@@ -144,19 +139,33 @@ def run_trials(
     require_writable(folder)
     known = {digest(trial): trial for trial in trials}
     done = {key: kept for key, trial in known.items() if (kept := _kept(folder / f"{key}.json", trial)) is not None}
-    todo = [_Job(key=key, trial=trial, scratch=folder / key) for key, trial in known.items() if key not in done]
+    todo = {key: trial for key, trial in known.items() if key not in done}
     if done:
         progress(f"{len(done)} of {len(known)} trials were done before")
     start, first = time.perf_counter(), len(done)
-    with _workers(min(workers or os.cpu_count() or 1, len(todo))) as processes:
-        for job, result in _finished(processes, todo):
-            write_json(folder / f"{job.key}.json", {**_record(job.trial), "result": result})
-            shutil.rmtree(job.scratch, ignore_errors=True)
-            done[job.key] = result
-            left = (time.perf_counter() - start) / (len(done) - first) * (len(known) - len(done))
-            wait_for = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
-            progress(f"{len(done):4d} of {len(known)}  {job.trial.name}  ({wait_for} left)")
+    with LocalExecutor(workers) as executor:
+        for key, trial in todo.items():
+            executor.submit(Task(key=key, call=_run, arguments=(trial, folder / key), name=trial.name, kind="trial"))
+        while len(done) < len(known):
+            for ended in executor.completed():
+                trial = todo[ended.key]
+                if ended.status is not Status.OK:
+                    left = "; what was done is kept: run the same again to go on"
+                    raise InputError(f"{trial.name}: {ended.text}{'' if ended.status is Status.ERROR else left}")
+                write_json(folder / f"{ended.key}.json", {**_record(trial), "result": ended.value})
+                shutil.rmtree(folder / ended.key, ignore_errors=True)
+                done[ended.key] = ended.value
+                left_s = (time.perf_counter() - start) / (len(done) - first) * (len(known) - len(done))
+                wait_for = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min"
+                progress(f"{len(done):4d} of {len(known)}  {trial.name}  ({wait_for} left)")
     return [done[digest(trial)] for trial in trials]
+
+
+def _run(trial: Trial, scratch: Path) -> Result:
+    """Run a trial, in a process of its own."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with use(Progress()):
+        return trial.run(scratch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,106 +187,3 @@ def _kept(path: Path, trial: Trial) -> Result | None:
         if asdict(kept) == {**json.loads(json.dumps(_record(trial))), "result": kept.result}:
             return kept.result
     raise InputError(f"{path} is not the result of {trial.name}; delete it, or choose another folder with -o")
-
-
-# --- processes ---
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    key: str
-    trial: Trial
-    scratch: Path
-
-
-_Worker = tuple[SpawnProcess, Connection]
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[list[_Worker]]:
-    """Start processes that run a job for each that they are sent; whatever happens, none is left behind."""
-    context = multiprocessing.get_context("spawn")
-    workers: list[_Worker] = []
-    try:
-        with _interrupts_ignored():  # children inherit this: Ctrl-C is for the parent, which ends them
-            for _ in range(count):
-                mine, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs,), daemon=True)
-                process.start()
-                workers.append((process, mine))
-                theirs.close()  # so that the pipe ends when the process does
-        yield workers
-    finally:
-        for process, _ in workers:
-            process.terminate()
-        for process, pipe in workers:
-            process.join()
-            pipe.close()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # others cannot set handlers, and get no signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _finished(workers: Sequence[_Worker], jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Result]]:
-    """Yield each job with its result, as they come."""
-    waiting, idle = list(reversed(jobs)), list(workers)
-    busy: dict[Any, tuple[_Worker, _Job]] = {}  # by pipe
-    while waiting or busy:
-        while waiting and idle:
-            worker, job = idle.pop(), waiting.pop()
-            busy[worker[1]] = worker, job
-            with suppress(BrokenPipeError):  # the process has died, as it is found when its answer is read
-                worker[1].send(job)
-        for pipe in wait(list(busy)):
-            worker, job = busy.pop(pipe)
-            try:
-                result, fault = worker[1].recv()
-            except (EOFError, ConnectionResetError):
-                raise _death(worker[0], job) from None
-            if fault is not None:
-                raise InputError(f"{job.trial.name}: {fault}")
-            idle.append(worker)
-            yield job, result
-
-
-def _death(process: SpawnProcess, job: _Job) -> InputError:
-    process.join()
-    code = process.exitcode or 0
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-    want = " (was there too little memory? then give fewer --workers)" if -code == signal.SIGKILL else ""
-    return InputError(f"{job.trial.name}: its process {how}{want}; what was done is kept: run the same again to go on")
-
-
-def _serve(pipe: Connection) -> None:
-    """Work: one thread for all arithmetic, no bars, jobs until the pipe or the parent ends."""
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    with use(Progress()):  # several bars would write over each other
-        while True:
-            try:
-                job = pipe.recv()
-            except EOFError:
-                return
-            try:
-                job.scratch.mkdir(parents=True, exist_ok=True)
-                answer: tuple[Result | None, str | None] = (job.trial.run(job.scratch), None)
-            except EdgecnnError as error:
-                answer = (None, str(error))
-            pipe.send(answer)
-
-
-def _end_with(parent: int) -> None:
-    """End at once when the parent has gone, however it went."""
-    wait([parent])
-    os._exit(1)

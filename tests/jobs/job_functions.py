@@ -86,3 +86,8 @@ def simulated(settings, before, folder):
 
 def entry(value):
     return {"accuracy": {"top1": value}, "latency": {}, "parity": {}, "resources": {}, "size_bytes": 1000 + value}
+
+
+def kill_parent():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)

@@ -129,3 +129,10 @@ def test_a_job_costs_little(local):
     start = time.process_time(), time.perf_counter()
     outcomes(local, *tasks[2:])
     assert time.process_time() - start[0] < 0.05 * len(tasks)  # of this process; a shared machine's clock says little
+
+
+def test_a_job_ends_when_the_server_of_its_process_dies(local):
+    local.submit(task(functions.kill_parent))
+    (outcome,) = local.completed(30)
+    assert outcome.status is Status.LOST
+    assert outcomes(local, task(functions.add, 1, 2))[0].value == 3  # by another server
