@@ -91,6 +91,10 @@ class Network:
         """Return the network without quantization: the float values that stand beside the integers."""
         return Network(graph=self.graph.as_float(), name=self.name, path=self.path, findings=self.findings)
 
+    def facts(self) -> tuple[str, ...]:
+        """Return precision, ports, ops and counts, each in a few words."""
+        return tuple(self._facts())
+
     def save(self, folder: str | Path) -> Path:
         """Write ``NAME.edgecnn``, from which ``edgecnn.load`` reads the network again; return its path.
 

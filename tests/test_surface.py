@@ -27,7 +27,8 @@ OPTIONS = {
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --report --json "
     "--wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
-    "inspect": "--weights --convention --input-shape --preprocess --device --sensitivity --data --limit --json --wide",
+    "inspect": "--weights --convention --input-shape --preprocess --device --sensitivity --data --limit --html "
+    "--model-explorer --colour --json --wide",
     "train": "--data -o --weights --epochs --batch --lr --warmup --weight-decay --label-smoothing --drop-connect --ema "
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
     "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "

@@ -15,7 +15,15 @@ HELP = "print a graph or an artifact, layer by layer"
 EXAMPLES = (
     "edgecnn inspect out/net.tflite",
     "edgecnn inspect out/net.edgecnn --sensitivity --data DIR",
+    "edgecnn inspect out/net.tflite --html net.html --data DIR",
 )
+
+
+def page_file(text: str) -> Path:
+    """Return the place of a page; a type for ``add_argument``."""
+    if not text.endswith(".html"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no page; give a file that ends in .html")
+    return Path(text)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +38,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--sensitivity", action="store_true", help="of an int8 .edgecnn: what each layer costs in accuracy, and why")
     add("--data", metavar="DIR|demo", help="images for --sensitivity; no labels needed")
     add("--limit", type=positive, default=16, metavar="N", help="at most N images (default 16)")
+    add(
+        "--html", type=page_file, metavar="FILE.html", help="draw the network; --data and --device add errors and costs"
+    )
+    add("--model-explorer", type=Path, metavar="FILE.json", help="write node data for Google's Model Explorer")
+    add("--colour", choices=["bits", "error", "time"], help="by what ops are coloured (default: the last one known)")
     add_json(parser)
 
 
@@ -37,12 +50,16 @@ def run(options: argparse.Namespace) -> int:
     """``edgecnn inspect``: a model's graph, a ``.edgecnn`` file, or an artifact."""
     from dataclasses import asdict
 
+    if options.html is not None or options.model_explorer is not None:
+        return _drawn(options)
+    if options.colour is not None:
+        raise InputError("--colour is of --html and --model-explorer")
     if options.device is not None:
         return _costs(options)
     if options.sensitivity:
         return _sensitivity(options)
     if options.data is not None:
-        raise InputError("--data is for --sensitivity; without it, inspect runs nothing")
+        raise InputError("--data is for --sensitivity and --html; without them, inspect runs nothing")
     from edgecnn.inspecting import inspect
 
     found: Any = inspect(options.model, **input_shapes(options), **taken(options, "weights convention preprocess"))
@@ -68,6 +85,23 @@ def run(options: argparse.Namespace) -> int:
     table(rows, right=("scale", "zero", "bytes", "MACs"))
     total, size = sum(layer.macs for layer in found), sum(layer.weight_bytes for layer in found)
     sys.stdout.write(f"{len(found)} ops, {total:,} MACs, {size:,} bytes of weights\n")
+    return 0
+
+
+def _drawn(options: argparse.Namespace) -> int:
+    """Write the network as a page, as node data for Model Explorer, or as both."""
+    from edgecnn.viewing import save_node_data, save_page, view
+
+    own = taken(options, "data limit device weights convention preprocess") | input_shapes(options)
+    shown = view(options.model, **own)
+    colour = options.colour or shown.colours[-1]
+    if colour not in shown.colours:
+        needs = {"error": "--data DIR", "time": "--device NAME"}[colour]
+        raise InputError(f"--colour {colour} needs {needs}; known: {', '.join(shown.colours)}")
+    for path, save in ((options.html, save_page), (options.model_explorer, save_node_data)):
+        if path is not None:
+            save(shown, path, colour)
+            sys.stdout.write(f"{path}: {len(shown.layers)} ops, coloured by {colour}\n")
     return 0
 
 

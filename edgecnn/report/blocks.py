@@ -48,11 +48,12 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A drawing, with what it shows in words for those who do not see it."""
+    """A drawing, with what it shows in words for those who do not see it; ``natural``: in its own size."""
 
     svg: str
     alt: str
     caption: str = ""
+    natural: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +95,11 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Blocks that are shown on request."""
+    """Blocks that are shown on request; ``anchor``: what a link in the page leads to, or empty."""
 
     title: str
     blocks: tuple[Block, ...]
+    anchor: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

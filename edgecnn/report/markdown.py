@@ -24,7 +24,7 @@ from edgecnn.report.blocks import (
 
 MARKS = {"passed": "✅ ", "failed": "❌ ", "warning": "⚠️ ", "info": "", "": ""}
 SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[-+#=])")
-LINKED = re.compile(r"([@#]|://|www\.)(?=\w)")
+LINKED = re.compile(r"(@|#|://|www\.)(?=\w)")
 """What GitHub makes a mention or a link, whatever stands before it."""
 
 
@@ -63,9 +63,8 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
                 yield _table(("image", "answers"), rows, ())
             case Fold():
                 if inside := list(_blocks(block.blocks)):
-                    yield "\n\n".join(
-                        (f"<details><summary>{escape(printable(block.title))}</summary>", *inside, "</details>")
-                    )
+                    title = LINKED.sub("\\1\u200b", escape(printable(block.title), quote=False))
+                    yield "\n\n".join((f"<details><summary>{title}</summary>", *inside, "</details>"))
             case Card():
                 yield f"#### {text(block.title)}: {MARKS[block.state]}{text(block.verdict)}"
                 yield from _blocks(block.blocks)

@@ -22,6 +22,7 @@ from edgecnn.report.blocks import (
     Section,
     Table,
 )
+from edgecnn.report.drawing import SHADES
 from edgecnn.report.markup import Html, image, joined, tag
 from edgecnn.report.plot import COLOURS
 
@@ -30,6 +31,8 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MARKS = {"passed": "✓ ", "failed": "✗ ", "warning": "! ", "info": "", "": ""}
 ON_DARK = ("#6cb2f0", "#f0925e", "#7cc77f", "#bd93e0", "#d3bd3c", "#f0788f", "#5cc6c6", "#b0b0b0")
 """``plot.COLOURS``, as light as a dark page needs."""
+DARK_SHADES = ("#22272e", "#1f3a52", "#4a4020", "#5c3f1d", "#6e3226")
+"""``drawing.SHADES``, as dark as a dark page needs: light text is readable on each of them."""
 
 
 def html(document: Document) -> str:
@@ -62,6 +65,8 @@ def style() -> str:
         for light, other in zip(COLOURS, ON_DARK, strict=True)
         for what in ("stroke", "fill")
     ]
+    pairs = zip(SHADES, DARK_SHADES, strict=True)
+    dark += [f'svg [fill="{light}"] {{ fill: {other}; }}' for light, other in pairs]
     return "\n".join([*lines, "@media screen and (prefers-color-scheme: dark) {", *dark, "}"])
 
 
@@ -123,7 +128,8 @@ def _(block: Chart) -> Html:
     name = joined(Html('<svg role="img" aria-label="'), block.alt, Html('" '))
     svg = block.svg.strip().replace("<svg ", name, 1)
     caption = (tag("figcaption", block.caption),) if block.caption else ()
-    return tag("figure", Html(svg), *caption, class_="chart")
+    kind = {"class_": "drawing", "tabindex": "0"} if block.natural else {"class_": "chart"}
+    return tag("figure", Html(svg), *caption, **kind)
 
 
 @_block.register
@@ -139,7 +145,7 @@ def _picture(picture: Picture) -> Html:
 
 @_block.register
 def _(block: Fold) -> Html:
-    return tag("details", tag("summary", block.title), *_blocks(block.blocks))
+    return tag("details", tag("summary", block.title), tag("div", *_blocks(block.blocks), id=block.anchor or None))
 
 
 @_block.register

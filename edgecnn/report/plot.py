@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from edgecnn.errors import InputError
+from edgecnn.escaping import printable
 
 WIDTH, HEIGHT = 460, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46  # margins of the plotting area
@@ -179,7 +180,7 @@ def _dash(series: Series) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{style}>{escape(printable(text))}</text>'
 
 
 def _number(value: float) -> str:
