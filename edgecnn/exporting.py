@@ -140,12 +140,12 @@ def export(
     require_io(io, precision, asked)
     if any("activations" in converter(name).options for name in targets):
         onnx_activations(places)
-    calibration = _training_part(data) if calibration is None and precision in INTEGER_PRECISIONS else calibration
-    _require_calibration(calibration, precision, quantize, held)
+    calibration = training_part(data) if calibration is None and precision in INTEGER_PRECISIONS else calibration
+    require_calibration(calibration, precision, quantize, held)
     steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
     checking.need(data)
     if mixed:
-        _require_mixed(precision, checking.limits, data, calibration, steps)
+        require_mixed(precision, checking.limits, data, calibration, steps)
     runs = data is not None or checking.runs_anything
     if runs:
         checking.places(targets, precision)
@@ -223,15 +223,26 @@ def _ready(targets: Sequence[str], precision: str) -> tuple[list[str], dict[str,
     missing: dict[str, EdgecnnError] = {}
     for target in targets:
         converter(target).require(precision)
-        command = runtime(target).missing()
-        if command is not None:
-            said = f"target {target} needs a library that is not installed: {command}"
-            missing[target] = MissingDependencyError(said)
+        try:
+            require_library(target)
+        except MissingDependencyError as error:
+            missing[target] = error
     if len(missing) == len(targets):
         raise _together(missing)
-    for error in missing.values():
-        say(f"warning: {error}; the other formats are written")
+    for lacking in missing.values():
+        say(f"warning: {lacking}; the other formats are written")
     return [target for target in targets if target not in missing], missing
+
+
+def require_library(target: str) -> None:
+    """Check that the library of a format is installed.
+
+    Raises:
+        MissingDependencyError: it is not; the message installs it.
+    """
+    command = runtime(target).missing()
+    if command is not None:
+        raise MissingDependencyError(f"target {target} needs a library that is not installed: {command}")
 
 
 def _together(refused: Mapping[str, EdgecnnError]) -> EdgecnnError:
@@ -240,12 +251,17 @@ def _together(refused: Mapping[str, EdgecnnError]) -> EdgecnnError:
     return type(first)("; ".join(map(str, refused.values())))
 
 
-def _training_part(data: Any) -> Any:
+def training_part(data: Any) -> Any:
     """Return the data, of which ``train/`` is for calibration, where it has such a folder; else ``None``."""
     return data if isinstance(data, str | Path) and parts(Path(data)) else None
 
 
-def _require_calibration(calibration: Any, precision: str, quantize: str, held: bool) -> None:
+def require_calibration(calibration: Any, precision: str, quantize: str, held: bool) -> None:
+    """Check that there are images where the precision needs ranges; ``held`` is whether the model may have them.
+
+    Raises:
+        InputError: there are none, or some that nothing needs.
+    """
     integer = precision in INTEGER_PRECISIONS
     if not integer and calibration is not None:
         raise InputError(f"--calibration is for --quantize int8 and int16x8; {quantize} needs none")
@@ -254,7 +270,12 @@ def _require_calibration(calibration: Any, precision: str, quantize: str, held: 
         raise InputError(f"{quantize} needs calibration images: pass {allowed}")
 
 
-def _require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, recipe: Recipe) -> None:
+def require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, recipe: Recipe) -> None:
+    """Check that ``mixed`` has what it works with.
+
+    Raises:
+        InputError: it has not.
+    """
     if precision != "int8":
         raise InputError(f"--mixed is for --quantize int8: {precision} has no 8-bit activations to keep from")
     if limits.max_drop is None or data is None:

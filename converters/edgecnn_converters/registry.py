@@ -49,6 +49,7 @@ class Converter:
         refusals: precision to the reason why it is not written.
         gather: the main file to what ``describe``, ``integers`` and ``layers`` take, where it is not just what the
             files hold.
+        folder: ending of the folder that holds the files (``_c``: ``NAME_c``), or empty: they stand beside others'.
         interface: version of this interface that the converter is written for.
 
     Raises:
@@ -68,6 +69,7 @@ class Converter:
     in_all: bool = True
     refusals: Mapping[str, str] = field(default_factory=dict)
     gather: Callable[[Path], list[bytes]] | None = None
+    folder: str = ""
     interface: int = INTERFACE
 
     def __post_init__(self) -> None:

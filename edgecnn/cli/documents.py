@@ -83,12 +83,14 @@ def documents() -> dict[str, type | tuple[type, ...] | None]:
     from edgecnn.benchmarking import Cell
     from edgecnn.evaluation.compare import Comparison
     from edgecnn.graph.summary import Layer
+    from edgecnn.planning import Plan
     from edgecnn.quant.sensitivity import Sensitivity
     from edgecnn.report.evidence import LayerCost
     from edgecnn.report.record import ReportEntry
 
     return {
         **dict.fromkeys(("export", "validate", "run"), (ReportEntry,)), "compare": Comparison, "benchmark": (Cell,),
+        **{f"{command} --dry-run": (Plan,) for command in ("export", "validate", "run")},
         "inspect": (Layer, LayerCost, Sensitivity), "train": Trained, "models": (ModelRow,),
         "targets": (TargetRow,), "targets show": (TargetRow,),
         "devices": (DeviceRow,), "devices show": (DeviceRow,), "devices setup": (SetUp,),
@@ -166,5 +168,6 @@ def _written() -> dict[str, dict[str, Any]]:
     return {
         Check.__name__: {"passed": {"type": "boolean"}},
         ReportEntry.__name__: {"seconds": seconds},
+        "Plan": {"seconds": {"type": ["number", "null"]}, "exit_status": {"type": "integer"}},
         "Comparison": {"parts_at": {"type": ["string", "null"]}},
     }

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.cli.dry_run import add_dry_run, planned
 from edgecnn.cli.options import (
     add_checking,
     add_convention,
@@ -96,10 +97,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="end at once with status 2 when another export writes the directory, instead of waiting for it",
     )  # fmt: skip
     add_checking(parser)
+    add_dry_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn export``."""
+    if options.dry_run:
+        from edgecnn.planning import plan_export
+
+        return planned([plan_export(options.model, **given(options))], options)
     return reported(exported(options), options)
 
 
@@ -107,12 +113,14 @@ def exported(options: argparse.Namespace) -> Report:
     """Export what the options say."""
     from edgecnn.exporting import export
 
+    return export(options.model, progress=Terminal(), **given(options))
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as arguments of ``edgecnn.export``."""
     names = "quantize calibration calibration_images recipe guard reduce_range per_tensor mixed io batch wait"
-    given = input_shapes(options) | taken(
-        options, f"{names} weights padding convention preprocess label_offset class_names"
-    )
-    given |= named(options.output, options.target)
-    return export(options.model, progress=Terminal(), **given, **checking(options))
+    own = taken(options, f"{names} weights padding convention preprocess label_offset class_names")
+    return input_shapes(options) | own | named(options.output, options.target) | checking(options)
 
 
 def named(output: Path, target: str | None) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli import export
 from edgecnn.cli.config import FILE, OF_THE_REPORT, ON_THE_LINE, Config, Network, find, namespace, parser_of
+from edgecnn.cli.dry_run import planned
 from edgecnn.cli.faults import status_of, was_interrupted
 from edgecnn.cli.options import reported
 from edgecnn.errors import InputError, unknown
 from edgecnn.progress import Terminal
 
 if TYPE_CHECKING:
+    from edgecnn.planning import Plan
     from edgecnn.report.record import ReportEntry
 
 HELP = "export and validate every network of edgecnn.toml, with one report: for continuous integration"
@@ -52,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     if config is None:
         raise InputError(f"there is no {FILE} here; `edgecnn init MODEL` writes one, or pass --config FILE")
     work = jobs(config, options)
+    if options.dry_run:
+        return planned([plan for job in work for plan in _plans(job)], options)
     entries: list[ReportEntry] = []
     status = 0
     for job in work:
@@ -118,6 +122,17 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of ``export`` that the command line gives."""
     taken = {action.dest for action in parser_of("export")._actions} - OF_THE_REPORT - ON_THE_LINE
     return {k: v for k, v in vars(options).items() if k in taken}
+
+
+def _plans(job: Job) -> Iterator[Plan]:
+    """Yield what the export would do, then what each further validation of its artifacts would."""
+    from edgecnn.cli import validate
+    from edgecnn.planning import plan_again, plan_export
+
+    own = export.given(job.export)
+    yield plan_export(job.export.model, **own)
+    for options in job.validate:
+        yield plan_again(job.name, own["target"], **validate.given(options))
 
 
 def _entries(job: Job) -> Iterator[Sequence[ReportEntry]]:

@@ -72,7 +72,8 @@ def print_json(options: argparse.Namespace, content: Row) -> None:
 def command(options: argparse.Namespace) -> str:
     """Return the words of the command: ``export``, ``devices setup``."""
     words = (options.command, getattr(options, "action", None), getattr(options, "study", None))
-    return " ".join(filter(None, words))
+    dry = "--dry-run" if getattr(options, "dry_run", False) else None
+    return " ".join(filter(None, (*words, dry)))
 
 
 def print_document(made: Row) -> None:

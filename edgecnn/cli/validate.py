@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgecnn.cli.dry_run import add_dry_run, planned
 from edgecnn.cli.options import add_checking, checking, reported, taken
 from edgecnn.progress import Terminal
 
@@ -26,10 +27,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", metavar="ARTIFACT|none", help="fp32 reference; default: NAME.edgecnn beside the artifact"
     )
     add_checking(parser)
+    add_dry_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """``edgecnn validate``."""
+    if options.dry_run:
+        from edgecnn.planning import plan_validation
+
+        return planned([plan_validation(options.artifact, **given(options))], options)
     report = validated(options, options.artifact)
     return reported(report, options)
 
@@ -38,5 +44,9 @@ def validated(options: argparse.Namespace, artifact: Path) -> Report:
     """Validate an artifact as the options say."""
     from edgecnn.evaluation.validate import validate
 
-    given = taken(options, "reference preprocess label_offset class_names")
-    return validate(artifact, progress=Terminal(), **given, **checking(options))
+    return validate(artifact, progress=Terminal(), **given(options))
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as arguments of ``edgecnn.validate``."""
+    return taken(options, "reference preprocess label_offset class_names") | checking(options)

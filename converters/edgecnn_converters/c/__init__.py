@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgecnn_converters.c.arena import Arena
     from edgecnn_converters.c.lowering import Emitter
 
+FOLDER = "_c"  # ending of the folder that holds the files
 HEADER = """\
 /* {title}: an int8 network, {shapes}. Written by edgecnn. */
 #ifndef {macro}_H
@@ -87,7 +88,7 @@ def convert(graph: Graph, *, precision: str, io: str = "int8", name: str = "netw
     }
     files = {suffix: text.encode() for suffix, text in texts.items()}
     inputs, outputs = ports(graph, "NHWC", "int8")
-    return ConvertedModel(target="c", precision=precision, files=files, folder="_c", inputs=inputs, outputs=outputs)
+    return ConvertedModel(target="c", precision=precision, files=files, folder=FOLDER, inputs=inputs, outputs=outputs)
 
 
 def _header(graph: Graph, name: str, arena: int, constants: int) -> str:
@@ -168,4 +169,5 @@ CONVERTER = Converter(
     io={"int8": ("int8",)},
     options=("name",),
     in_all=False,
+    folder=FOLDER,
 )
