@@ -30,7 +30,7 @@ from edgecnn_targets.devices import select
 from edgecnn_targets.registry import require, runtime_of
 
 LOADING = "weights input_shape preprocess label_offset padding convention name"
-CALIBRATE, QUANTIZE, COMPARE = 5.0, 12.0, 3.0
+CALIBRATE, QUANTIZE, COMPARE = 4.0, 15.0, 3.0
 """Float inferences that take as long as one image does in each stage; fitted to measurements, see ``_inference``."""
 
 SEARCHES = 4  # times as long with sensitivity-weighted ranges

@@ -20,10 +20,15 @@ CHECKING = (
 )
 EVERY = "--max-memory --traceback"
 CONFIGURED = "export validate compare benchmark inspect train run"
+EXPORT = (
+    "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait --reduce-range "
+    f"--per-tensor --mixed --io --batch --padding --convention --input-shape -o --dry-run {CHECKING}"
+)
 OPTIONS = {
-    "export": "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait "
-    f"--reduce-range --per-tensor --mixed --io --batch --padding --convention --input-shape -o {CHECKING}",
-    "validate": f"--reference {CHECKING}",
+    "export": EXPORT,
+    "run": EXPORT,
+    "init": "--data --device --max-drop --calibration --target --weights -o --force",
+    "validate": f"--reference --dry-run {CHECKING}",
     "compare": "--data --limit --preprocess --layers --exact-kernels --arithmetic --skip-bad-images --report --json "
     "--wide",
     "benchmark": f"--targets --precisions --weights --calibration -o {CHECKING}",
