@@ -23,7 +23,7 @@ from edgecnn.report.record import Check, Finding, Report, ReportEntry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "reference").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "SKILL.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "reference").glob("*.md")))
 LANGUAGES = {"sh", "python", "text", "toml", "c", "json"}
 MARK = re.compile(r"<!-- (slow|not run: (?P<reason>.{8,})|exits (?P<status>\d+)) -->")
 FENCE = re.compile(r"```(?P<language>\w*)(?: title=\"(?P<title>[\w.]+)\")?")
