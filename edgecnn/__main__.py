@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
+AGAIN_S = 0.01
 LINE = "edgecnn: interrupted; no half-written artifact was left\n"
 
 
@@ -38,12 +39,14 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def unraisable(self, fault: Any) -> None:
-        """Interrupt again where Python lost the interrupt in a destructor or a callback of C."""
+        """Interrupt again where Python lost the interrupt in a destructor or a callback, such as those of an import."""
         if not isinstance(fault.exc_value, KeyboardInterrupt):
             sys.__unraisablehook__(fault)
             return
+        from threading import Timer
+
         self.seen = False
-        signal.raise_signal(signal.SIGINT)
+        Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()  # here it would be lost as well
 
 
 def end_now() -> NoReturn:

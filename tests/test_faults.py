@@ -78,7 +78,7 @@ def test_a_system_that_refuses_a_file_is_no_fault_of_ours(monkeypatch, capfd):
     assert "Permission denied (/etc/secret)" in error_of(capfd, "models")
 
 
-@pytest.mark.parametrize("module", ["edgecnn.errors", "edgecnn.cli.export", "numpy", "torch"])
+@pytest.mark.parametrize("module", ["edgecnn.errors", "edgecnn.cli.options", "numpy", "torch"])
 def test_an_interrupt_is_one_line_at_any_moment(module, tmp_path):
     words = ["export", DEMO, "--weights", "demo", "--calibration", "demo", "-o", tmp_path / "out"]
     command = [sys.executable, "-X", "importtime", "-m", "edgecnn", *map(str, words)]

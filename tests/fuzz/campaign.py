@@ -22,7 +22,7 @@ from fuzz.mutate import mutated
 from fuzz.readers import READERS
 from fuzz.seeds import Seed, corpus
 
-HANG_S = 20.0
+HANG_S, STARVED_S = 20.0, 120.0  # of a processor, and by the clock
 MEMORY = 2**30  # peak of a worker, in bytes
 FAULTS = ("traceback", "hang", "death", "memory", "lines")
 
@@ -96,12 +96,20 @@ class Worker:
         )
         self.process.start()
         other.close()
-        self.number, self.started = -1, 0.0
+        self.number, self.started, self.used = -1, 0.0, 0.0
 
     def give(self, number: int) -> None:
         """Start a case."""
-        self.number, self.started = number, time.monotonic()
+        self.number, self.started, self.used = number, time.monotonic(), self.cpu()
         self.pipe.send(number)
+
+    def cpu(self) -> float:
+        """Return the seconds that the process has computed: on a busy machine a clock on the wall says less."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> int | None:
         """End the process; return its exit code before that."""
@@ -113,9 +121,18 @@ class Worker:
         return code
 
 
+def _warm(seeds: Sequence[Seed]) -> None:
+    """Read sound files here, so that no worker has to import what reads them."""
+    for kind in dict.fromkeys((seed.kind, Path(seed.name).suffix) for seed in seeds):
+        first = next(seed for seed in seeds if (seed.kind, Path(seed.name).suffix) == kind)
+        with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
+            tried(first.kind, first.name, dict(first.files), Path(folder))
+
+
 def run(seed: int, numbers: Sequence[int], workers: int, seeds: Sequence[Seed] | None = None) -> Iterator[Outcome]:
     """Yield the outcome of each case, as it ends."""
     seeds = seeds or corpus()
+    _warm(seeds)
     waiting = collections.deque(numbers)
     pool = [Worker(seeds, seed) for _ in range(min(workers, len(waiting)))]
     for worker in pool:
@@ -130,7 +147,7 @@ def run(seed: int, numbers: Sequence[int], workers: int, seeds: Sequence[Seed] |
                     _, state, said = worker.pipe.recv()
                 except (EOFError, ConnectionError):
                     state = "death"
-            elif time.monotonic() - worker.started > HANG_S:
+            elif worker.cpu() - worker.used > HANG_S or time.monotonic() - worker.started > STARVED_S:
                 state = "hang"
             if not state:
                 continue
