@@ -226,7 +226,25 @@ def write_artifact(
         sbom=bill_of_materials(tuple(libraries)),
     )
     write_json(record, manifest.to_json())
+    _written[path.resolve()] = _state(path)
     return path
+
+
+_written: dict[Path, tuple[int, int]] = {}
+"""Main files that this process has written, as they were then."""
+
+
+def was_written_here(path: Path) -> bool:
+    """Tell whether this process has written an artifact, and nobody has changed it since."""
+    try:
+        return _written.get(path.resolve()) == _state(path)
+    except OSError:
+        return False
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def read_manifest(artifact: Path, target: str) -> Manifest | None:

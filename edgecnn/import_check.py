@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.errors import InputError, MissingDependencyError
+from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.graph.importers import Imported, Values
 from edgecnn.graph.ir import Graph, Node
 
@@ -114,7 +114,7 @@ def check_import(imported: Imported, simplified: Graph) -> ImportCheck:
         wanted = imported.reference(inputs)
     except MissingDependencyError as error:
         return ImportCheck(differences=None, text=f"import: not checked against the original runtime: {error}")
-    except InputError as error:
+    except (InputError, DeviceFault) as error:
         return ImportCheck(differences=None, text=f"import: not checked: {error}")
     made = evaluate(graph, inputs, keep=True)
     differences = {name: _difference_of(graph, name, wanted, made) for name in graph.outputs}
@@ -180,7 +180,7 @@ def _check_integers(imported: Imported) -> ImportCheck:
     inputs = {n: rng.integers(low, high + 1, graph.tensors[n].shape).astype(np.int8) for n in graph.inputs}
     try:
         wanted = imported.reference(inputs)
-    except (MissingDependencyError, InputError) as error:
+    except (MissingDependencyError, InputError, DeviceFault) as error:
         return ImportCheck(differences=None, text=f"import: not checked against the original runtime: {error}")
     shown = {n: _integers(graph, n, wanted[n]) for n in (t.name for t in graph.activations()) if n in wanted}
     made = oracle.run(graph, inputs, keep=tuple(shown))

@@ -139,11 +139,9 @@ def _imported(path: Path, importer: Importer, input_shape: InputShape | None, na
 def _checked(path: Path, importer: Importer, input_shape: InputShape | None, name: str) -> Network:
     if input_shape is not None and not importer.sized:
         raise InputError(f"{path} says the shapes of its inputs; leave input_shape out")
-    if input_shape is None:
-        imported = importer.read(path)
-    else:
-        shapes = input_shape if isinstance(input_shape, Mapping) else {"": input_shape}
-        imported = importer.read(path, shapes)
+    shapes = None if input_shape is None else input_shape if isinstance(input_shape, Mapping) else {"": input_shape}
+    imported = importer.read(path) if shapes is None else importer.read(path, shapes)
+    imported = replace(imported, reference=importer.reference(path, imported, shapes))
     graph = imported.graph
     if path.suffix == ".edgecnn":
         kind = Network if graph.precision == "fp32" else QuantizedNetwork

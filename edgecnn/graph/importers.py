@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.budget import budget
+from edgecnn.child import kept
 from edgecnn.graph import serialize
 from edgecnn.graph.ir import Graph
 from edgecnn.plugins import INTERFACE, registry
 from edgecnn.reading import checked
+from edgecnn.serving import limit
 
+COPIES = 8  # of a file, that a runtime may hold
+REFERENCE_S = 300.0
+Shapes = Mapping[str, Sequence[int]]
 Values = Mapping[str, NDArray[Any]]
 """Name of a graph tensor to its values, dimensions in the graph's order (images NHWC), with a batch of 1."""
 
@@ -48,10 +54,44 @@ class Importer:
     suffixes: tuple[str, ...]  # of its files, such as ``.onnx``
     read: Callable[..., Imported]
     sized: bool = False
+    native: str = (
+        ""  # library in this process that the reference runs the file in; a child process runs it in its place
+    )
     interface: int = INTERFACE  # version of this interface that the importer is written for
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "read", checked(_bounded(self.read)))
+
+    def reference(self, path: Path, imported: Imported, shapes: Shapes | None) -> Callable[[Values], Values] | None:
+        """Return what runs a file that ``read`` made ``imported`` of: where it is native code, in a child process.
+
+        Raises:
+            DeviceFault: on a call, the native code crashed, hung, or took more memory than it may.
+        """
+        if imported.reference is None or not self.native:
+            return imported.reference
+        given = {"path": str(path.absolute()), "shapes": shapes and {k: list(v) for k, v in shapes.items()}}
+        size = path.stat().st_size
+
+        def run(values: Values) -> Values:
+            call = f"{__name__}:referenced"
+            room = sum(array.nbytes for array in values.values())
+            with kept(self.native, file_bytes=COPIES * size) as child:
+                _, made = child.call(call, given, values, room=room, within_s=REFERENCE_S)
+                return {name: np.array(array) for name, array in made.items()}
+
+        return run
+
+
+def referenced(state: dict[str, Any], given: Mapping[str, Any], arrays: Values) -> tuple[dict[str, Any], Values]:
+    """Run a file that is imported in the runtime that it is for; ``child.Child`` calls this in a child process."""
+    path, shapes = Path(given["path"]), given["shapes"]
+    importer = importer_of(path)
+    assert importer is not None
+    imported = importer.read(path) if shapes is None else importer.read(path, shapes)
+    assert imported.reference is not None
+    limit(state["memory"])
+    return {}, imported.reference(arrays)
 
 
 def _bounded(read: Callable[..., Imported]) -> Callable[..., Imported]:

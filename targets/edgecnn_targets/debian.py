@@ -14,9 +14,9 @@ from pathlib import Path
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn.files import sha256
+from edgecnn.process import run
 from edgecnn.progress import filling
 from edgecnn_targets.cache import REMEDY, cache_dir
-from edgecnn_targets.process import run
 
 PATIENCE_S = 900.0
 INSTALLED = Path("/var/lib/dpkg/status")

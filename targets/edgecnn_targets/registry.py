@@ -10,6 +10,7 @@ from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError,
 from edgecnn.plugins import registry
 from edgecnn.report.evidence import LayerCost
 from edgecnn_targets.interface import Activations, Arrays, Device, Kind, Parameters, Runtime, Session
+from edgecnn_targets.kinds import foreign
 
 
 @runtime_checkable
@@ -146,11 +147,11 @@ def activations(
     Raises:
         InputError: the format's runtime does not tell, or the file has none of them.
     """
-    tell = runtime(target).activations
-    if tell is None:
+    row = runtime(target)
+    if row.activations is None:
         telling = [row.target for row in runtimes().values() if row.activations is not None]
         raise InputError(unknown("target", target, telling))
-    found = tell(path, sample, parameters, kernels)
+    found = foreign.activations(row, path, sample, parameters, kernels)
     if not found:
         raise InputError(
             f"{path} holds none of the other's tensors by name; only artifacts of one export have layers in common"

@@ -24,11 +24,11 @@ from pathlib import Path
 
 from edgecnn.errors import MissingDependencyError
 from edgecnn.files import sha256
+from edgecnn.process import run
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import ARCHITECTURES
-from edgecnn_targets.process import run
 from edgecnn_targets.registry import kind_of
 
 EMULATOR = "qemu-system-aarch64"

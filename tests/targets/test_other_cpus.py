@@ -15,13 +15,13 @@ from graphs import PIECES, piece_graph
 from int8_builder import random_images
 from runtimes import seven_bits
 
+from edgecnn.child import Runner
 from edgecnn.cli import main
 from edgecnn.errors import EdgecnnError
 from edgecnn.graph.oracle import run
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import qemu
-from edgecnn_targets.kinds.remote import Runner
 from edgecnn_targets.registry import kind_of
 from edgecnn_targets.runtimes import saturation
 from edgecnn_targets.runtimes.saturation import ONEDNN_LIMIT, cpu_flags, has_vnni

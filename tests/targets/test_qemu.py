@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands import texts
 
+from edgecnn.child import Command
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
 from edgecnn_targets import cache, process
@@ -18,7 +19,6 @@ from edgecnn_targets.devices import device, devices
 from edgecnn_targets.kinds import qemu
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import Cache
-from edgecnn_targets.kinds.remote import Command
 from edgecnn_targets.registry import missing
 from edgecnn_targets.runtimes import runner
 

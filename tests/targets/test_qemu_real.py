@@ -14,6 +14,7 @@ import pytest
 from graphs import PIECES, piece_graph
 from int8_builder import Int8Builder, random_images
 
+from edgecnn.child import Runner
 from edgecnn.cli import main
 from edgecnn.errors import EdgecnnError
 from edgecnn.graph.ir import QParams
@@ -22,7 +23,6 @@ from edgecnn_converters.tflite import convert
 from edgecnn_targets.cache import VARIABLE, cache_dir
 from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import qemu
-from edgecnn_targets.kinds.remote import Runner
 from edgecnn_targets.registry import kind_of
 from edgecnn_targets.runtimes import litert
 

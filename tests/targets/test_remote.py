@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 
+from edgecnn.child import Command
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn_targets import cache
-from edgecnn_targets.kinds.remote import Command, RemoteSession
+from edgecnn_targets.kinds.remote import RemoteSession
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import runner
 from edgecnn_targets.runtimes.litert import LiteRtSession

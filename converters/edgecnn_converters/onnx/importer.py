@@ -60,7 +60,7 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
     return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
 
 
-IMPORTER = Importer(suffixes=(".onnx",), read=read, sized=True)
+IMPORTER = Importer(suffixes=(".onnx",), read=read, sized=True, native="ONNX Runtime")
 
 
 @dataclass(kw_only=True)

@@ -204,4 +204,4 @@ def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors, inputs=inputs, outputs=outputs)
 
 
-IMPORTER = Importer(suffixes=(".tflite",), read=import_tflite)
+IMPORTER = Importer(suffixes=(".tflite",), read=import_tflite, native="LiteRT")

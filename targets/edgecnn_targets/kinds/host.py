@@ -1,4 +1,4 @@
-"""Devices of kind ``host``: the runtime is a library in this process."""
+"""Devices of kind ``host``: the runtime is a library in this process, or in a child for what others have written."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from edgecnn_targets.evaluate import latency
 from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
+from edgecnn_targets.kinds import foreign
 
 
 def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: int, kernels: str | None) -> Session:
-    """Open an artifact in this process."""
-    return runtime.open_session(artifact, threads=threads, kernels=kernels)
+    """Open an artifact on this machine."""
+    return foreign.open_session(runtime, artifact, threads=threads, kernels=kernels)
 
 
 def missing(device: Device, runtime: Runtime) -> str | None:
@@ -20,7 +21,7 @@ def missing(device: Device, runtime: Runtime) -> str | None:
 
 def measure(device: Device, session: Session) -> Usage:
     """Return wall-clock time."""
-    return Usage(latency=latency(session))
+    return Usage(latency=session.time() if isinstance(session, foreign.ForeignSession) else latency(session))
 
 
 KIND = Kind(figures=("accuracy", "latency"), open_session=open_session, missing=missing, measure=measure)

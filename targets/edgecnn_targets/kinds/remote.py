@@ -3,141 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import selectors
-import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError, unknown
+from edgecnn.child import Command, Runner
+from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import timing
 from edgecnn_targets.interface import Arrays, Description, Session, Usage, bytes_of, filled, packed, unpacked
-from edgecnn_targets.process import how_it_ended, kill, last_output, start
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import litert, onnxruntime
 
-CHUNK = 1 << 16
-
 Opening = tuple[dict[str, Any], bytes]
 """The request that opens a file, and the file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """How a runner is started.
-
-    Attributes:
-        device: its name, for messages.
-        words: the command; what it runs is ``runner.py``.
-        environment: all of it, or ``None`` to inherit.
-        open_s: it is killed when starting and opening an artifact takes longer.
-        image_s: it is killed when an inference takes longer.
-    """
-
-    device: str
-    words: tuple[str, ...]
-    environment: Mapping[str, str] | None = None
-    open_s: float = 300.0
-    image_s: float = 60.0
-
-
-class Runner:
-    """One running ``runner.py``.
-
-    Raises:
-        DeviceFault: it cannot be started.
-    """
-
-    def __init__(self, command: Command) -> None:
-        self._command = command
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        try:
-            self._process = start(command.words, env=command.environment, stdin=-1, stderr=self._said)
-        except BaseException:
-            self._said.close()
-            raise
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._into, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
-        for end in (self._into, self._from):
-            os.set_blocking(end, False)
-        self._read = bytearray()
-        self._deadline = 0.0
-
-    def ask(self, request: Mapping[str, Any], payload: bytes = b"", *, within_s: float) -> None:
-        """Send a request, a line of JSON, and the raw bytes after it; ``answer`` waits for what comes of it.
-
-        Args:
-            within_s: of now, the answer is there, or the runner is killed.
-
-        Raises:
-            DeviceFault: it has ended, or does not read.
-        """
-        self._deadline, self._patience = time.monotonic() + within_s, within_s
-        rest = memoryview(json.dumps({**request, "bytes": len(payload)}).encode() + b"\n" + payload)
-        while rest:
-            self._wait(self._into, selectors.EVENT_WRITE)
-            try:
-                rest = rest[os.write(self._into, rest) :]
-            except BrokenPipeError:
-                self._ended()
-
-    def answer(self) -> tuple[dict[str, Any], bytes]:
-        """Return the answer to ``ask``.
-
-        Raises:
-            DeviceFault: it ended, hung, or said something else than an answer; with its last output.
-            UnsupportedError: it answers that it cannot; the message is its reason.
-        """
-        while (end := self._read.find(b"\n")) < 0:
-            self._more()
-        try:
-            head = json.loads(self._read[:end])
-            size = int(head.pop("bytes"))
-        except (ValueError, TypeError, AttributeError, KeyError):
-            self._broke(f"answered {bytes(self._read[:80])!r}, which is no answer")
-        while len(self._read) < end + 1 + size:
-            self._more()
-        payload = bytes(self._read[end + 1 : end + 1 + size])
-        del self._read[: end + 1 + size]
-        if "error" in head:
-            raise UnsupportedError(f"device {self._command.device!r} cannot run it: {head['error']}")
-        return head, payload
-
-    def close(self) -> None:
-        """End the runner; a second call does nothing."""
-        if not self._said.closed:
-            kill(self._process)
-            self._process.communicate()
-            self._said.close()
-
-    def _more(self) -> None:
-        self._wait(self._from, selectors.EVENT_READ)
-        chunk = os.read(self._from, CHUNK)
-        if not chunk:
-            self._ended()
-        self._read += chunk
-
-    def _wait(self, end: int, event: int) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(end, event)
-            if not selector.select(max(0.0, self._deadline - time.monotonic())):
-                self._broke(f"hung: no answer within {self._patience:g} s")
-
-    def _ended(self) -> NoReturn:
-        self._broke(how_it_ended(self._process.wait()))
-
-    def _broke(self, how: str) -> NoReturn:
-        kill(self._process)
-        self._process.wait()
-        self._said.seek(0)
-        said = last_output(self._said.read())
-        self.close()
-        raise DeviceFault(f"{self._command.device} {how}; its last output: {said}")
 
 
 class RemoteSession(Session):

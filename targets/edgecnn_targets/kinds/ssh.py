@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from edgecnn.child import Command
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Arrays, Device, Kind, Runtime, Session, Usage, packed, unpacked
-from edgecnn_targets.kinds.remote import Command, RemoteSession
+from edgecnn_targets.kinds.remote import RemoteSession
 from edgecnn_targets.results import ResultCache
 from edgecnn_targets.runtimes import runner
 

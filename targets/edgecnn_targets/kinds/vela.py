@@ -19,10 +19,10 @@ from edgecnn.artifact import ConvertedModel, read_manifest, write_artifact
 from edgecnn.errors import DeviceFault, UnsupportedError
 from edgecnn.files import scratch
 from edgecnn.graph.ir import Metadata
+from edgecnn.process import run
 from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Resources
 from edgecnn_targets.interface import Arrays, Description, Device, Kind, Op, Runtime, Session, Usage
-from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 
 VELA = (sys.executable, "-m", "ethosu.vela")

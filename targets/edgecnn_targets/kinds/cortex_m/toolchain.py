@@ -12,10 +12,10 @@ from string import Template
 
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.files import scratch
+from edgecnn.process import run
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import library_path, unpack
 from edgecnn_targets.interface import Device, Say
-from edgecnn_targets.process import run
 from edgecnn_targets.runtimes.c import CNetwork
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"

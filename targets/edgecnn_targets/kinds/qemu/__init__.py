@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgecnn.child import Command, Runner
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.files import scratch
 from edgecnn.report.evidence import LayerCost
@@ -21,7 +22,7 @@ from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage, packed
 from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import Settings
-from edgecnn_targets.kinds.remote import Command, Opening, RemoteSession, Runner, kib, opening
+from edgecnn_targets.kinds.remote import Opening, RemoteSession, kib, opening
 from edgecnn_targets.results import ResultCache
 
 RUNS = 2

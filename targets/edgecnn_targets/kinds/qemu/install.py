@@ -21,12 +21,12 @@ from pathlib import Path
 
 from edgecnn.errors import InputError, MissingDependencyError
 from edgecnn.files import sha256
+from edgecnn.process import run
 from edgecnn.progress import filling
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.debian import PACKAGES, PATIENCE_S, library_path, require, tool, unpack
 from edgecnn_targets.interface import Say
 from edgecnn_targets.kinds.qemu.settings import Architecture, Settings
-from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import runner
 
 SITE, RUNNER, PYTHON, PLUGIN, EMULATOR = "site", "edgecnn/runner.py", "python3.11", "counter.so", "qemu/emulator"

@@ -16,11 +16,12 @@ import numpy as np
 
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.files import scratch
+from edgecnn.process import run
 from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Arrays, Device, Kind, Runtime, Session, Usage
+from edgecnn_targets.kinds import foreign
 from edgecnn_targets.kinds.tflm import child
-from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 
 ARENA_BYTES = 64 << 20  # given to the interpreter, which says how much of it it takes
@@ -62,7 +63,7 @@ def open_session(device: Device, runtime: Runtime, artifact: Path, *, threads: i
     """
     if threads != 1:
         raise InputError(f"device {device.name!r} has one core: leave --threads at 1")
-    said = litert.LiteRtSession(artifact, kernels="builtin")  # the reference ones lack ELU
+    said = foreign.open_session(litert.RUNTIME, artifact, kernels="builtin")  # the reference ones lack ELU
     if said.batch != 1:
         raise UnsupportedError(
             f"{artifact} takes {said.batch} samples at a time; this device runs files of a batch of 1"

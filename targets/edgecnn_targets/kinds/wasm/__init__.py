@@ -8,14 +8,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from edgecnn.child import Command
 from edgecnn.errors import MissingDependencyError
 from edgecnn.files import sha256
+from edgecnn.process import run
 from edgecnn.progress import filling
 from edgecnn_targets.cache import cache_dir, ensure
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Device, Kind, Runtime, Say, Usage
-from edgecnn_targets.kinds.remote import Command, RemoteSession
-from edgecnn_targets.process import run
+from edgecnn_targets.kinds.remote import RemoteSession
 
 FILES = ("package.json", "package-lock.json", "runner.mjs")
 INSTALL_NODE = "apt-get install nodejs npm"
