@@ -7,19 +7,22 @@ claims is compared with one budget; ``--max-memory``, or ``use``, sets another.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecnn.errors import InputError
 from edgecnn.escaping import printable
 
+if TYPE_CHECKING:
+    import zipfile
+
 MIB = 2**20
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what is read; LZMA's dictionary alone may take gigabytes
+PACKED = (0, 8)  # stored and deflated, as zipfile numbers them; LZMA's dictionary alone may take gigabytes
 REMEDY = "--max-memory allows more"
 
 
