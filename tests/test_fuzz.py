@@ -28,7 +28,19 @@ from edgecnn.reading import reading
 from edgecnn.records import read_file
 from edgecnn_converters.openvino.reader import layers
 
-READ = ("artifact", "network", "manifest", "weights", "image", "arrays", "recipe", "device", "labels", "record")
+READ = (
+    "artifact",
+    "runtime",
+    "network",
+    "manifest",
+    "weights",
+    "image",
+    "arrays",
+    "recipe",
+    "device",
+    "labels",
+    "record",
+)
 SOUND_BUT_REFUSED = ("w.h5",)  # weights of another model
 
 

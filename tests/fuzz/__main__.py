@@ -27,6 +27,8 @@ def main() -> int:
     started = time.monotonic()
     for outcome in run(options.seed, range(options.first, options.first + options.count), options.workers, seeds):
         table[outcome.kind][outcome.state] += 1
+        if (done := sum(counts.total() for counts in table.values())) % 500 == 0:
+            sys.stderr.write(f"{done} cases, {time.monotonic() - started:.0f} s\n")
         if outcome.state in FAULTS:
             sys.stdout.write(f"{outcome.number} {outcome.kind} {outcome.state}: {outcome.said[:1500]}\n")
             sys.stdout.flush()

@@ -12,10 +12,17 @@ def _artifact(path: Path) -> None:
     from edgecnn_converters.registry import converters
 
     row = next(row for row in converters().values() if row.suffixes[0] == path.suffix)
+    _artifact_only(path)
+    read_manifest(path, row.target)
+
+
+def _artifact_only(path: Path) -> None:
+    from edgecnn_converters.registry import converters
+
+    row = next(row for row in converters().values() if row.suffixes[0] == path.suffix)
     files, _, _ = row.described(path)
     row.layers(*files)
     row.integers(*files)
-    read_manifest(path, row.target)
 
 
 def _manifest(path: Path) -> None:
@@ -101,7 +108,26 @@ def _record(path: Path) -> None:
     read_file(Port, path)
 
 
+def _runtime(path: Path) -> None:
+    """Open and run an artifact on this machine, as ``validate`` does, once it can be read."""
+    from edgecnn.errors import DeviceFault, InputError
+    from edgecnn_targets.devices import device
+    from edgecnn_targets.evaluate import fixed_input
+    from edgecnn_targets.registry import open_session
+
+    _artifact_only(path)
+    try:
+        session = open_session(device("host"), path)
+        try:
+            session.run(fixed_input(session))
+        finally:
+            session.close()
+    except DeviceFault as fault:  # a failed check
+        raise InputError(f"failed check: {fault}") from fault
+
+
 READERS: Mapping[str, Callable[[Path], None]] = {
     "artifact": _artifact, "manifest": _manifest, "network": _network, "weights": _weights, "keras": _keras,
-    "image": _image, "arrays": _arrays, "recipe": _recipe, "device": _device, "labels": _labels, "record": _record,
+    "image": _image,
+    "runtime": _runtime, "arrays": _arrays, "recipe": _recipe, "device": _device, "labels": _labels, "record": _record,
 }  # fmt: skip

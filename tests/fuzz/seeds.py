@@ -62,6 +62,8 @@ def _artifacts() -> list[Seed]:
                 )
                 files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
             found.append(Seed(kind="artifact", name=path.name, files=files, structure=structures.get(target, "")))
+            if target != "c" and precision == "int8":
+                found.append(Seed(kind="runtime", name=path.name, files=files, structure=structures[target]))
             if target == "openvino":
                 found.append(Seed(kind="artifact", name=path.name, files=files))
             if target in ("tflite", "onnx"):
