@@ -16,9 +16,9 @@ from pathlib import Path
 
 from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError, UnsupportedError
 from edgecnn.files import sha256
+from edgecnn.process import run
 from edgecnn.report.record import Latency
 from edgecnn_targets.interface import Arrays, Description, Device, Kind, Runtime, Session, Usage
-from edgecnn_targets.process import run
 from edgecnn_targets.runtimes import litert
 
 FOLDER = "/data/local/tmp"  # the one place where the shell may write and execute
