@@ -68,6 +68,13 @@ def test_the_command_line_wins(text, words, dest, value):
     assert parsed("export", "net", *words.split())[dest] == value
 
 
+def test_what_is_checked_on_is_not_what_others_read():
+    FILE.write_text("[check]\ndata = 'val'")
+    assert parsed("benchmark", "net")["data"] == "val"
+    assert parsed("inspect", "net")["data"] is None
+    assert parsed("train", "net", "--data", "mine", "-o", "w")["data"] == "mine"
+
+
 @pytest.mark.parametrize("name", config.COMMANDS)
 def test_every_option_can_stand_in_the_file(name):
     options = {action.dest for action in _parser()[1][name]._actions}
@@ -157,6 +164,7 @@ def test_run_exports_and_validates_every_network_in_one_report(exported, here, c
         [check]
         data = "demo"
         limit = 10
+        report = "out/page.html"
         [[network]]
         model = "small.edgecnn"
         target = ["tflite", "onnx"]
@@ -173,6 +181,7 @@ def test_run_exports_and_validates_every_network_in_one_report(exported, here, c
     report = json.loads(captured.out)
     assert report == json.loads((here / "out" / "report.json").read_text())
     assert report["command"] == "run"
+    assert "small" in (here / "out" / "page.html").read_text()
     places = [(e["target"], [c["name"] for c in e["checks"] if not c["passed"]]) for e in report["entries"]]
     assert places == [("tflite", []), ("onnx", []), ("tflite", ["latency"]), ("onnx", ["latency"]), ("tflite", [])]
     assert {e["accuracy"]["n"] for e in report["entries"]} == {10, 0}

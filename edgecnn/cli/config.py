@@ -28,6 +28,9 @@ NO_FILE = "none"
 COMMANDS = ("export", "validate", "compare", "benchmark", "inspect", "train")
 """Whose options a file can hold."""
 
+CHECKING = ("export", "validate", "benchmark")
+"""To which of them ``[check]`` applies."""
+
 ON_THE_LINE = frozenset(("help", "config", "dry_run", "traceback"))  # options that a file cannot hold
 OF_THE_REPORT = frozenset(("json", "wide", "report", "max_memory"))  # a run has each once, so they are no network's
 Values = Mapping[str, Any]  # by ``dest``: of options, as the parser would make them
@@ -117,9 +120,7 @@ def _config(held: Any, path: Path) -> Config:
     commands = {}
     for name in COMMANDS:
         parser = parser_of(name)
-        own = {action.dest for action in parser._actions}
-        commands[name] = {k: v for k, v in shared.items() if k in own}
-        commands[name] |= _values(getattr(held, name), parser, path, name)
+        commands[name] = (shared if name in CHECKING else {}) | _values(getattr(held, name), parser, path, name)
     networks = tuple(_network(row, path, k) for k, row in enumerate(held.network))
     return Config(path=path, commands=commands, networks=networks)
 

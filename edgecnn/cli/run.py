@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the networks to run, and the options of ``export``, which win over the file's."""
     export.add_options(parser)
     for action in parser._actions:
-        if action.dest not in ON_THE_LINE | OF_THE_REPORT:
+        if action.dest not in ON_THE_LINE:
             action.default = argparse.SUPPRESS
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="only these, by the names of their artifacts")
 
@@ -53,6 +53,9 @@ def run(options: argparse.Namespace) -> int:
     config = find(options.config)
     if config is None:
         raise InputError(f"there is no {FILE} here; `edgecnn init MODEL` writes one, or pass --config FILE")
+    defaults = vars(namespace("export", config.commands["export"]))
+    for key in OF_THE_REPORT - set(vars(options)):
+        setattr(options, key, defaults[key])
     work = jobs(config, options)
     if options.dry_run:
         return planned([plan for job in work for plan in _plans(job)], options)
