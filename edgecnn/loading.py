@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, unknown
 from edgecnn.graph.importers import Importer, importer_of
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.labels import fitting, labels_of
 from edgecnn.network import Network, QuantizedNetwork
-from edgecnn.preprocess import Preprocess, says_levels
+from edgecnn.preprocess import Preprocess, by_input, says_levels
 from edgecnn.progress import say
 from edgecnn.reading import reading
 from edgecnn.report.record import Finding
@@ -37,7 +37,7 @@ def load(
     *,
     weights: str | Path | None = None,
     input_shape: InputShape | None = None,
-    preprocess: Preprocess | Transforms | str | None = None,
+    preprocess: Preprocess | Transforms | str | Mapping[str, Preprocess | str] | None = None,
     labels: Sequence[str] | str | Path | None = None,
     label_offset: int | None = None,
     padding: str | None = None,
@@ -59,7 +59,8 @@ def load(
         preprocess: how an image becomes the first input of three dimensions, in place of what weights or file say; or
             ``KEY=VALUE,…`` that changes some of it, or a preset: ``torchvision``, ``timm``, ``keras``; or what
             ``weights.transforms()`` of torchvision returns. A module's ``pretrained_cfg`` (timm's) or ``transforms`` is
-            taken where this is ``None``. Other inputs are fed as they are.
+            taken where this is ``None``. Of several images a mapping from the name of each input to one of these, or a
+            text ``NAME:KEY=VALUE,…;NAME:KEY=VALUE,…``. Inputs that are not named are fed as they are.
         labels: class names, one per class; or the path of a file of them: a name per line, or JSON.
         label_offset: class ``k`` is logit ``k + label_offset``.
         padding: ``same`` or ``symmetric``; ``None`` is what the weights say.
@@ -80,28 +81,34 @@ def load(
         >>> edgecnn.load(module, input_shape=(3, 96, 96), preprocess=edgecnn.Preprocess(mean=127.5, std=127.5))
     """
     held = {"weights": weights, "padding": padding, "convention": convention}
-    preprocess = _own_preprocess(preprocess)
+    each = each_preprocess(preprocess)
     if not isinstance(model, str | Path):
         _refuse({**held, "classes": classes}, "a module, which has weights and a form of its own")
         module = _ready(model)
+        preprocess = each.get(_image_of(input_shape), each.get(""))
         found, shape, metadata = module, *_fed(module, type(module).__name__, None, input_shape, preprocess)
         name = name or re.sub(r"\W", "_", type(module).__name__).lower()
     elif (importer := importer_of(Path(model))) is not None:
         _refuse({**held, "classes": classes}, f"{model}: it holds its weights already")
         network = _imported(Path(model), importer, input_shape, name or Path(model).stem)
+        preprocess = each.get(network.graph.image_input or "", each.get(""))
         metadata = _fed_images(network, preprocess)
         graph = replace(network.graph, metadata=overridden(metadata, preprocess, label_offset))
+        graph = _with_others(graph, each)
         return with_labels(replace(network, graph=graph), labels)
     elif is_factory(str(model)):
+        preprocess = each.get(_image_of(input_shape), each.get(""))
         found, shape, metadata = _factory(str(model), weights, input_shape, preprocess)
     else:
         _refuse({"input_shape": input_shape}, f"{model}: its name says its resolution")
+        preprocess = each.get("")
         found, size, metadata = _registered(str(model), weights, padding, convention, classes, seed)
         shape = (3, *size)
     name = name or name_of(str(model))
     metadata = overridden(replace(metadata, model=name), preprocess, label_offset)
     own = not isinstance(model, str | Path) or is_factory(str(model))
-    return with_labels(Network(graph=_captured(found, shape, metadata, own=own), name=name), labels)
+    graph = _with_others(_captured(found, shape, metadata, own=own), each)
+    return with_labels(Network(graph=graph, name=name), labels)
 
 
 def with_labels(network: Network, labels: Sequence[str] | str | Path | None) -> Network:
@@ -170,6 +177,34 @@ def _fed_images(network: Network, preprocess: Preprocess | str | None) -> Metada
     return replace(metadata, preprocess=Preprocess(resize=(height, width)))
 
 
+def _image_of(input_shape: InputShape | None) -> str:
+    """Return the first image among a module's inputs, where they have names."""
+    shapes = input_shape.items() if isinstance(input_shape, Mapping) else ()
+    return next((name for name, shape in shapes if len(shape) == 3), "")
+
+
+def _with_others(graph: Graph, given: Mapping[str, Preprocess | str]) -> Graph:
+    """Return the graph with the preprocessing of its images but the first.
+
+    Raises:
+        InputError: an input is no image, or is fed by what does not fit it.
+    """
+    images, others = [name for name in graph.inputs if len(graph.tensors[name].shape) == 4], {}
+    for name in sorted(set(given) - {"", str(graph.image_input)}):
+        if name not in images:
+            raise InputError(unknown("image input", name, images or ["none"]))
+    for name in images:
+        if name != graph.image_input and (how := given.get(name)) is not None:
+            _, height, width, channels = graph.tensors[name].shape
+            whole = Preprocess(resize=(height, width))
+            others[name] = whole.override(how) if isinstance(how, str) else how
+            size = others[name].size or (height, width)
+            if size != (height, width):
+                raise InputError(f"{name!r} takes {height}x{width} pixels, its preprocessing leaves {size}")
+            others[name].check_channels(channels)
+    return replace(graph, metadata=replace(graph.metadata, other_preprocess=others)) if others else graph
+
+
 def is_file(model: str) -> bool:
     """Whether the model is a file that an importer reads, by its suffix."""
     return importer_of(Path(model)) is not None
@@ -191,7 +226,17 @@ def overridden(
     label_offset: int | None = None,
     labels: Sequence[str] | str | Path | None = None,
 ) -> Metadata:
-    """Return the metadata with what the user gave in place of what the weights or the file say."""
+    """Return the metadata with what the user gave in place of what the weights or the file say.
+
+    A text may name inputs, ``NAME:KEY=VALUE,…``, of which the metadata has the preprocessing.
+    """
+    if isinstance(preprocess, str):
+        each, others = by_input(preprocess), dict(metadata.other_preprocess)
+        for name in sorted(set(each) - {""}):
+            if name not in others:
+                raise InputError(unknown("image input with a preprocessing of its own", name, others or ["none"]))
+            others[name] = others[name].override(each[name])
+        metadata, preprocess = replace(metadata, other_preprocess=others), each.get("")
     if isinstance(preprocess, str):
         preprocess = (metadata.preprocess or Preprocess()).override(preprocess)
     if preprocess is not None:
@@ -275,6 +320,16 @@ def _factory(
         raise InputError(f"--weights {weights} is for registered models; {model} brings its own, or a FILE")
     module, digest = load_factory(model, Path(weights) if weights else None)
     return module, *_fed(module, model, digest, input_shape, preprocess)
+
+
+def each_preprocess(
+    given: Preprocess | Transforms | str | Mapping[str, Preprocess | str] | None,
+) -> Mapping[str, Preprocess | str]:
+    """Return what the caller says of each input; of the image input under no name, where it is not named."""
+    if isinstance(given, Mapping):
+        return given
+    own = _own_preprocess(given)
+    return {} if own is None else by_input(own) if isinstance(own, str) else {"": own}
 
 
 def _own_preprocess(given: Preprocess | Transforms | str | None) -> Preprocess | str | None:

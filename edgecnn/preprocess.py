@@ -192,6 +192,23 @@ Sources: torchvision ``transforms/_presets.py``, ``ImageClassification``; timm `
 """
 
 
+def by_input(text: str) -> Mapping[str, str]:
+    """Return the text of ``--preprocess`` for each input: ``TEXT``, ``NAME:TEXT``, or several with ``;`` between.
+
+    The key of a text without a name is empty: it is of the image input.
+
+    Raises:
+        InputError: two are of one input.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, text.split(";")):
+        name, _, how = part.rpartition(":")
+        if name in found:
+            raise InputError(f"--preprocess {text}: {name or 'the image input'} twice; give each once")
+        found[name] = how
+    return found
+
+
 def says_levels(text: str) -> bool:
     """Whether the text of ``--preprocess`` says the mean and the standard deviation."""
     items = set(text.split(","))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import edgecnn
+from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError
 
 QUIET = edgecnn.Progress()
@@ -25,6 +26,20 @@ class Detector(nn.Module):
         return {"boxes": self.boxes(both) * 100, "scores": self.scores(both).sigmoid()}
 
 
+class Stereo(nn.Module):
+    """An image in colour and one of depth, each with levels of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.colour, self.depth = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(1, 6, 3, 2, 1)
+
+    def forward(self, colour, depth):
+        return self.colour(colour).relu() + self.depth(depth).relu()
+
+
+STEREO = {"colour": (3, 16, 16), "depth": (1, 16, 16)}
+
+
 def levels(*shape):
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
@@ -40,6 +55,13 @@ CASES = {
         {"image": levels(40, 16, 16, 1), "meta": numbers(40, 4)},
         FED,
         ["boxes", "scores"],
+    ),
+    "two images": (
+        Stereo,
+        STEREO,
+        {"colour": levels(40, 16, 16, 3), "depth": levels(40, 16, 16, 1)},
+        {"colour": FED, "depth": "mean=0,std=64"},
+        None,
     ),
     "grey": (
         lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
@@ -85,6 +107,39 @@ def test_a_module_is_loaded_quantized_and_equal_in_every_format(name):
         found = report.entries[0].outputs
         assert [output.name for output in found] == list(network.outputs)
         assert all(output.max_lsb == 0 and output.sqnr_db > 20 for output in found)
+
+
+def test_each_image_is_normalised_by_its_own_preprocessing_also_from_files(tmp_path):
+    data = CASES["two images"][2]
+    text = "mean=127.5,std=127.5;depth:mean=0,std=64"
+    module = Stereo().eval()
+    network = edgecnn.load(module, input_shape=STEREO, preprocess=text)
+    fed = Feed.of(network.graph).inputs(Feed.of(network.graph).taken(data)).arrays
+    assert np.allclose(fed["colour"], (data["colour"] - 127.5) / 127.5, atol=1e-6)
+    assert np.allclose(fed["depth"], data["depth"] / 64, atol=1e-6)
+    int8 = edgecnn.quantize(network, data, progress=QUIET)
+    path = edgecnn.convert(int8, "tflite").save(tmp_path).path
+    assert edgecnn.validate(path, data, progress=QUIET).entries[0].accuracy.sqnr_db > 20
+    other = edgecnn.validate(path, data, preprocess="depth:mean=64", limits=edgecnn.Limits(min_sqnr=1), progress=QUIET)
+    assert other.entries[0].parity.max_lsb == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("mean=0,std=1;rigth:mean=0", "unknown image input 'rigth'; allowed: colour, depth"),
+        ("mean=0,std=1;depth:mean=0;depth:std=1", "depth twice"),
+        ({"colour": FED, "depth": edgecnn.Preprocess(resize=(8, 8))}, "'depth' takes 16x16 pixels"),
+        (
+            {"colour": FED, "depth": edgecnn.Preprocess(mean=(1, 2, 3), std=1)},
+            "3 channels, but the network's image has 1",
+        ),
+    ],
+)
+def test_preprocessing_that_fits_no_input_is_one_line(how, message):
+    with pytest.raises(InputError, match=message) as error:
+        edgecnn.load(Stereo().eval(), input_shape=STEREO, preprocess=how)
+    assert "\n" not in str(error.value)
 
 
 REFUSED = {

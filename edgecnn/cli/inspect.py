@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _sensitivity(options: argparse.Namespace) -> int:
     if options.data is None:
         raise InputError("--sensitivity needs images to measure on: pass --data DIR (no labels needed) or demo")
     graph = load(path)
-    feed = Feed.of(graph, overridden(graph.metadata, options.preprocess).preprocess)
+    feed = Feed.of(replace(graph, metadata=overridden(graph.metadata, options.preprocess)))
     images = open_images(options.data, demo_split="calibration", labelled=False, limit=options.limit)
     rows = sensitivity(graph, Batch.joined(feed.inputs(given) for given, _ in images.batches(feed, 4)))
     shown = [

@@ -138,7 +138,7 @@ def add_checking(parser: argparse.ArgumentParser, *, data_required: bool = False
         "--preprocess",
         metavar="KEY=VALUE,…",
         help="override: resize=HxW,crop=HxW|none,interpolation=…,mean=…|imagenet,std=…; torchvision, timm or keras: "
-        "that library's evaluation",
+        "that library's evaluation; of several images NAME:KEY=VALUE,…;NAME:…",
     )
     add("--labels", dest="class_names", metavar="FILE", help="the network's class names: one per line, or JSON")
     add(

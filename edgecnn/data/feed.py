@@ -26,18 +26,24 @@ class Feed:
 
     Attributes:
         preprocess: of the image input, the first whose samples have 3 dimensions.
+        others: preprocessing of other inputs that are images, by name.
         shapes: input to the shape of one sample, images (height, width, channels); empty: one RGB image of any size.
 
     Raises:
-        InputError: the preprocessing is for another number of channels.
+        InputError: the preprocessing is for another number of channels, or of an input that is none.
     """
 
     preprocess: Preprocess
+    others: Mapping[str, Preprocess] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.shapes and self.image is not None:
             self.preprocess.check_channels(self.channels)
+        for name, how in self.others.items():
+            if len(self.shapes.get(name, ())) != 3:
+                raise InputError(f"preprocessing is of images; of the inputs {', '.join(self.names)}, {name!r} is none")
+            how.check_channels(self.shapes[name][-1])
 
     @classmethod
     def of(cls, graph: Graph, preprocess: Preprocess | None = None) -> Feed:
@@ -51,7 +57,7 @@ class Feed:
         if fed is None and graph.image_input is not None:
             model = graph.metadata.model
             raise InputError(f"nothing says how images are fed to {model}; pass --preprocess resize=HxW,mean=…,std=…")
-        return cls(preprocess=fed or Preprocess.as_is(), shapes=shapes)
+        return cls(preprocess=fed or Preprocess.as_is(), others=graph.metadata.other_preprocess, shapes=shapes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,6 +73,10 @@ class Feed:
     def channels(self) -> int:
         """Return the channels of the image."""
         return self.shapes[self.image][-1] if self.shapes and self.image is not None else 3
+
+    def preprocess_of(self, name: str) -> Preprocess | None:
+        """Return how images become an input; ``None`` where it is fed as it is."""
+        return self.preprocess if name == self.image else self.others.get(name)
 
     def rank(self, name: str) -> int:
         """Return the dimensions of one sample of an input."""
@@ -96,12 +106,11 @@ class Feed:
     def inputs(self, taken: Given) -> Batch:
         """Return the network inputs of what ``taken`` returns: float32, images normalised."""
         arrays = dict(taken) if isinstance(taken, Mapping) else {self.names[0]: taken}
-        return Batch(
-            {
-                name: self.preprocess.normalise(array) if name == self.image else array.astype(np.float32, copy=False)
-                for name, array in arrays.items()
-            }
-        )
+        return Batch({name: self._normalised(name, array) for name, array in arrays.items()})
+
+    def _normalised(self, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
+        how = self.preprocess_of(name)
+        return array.astype(np.float32, copy=False) if how is None else how.normalise(array)
 
     def image_of(self, taken: Given) -> NDArray[Any] | None:
         """Return the images among samples, where there are some."""
@@ -110,7 +119,8 @@ class Feed:
         return taken[self.image] if self.image is not None else None
 
     def _taken(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        return self.fitting(name, self._images(array) if name == self.image else self._numbers(name, array))
+        how = self.preprocess_of(name)
+        return self.fitting(name, self._numbers(name, array) if how is None else self._images(name, array, how))
 
     def fitting(self, name: str, made: NDArray[Any]) -> NDArray[Any]:
         """Return samples of an input, resized and cropped, if they are of its shape.
@@ -120,7 +130,8 @@ class Feed:
         """
         wanted = self.shapes.get(name)
         if wanted is not None and made.shape[1:] != wanted:
-            if name == self.image and not self.preprocess.as_given:
+            how = self.preprocess_of(name)
+            if how is not None and not how.as_given:
                 takes = f"the network takes images of {wanted} (height, width, channels)"
                 raise InputError(f"{takes}, the preprocessing makes {made.shape[1:]}")
             raise InputError(f"samples of {name!r} are {made.shape[1:]}; the network takes {wanted}")
@@ -131,11 +142,12 @@ class Feed:
             raise InputError(f"samples of {name!r} are {array.dtype}; give numbers")
         return array.astype(np.float32, copy=False)
 
-    def _images(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def _images(self, name: str, pixels: NDArray[Any], how: Preprocess) -> NDArray[Any]:
+        channels = self.channels if name == self.image else self.shapes[name][-1]
         if pixels.ndim != 4:
             given = f"images are {pixels.dtype} {pixels.shape}"
-            raise InputError(f"{given}; give uint8 levels of shape (N, height, width, {self.channels})")
-        if self.preprocess.as_given:
+            raise InputError(f"{given}; give uint8 levels of shape (N, height, width, {channels})")
+        if how.as_given:
             if pixels.dtype.kind != "f":
                 raise InputError(
                     f"images are {pixels.dtype}; this network is fed arrays as they are (Preprocess.as_is()): give "
@@ -147,9 +159,9 @@ class Feed:
                 f"images are {pixels.dtype} from {pixels.min():.4g} to {pixels.max():.4g}; give uint8 levels of "
                 "0..255, or load the network with preprocess=Preprocess.as_is() where they are its inputs already"
             )
-        if pixels.shape[3] != self.channels:
-            raise InputError(f"images have {pixels.shape[3]} channels, last; give (N, height, width, {self.channels})")
-        return resize_arrays(pixels, self.preprocess)
+        if pixels.shape[3] != channels:
+            raise InputError(f"images have {pixels.shape[3]} channels, last; give (N, height, width, {channels})")
+        return resize_arrays(pixels, how)
 
 
 def feed_of(how: Preprocess | Feed) -> Feed:

@@ -365,7 +365,8 @@ def _feed(session: Session, metadata: Metadata) -> Feed:
     """
     shapes = {port.name: port.sample for port in session.inputs}
     image = any(len(shape) == 3 for shape in shapes.values())
-    return Feed(preprocess=require_preprocess(metadata) if image else Preprocess.as_is(), shapes=shapes)
+    fed = require_preprocess(metadata) if image else Preprocess.as_is()
+    return Feed(preprocess=fed, others=metadata.other_preprocess, shapes=shapes)
 
 
 def _logits(outputs: Values) -> NDArray[np.float32]:

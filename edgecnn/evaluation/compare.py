@@ -164,7 +164,7 @@ def compare(
         if fed is None and any(len(shape) == 3 for shape in left.shapes.values()):
             neither = f"neither {left.path} nor {right.path} says how images are fed"
             raise InputError(f"{neither}; pass --preprocess resize=HxW,mean=…,std=…")
-        feed = Feed(preprocess=fed or Preprocess.as_is(), shapes=left.shapes)
+        feed = Feed(preprocess=fed or Preprocess.as_is(), others=metadata.other_preprocess, shapes=left.shapes)
         own = right.metadata.preprocess if preprocess is None else None
         images = open_images(data, demo_split="test", labelled=False, limit=limit, skip_bad=skip_bad_images)
         meter, apart = OutputMeter(), {name: _Apart() for name in left.grids}

@@ -165,6 +165,7 @@ class Metadata:
     Attributes:
         model: the name the user asked for.
         preprocess: how an image becomes ``Graph.image_input``, or ``None`` when unknown.
+        other_preprocess: likewise of other inputs, by name; those that are not named are fed as they are.
         labels: class names, one per class, or ``None``.
         label_offset: data class ``k`` is logit ``k + label_offset`` (1 for a head with a background class in front).
         weights_sha256: digest of the weight file, ``random``, or ``None`` where that is not known.
@@ -173,6 +174,7 @@ class Metadata:
 
     model: str = ""
     preprocess: Preprocess | None = None
+    other_preprocess: Mapping[str, Preprocess] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     label_offset: int = 0
     weights_sha256: str | None = None
@@ -180,7 +182,10 @@ class Metadata:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; ``from_json`` reads them back."""
-        return {**asdict(self), "preprocess": self.preprocess.to_json() if self.preprocess else None}
+        fields = {**asdict(self), "preprocess": self.preprocess.to_json() if self.preprocess else None}
+        others = {name: each.to_json() for name, each in self.other_preprocess.items()}
+        del fields["other_preprocess"]
+        return fields | ({"other_preprocess": others} if others else {})
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Metadata:
@@ -247,7 +252,7 @@ class Graph:
     def image_input(self) -> str | None:
         """Return the input that ``metadata.preprocess`` is of: the first of 4 dimensions, or ``None``.
 
-        All other inputs are fed as they are.
+        All other inputs are fed as they are, but for those of ``metadata.other_preprocess``.
         """
         return next((name for name in self.inputs if len(self.tensors[name].shape) == 4), None)
 

@@ -23,20 +23,21 @@ LOWEST = -128  # the integer of level 0
 
 @dataclass(frozen=True, kw_only=True)
 class InputQuantization(Step):
-    """Feed pixels as the int8 integers of the image input, where one mean and one std serve all channels."""
+    """Feed pixels as the int8 integers of image inputs, where one mean and one std serve all channels."""
 
     before, after = Stage.LOADED, Stage.FLOAT
 
     def fixed_parameters(self, graph: Graph) -> Mapping[str, QParams]:
-        """Return the image input's parameters, where pixels can be its integers."""
-        preprocess, name = graph.metadata.preprocess, graph.image_input
-        if preprocess is None or name is None or not _uniform(preprocess):
-            return {}
-        zero = LOWEST + preprocess.mean[0]
-        if zero != int(zero) or not LOWEST <= zero <= LOWEST + 255:
-            return {}
-        scale = np.array([1 / preprocess.std[0]], np.float32)
-        return {name: QParams(scale=scale, zero_point=np.array([int(zero)]), dtype="int8")}
+        """Return the parameters of image inputs, where pixels can be their integers."""
+        metadata, found = graph.metadata, dict[str, QParams]()
+        for name, preprocess in {graph.image_input: metadata.preprocess, **metadata.other_preprocess}.items():
+            if name is None or preprocess is None or not _uniform(preprocess):
+                continue
+            zero = LOWEST + preprocess.mean[0]
+            if zero == int(zero) and LOWEST <= zero <= LOWEST + 255:
+                scale = np.array([1 / preprocess.std[0]], np.float32)
+                found[name] = QParams(scale=scale, zero_point=np.array([int(zero)]), dtype="int8")
+        return found
 
     def apply(self, work: Work) -> Work:
         """Fold the mean's fraction into the first layer, for int8 inputs."""
