@@ -176,6 +176,7 @@ def quantized(
     """
     from edgecnn.quant import pipeline as post_training
     from edgecnn.quant.guard import judging_images
+    from edgecnn.quant.indices import compared, with_places
     from edgecnn.quant.shared_outputs import crowded_outputs
 
     record: dict[str, Any] = {"recipe": how.recipe.to_json()}
@@ -184,7 +185,8 @@ def quantized(
             graph = post_training.quantize_weights(network.graph.as_float(), how.recipe)
         return _recorded(network, graph, record)
     assert how.images is not None
-    fed, images = post_training.aligned(network.graph.as_float(), how.recipe, how.precision), how.images
+    given, images = network.graph.as_float(), how.images
+    fed = post_training.aligned(compared(given, how.precision), how.recipe, how.precision)
     feed, lint = Feed.of(fed), CalibrationLint()
     with watch.step("calibrate") as notes:
         keep = RANKING_IMAGES if how.labelled is not None else 0
@@ -218,6 +220,7 @@ def quantized(
         alone = graph
         graph, recipe, note = _mixed(replace(how, recipe=recipe), exact, graph, seen, checkpoint)
         findings.append(Finding(code="mixed_precision", text=note, severity="info"))
+    graph, alone = with_places(graph, given), alone and with_places(alone, given)
     if graph.kept:
         record[KEPT] = graph.kept_tensors
     record |= {"recipe": recipe.to_json(), "calibration": {"images": used, "sha256": images.digest}, "seed": how.seed}

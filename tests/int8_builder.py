@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.contract import FIXED
+from edgecnn.graph.contract import FIXED, INDEX
 from edgecnn.graph.ir import Attr, Constant, Graph, Metadata, QParams, Quantized, Tensor
 from edgecnn.graph.ops import OPS, make_node, output_shape
 
@@ -65,7 +65,7 @@ class Int8Builder:
             if op in ("mul", "batch_matmul"):
                 scale = float(math.prod(self.quant(i).scale[0] for i in inputs)) * 80
                 scale *= math.sqrt(self.shape(inputs[0])[-1]) if op == "batch_matmul" else 1
-            out = {"same": self.quant(inputs[0]), "fixed": FIXED}.get(OPS[op].scale) or self.grid(scale)
+            out = {"same": self.quant(inputs[0]), "fixed": FIXED, "index": INDEX}.get(OPS[op].scale) or self.grid(scale)
         return self._node(op, inputs, self._name(op), out, attrs)
 
     def constant(self, shape: tuple[int, ...], grid: QParams | None = None) -> str:

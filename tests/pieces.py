@@ -110,6 +110,11 @@ def _softmax_of_channels(b: Int8Builder, x: str) -> str:
     return b.op("softmax", b.weighted("conv2d", x, (5, 1, 1, b.shape(x)[3]), out=b.grid(0.1)))
 
 
+def _argmax(b: Int8Builder, x: str) -> str:
+    """Few integers, so that the largest is often there several times: the first counts."""
+    return b.op("argmax", b.weighted("conv2d", x, (5, 1, 1, b.shape(x)[3]), out=b.grid(2.0)))
+
+
 def _prelu(b: Int8Builder, x: str) -> str:
     return b.op("prelu", x, b.constant((b.shape(x)[3],), b.grid(0.004)))
 
@@ -156,6 +161,7 @@ MORE_PIECES: dict[str, Piece] = {
     "space_to_depth": _behind_a_convolution(_space_to_depth),
     "attention": _attention,
     "softmax_of_channels": _softmax_of_channels,
+    "argmax": _argmax,
     "prelu": _behind_a_convolution(_prelu),
     "add_broadcast": _behind_a_convolution(_broadcast("add")),
     "mul_broadcast": _behind_a_convolution(_broadcast("mul")),

@@ -63,7 +63,7 @@ def interval(right: int, n: int) -> tuple[float, float]:
 
 
 def signal_floors(graph: Graph) -> tuple[float, ...]:
-    """Return, for each output of a graph, the least signal of one of its values: 0 where it is no probability.
+    """Return, for each output of a graph, the least signal of one of its values: 0 where it is no probability or place.
 
     Outputs of a sigmoid are probabilities of their own; those of a softmax, one distribution over the last dimension.
     """
@@ -73,6 +73,8 @@ def signal_floors(graph: Graph) -> tuple[float, ...]:
             floors[node.output] = PROBABILITY_POWER
         elif node.op == "softmax":
             floors[node.output] = PROBABILITY_POWER / graph.tensors[node.output].shape[-1]
+        elif node.op == "argmax":  # a place has no power
+            floors[node.output] = math.inf
         elif node.op == "requantize" or node.spec.scale == "same":  # moves values, or averages them
             floors[node.output] = min(floors.get(name, 0.0) for name in node.inputs)
     return tuple(floors.get(name, 0.0) for name in graph.outputs)

@@ -14,10 +14,12 @@ from edgecnn.graph.ops import need
 
 FIXED = QParams(scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]), dtype="int8")
 FIXED_INT16 = QParams(scale=np.array([1 / 32768], np.float32), zero_point=np.array([0]), dtype="int16")
+INDEX = QParams(scale=np.array([1], np.float32), zero_point=np.array([-128]), dtype="int8")
+"""Parameters of an argmax: 256 places."""
 FIXED_OF = {"int8": FIXED, "int16": FIXED_INT16}  # by type of the activations
 TANH = QParams(scale=np.array([1 / 128], np.float32), zero_point=np.array([0]), dtype="int8")
 """Parameters of a tanh that every kernel of it takes; with others it is a table."""
-CHOSEN = (FIXED, FIXED_INT16, TANH)  # parameters that no step changes
+CHOSEN = (FIXED, FIXED_INT16, TANH, INDEX)  # parameters that no step changes
 BIAS_OF = {"int8": "int32", "int16": "int64"}
 WEIGHT_LIMIT = 127
 BIAS_TOLERANCE = 1e-6  # relative; float32 products differ by the order of rounding, nothing more
@@ -27,7 +29,7 @@ def check_integers(graph: Graph) -> None:
     """Check that every tensor of the graph is quantized as the contract says.
 
     - Activations: int8 or int16, per tensor, of one type at a node (but for ``requantize``); int16 has zero point 0. An
-      op of scale ``same`` keeps its inputs' parameters, ``fixed`` has those of ``FIXED_OF``.
+      op of scale ``same`` keeps its inputs' parameters, ``fixed`` has those of ``FIXED_OF``, ``index`` has ``INDEX``.
     - Weights: int8, symmetric, in [-127, 127], one scale per output channel or one in all. Biases: int32 (int64 beside
       int16 activations) at ``s_in * s_w[c]``, zero point 0.
     - Other constants: as activations.
@@ -60,6 +62,8 @@ def _check_node(graph: Graph, node: Node) -> None:
     fixed = FIXED_OF[made.dtype]
     grid = f"scale 1/{1 / fixed.scale[0]:.0f} and zero point {fixed.zero_point[0]}"
     need(node.spec.scale != "fixed" or made.same_as(fixed), f"{node}: its output must have {grid}")
+    index = "its output must have scale 1 and zero point -128 in int8"
+    need(node.spec.scale != "index" or made.same_as(INDEX), f"{node}: {index}")
 
 
 def _per_tensor(tensor: Tensor, what: str) -> QParams:

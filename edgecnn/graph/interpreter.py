@@ -240,6 +240,7 @@ KERNELS: Mapping[str, Kernel] = {
     "hard_swish": lambda a, x: F.hardswish(x[0]),
     "sigmoid": lambda a, x: x[0].sigmoid(),
     "softmax": lambda a, x: x[0].softmax(1 if x[0].ndim == 4 else -1),
+    "argmax": lambda a, x: x[0].argmax(1 if x[0].ndim == 4 else -1, keepdim=True).to(x[0].dtype),
     "transpose": lambda a, x: _nchw(_nhwc(x[0]).permute(a["perm"])),
     "slice": _slice,
     "gather": _gather,

@@ -32,8 +32,8 @@ class OpSpec:
         attrs: attribute name to default; ``REQUIRED`` has none. An op with ``activation`` takes a fused one.
         shape: output shape from input shapes and attributes.
         scale: how the output is quantized: ``own`` (calibrated), ``same`` (shares the input's parameters, so
-            the op only moves or compares integers) or ``fixed`` (scale 1/256 and zero point -128 in int8, 1/32768 and
-            0 in int16).
+            the op only moves or compares integers), ``fixed`` (scale 1/256 and zero point -128 in int8, 1/32768 and
+            0 in int16) or ``index`` (scale 1 and zero point -128: up to 256 whole numbers).
             Source: LiteRT 8-bit quantization specification, "Int8 quantized operator specifications".
         function: whether it is a function of one number, which ``functions.py`` has; in 8 bits, a table of 256 entries.
         weighted: whether inputs 1 and 2 are a weight and a bias: quantized per channel, symmetric.
@@ -230,6 +230,10 @@ def _prelu_shape(s: list[Shape], a: Attrs) -> Shape:
     return x
 
 
+def _argmax_shape(s: list[Shape], a: Attrs) -> Shape:
+    return (*s[0][:-1], 1)
+
+
 def _same_shape(s: list[Shape], a: Attrs) -> Shape:
     return s[0]
 
@@ -283,6 +287,8 @@ OPS: Mapping[str, OpSpec] = {
     "requantize": OpSpec(inputs=("x",), attrs={"to": REQUIRED}, shape=_same_shape),
     "sigmoid": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed", aten=("sigmoid",)),
     "softmax": OpSpec(inputs=("x",), attrs={}, shape=_same_shape, scale="fixed"),  # over the last dimension
+    # the first place of the largest number of the last dimension, at a network's end
+    "argmax": OpSpec(inputs=("x",), attrs={}, shape=_argmax_shape, scale="index"),
     "transpose": OpSpec(
         inputs=("x",), attrs={"perm": REQUIRED}, shape=_transpose_shape, scale="same", homogeneous=True
     ),

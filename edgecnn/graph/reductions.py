@@ -115,6 +115,16 @@ def softmax(b: Builder, x: Value, dim: int) -> Value:
     return b.unary("softmax", b.arranged(x, (*(a for a in x.axes if a != dim), dim)))
 
 
+def argmax(b: Builder, x: Value, dim: int, *, keepdims: bool) -> Value:
+    """Return the first place of the largest number of a dimension of the source."""
+    shape = b.shape(x)
+    dim %= len(shape)
+    if x.axes[0] == dim:
+        x = b.unbatched(x)
+    made = b.unary("argmax", b.arranged(x, (*(a for a in x.axes if a != dim), dim)))
+    return made if keepdims else b.reshape(made, (*shape[:dim], *shape[dim + 1 :]))
+
+
 def matmul(b: Builder, left: Value, right: Value | Array) -> Value:
     """Return the product of the last two dimensions, over all before them, which are equal or 1 in one of them."""
     if not isinstance(right, Value):

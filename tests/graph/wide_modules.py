@@ -121,6 +121,8 @@ ACTIVATIONS = {
     "glu": of(lambda m, x: F.glu(x, 3)),
     "log_softmax": of(lambda m, x: F.log_softmax(x, 1)),
     "softmax_2d": layer(nn.Softmax2d),
+    "argmax": of(lambda m, x: x.argmax(1)),
+    "argmax_of_rows": of(lambda m, x: x.argmax(-1, keepdim=True)),
 }  # fmt: skip
 ARITHMETIC = {
     "sub": of(lambda m, x: 2 - x - 0.5 * x.mul(3).sub(x, alpha=2)),

@@ -248,6 +248,12 @@ def _softmax(e: Emitter, node: Node) -> None:
     e.call("softmax", e.struct("softmax", fields), e.operand(node.inputs[0]), e.places[node.output])
 
 
+def _argmax(e: Emitter, node: Node) -> None:
+    *rows, classes = e.graph.tensors[node.inputs[0]].shape
+    fields = {"rows": math.prod(rows), "classes": classes}
+    e.call("argmax", e.struct("argmax", fields), e.operand(node.inputs[0]), e.places[node.output])
+
+
 # --- how far an output must stay before an input that it may overwrite; None where they must be apart ---
 
 
@@ -309,6 +315,7 @@ LOWERINGS: Mapping[str, Row] = {
     "relu6": Row(write=_table, lead=_in_place),
     "hard_swish": Row(write=_table, lead=_in_place, unsupported=bounds.output_scale),
     "sigmoid": Row(write=_table, lead=_in_place),
+    "argmax": Row(write=_argmax),
     "softmax": Row(write=_softmax, lead=_in_place, unsupported=bounds.few_classes),
     **{op: Row(write=_table, lead=_in_place) for op in FUNCTIONS},
 }

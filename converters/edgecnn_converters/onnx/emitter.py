@@ -22,6 +22,7 @@ SINCE = {
     TO_INTEGERS: 10,
     TO_REAL: 10,
     "Slice": 10,
+    "ArgMax": 13,
     "Clip": 11,
     "GatherElements": 11,
     "Pad": 11,

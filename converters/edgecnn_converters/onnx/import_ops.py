@@ -102,6 +102,12 @@ def _softmax(t: Translation, call: Call) -> Value:
     return t.reshape(_over(t, flat, 1, logarithm), shape)
 
 
+def _argmax(t: Translation, call: Call) -> Value:
+    need(not call.attrs.get("select_last_index", 0), "the last of equals; the first is supported")
+    axis, keep = int(call.attrs.get("axis", 0)), bool(call.attrs.get("keepdims", 1))
+    return reductions.argmax(t, t.value(call), axis, keepdims=keep)
+
+
 def _over(t: Translation, x: Value, dim: int, logarithm: bool) -> Value:
     if not logarithm:
         return reductions.softmax(t, x, dim)
@@ -242,6 +248,7 @@ COMPUTING: Mapping[str, Handler] = {
     "Softsign": _softsign,
     "ThresholdedRelu": _thresholded_relu,
     "Softmax": _softmax,
+    "ArgMax": _argmax,
     "LogSoftmax": _softmax,
     "Add": partial(_binary, "add"),
     "Sub": partial(_binary, "sub"),

@@ -32,6 +32,7 @@ Shapes = Mapping[str, Sequence[int]]
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 KEEPS_PLACES = ("Identity", "Relu", "Sigmoid", "Tanh", "Clip", "Cast")  # an output behind them has its dimensions
 ROWS = {**HANDLERS, **INTEGER_HANDLERS}
+SHAPING = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose")  # what may follow an argmax
 CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 
 
@@ -108,10 +109,19 @@ class _Walk:
         for info in (*source.input, *source.output):
             kind = _type_of(info)
             fits = kind in ("int8", "uint8") and self._is_quantized(source, info.name)
+            fits |= kind in ("int32", "int64") and self._is_place(source, info.name)
             if kind not in ("float32", "undefined") and not fits and info.name not in self.builder.values:
                 what = "input" if info in source.input else "output"
                 remedy = "export the network in float32" if kind == "float64" else "cast it outside the network"
                 self.faults.append(f"{what} {info.name!r} is {kind}; float32 and float16 are read: {remedy}")
+
+    def _is_place(self, source: Any, name: str) -> bool:
+        """Tell whether an argmax makes an output, perhaps in another shape or type."""
+        maker = {output: node for node in source.node for output in node.output}
+        node = maker.get(name)
+        while node is not None and node.op_type in SHAPING:
+            node = maker.get(node.input[0])
+        return node is not None and node.op_type == "ArgMax"
 
     def _is_quantized(self, source: Any, name: str) -> bool:
         """Tell whether an input is read, or an output is made, as integers of a grid."""

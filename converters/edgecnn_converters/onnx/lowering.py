@@ -14,11 +14,11 @@ import numpy as np
 
 from edgecnn.graph.ir import Node
 from edgecnn.graph.oracle import mlas
-from edgecnn.graph.oracle.parameters import called
-from edgecnn_converters.layout import OHWI_TO_OIHW, kernel_of, nchw, pads
+from edgecnn.graph.oracle.parameters import LOW, called
+from edgecnn_converters.layout import OHWI_TO_OIHW, kernel_of, nchw, pads, placed_axis
 from edgecnn_converters.names import part
 from edgecnn_converters.onnx import functions, moves, products, resize
-from edgecnn_converters.onnx.emitter import Emitter, Row
+from edgecnn_converters.onnx.emitter import TYPES, Emitter, Row
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 from edgecnn_converters.onnx.hard_swish import hard_swish
 
@@ -144,6 +144,23 @@ def _softmax(e: Emitter, node: Node) -> None:
     products.in_graph_order(e, node, "Softmax", [products.plain(e, node.inputs[0], part(name, "plain"))], axis=3)
 
 
+def _argmax(e: Emitter, node: Node) -> None:
+    """Make int64 indices, and of these bytes, or real values."""
+    name, rank = node.output, _rank(e, node)
+    index, integer = part(name, "index"), e.on_grid(name)
+    source = e.stored(node.inputs[0]) if integer else e.value(node.inputs[0])
+    e.node("ArgMax", [source], index, axis=placed_axis(rank - 1, rank), keepdims=1)
+    if not integer:
+        e.node("Cast", [index], name, to=TYPES[e.real])
+        return
+    if not e.shift:
+        lowest = e.initializer(part(name, "lowest"), np.array(LOW, np.int64))
+        e.node("Add", [index, lowest], part(name, "above_lowest"))
+        index = part(name, "above_lowest")
+    e.node("Cast", [index], part(name, INTEGERS), to=TYPES[e.activations])
+    e.real_values(name)
+
+
 LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
@@ -159,6 +176,7 @@ LOWERINGS: Mapping[str, Row] = {
     "hard_swish": hard_swish,
     "sigmoid": _unary("Sigmoid"),
     "softmax": _softmax,
+    "argmax": _argmax,
     "resize": resize.resize,
     "batch_matmul": products.batch_matmul,
     "prelu": functions.prelu,

@@ -19,6 +19,7 @@ from edgecnn_converters.openvino.moves import order_of
 
 LOST = 2.0**-20  # of an output, its input and its zero point, in steps: some roundings to float32
 MOST_DIMENSIONS = 5  # of the plugin's softmax, which takes others apart
+PLACES = 256  # of an argmax in 8 bits
 TERMS = 14  # of the series of atanh: at 1/3, what is left out is below 1e-8
 Make = Callable[[Emitter, Node, Any, str], Any]
 """Takes the emitter, the node, the input and the name of the operation to make; returns the operation."""
@@ -200,6 +201,26 @@ def _integer_softmax(e: Emitter, node: Node, value: Any, axis: int, name: str) -
     total = ops.reduce_sum(powers, along, True, name=f"{name}_total")
     power, whole = (ops.convert(value, "f32", name=f"{name}_{k}_in_float") for k, value in enumerate((powers, total)))
     return ops.divide(power, whole, name=name)
+
+
+def argmax(e: Emitter, node: Node) -> Any:
+    """Return the first place of the largest number, by the largest of keys: ``256 integer + 255 - place``.
+
+    The plugin's TopK does not say which of equals is first. Keys of real values are none: there TopK finds places.
+    """
+    order, name, count = order_of(e, node), part(node.output, "op"), e.graph.tensors[node.inputs[0]].shape[-1]
+    value, axis = e.value(node.inputs[0], order), order.index(len(order) - 1)
+    if not _narrow(e, node):
+        found = ops.topk(value, e.plain(np.int64(1), f"{name}_k"), axis, "max", "index", "i32", name=f"{name}_top")
+        return ops.convert(found.output(1), "f32", name=name)
+    shape = [count if k == axis else 1 for k in range(len(order))]
+    base, below = (e.plain(np.int32(number), f"{name}_{number}") for number in (PLACES, PLACES - 1))
+    back = e.plain((PLACES - 1 - np.arange(count, dtype=np.int32)).reshape(shape), f"{name}_back")
+    own = ops.convert(_places(e, node, value, name), "i32", name=f"{name}_in_32_bits")
+    keys = ops.add(ops.multiply(own, base, name=f"{name}_times"), back, name=f"{name}_keys")
+    largest = ops.reduce_max(keys, e.plain(np.array([axis], np.int64), f"{name}_along"), True, name=f"{name}_largest")
+    rest = ops.floor_mod(largest, base, name=f"{name}_rest")
+    return ops.convert(ops.subtract(below, rest, name=f"{name}_place"), "f32", name=name)
 
 
 def _log(e: Emitter, node: Node, value: Any, name: str) -> Any:

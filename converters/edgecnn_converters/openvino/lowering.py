@@ -127,4 +127,5 @@ LOWERINGS: Mapping[str, Row] = {
     "batch_matmul": products.batch_matmul,
     "prelu": functions.prelu,
     "softmax": functions.softmax,
+    "argmax": functions.argmax,
 }

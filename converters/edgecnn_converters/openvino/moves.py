@@ -28,6 +28,7 @@ ANY_ORDER = (
     "slice",
     "gather",
     "softmax",
+    "argmax",
     "requantize",
     "relu",
     "relu6",

@@ -335,7 +335,8 @@ def _cast(t: Translation, op: TfliteOp) -> Value | list[Value]:
     x, made = t.tensor(op, 0), t.model.tensors[op.outputs[0]]
     if t.integer and (x.dtype, made.dtype) == ("int8", "int32"):
         return _table(t, op)
-    need(x.dtype == made.dtype, f"it turns {x.dtype} to {made.dtype}; supported: constants")
+    alike = x.dtype == made.dtype or op.inputs[0] in t.places
+    need(alike, f"it turns {x.dtype} to {made.dtype}; supported: constants, and what ARG_MAX makes")
     return t.value(op)
 
 

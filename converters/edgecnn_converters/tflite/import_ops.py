@@ -304,6 +304,10 @@ def _softmax(t: Translation, op: TfliteOp) -> Value:
     return reductions.softmax(t, t.binary("mul", x, beta), -1)
 
 
+def _argmax(t: Translation, op: TfliteOp) -> Value:
+    return reductions.argmax(t, t.value(op), t.ints(op, 1)[0], keepdims=False)
+
+
 def _log_softmax(t: Translation, op: TfliteOp) -> Value:
     """``x - m - log(sum(exp(x - m)))``, ``m`` the largest."""
     x = t.value(op)
@@ -370,6 +374,7 @@ HANDLERS: Mapping[str, Handler] = {
     "HARD_SWISH": partial(_unary, "hard_swish"),
     "GELU": partial(_unary, "gelu"),
     "SOFTMAX": _softmax,
+    "ARG_MAX": _argmax,
     "LOG_SOFTMAX": _log_softmax,
     "L2_NORMALIZATION": _l2_norm,
     "QUANTIZE": _quantize,

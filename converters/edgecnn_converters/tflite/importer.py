@@ -168,8 +168,10 @@ def _make(t: Translation, op: TfliteOp) -> None:
     if any(i in t.hidden for i in given):
         t.hidden.update(op.outputs)
         return
+    if not t.integer and (op.name == "ARG_MAX" or any(i in t.places for i in given)):
+        t.places.update(op.outputs)
     allowed = INTEGERS if t.integer else FLOAT
-    for tensor in (t.model.tensors[i] for i in (*given, *op.outputs)):
+    for tensor in (t.model.tensors[i] for i in (*given, *op.outputs) if i not in t.places):
         typed = f"its activation {tensor.name!r} is {tensor.dtype}; supported: {' and '.join(allowed)}"
         need(tensor.dtype in allowed or (t.integer and op.name in (*CONVERSIONS, "CAST")), typed)
     made = HANDLERS[op.name](t, op)

@@ -85,6 +85,25 @@ def _unary(builtin: str) -> Callable[[Emitter, Node], None]:
     return row
 
 
+def _argmax(e: Emitter, node: Node) -> None:
+    """Make int32 indices, and of these bytes, or real values."""
+    name, shape, made = node.output, e.graph.tensors[node.output].shape, e.activation(node.output)
+    rank = len(e.graph.tensors[node.inputs[0]].shape)
+    index = e.model.tensor(part(name, "index"), shape[:-1], "int32")
+    options = e.schema.ArgMaxOptionsT(outputType=e.schema.TensorType.INT32)
+    e.operator("ARG_MAX", None, [e.operand(node.inputs[0]), e.parameters(part(name, "axis"), rank - 1)], index, options)
+    flat = e.model.tensor(part(name, "with_axis"), shape, "int32")
+    e.operator("RESHAPE", "int8", [index, e.parameters(part(name, "shape"), shape)], flat, e.schema.ReshapeOptionsT())
+    if not e.integer:
+        cast = e.schema.CastOptionsT(inDataType=e.schema.TensorType.INT32, outDataType=e.schema.TensorType.FLOAT32)
+        e.operator("CAST", "float", [flat], made, cast)
+        return
+    places = e.model.tensor(part(name, "bytes"), shape, "uint8", e.graph.quant(name))
+    cast = e.schema.CastOptionsT(inDataType=e.schema.TensorType.INT32, outDataType=e.schema.TensorType.UINT8)
+    e.operator("CAST", "uint8", [flat], places, cast)
+    e.operator("QUANTIZE", "uint8 to int8", [places], made, e.schema.QuantizeOptionsT())
+
+
 LOWERINGS: Mapping[str, Callable[[Emitter, Node], None]] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
@@ -100,6 +119,7 @@ LOWERINGS: Mapping[str, Callable[[Emitter, Node], None]] = {
     "hard_swish": _unary("HARD_SWISH"),
     "sigmoid": _unary("LOGISTIC"),
     "softmax": _unary("SOFTMAX"),
+    "argmax": _argmax,
     "batch_matmul": _batch_matmul,
     "prelu": products.prelu,
     **functions.LOWERINGS,

@@ -38,6 +38,7 @@ class Translation(Builder):
         weights: node to the tensors of its weight and bias, and the order of the weight's dimensions in the graph.
         operands: constant of the graph to its tensor.
         origin: tensor of the graph to the file's, and its dimensions in the order of the graph.
+        places: tensors of whole numbers that an argmax made.
         finished: the op whose outputs were taken last.
         spans: each op with where its nodes begin and end.
     """
@@ -55,6 +56,7 @@ class Translation(Builder):
             self.readers.setdefault(index, []).append(None)
         self.done: set[int] = set()
         self.hidden: set[int] = set()
+        self.places: set[int] = set()
         self.lowest: dict[int, tuple[Value, tuple[int, int, int, int]]] = {}
         self.weights: dict[str, tuple[int, int | None, tuple[int, ...]]] = {}
         self.operands: dict[str, int] = {}

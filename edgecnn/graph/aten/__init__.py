@@ -22,7 +22,7 @@ HANDLERS: dict[str, Handler] = {
     **reducing.HANDLERS,
 }
 HINTS = {  # a rewrite that helps
-    **dict.fromkeys(("topk", "sort", "argsort", "argmax", "nonzero", "nms"), "do it on what the network returns"),
+    **dict.fromkeys(("topk", "sort", "argsort", "nonzero", "nms"), "do it on what the network returns"),
     **dict.fromkeys(("gt", "lt", "ge", "le", "eq", "ne"), "write it with clamp, relu, minimum or maximum"),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh"), "convolutions over time are supported, recurrent layers are not"),
     **dict.fromkeys(("sin", "cos"), "computed from constants only, it is folded"),

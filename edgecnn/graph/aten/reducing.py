@@ -67,6 +67,12 @@ def _softmax(t: Translation, call: Call) -> Value:
     return t.unary("log", made) if call.name == "log_softmax" else made
 
 
+def _argmax(t: Translation, call: Call) -> Value:
+    x, dim, keep = arguments(call, self=None, dim=None, keepdim=False)
+    need(dim is not None, "argmax over all numbers; give a dimension")
+    return reductions.argmax(t, t.value(x), int(dim), keepdims=bool(keep))
+
+
 def _log_sum_exp(t: Translation, call: Call) -> Value:
     x, dims, keep = arguments(call, self=None, dim=(), keepdim=False)
     over = dims_of(dims, len(x.shape))
@@ -152,6 +158,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _variance),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _norm),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
+    "argmax": _argmax,
     "logsumexp": _log_sum_exp,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,

@@ -276,6 +276,12 @@ def softmax(c: Call) -> Integers:
     return np.clip(share + LOW, LOW, HIGH).astype(np.int8)
 
 
+def argmax(c: Call) -> Integers:
+    """``ArgMinMax``: the first of equals."""
+    places = c.values[0].argmax(axis=-1)[..., None]
+    return np.asarray(places + c.zero(-1), c.dtype)
+
+
 KERNELS: dict[str, Callable[[Call], Integers]] = {
     "conv2d": conv2d,
     "fully_connected": fully_connected,
@@ -291,6 +297,7 @@ KERNELS: dict[str, Callable[[Call], Integers]] = {
     "hard_swish": hard_swish,
     "sigmoid": sigmoid,
     "softmax": softmax,
+    "argmax": argmax,
     **products.KERNELS,
     **tables.KERNELS,
 }

@@ -29,9 +29,11 @@ class InputQuantization(Step):
 
     def fixed_parameters(self, graph: Graph) -> Mapping[str, QParams]:
         """Return the parameters of image inputs, where pixels can be their integers."""
-        metadata, found = graph.metadata, dict[str, QParams]()
-        for name, preprocess in {graph.image_input: metadata.preprocess, **metadata.other_preprocess}.items():
-            if name is None or preprocess is None or not _uniform(preprocess):
+        fed, found = dict(graph.metadata.other_preprocess), dict[str, QParams]()
+        if graph.image_input is not None and graph.metadata.preprocess is not None:
+            fed[graph.image_input] = graph.metadata.preprocess
+        for name, preprocess in fed.items():
+            if not _uniform(preprocess):
                 continue
             zero = LOWEST + preprocess.mean[0]
             if zero == int(zero) and LOWEST <= zero <= LOWEST + 255:
