@@ -22,7 +22,8 @@ EVERY = "--max-memory --traceback"
 CONFIGURED = "export validate compare benchmark inspect train run"
 EXPORT = (
     "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait --reduce-range "
-    f"--per-tensor --mixed --io --batch --padding --convention --input-shape -o --dry-run {CHECKING}"
+    f"--per-tensor --mixed --io --batch --padding --convention --input-shape -o --model-card --license "
+    f"--push-to-hub --dry-run {CHECKING}"
 )
 OPTIONS = {
     "export": EXPORT,

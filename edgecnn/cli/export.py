@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--no-wait", dest="wait", action="store_false",
         help="end at once with status 2 when another export writes the directory, instead of waiting for it",
     )  # fmt: skip
+    add(
+        "--model-card", action="store_true",
+        help="write README.md beside the artifacts: a model card with metadata, as the Hugging Face Hub reads it",
+    )  # fmt: skip
+    add("--license", default="unknown", metavar="ID", help="of the weights, for the card, as the Hub names it")
+    add("--push-to-hub", metavar="USER/NAME", help="push artifacts and card to the Hub when all checks passed")
     add_checking(parser)
     add_dry_run(parser)
 
@@ -113,7 +120,33 @@ def exported(options: argparse.Namespace) -> Report:
     """Export what the options say."""
     from edgecnn.exporting import export
 
-    return export(options.model, progress=Terminal(), **given(options))
+    arguments = given(options)
+    wanted = options.model_card or options.push_to_hub is not None
+    if wanted:
+        from edgecnn import publishing
+        from edgecnn.loading import name_of
+
+        publishing.require_place(Path(arguments["output"]), arguments.get("name") or name_of(options.model))
+    if options.push_to_hub is not None:
+        publishing.require_hub(options.push_to_hub)
+    report = export(options.model, progress=Terminal(), **arguments)
+    return _published(report, options) if wanted else report
+
+
+def _published(report: Report, options: argparse.Namespace) -> Report:
+    """Write the model card, and push to the Hub what passed."""
+    from edgecnn import publishing
+
+    data = None if options.data is None else Path(str(options.data)).name
+    made = replace(report, invocation=getattr(options, "invocation", None))
+    Terminal().say(f"card       {publishing.write_card(made, license=options.license, data=data)}")
+    if options.push_to_hub is not None:
+        where = options.push_to_hub
+        done = (
+            f"pushed to {publishing.push(report, where)}" if report.passed else f"not pushed to {where}: a check failed"
+        )
+        Terminal().say(done)
+    return report
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
