@@ -59,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     work = jobs(config, options)
     if options.dry_run:
         return planned([plan for job in work for plan in _plans(job)], options)
+    for own in (each for job in work for each in (job.export, *job.validate)):
+        own.report = options.report  # what it shows is collected while the networks run
     entries: list[ReportEntry] = []
     status = 0
     for job in work:
