@@ -66,7 +66,7 @@ class DropMeter:
         """Of all images, and their classes."""
         made, labels = [], []
         batches = self._images.batches(self._feed, BATCH)
-        for given, classes in track(batches, what, math.ceil(len(self._images) / BATCH)):
+        for given, classes in track(batches, what, len(self._images), unit="images", each=BATCH):
             assert classes is not None
             fed = self._feed.inputs(given)
             made.append(run(tensors(fed))[self._output].numpy().reshape(len(fed), -1))

@@ -1,17 +1,19 @@
 """Progress of long work goes through one object that a caller can silence or replace.
 
-``use(progress)`` sets it for a block of code; ``track`` and ``say`` report to it. ``Progress`` itself is silent;
-``Terminal`` draws bars on a terminal and writes lines to stderr.
+``use(progress)`` sets it for a block of code; ``track``, ``say`` and ``detail`` report to it. ``Progress`` itself is
+silent; ``Terminal`` draws bars on a terminal and writes lines to stderr. ``talking`` sets how much is said.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,17 +48,25 @@ class Terminal(Progress):
         self._lines = lines
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items with a bar that shows count, rate and time left."""
-        return _bar(items, description, total)
+        """Yield the items with a bar that shows their count and the time left."""
+        return _bar(items, description, total, "", 1)
 
     def say(self, line: str) -> None:
         """Write one line for the person at the terminal."""
-        if self._lines:
-            with suppress(BrokenPipeError):  # nobody reads it; the work goes on
-                sys.stderr.write(printable_lines(line.rstrip()) + "\n")
+        if self._lines and _talk.get() is not Talk.QUIET:
+            sys.stderr.write(f"{printable_lines(line.rstrip())}\n")
+
+
+class Talk(Enum):
+    """How much is said: results alone, each stage, or each step of a stage too."""
+
+    QUIET = "quiet"
+    USUAL = "usual"
+    VERBOSE = "verbose"
 
 
 _BARS = Terminal(lines=False)
+_talk: ContextVar[Talk] = ContextVar("talk", default=Talk.USUAL)
 _current: ContextVar[Progress] = ContextVar("progress", default=_BARS)
 
 
@@ -84,33 +94,83 @@ def say(line: str) -> None:
     _current.get().say(line)
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def detail(line: str) -> None:
+    """Report one line that only a person who asked for details wants."""
+    if _talk.get() is Talk.VERBOSE:
+        say(line)
+
+
+def talk() -> Talk:
+    """Return how much is said."""
+    return _talk.get()
+
+
+@contextmanager
+def talking(wanted: Talk) -> Iterator[None]:
+    """Say so much in the body."""
+    token = _talk.set(wanted)
+    try:
+        yield
+    finally:
+        _talk.reset(token)
+
+
+def track(
+    items: Iterable[T], description: str, total: int | None = None, *, unit: str = "", each: int = 1
+) -> Iterator[T]:
     """Yield the items, reported to whatever shows progress.
 
     Args:
         items: what is done one after another.
         description: of the work.
-        total: how many items, where it is known.
+        total: how many units, where it is known.
+        unit: what a person counts: ``images``, ``layers``.
+        each: units that an item has; the last item may have fewer.
     """
-    return _current.get().track(items, description, total)
+    current = _current.get()
+    if isinstance(current, Terminal):
+        return _bar(items, description, total, unit, each)
+    return current.track(items, description, None if total is None else -(-total // each))
 
 
-def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    if not sys.stderr.isatty():
+def bars_shown() -> bool:
+    """Whether bars are drawn: stderr is a terminal that a person looks at, and nobody asked for quiet.
+
+    ``CI``, which CI services set, says that nobody looks.
+    """
+    return sys.stderr.isatty() and not os.environ.get("CI") and _talk.get() is not Talk.QUIET
+
+
+def _bar(items: Iterable[T], description: str, total: int | None, unit: str, each: int) -> Iterator[T]:
+    if not bars_shown():
         yield from items
         return
-    with _bars("MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn") as bars:
-        yield from bars.track(items, total=total, description=printable(description))
+    from rich.progress import TextColumn
+
+    count = "{task.completed:.0f}" + ("" if total is None else "/{task.total:.0f}") + (f" {unit}" if unit else "")
+    with _bars(TextColumn(count), TextColumn("{task.fields[left]}")) as bars:
+        task = bars.add_task(printable(description), total=total, left="")
+        done = 0
+        for item in items:
+            yield item
+            done += each
+            bars.update(task, completed=done if total is None else min(done, total))
+            bars.update(task, left=_left(bars.tasks[0].time_remaining))
 
 
-def _bars(*figures: str) -> rich.progress.Progress:
-    """Bars on stderr, each with its name and these columns of ``rich.progress``."""
-    import rich.progress
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left"
+
+
+def _bars(*figures: rich.progress.ProgressColumn) -> rich.progress.Progress:
+    """Bars on stderr, each with its name and these columns."""
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = [getattr(rich.progress, name)() for name in ("BarColumn", *figures)]
-    name = rich.progress.TextColumn("{task.description:<10}", markup=False)
-    return rich.progress.Progress(name, *columns, console=Console(stderr=True), transient=True)
+    name = TextColumn("{task.description:<10}", markup=False)
+    return Progress(name, BarColumn(), *figures, console=Console(stderr=True), transient=True)
 
 
 @contextmanager
@@ -122,10 +182,12 @@ def filling(folder: Path, description: str, total: int | None = None) -> Iterato
         description: of what comes.
         total: bytes, where it is known.
     """
-    if not sys.stderr.isatty():
+    if not bars_shown():
         yield
         return
-    with _bars("DownloadColumn", "TimeElapsedColumn") as bars:
+    from rich.progress import DownloadColumn, TimeElapsedColumn
+
+    with _bars(DownloadColumn(), TimeElapsedColumn()) as bars:
         task, over = bars.add_task(printable(description), total=total), threading.Event()
 
         def watch() -> None:

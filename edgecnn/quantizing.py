@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,7 +234,8 @@ def _recorded(network: Network, graph: Graph, record: dict[str, Any]) -> Quantiz
 
 def _stream(images: Images, feed: Feed, lint: CalibrationLint) -> Iterator[Batch]:
     """Network inputs, float32, which the lint looks at as they pass."""
-    for given, _ in track(images.batches(feed, BATCH), "calibrate", math.ceil(len(images) / BATCH) or None):
+    batches = images.batches(feed, BATCH)
+    for given, _ in track(batches, "calibrate", len(images) or None, unit="images", each=BATCH):
         made, pixels = feed.inputs(given), feed.image_of(given)
         lint.update(next(iter(made.arrays.values())) if pixels is None else pixels, images.names)
         yield made

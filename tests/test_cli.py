@@ -352,3 +352,31 @@ def test_every_command_shows_two_examples_that_parse():
         for example in examples:
             words = re.search(r"edgecnn ([^>)]*)", example)[1].split()
             assert parser.parse_args(words).command == name
+
+
+def test_quiet_prints_results_alone_and_verbose_everything(exported, capfd):
+    folder, _ = exported
+    words = ["validate", str(folder / f"{DEMO}.tflite"), "--data", "demo", "--limit", "10"]
+    capfd.readouterr()
+    assert main([*words, "-q"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "agreement" in out
+    assert main([*words, "-v"]) == 0
+    told, err = capfd.readouterr()
+    assert "device    host" in err
+    assert len(told.splitlines()) > len(out.splitlines())
+    assert "numpy" in told
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("words", ["models", "targets", "devices", "recipes", "doctor"])
+def test_lists_fit_the_terminal_and_have_no_colours_without_one(words, width, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    capfd.readouterr()
+    assert main(words.split()) in (0, 3)
+    out, _ = capfd.readouterr()
+    assert max(map(len, out.splitlines())) <= width
+    assert "\x1b" not in out
+    assert "…" not in out

@@ -18,7 +18,7 @@ CHECKING = (
     "--max-cycles --max-sram-kib --max-flash-kib --npu-coverage --allow-float --allow-loss --seed --report --json "
     "--wide"
 )
-EVERY = "--max-memory --traceback"
+EVERY = "-q -v --max-memory --traceback"
 CONFIGURED = "export validate compare benchmark inspect train run"
 EXPORT = (
     "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait --reduce-range "

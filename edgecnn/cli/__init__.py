@@ -22,6 +22,7 @@ from edgecnn.cli.faults import interrupted, status_of, was_interrupted
 from edgecnn.cli.options import add_memory
 from edgecnn.cli.streams import flush
 from edgecnn.errors import InputError, unknown
+from edgecnn.progress import Talk, talk, talking
 
 COMMANDS = (
     "export", "validate", "run", "init", "compare", "benchmark", "sweep", "inspect", "train", "scale", "study",
@@ -41,6 +42,8 @@ or tool is missing; 70 a fault of edgecnn; 130 interrupted
 """
 COMPLETING = "_ARGCOMPLETE"  # set in the environment by a shell that asks for completions
 TRACEBACK = "--traceback"
+TALK = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+"""Options of every command, wherever they stand."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     details = TRACEBACK in words
     try:
-        return _run([word for word in words if word != TRACEBACK])
+        wanted = next((TALK[word] for word in reversed(words) if word in TALK), "usual")
+        with talking(Talk(wanted)):
+            return _run([word for word in words if word not in (TRACEBACK, *TALK)])
     except KeyboardInterrupt:
         return interrupted()
     except BrokenPipeError:  # of what has no status but 0, a list
@@ -71,6 +76,8 @@ def _run(words: Sequence[str]) -> int:
     _known_options(words, parser if not words or words[0] not in commands else commands[words[0]])
     options = parser.parse_args(words)
     options.invocation = shlex.join(["edgecnn", *given])
+    options.verbose = talk() is Talk.VERBOSE
+    options.wide = getattr(options, "wide", False) or options.verbose
     with use(options.max_memory):
         status = import_module(f"edgecnn.cli.{options.command}").run(options)
     assert isinstance(status, int)
@@ -128,6 +135,8 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         add_memory(own)
         if name in (*config.COMMANDS, "run"):
             config.add_config(own)
+        own.add_argument("-q", "--quiet", action="store_true", help="results alone: no progress and no notes")
+        own.add_argument("-v", "--verbose", action="store_true", help="say more: each step, every figure and column")
         own.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
     if COMPLETING in os.environ:
         import argcomplete

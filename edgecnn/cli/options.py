@@ -214,5 +214,5 @@ def reported(report: Report, options: argparse.Namespace) -> int:
         if options.json:
             print_document(report.to_dict())
         else:
-            render(report, wide=options.wide)
+            render(report, wide=options.wide and not options.verbose, verbose=options.verbose)
     return int(not report.passed)

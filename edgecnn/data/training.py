@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -126,7 +125,7 @@ def _drawn(split: str, count: int, preprocess: Preprocess) -> TrainingImages:
     """A part of the demo data, drawn once: it takes 2 ms an image."""
     parts = [
         demo.images(split, range(i, min(i + DRAWN, count)))
-        for i in track(range(0, count, DRAWN), f"draw {split}", math.ceil(count / DRAWN))
+        for i in track(range(0, count, DRAWN), f"draw {split}", count, unit="images", each=DRAWN)
     ]
     pixels = resize_arrays(np.concatenate([pixels for pixels, _ in parts]), preprocess)
     labels = np.concatenate([labels for _, labels in parts])

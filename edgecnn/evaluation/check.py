@@ -25,7 +25,7 @@ from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph, Metadata, Quantized
 from edgecnn.loading import require_preprocess
 from edgecnn.preprocess import Preprocess
-from edgecnn.progress import track
+from edgecnn.progress import detail, track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, OutputFigures, Parity, ReportEntry
 from edgecnn_targets.accuracy_meter import OutputMeter, Values, is_vector
 from edgecnn_targets.evaluate import outputs
@@ -247,6 +247,7 @@ class _Run:
             task="custom" if accuracy.top1 is None else "classification",
             outputs=tuple(self._outputs()),
         )
+        detail(f"device    {self.device.name}: {self.subject.path}, {accuracy.n} images")
         evidence = None
         if self.collector is not None and self.session is not None:
             evidence = self.collector.result(self.subject, self.device)
@@ -317,7 +318,7 @@ def _over_images(
     busy: list[Future[None]] = []  # devices work on one batch while fp32 works on the next
     total = len(images)
     meter = ReferenceMeter(metadata, total)
-    for samples, given in track(images.batches(feed, BATCH), "validate", math.ceil(total / BATCH) or None):
+    for samples, given in track(images.batches(feed, BATCH), "validate", total or None, unit="images", each=BATCH):
         labels = given if given is None or classes is None else classes[given]
         labels = labels if single else None
         x, pixels = feed.inputs(samples), feed.image_of(samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -170,7 +169,8 @@ def compare(
         meter, apart = OutputMeter(), {name: _Apart() for name in left.grids}
         layers: tuple[LayerDistance, ...] = ()
         collector = Collector(metadata)
-        for samples, _ in track(images.batches(feed, BATCH), "compare", math.ceil(len(images) / BATCH) or None):
+        batches = images.batches(feed, BATCH)
+        for samples, _ in track(batches, "compare", len(images) or None, unit="images", each=BATCH):
             x = feed.inputs(samples)
             y = renormalised(x, feed.preprocess, own)
             if by_layer and not layers:

@@ -6,12 +6,14 @@ then runs it over all images and observes its activations), and the rest (``quan
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
 from edgecnn.graph.batch import Fed
 from edgecnn.graph.ir import Graph
+from edgecnn.progress import detail
 from edgecnn.quant.guard import Harm, guarded
 from edgecnn.quant.observers.histogram import Calibration, calibrate
 from edgecnn.quant.recipe import Recipe
@@ -140,8 +142,10 @@ def _run(work: Work, sequence: Sequence[Step]) -> list[Work]:
             for pattern in (*step.layers, *step.exclude):
                 if not any(matches(node, (pattern,)) for node in work.graph):
                     raise InputError(unknown("layer", pattern, [node.output for node in work.graph]))
+            start = time.perf_counter()
             work = step.apply(work)
             check_stage(step, work.graph)
+            detail(f"step      {time.perf_counter() - start:7.2f} s  {step.name}")
         except Exception as error:  # whatever it is, it says which step it is of
             done = ", ".join(each.name for each in sequence[: len(works)])
             after = f" (steps already run: {done})" if done else ""

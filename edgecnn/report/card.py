@@ -81,6 +81,21 @@ def _cost(entry: ReportEntry) -> Iterator[tuple[str, str]]:
         yield "NPU", f"{taken.npu_coverage:.1f} % of the ops"
 
 
+def more(entry: ReportEntry) -> Iterator[tuple[str, str]]:
+    """Yield label and text of what only a person who asked for details wants."""
+    for output in entry.outputs:
+        sqnr = "" if output.sqnr_db is None else f"SQNR {output.sqnr_db:.2f} dB"
+        away = "" if output.max_lsb is None else f"{output.max_lsb} LSB at most, {output.mean_lsb:.3g} in the mean"
+        yield "output", f"{output.name}: {', '.join(filter(None, (sqnr, away)))}"
+    for label, counts in (("mix", entry.resources.instruction_mix), ("misses", entry.resources.cache_misses)):
+        for name, count in (counts or {}).items():
+            yield label, f"{name} {count:,}"
+    for name in entry.float_ops:
+        yield "float op", name
+    for step, seconds in entry.seconds.items():
+        yield "seconds", f"{step} {seconds:.2f}"
+
+
 def checks(entry: ReportEntry) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, figure, limit and verdict of every check."""
     for check in entry.checks:

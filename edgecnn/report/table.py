@@ -20,13 +20,21 @@ FIGURES = ("MB", "images", "top-1 %", "fp32 %", "drop", "95 %", "agree %", "SQNR
 COUNTS = ("M instructions", "M cycles", "ms estimated", "SRAM KiB", "flash KiB", "arena KiB", "heap KiB", "NPU %")
 
 
-def render(report: Report, *, wide: bool = False) -> None:
+def render(report: Report, *, wide: bool = False, verbose: bool = False) -> None:
     """Print the report to stdout: a card or a table, then failed checks and findings, a line each.
 
     Args:
         wide: show every column of a table.
+        verbose: show every result as a card with all that is known of it.
     """
-    _print(report, console(wide=wide), wide=wide)
+    on = console(wide=wide)
+    if not verbose:
+        _print(report, on, wide=wide)
+        return
+    for entry in report.entries:
+        _card(entry, on, report.command, more=tuple(card.more(entry)))
+    for figure in headed((name, str(value)) for name, value in (*report.host.items(), *report.versions.items())):
+        line(on, figure)
 
 
 def as_text(report: Report) -> str:
@@ -67,10 +75,10 @@ def _print(report: Report, on: Console, *, wide: bool) -> None:
         line(on, f"note    {said}", NOTED)
 
 
-def _card(entry: ReportEntry, on: Console, command: str) -> None:
+def _card(entry: ReportEntry, on: Console, command: str, more: tuple[tuple[str, str], ...] = ()) -> None:
     state = card.verdict(entry)
     line(on, f"{card.title(entry)}  {state}", BAD if entry.failures else GOOD if entry.checks else "bold")
-    for figure in headed(card.lines(entry)):
+    for figure in headed(iter((*card.lines(entry), *more))):
         line(on, figure)
     rows = list(card.checks(entry))
     sizes = [max(len(row[k]) for row in rows) for k in range(3)] if rows else []

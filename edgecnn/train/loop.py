@@ -110,7 +110,7 @@ class _Run:
         steps = len(chosen)
         batches = prefetched(self.batch(progress.epoch, indices) for indices in chosen[progress.step :])
         self.module.train()
-        for batch in track(batches, f"epoch {progress.epoch + 1}", steps - progress.step):
+        for batch in track(batches, f"epoch {progress.epoch + 1}", steps - progress.step, unit="batches"):
             self.step(batch, progress.epoch * steps + progress.step + 1, config.epochs * steps)
             progress.step += 1
             if config.checkpoint_steps and progress.step % config.checkpoint_steps == 0 and progress.step < steps:

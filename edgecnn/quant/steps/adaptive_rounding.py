@@ -64,7 +64,7 @@ class AdaptiveRounding(Step):
         how = repr((limit, solvable, torch.__version__, torch.get_num_threads())).encode()
         given = [np.ascontiguousarray(array).view(np.uint8).reshape(-1).data for array in images.arrays.values()]
         work.checkpoint.begin(graph, *given, how)
-        progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes)))
+        progress = iter(track(graph.nodes, "adaptive rounding", len(graph.nodes), unit="layers"))
         with torch.inference_mode():
             both = SideBySide(graph, images, compact=compact)
             large = chosen.keys() - set(solvable)
