@@ -5,6 +5,7 @@
 # make docs    build the site into site/; a broken link or anchor fails
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
 # make chaos   exports that are killed, interrupted, started twice, on full disks: nothing is left half-written
+# make docs-assets  make the example report and the pictures in the docs anew; needs Chromium
 # make wheel   build the wheel, install it in a clean environment, run edgecnn from outside the repository
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 COUNT ?= 20000
 SEED ?= 0
 
-.PHONY: demo test test-slow lint fuzz docs wheel audit chaos clean
+.PHONY: demo test test-slow lint fuzz docs wheel audit chaos clean docs-assets
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -35,6 +36,10 @@ lint: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:graph $(abspath $(BIN))/python -m fuzz --count $(COUNT) --seed $(SEED)
+
+docs-assets: $(VENV)/.dev
+	$(BIN)/python docs/scripts/terminal.py
+	$(BIN)/python docs/scripts/assets.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -80,7 +80,7 @@ def save_node_data(shown: NetworkView, path: Path, colour: str) -> None:
     low, high = GRADIENTS[colour]
     data = {
         "name": {"bits": "bits", "error": "SQNR, dB", "time": shown.unit}[colour],
-        "results": {name: {"value": value} for name, value in values.items() if value is not None},
+        "results": {name: {"value": round(value, 3)} for name, value in values.items() if value is not None},
         "gradient": [{"stop": 0, "bgColor": low}, {"stop": 1, "bgColor": high}],
     }
     write_json(path, {GRAPH: data})

@@ -79,7 +79,7 @@ def test_what_is_checked_on_is_not_what_others_read():
 def test_every_option_can_stand_in_the_file(name):
     options = {action.dest for action in _parser()[1][name]._actions}
     held = {action.dest for action in config.settable(config.parser_of(name))}
-    assert options - held == {"help", "config", "traceback"} | ({"dry_run"} & options)
+    assert options - held == {"help", "config", "traceback", "quiet", "verbose"} | ({"dry_run"} & options)
 
 
 @pytest.mark.parametrize(

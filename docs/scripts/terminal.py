@@ -19,7 +19,7 @@ from rich.text import Text
 WORDS = (
     "export mobilenet_v2_0.35_96 --target all --weights demo --calibration demo --data demo --max-drop 1 --reduce-range"
 )
-WIDE = "from edgecnn.report import table; table.WIDTH = 170; from edgecnn.cli import main; raise SystemExit(main())"
+COLUMNS = "100"
 PICTURE = Path(__file__).parents[1] / "terminal.svg"
 
 
@@ -27,14 +27,15 @@ def main() -> None:
     """Run the command in a folder of its own and draw what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", WIDE, *WORDS.split()],
-            cwd=folder, env={**os.environ, "FORCE_COLOR": "1"}, stderr=subprocess.PIPE, text=True, check=True,
+            [sys.executable, "-m", "edgecnn", *WORDS.split()],
+            cwd=folder, env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": COLUMNS}, text=True, check=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    printed = Text.from_ansi(done.stderr.rstrip())
-    width = max(len(line) for line in printed.plain.splitlines())
+    printed = Text.from_ansi(done.stdout.rstrip())
+    width = min(max(len(line) for line in printed.plain.splitlines()), int(COLUMNS))
     console = Console(record=True, width=width, file=io.StringIO())
-    console.print(Text.assemble(("$ ", "green"), f"edgecnn {WORDS}"), soft_wrap=True)
-    console.print(printed, soft_wrap=True)
+    console.print(Text.assemble(("$ ", "green"), f"edgecnn {WORDS}"))
+    console.print(printed)
     svg = console.export_svg(title="edgecnn")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.S)  # fetches nothing: a monospaced font that is there serves
     PICTURE.write_text("\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n", encoding="utf-8")
