@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgecnn.progress import Progress as Shown
-from edgecnn.progress import Terminal
+from edgecnn.progress import Terminal, bars_shown
 from edgecnn.sweeping.run import Progress
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class _Above(Shown):
 @contextmanager
 def table() -> Iterator[tuple[Seen | None, Shown]]:
     """Show a live table on stderr, where it is a terminal, while the body runs; gives arguments of ``sweep``."""
-    if not sys.stderr.isatty():
+    if not bars_shown():
         yield None, Terminal()
         return
     from rich.console import Console
