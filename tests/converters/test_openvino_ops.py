@@ -92,6 +92,15 @@ def test_a_convolution_behind_moves_in_float16(tmp_path):
     assert np.abs(made - wanted).max() <= 2e-3 * np.abs(wanted).max()
 
 
+def test_a_product_with_zero_before_a_linear_layer(hold):
+    """The plugin folds it to a constant, and then has a linear layer of constants, which it does not compile."""
+    b = Int8Builder((1, 4, 5, 6))
+    zero = b.constant((1,))
+    integers = np.full((1,), b.quant(zero).zero_point[0], np.int8)
+    b.tensors[zero] = Constant(name=zero, value=np.zeros(1, np.float32)).quantized(b.quant(zero), integers)
+    hold(b.graph(b.weighted("fully_connected", b.op("mean", b.op("mul", b.input, zero)), (5, 6))))
+
+
 # --- moves ---
 
 

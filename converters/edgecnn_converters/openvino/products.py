@@ -48,7 +48,7 @@ def mul(e: Emitter, node: Node) -> Any:
     to the whole numbers that it is, and the product, multiplied once, before its zero point is added.
     """
     if not of_activations(e.graph, node):
-        return ops.multiply(*_operands(e, node), name=part(node.output, "op"))
+        return ops.multiply(*_factors(e, node), name=part(node.output, "op"))
     name, factor, values, operands = node.output, np.float32(1), [], _operands(e, node)
     for place, source in enumerate(node.inputs):
         quant, value = e.graph.quant(source), operands[place]
@@ -67,6 +67,19 @@ def mul(e: Emitter, node: Node) -> Any:
     return e.on_grid(
         name, e.at_most_six(node, value) if activation == "relu6" else value, order_of(e, node), in_steps=True
     )
+
+
+def _factors(e: Emitter, node: Node) -> list[Any]:
+    """Return the operands of a product.
+
+    A factor of zeros alone is kept from the FakeQuantize of the other. The plugin would fold both to a constant, and it
+    compiles no linear layer of constants.
+    """
+    constants = [t.value for t in map(e.graph.tensors.get, node.inputs) if isinstance(t, Constant)]
+    operands = _operands(e, node)
+    if all(bool(np.any(constant)) for constant in constants):
+        return operands
+    return [e.identity(node, v) if name in e.held else v for name, v in zip(node.inputs, operands, strict=True)]
 
 
 def batch_matmul(e: Emitter, node: Node) -> Any:
