@@ -120,9 +120,10 @@ def test_few_noisy_images_are_a_warning_and_a_finding(tmp_path, capfd):
 
 
 def test_skipped_images_are_counted(tmp_path, capfd):
-    folder = folder_of(tmp_path / "stop", 4)
+    folder = folder_of(tmp_path / "data" / "stop", 4)
     (folder / "2.png").write_bytes(b"")
-    words = [*EXPORT, *QUICK, "-o", str(tmp_path / "out"), "--data", str(tmp_path), "--skip-bad-images", "--json"]
+    words = [*EXPORT, *QUICK, "-o", str(tmp_path / "out"), "--data", str(tmp_path / "data")]
+    words += ["--skip-bad-images", "--json"]
     assert main([*words, "--allow-loss"]) == 0  # the images are noise, on which classes change
     (entry,) = json.loads(capfd.readouterr().out)["entries"]
     assert entry["accuracy"]["n"] == 3
