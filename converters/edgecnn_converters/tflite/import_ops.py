@@ -304,8 +304,21 @@ def _softmax(t: Translation, op: TfliteOp) -> Value:
     return reductions.softmax(t, t.binary("mul", x, beta), -1)
 
 
-def _argmax(t: Translation, op: TfliteOp) -> Value:
-    return reductions.argmax(t, t.value(op), t.ints(op, 1)[0], keepdims=False)
+def _argmax(t: Translation, op: TfliteOp) -> Value | list[Value]:
+    """Return places; between integers with the RESHAPE, CAST and QUANTIZE behind that edgecnn writes."""
+    made = partial(reductions.argmax, t, t.value(op), t.ints(op, 1)[0])
+    if not t.integer:
+        return made(keepdims=False)
+    chain = [op]
+    for name in ("RESHAPE", "CAST", "QUANTIZE"):
+        behind = t.alone(chain[-1].outputs[0])
+        need(behind is not None and behind.name == name, "it makes int32 between integers; give the float file")
+        assert behind is not None
+        chain.append(behind)
+    t.done.update(id(each) for each in chain[1:])
+    t.scope = t.names[chain[-1].outputs[0]]
+    t.finish(chain[-1], [made(keepdims=True)])
+    return []
 
 
 def _log_softmax(t: Translation, op: TfliteOp) -> Value:

@@ -173,7 +173,7 @@ def _make(t: Translation, op: TfliteOp) -> None:
     allowed = INTEGERS if t.integer else FLOAT
     for tensor in (t.model.tensors[i] for i in (*given, *op.outputs) if i not in t.places):
         typed = f"its activation {tensor.name!r} is {tensor.dtype}; supported: {' and '.join(allowed)}"
-        need(tensor.dtype in allowed or (t.integer and op.name in (*CONVERSIONS, "CAST")), typed)
+        need(tensor.dtype in allowed or (t.integer and op.name in (*CONVERSIONS, "CAST", "ARG_MAX")), typed)
     made = HANDLERS[op.name](t, op)
     t.finish(op, [made] if isinstance(made, Value) else made)
 
