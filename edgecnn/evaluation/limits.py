@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.report.record import Accuracy, Check, ReportEntry
@@ -114,6 +115,13 @@ class Limits:
         """The limits that demand something."""
         values = ((row, getattr(self, row.field)) for row in ROWS)
         return [(row, value) for row, value in values if value is not None]
+
+    @property
+    def split(self) -> tuple[Limits, Limits]:
+        """Return the limits on other figures than accuracy, and those on accuracy."""
+        costs: dict[str, Any] = {row.field: value for row, value in self.given if row.place[0] != "accuracy"}
+        accuracy: dict[str, Any] = {row.field: value for row, value in self.given if row.place[0] == "accuracy"}
+        return Limits(**costs), Limits(**accuracy, require=self.require)
 
     @property
     def on_images(self) -> list[str]:

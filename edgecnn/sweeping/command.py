@@ -19,7 +19,12 @@ def reproducing(row: Row, sweep: Sweep, folder: Path, number: int) -> str:
     captured, converted, validated = stages["capture"], stages["convert"], stages["validate"]
     names = {precision: name for name, precision in PRECISIONS.items()}
     words = ["edgecnn", "export", captured["model"], "--target", converted["target"]]
-    words += ["--quantize", names[converted["precision"]], "--device", validated["devices"][0]]
+    words += [
+        "--quantize",
+        names[converted["precision"]],
+        "--device",
+        ",".join(filter(None, (*validated["devices"], validated["witness"]))),
+    ]
     words += ["--seed", str(validated["seed"])]
     options = {
         "--weights": captured.get("weights"), "--preprocess": sweep.preprocess, "--label-offset": sweep.label_offset,

@@ -10,11 +10,10 @@ from edgecnn.report.charts import pareto_front
 from edgecnn.report.document import now, this_machine
 from edgecnn.report.forms import Case, Forms, Suite
 from edgecnn.report.plot import Panel, Series, line_chart
-from edgecnn.sweeping.report import SweepReport, SweepRow
+from edgecnn.sweeping.report import TIMES, SweepReport, SweepRow
 from edgecnn.sweeping.spec import direction
 
 DIGITS = 4
-TEXT = ("status", "pareto", "text", "axis", "value", "figure", "network")  # columns that are no figures
 
 
 def forms(report: SweepReport) -> Forms:
@@ -32,7 +31,7 @@ def document(report: SweepReport) -> Document:
     sections = (
         Section(title="Pareto fronts", blocks=tuple(_fronts(report))),
         Section(title="Main effects", blocks=tuple(_effects(report))),
-        Section(title="All combinations", blocks=(_table(shown(report), "One row per combination."),)),
+        Section(title="All combinations", blocks=(_table(shown(report), "one row per combination"),)),
         Section(title="Left out of the plan", blocks=tuple(_left_out(report))),
         Section(title="Make it again", blocks=tuple(_commands(report))),
     )
@@ -51,7 +50,7 @@ def shown(report: SweepReport) -> list[dict[str, str]]:
     table = report.table()
     names = list(report.rows[0].point) if report.rows else []
     vary = [name for name in names if len({str(row[name]) for row in table}) > 1] or names[:1]
-    wanted = dict.fromkeys([*(direction(each)[0] for each in report.objective), "top1", "drop", "sqnr_db"])
+    wanted = dict.fromkeys([*(direction(each)[0] for each in report.objective), *TIMES, "top1", "drop", "sqnr_db"])
     figures = [name for name in wanted if name in report.columns()]
     reasons = ["text"] if any(row["text"] for row in table) else []
     columns = ["row", *vary, "status", "pareto", *figures, *reasons]
@@ -61,17 +60,20 @@ def shown(report: SweepReport) -> list[dict[str, str]]:
 def _fronts(report: SweepReport) -> Iterator[Block]:
     rows = {row["row"]: row for row in shown(report)}
     for place, numbers in report.fronts.items():
-        ways = ", ".join(f"{name} {'up' if more else 'down'}" for name, more in map(direction, report.objective))
-        yield _table([rows[str(number)] for number in numbers], f"On {place}: {ways}.")
+        objective = report.objective_on([row for row in report.measured if row.row in numbers])
+        ways = ", ".join(f"{name} {'up' if more else 'down'}" for name, more in map(direction, objective))
+        yield _table([rows[str(number)] for number in numbers], f"on {place}: {ways}")
         yield from _charts(report, place)
 
 
 def _charts(report: SweepReport, place: str) -> Iterator[Chart]:
     """Yield the first objective against each other one, where rows on a device have both and one of them differs."""
+    here = [row for row in report.measured if place == str(row.point.get("device", "host"))]
     quality, more = direction(report.objective[0])
-    for cost, _ in map(direction, report.objective[1:]):
-        rows = [row for row in report.measured if place == str(row.point.get("device", "host"))]
-        rows = [row for row in rows if quality in row.figures and cost in row.figures]
+    for cost, _ in map(direction, report.objective_on(here)):
+        if cost == quality:
+            continue
+        rows = [row for row in here if quality in row.figures and cost in row.figures]
         points = [(row.figures[cost], row.figures[quality]) for row in rows]
         if len(set(points)) < 2 or not more:
             continue
@@ -95,7 +97,7 @@ def _charts(report: SweepReport, place: str) -> Iterator[Chart]:
 def _effects(report: SweepReport) -> Iterator[Block]:
     rows = [{k: _text(v) for k, v in vars(effect).items()} for effect in report.effects]
     if rows:
-        yield _table(rows, "The mean over all measured rows of one value of an axis, beside the mean over all.")
+        yield _table(rows, "the mean over all measured rows of one value of an axis, beside the mean over all")
 
 
 def _left_out(report: SweepReport) -> Iterator[Block]:
@@ -116,13 +118,17 @@ def _case(row: SweepRow) -> Case:
 def _table(rows: Sequence[Mapping[str, str]], caption: str) -> Table:
     heads = tuple(rows[0]) if rows else ("row",)
     cells = tuple(tuple(_cell(name, row[name]) for name in heads) for row in rows)
-    right = tuple(name for name in heads if name not in TEXT)
+    right = tuple(name for name in heads if all(map(_figure, (row[name] for row in rows))))
     return Table(headings=heads, rows=cells, right=right, caption=caption)
 
 
 def _cell(name: str, text: str) -> Cell | str:
     state = {"ok": "passed", "left": "", "pruned": "", "older": "warning"}.get(text, "failed")
     return Cell(text=text, state=state) if name == "status" else text
+
+
+def _figure(text: str) -> bool:
+    return text == "-" or text.lstrip("-").replace(".", "", 1).replace("e+", "").isdigit()
 
 
 def _text(value: Any) -> str:

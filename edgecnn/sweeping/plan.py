@@ -30,6 +30,7 @@ from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import kind_of, missing
 
+WITNESS = "host"
 Point = Mapping[str, Any]
 """Axis to value; an axis that does not matter to the combination is ``None``."""
 
@@ -256,11 +257,19 @@ class Planner:
         name = f"convert {before.name.partition(' ')[2]} {target}"
         return Stage("convert", name, settings, _own_device(place) if "devices" in settings else {}, before, target)
 
+    def _witness(self, place: str, target: str) -> str | None:
+        """Return the device that tells accuracy where a device executes nothing."""
+        if executes(_device(place)):
+            return None
+        if target not in _device(WITNESS).targets:
+            raise LeftOutError(f"{place} executes nothing, and {WITNESS} does not run {target} to tell its accuracy")
+        return WITNESS
+
     def _validated(self, before: Stage, name: str, place: str, seed: int) -> Stage:
         sweep, kind = self.sweep, kind_of(_device(place))
         limits = {k: v for k, v in asdict(sweep.limits).items() if v not in (None, ())}
         settings = {
-            "data": sweep.data if executes(_device(place)) else None, "devices": [place], "seed": seed,
+            "data": sweep.data, "devices": [place], "witness": self._witness(place, before.target), "seed": seed,
             "limits": limits, "limit": sweep.limit, "threads": sweep.threads, "allow_float": sweep.allow_float,
             "allow_loss": sweep.allow_loss,
         }  # fmt: skip

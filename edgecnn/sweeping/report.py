@@ -17,6 +17,7 @@ from edgecnn.sweeping.spec import FIGURES, direction
 from edgecnn.sweeping.store import Result, Store
 
 PLAN = "sweep.json"
+TIMES = ("time_ms", "cycles", "instructions")  # figures of time; of a device, the first that it has
 SHOWN = tuple(FIGURES)  # the columns of figures, in this order; those that no row has are left out
 
 
@@ -156,8 +157,20 @@ class SweepReport:
                 places.setdefault(str(row.point.get("device", "host")), []).append(row)
         found = {}
         for place, rows in places.items():
-            known = [name for name in self.objective if any(direction(name)[0] in row.figures for row in rows)]
+            known = self.objective_on(rows)
             found[place] = [rows[k].row for k in front([row.figures for row in rows], known)] if known else []
+        return found
+
+    def objective_on(self, rows: Sequence[SweepRow]) -> list[str]:
+        """Return the objectives that rows of one device have figures of; for time, cycles or instructions may stand."""
+        have = {name for row in rows for name in row.figures}
+        found = []
+        for objective in self.objective:
+            name, _ = direction(objective)
+            names = TIMES if name == TIMES[0] else (name,)
+            chosen = next((each for each in names if each in have), None)
+            if chosen is not None:
+                found.append(objective if chosen == name else chosen)
         return found
 
     @property

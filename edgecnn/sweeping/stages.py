@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,25 @@ def convert(settings: Mapping[str, Any], before: Made | None, folder: Path) -> d
 
 
 def validate(settings: Mapping[str, Any], before: Made | None, folder: Path) -> dict[str, Any]:
-    """Run the artifact of the stage before on a device; return the entry of the report."""
+    """Run the artifact of the stage before on a device; return the entry of the report.
+
+    Where the device executes nothing, as an NPU's compiler, its accuracy is that of the same artifact on ``witness``.
+    """
     from edgecnn.evaluation.validate import validate
 
     settings = dict(settings)
     assert before is not None
     artifact = before.folder / before.value["artifact"]
-    limits = read_record(Limits, settings.pop("limits"), "limits")
-    (entry,) = validate(artifact, limits=limits, **settings).entries
+    limits, witness = read_record(Limits, settings.pop("limits"), "limits"), settings.pop("witness")
+    if witness is None:
+        (entry,) = validate(artifact, limits=limits, **settings).entries
+    else:
+        costs, accuracy = limits.split
+        (entry,) = validate(artifact, limits=costs, **{**settings, "data": None}).entries
+        (seen,) = validate(artifact, limits=accuracy, **{**settings, "devices": [witness]}).entries
+        checks = (*entry.checks, *seen.checks)
+        findings = (*entry.findings, *(finding for finding in seen.findings if finding not in entry.findings))
+        entry = replace(entry, accuracy=seen.accuracy, checks=checks, findings=findings)
     made = entry.to_json() | {"artifact": f"files/{before.folder.name}/{before.value['artifact']}"}
     return {"entry": {k: v for k, v in made.items() if k != "seconds"}, "failures": list(entry.failures)}
 
