@@ -27,15 +27,15 @@ from edgecnn.quantizing import open_calibration, recipe_of
 from edgecnn.report.document import significant
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import select
-from edgecnn_targets.registry import require, runtime_of
+from edgecnn_targets.registry import kind_of, require, runtime_of
 
 LOADING = "weights input_shape preprocess label_offset padding convention name"
-CALIBRATE, QUANTIZE, COMPARE = 4.0, 15.0, 3.0
+CALIBRATE, QUANTIZE, COMPARE = 4.0, 15.0, 2.0
 """Float inferences that take as long as one image does in each stage; fitted to measurements, see ``_inference``."""
 
 SEARCHES = 4  # times as long with sensitivity-weighted ranges
 
-FIXED = {"quantize": 2.0, "convert": 0.5, "validate": 1.0}
+FIXED = {"quantize": 2.0, "convert": 0.5, "validate": 0.5}
 """Seconds that a stage takes without any image."""
 
 
@@ -66,7 +66,7 @@ class Plan:
         stages: in order.
         files: that would be written.
         missing: what it lacks or what is wrong; with any, the command would end with an error.
-        emulated: devices whose time is in no estimate.
+        untimed: devices whose time is in no estimate.
     """
 
     does: str
@@ -74,7 +74,7 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     files: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
-    emulated: tuple[str, ...] = ()
+    untimed: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -164,7 +164,7 @@ def plan_export(model: str, **given: Any) -> Plan:
         stages=(*stages, *checked),
         files=tuple(map(str, _files(folder, name, targets))),
         missing=tuple(faults.found.values()),
-        emulated=_emulated(asked.devices) if checked else (),
+        untimed=_untimed(asked.devices) if checked else (),
     )
 
 
@@ -186,7 +186,7 @@ def plan_validation(artifact: str | Path, **given: Any) -> Plan:
         name=str(path),
         stages=tuple(stages),
         missing=tuple(faults.found.values()),
-        emulated=_emulated(asked.devices),
+        untimed=_untimed(asked.devices),
     )
 
 
@@ -200,7 +200,7 @@ def plan_again(name: str, target: str, **given: Any) -> Plan:
             raise InputError(f"device {','.join(asked.devices)} takes none of {target}; add one of {sorted(takes)}")
     stages = _validation(asked, targets, "int8", None, None, faults)
     missing = tuple(faults.found.values())
-    return Plan(does="validate", name=name, stages=tuple(stages), missing=missing, emulated=_emulated(asked.devices))
+    return Plan(does="validate", name=name, stages=tuple(stages), missing=missing, untimed=_untimed(asked.devices))
 
 
 def _bound(function: Any, first: tuple[Any, ...], given: Mapping[str, Any]) -> SimpleNamespace:
@@ -251,14 +251,16 @@ def _validation(
     count = 0 if images is None else len(images)
     figures = ", ".join(f"{row.option} {value:g}" for row, value in checking.limits.given) or "no limits"
     does = f"{count or 'no'} images on {', '.join(place.name for place in places)}; {figures}"
-    seconds = _seconds("validate", once, COMPARE * count * max(1, len(targets)))
+    kinds = [kind_of(place) for place in places for target in targets if target in place.targets]
+    starts, slowdown = sum(kind.start_s or 0 for kind in kinds), sum(kind.slowdown for kind in kinds)
+    seconds = _seconds("validate", once, (COMPARE + slowdown) * count, starts)
     return [Stage(name="validate", does=does, seconds=seconds)]
 
 
-def _emulated(devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the devices that are not this machine: their time is not estimated."""
+def _untimed(devices: Sequence[str]) -> tuple[str, ...]:
+    """Return the devices whose kind does not say how long they take."""
     try:
-        return tuple(device.name for device in select(devices) if device.kind != "host")
+        return tuple(device.name for device in select(devices) if kind_of(device).start_s is None)
     except EdgecnnError:
         return ()
 
@@ -303,5 +305,5 @@ def _inference(network: Network | None) -> float | None:
     return sorted(spans)[1] / 4
 
 
-def _seconds(stage: str, once: float | None, inferences: float) -> float | None:
-    return None if once is None else significant(FIXED.get(stage, 0.0) + once * inferences, 2)
+def _seconds(stage: str, once: float | None, inferences: float, more: float = 0.0) -> float | None:
+    return None if once is None else significant(FIXED.get(stage, 0.0) + more + once * inferences, 2)

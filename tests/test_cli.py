@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -342,6 +343,18 @@ def test_the_ending_of_the_output_is_the_target(tmp_path):
 def test_shells_are_given_what_completes(shell, capfd):
     assert main(["completion", shell]) == 0
     assert "edgecnn" in capfd.readouterr().out
+
+
+def test_every_argument_and_option_has_help():
+    parsers = [_parser()[0]]
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+                assert {choice.dest for choice in action._choices_actions if choice.help} == set(action.choices)
+            else:
+                assert action.help, f"{parser.prog} {action.option_strings or action.dest}"
+    assert len(parsers) > 20
 
 
 def test_every_command_shows_two_examples_that_parse():

@@ -192,6 +192,12 @@ def test_run_exports_and_validates_every_network_in_one_report(exported, here, c
     assert (entry["target"], entry["accuracy"]["n"]) == ("tflite", 5)
 
 
+def test_a_file_that_is_named_must_be_there(capfd):
+    said = r"cannot read no.toml \(No such file or directory\); `edgecnn init MODEL` writes one"
+    for words in (["export", "net"], ["run"]):
+        assert re.search(said, error_of(capfd, *words, "--config", "no.toml"))
+
+
 @pytest.mark.parametrize(
     ("text", "words", "said"),
     [

@@ -73,6 +73,9 @@ def test_reports_are_as_the_schema_says(exported, tmp_path, capfd):
     words = ["benchmark", source, "--targets", "tflite", "--precisions", "int8", "-o", tmp_path / "b"]
     found = printed(capfd, *words, "--data", "demo", "--limit", "20")
     assert json.loads((tmp_path / "b" / "benchmark.json").read_text()) == {**found, "date": found["date"]}
+    (tmp_path / "c.toml").write_text(f"[[network]]\nmodel = '{source}'\n[[network]]\nmodel = 'nosuch'")
+    printed(capfd, "run", "--config", tmp_path / "c.toml", "-o", tmp_path / "c", status=2)
+    printed(capfd, "run", "--config", tmp_path / "c.toml", "--dry-run", status=2)
     printed(capfd, "inspect", source, "--sensitivity", "--data", "demo", "--limit", "4")
 
 

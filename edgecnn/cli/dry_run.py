@@ -45,7 +45,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     rows += [("missing", missing.text) for missing in plan.missing]
     if plan.stages:
         total = "not known" if plan.seconds is None else _about(plan.seconds).strip(" ()")
-        besides = f", and what {', '.join(plan.emulated)} takes" if plan.emulated else ""
+        besides = f", and what {', '.join(plan.untimed)} takes" if plan.untimed else ""
         rows.append(("time", f"{total}{besides}"))
     yield from headed(iter(rows))
 

@@ -365,6 +365,8 @@ class Kind:
         address: what a file would say of a device that is an address, ``KIND`` or ``KIND:…``, and has no file; ``None``
             where every device has a file.
         elsewhere: it runs on another machine, whose clock measures: others may run here meanwhile.
+        start_s: seconds that opening and measuring take here, about, for plans; ``None`` where nobody knows.
+        slowdown: times as long as the float network takes here for an image, about, for plans.
         interface: version of this interface that it is written for.
     """
 
@@ -377,6 +379,8 @@ class Kind:
     settings: type = NoSettings
     address: Mapping[str, Any] | None = None
     elsewhere: bool = False
+    start_s: float | None = None
+    slowdown: float = 1.0
     interface: int = INTERFACE
 
     def __post_init__(self) -> None:

@@ -24,4 +24,11 @@ def measure(device: Device, session: Session) -> Usage:
     return Usage(latency=session.time() if isinstance(session, foreign.ForeignSession) else latency(session))
 
 
-KIND = Kind(figures=("accuracy", "latency"), open_session=open_session, missing=missing, measure=measure)
+KIND = Kind(
+    figures=("accuracy", "latency"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    start_s=0.5,
+    slowdown=1.0,
+)

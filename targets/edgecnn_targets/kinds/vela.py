@@ -208,4 +208,6 @@ KIND = Kind(
     measure=measure,
     layers=layers,
     settings=Settings,
+    start_s=1.0,
+    slowdown=0.0,
 )

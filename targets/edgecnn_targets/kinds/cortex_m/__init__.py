@@ -155,4 +155,6 @@ KIND = Kind(
     setup=toolchain.setup,
     layers=layers,
     settings=Settings,
+    start_s=3.0,
+    slowdown=160.0,
 )

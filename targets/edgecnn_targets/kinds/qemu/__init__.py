@@ -224,4 +224,6 @@ KIND = Kind(
     setup=lambda device, say: install.setup(device.name, device.settings, say),
     layers=layers,
     settings=Settings,
+    start_s=6.0,
+    slowdown=10.0,
 )

@@ -117,4 +117,11 @@ def _interpret(path: Path, session: Session, batch: Arrays) -> tuple[Arrays, str
             return {port.name: made[f"arr_{k}"] for k, port in enumerate(session.outputs)}, said
 
 
-KIND = Kind(figures=("accuracy", "sram_kib", "flash_kib"), open_session=open_session, missing=missing, measure=measure)
+KIND = Kind(
+    figures=("accuracy", "sram_kib", "flash_kib"),
+    open_session=open_session,
+    missing=missing,
+    measure=measure,
+    start_s=1.5,
+    slowdown=60.0,
+)
