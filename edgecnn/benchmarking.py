@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
-from edgecnn.exporting import PRECISIONS, export
+from edgecnn.exporting import PRECISIONS, export, training_part
 from edgecnn.files import write_atomic, write_json
 from edgecnn.jobs import Executor, InProcess, LocalExecutor, Status, Task
 from edgecnn.loading import is_file, load, name_of
@@ -95,7 +95,8 @@ def benchmark(
         precisions: of ``fp32``, ``fp16``, ``w8``, ``int8`` and ``int16x8``.
         devices: names from ``edgecnn devices``.
         weights: model to weights, where the key ``""`` is for every other model; or one for all.
-        calibration: as for ``edgecnn.quantize``; a model is calibrated once.
+        calibration: as for ``edgecnn.quantize``; a model is calibrated once. Without it, ``train/`` of ``data`` is
+            taken where ``data`` has it beside ``val/``.
         output: the folder.
         preprocess, label_offset: as for ``edgecnn.load``; ``class_names`` as its ``labels``.
         seed: of every random choice.
@@ -121,6 +122,7 @@ def benchmark(
     strange = sorted(set(of_model) - {"", *models})
     if strange:
         raise InputError(unknown("model in --weights", strange[0], models))
+    calibration = training_part(data) if calibration is None else calibration
     folder = Path(output)
     places = [
         (target, precision, name)

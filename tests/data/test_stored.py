@@ -12,6 +12,7 @@ import pytest
 from commands import error_of
 from PIL import Image
 
+from edgecnn.benchmarking import benchmark
 from edgecnn.cli import main
 from edgecnn.data import open_images
 from edgecnn.data.tfds import masked_crc
@@ -85,6 +86,19 @@ def test_export_says_which_part_it_calibrates_on(split, tmp_path, capfd):
     said = capfd.readouterr().err
     assert f"has train/ and val/; calibration: {split / 'train'}" in said
     assert f"has train/ and val/; test: {split / 'val'}" in said
+
+
+def test_benchmark_calibrates_on_it_too(split, monkeypatch):
+    given = []
+
+    def executor(data, calibration, metric):
+        given.append(calibration)
+        raise InputError("enough")
+
+    monkeypatch.setattr("edgecnn.benchmarking._executor", executor)
+    with pytest.raises(InputError, match="enough"):
+        benchmark(["mobilenet_v2_0.35_32"], data=str(split), weights="random")
+    assert given == [str(split)]
 
 
 # --- Hugging Face: ImageFolder ---
