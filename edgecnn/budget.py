@@ -45,8 +45,8 @@ class Budget:
 
     @property
     def tensors(self) -> int:
-        """Return how many tensors, ops or members a file may have: 131,072 by default."""
-        return self.memory // 4096
+        """Return how many tensors, ops or members a file may have: 32,768 by default."""
+        return self.memory // 2**14
 
     @property
     def pixels(self) -> int:

@@ -94,7 +94,7 @@ def _text(path: Path) -> str:
 def _json(path: Path, text: str, forms: str) -> Any:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); give {forms}") from None
     if not isinstance(found, list | Mapping):
         raise InputError(f"{path} holds a {type(found).__name__}; give {forms}")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
 from edgecnn.progress import say
+from edgecnn.reading import reading
 
 Labels = NDArray[np.int64]
 TRAINING, HELD_OUT = ("train",), ("val", "valid", "validation", "dev", "test")
@@ -75,7 +76,8 @@ def stored(root: Path, use: str) -> Listing | None:
     from edgecnn.data import parquet, tfds
 
     for layout in (tfds.listing, parquet.listing):
-        found = layout(root, use)
+        with reading(root, remedy="download the data set again"):
+            found = layout(root, use)
         if found is not None:
             return found
     table = next((root / name for name in TABLES if (root / name).is_file()), None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.files import write_atomic
+from edgecnn.reading import reading
 from edgecnn.report.plot import Panel, Series, line_chart
 
 Row = dict[str, Any]
@@ -20,7 +21,8 @@ def log(path: Path, row: Row) -> None:
 
 def read(path: Path) -> list[Row]:
     """Return the rows of a metrics file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    with reading(path, remedy="delete it"):
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
 def draw(path: Path, title: str, rows: list[Row]) -> None:

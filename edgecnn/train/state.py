@@ -12,6 +12,7 @@ from torch import nn
 
 from edgecnn.errors import InputError
 from edgecnn.files import write_atomic
+from edgecnn.reading import reading
 from edgecnn.records import read_record
 from edgecnn.train.config import TrainConfig
 
@@ -76,7 +77,8 @@ def resume(config: TrainConfig, state: State) -> None:
         saved = None
     if not isinstance(saved, dict) or not {"config", "progress", "module"} <= set(saved):
         raise InputError(f"{path} is no checkpoint of `edgecnn train`; delete it or choose another -o")
-    mine, theirs = config.identity(), json.loads(saved["config"])
+    with reading(path, remedy="delete it or choose another -o"):
+        mine, theirs = config.identity(), dict(json.loads(saved["config"]))
     if theirs.get("model") != config.model:
         raise InputError(
             f"{path} is a checkpoint of {theirs.get('model')}, not of {config.model}; delete it or choose another -o"
@@ -84,6 +86,7 @@ def resume(config: TrainConfig, state: State) -> None:
     differs = [f"{k} is {theirs.get(k)!r} there, {v!r} here" for k, v in mine.items() if theirs.get(k) != v]
     if differs:
         raise InputError(f"{path} is of another run ({'; '.join(differs)}); delete it or choose another -o")
-    for name, part in state.parts.items():
-        part.load_state_dict(saved[name])
+    with reading(path, remedy="delete it or choose another -o"):
+        for name, part in state.parts.items():
+            part.load_state_dict(saved[name])
     vars(state.progress).update(vars(read_record(Progress, saved["progress"], str(path))))

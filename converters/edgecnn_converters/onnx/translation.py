@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,13 +82,18 @@ class Translation(Builder):
                 fresh = {n.output for n in self.nodes[first:]}
                 wanted = graph_name(name)
                 if value.name in fresh and wanted not in self.tensors:
-                    value = Value(self.rename(value.name, wanted), value.axes)
+                    value = Value(self.rename(value.name, wanted, first, call.outputs), value.axes)
                 if value.name not in self.inputs:
                     self.origin[value.name] = (name, value.axes)
             self.values[name] = value
 
-    def rename(self, old: str, new: str) -> str:
-        """Give a node and its constants another name, which must be free; return it."""
+    def rename(self, old: str, new: str, first: int = 0, files: Iterable[str] | None = None) -> str:
+        """Give a node and its constants another name, which must be free; return it.
+
+        Args:
+            first: no node before this one makes or reads them.
+            files: tensors of the file, of which one may have the value; ``None``: any.
+        """
         held = self.producer(old)
         need(held is not None and new not in self.tensors, f"no name {new!r} for {old!r}")
         assert held is not None
@@ -98,7 +103,8 @@ class Translation(Builder):
                 names[constant] = self.unique(new + constant.removeprefix(old))
         for before, after in names.items():
             self.tensors[after] = replace(self.tensors.pop(before), name=after)
-        for k, node in enumerate(self.nodes):
+        for k in range(first, len(self.nodes)):
+            node = self.nodes[k]
             if names.keys() & {node.output, *node.inputs}:
                 inputs = tuple(names.get(i, i) for i in node.inputs)
                 self.nodes[k] = replace(node, inputs=inputs, output=names.get(node.output, node.output))
@@ -106,7 +112,8 @@ class Translation(Builder):
         for facts in by_name:
             if old in facts:
                 facts[new] = facts.pop(old)
-        for name, value in self.values.items():
+        for name in list(self.values) if files is None else files:
+            value = self.values.get(name)
             if isinstance(value, Value) and value.name == old:
                 self.values[name] = Value(new, value.axes)
         return new

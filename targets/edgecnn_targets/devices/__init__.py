@@ -50,7 +50,7 @@ def read(path: Path) -> Device:
         return parse(path.stem, tomllib.loads(path.read_text("utf-8")), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give a device's TOML file") from None
-    except ValueError as error:  # of TOML, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
         raise InputError(f"{path} is not TOML ({error}); see `edgecnn devices` for those that ship") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
