@@ -21,12 +21,14 @@ from edgecnn.budget import Budget, parsed, use
 from edgecnn.cli import main
 from edgecnn.data.arrays import load_array_set
 from edgecnn.data.decode import BadImageError, decode
+from edgecnn.data.folders import labelled_files
 from edgecnn.errors import InputError
 from edgecnn.models.weightfile import read_tensors
 from edgecnn.preprocess import Preprocess
 from edgecnn.reading import reading
 from edgecnn.records import read_file
 from edgecnn_converters.openvino.reader import layers
+from edgecnn_targets.devices import device
 
 READ = (
     "artifact",
@@ -137,6 +139,15 @@ def test_what_is_nested_too_deeply_is_one_line(name, text, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=rf"cannot read .*{name}"):
         read_file(Budget, tmp_path / name)
+    if name.endswith(".toml"):
+        with pytest.raises(InputError, match=r"r.toml is not TOML"):
+            device(str(tmp_path / name))
+
+
+def test_a_listed_name_that_no_system_has_is_one_line(tmp_path):
+    (tmp_path / "labels.csv").write_text(f"file,class_index\n{'a' * 70000}.png,1\n")
+    with pytest.raises(InputError, match=r"labels.csv cannot be read: it is damaged \(OSError: .*File name too long"):
+        labelled_files(tmp_path)
 
 
 def test_a_graph_whose_structure_is_nonsense_is_one_line(tmp_path, capfd):

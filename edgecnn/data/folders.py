@@ -119,7 +119,8 @@ def _table(root: Path) -> tuple[list[Path], Labels]:
         raise InputError(f"cannot read {path} ({error}); {need}") from None
     if not files:
         raise InputError(f"{path} lists no images; each line is file,class_index")
-    missing = [f.name for f in files if not f.is_file()]
+    with reading(path, remedy="mend it"):  # a name may be longer than the system has them
+        missing = [f.name for f in files if not f.is_file()]
     if missing:
         where = f"in {root / 'images'}, the first {missing[0]!r}"
         raise InputError(f"{path} lists {len(missing)} images that are not {where}")
