@@ -135,17 +135,17 @@ class _Scaling:
         self.source, self.statistics, self.per_tensor = graph, statistics, per_tensor
         self.square = {name: seen.square for name, seen in statistics.items()}
         self.scaling = {t.name: np.ones(t.shape[-1]) for t in graph.activations()}
-        self.weights: dict[str, NDArray[np.float64]] = {}  # magnitudes (out, in / groups): the largest of a kernel's
-        self.reads: dict[str, NDArray[np.int64]] = {}  # the input channel of each of these
+        self.weights: dict[
+            str, NDArray[np.float64]
+        ] = {}  # largest of a kernel (groups, out / groups, in / groups)
         self.energy: dict[str, float] = {}
         for node in graph:
             if node.weighted:
                 value = graph.constant(node.inputs[1]).value
-                taps = np.abs(value.astype(np.float64)).reshape(value.shape[0], -1, value.shape[-1])
-                self.weights[node.output] = taps.max(axis=1)
                 attrs: Mapping[str, Any] = node.attrs
-                part = np.arange(len(value)) // (len(value) // attrs.get("groups", 1))
-                self.reads[node.output] = part[:, None] * value.shape[-1] + np.arange(value.shape[-1])
+                groups = attrs.get("groups", 1)
+                taps = np.abs(value.astype(np.float64)).reshape(groups, len(value) // groups, -1, value.shape[-1])
+                self.weights[node.output] = taps.max(axis=2)
                 self.energy[node.output] = float(self.square[node.output].sum()) + TINY
 
     def improve(self, group: Group) -> None:
@@ -158,12 +158,12 @@ class _Scaling:
             return
         columns, importance = np.zeros(reach.size), np.zeros(reach.size)
         for node in group.consumers:
-            weights, reads = self.weights[node.output], self.reads[node.output]
-            np.maximum.at(columns, reads, weights / max(float(weights.max()), TINY))
-            np.add.at(importance, reads, np.square(weights) / self.energy[node.output])
+            weights = self.weights[node.output]
+            columns = np.maximum(columns, weights.max(axis=1).reshape(-1) / max(float(weights.max()), TINY))
+            importance += np.square(weights).sum(axis=1).reshape(-1) / self.energy[node.output]
         rows = np.zeros(reach.size)
         for node in group.producers:
-            peaks = (self.weights[node.output] * self.scaling[node.inputs[0]][self.reads[node.output]]).max(axis=1)
+            peaks = self._peaks(node, self.scaling[node.inputs[0]]).reshape(-1)
             rows = np.maximum(rows, peaks / max(float(peaks.max()), TINY))
         high = np.max([np.zeros(reach.size), *(self.statistics[t].high for t in group.clipped)], axis=0)
         free, lowest = high * HEADROOM <= 6, high * HEADROOM / 6
@@ -192,14 +192,18 @@ class _Scaling:
             total += step**2 / 12 * float((np.square(scaling) * importance).sum())
         return float(total)
 
+    def _peaks(self, node: Node, before: Vector) -> NDArray[np.float64]:
+        """Return the largest weight of each output channel, ``(groups, out / groups)``, of an input scaled so."""
+        weights = self.weights[node.output]
+        return np.asarray((weights * before.reshape(len(weights), 1, -1)).max(axis=2))
+
     def _weight_noise(self, node: Node, before: Vector, after: Vector) -> float:
-        channels = self.reads[node.output]
-        weights = self.weights[node.output] * before[channels] / after[:, None]
-        steps = weights.max(axis=1) / 127
+        peaks = self._peaks(node, before)
         if self.per_tensor:
-            steps = np.full_like(steps, steps.max())
-        power = (self.square[node.inputs[0]] / np.square(before))[channels].sum(axis=1)
-        return float((np.square(steps * after) * power).sum()) / 12 / self.energy[node.output]
+            peaks = (peaks.reshape(-1) / after).max() * after.reshape(peaks.shape)
+        power = (self.square[node.inputs[0]] / np.square(before)).reshape(len(peaks), -1).sum(axis=1)
+        steps = np.square(peaks / 127).sum(axis=1)
+        return float((steps * power).sum()) / 12 / self.energy[node.output]
 
     def graph(self) -> Graph:
         """Return the source with its weights and biases scaled."""
@@ -209,8 +213,9 @@ class _Scaling:
                 continue
             weight, bias = (self.source.constant(i) for i in node.inputs[1:])
             before, after = self.scaling[node.inputs[0]], self.scaling[node.output]
-            columns = before[self.reads[node.output]]
-            columns = columns.reshape(columns.shape[0], *[1] * (len(weight.shape) - 2), -1)
+            groups, _, depth = self.weights[node.output].shape
+            columns = np.repeat(before.reshape(groups, depth), len(weight.value) // groups, axis=0)
+            columns = columns.reshape(len(columns), *[1] * (len(weight.shape) - 2), depth)
             scaled = weight.value * columns / after.reshape(-1, *[1] * (len(weight.shape) - 1))
             changed.append(replace(weight, value=scaled.astype(np.float32)))
             changed.append(replace(bias, value=(bias.value / after).astype(np.float32)))
