@@ -121,6 +121,17 @@ def test_an_average_pool_takes_halves_away_from_zero(channels, kernel, pads, hol
         hold(b.graph(pool), 4)
 
 
+@pytest.mark.parametrize(("scale", "zero_point"), [(0.08187263, 7), (0.299190878868103, -14), (0.3, 60)])
+def test_halves_of_few_pixels_go_away_from_zero_whatever_the_grid(scale, zero_point, hold):
+    quant = QParams(scale=np.array([scale], np.float32), zero_point=np.array([zero_point]), dtype="int8")
+    b = Int8Builder((1, 32, 32, 8))
+    b.tensors["input"] = Quantized(name="input", shape=(1, 32, 32, 8), quant=quant)
+    pool = b.op("avg_pool2d", b.input, kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0))
+    halves = np.repeat(np.repeat(np.arange(-128, 128).reshape(1, 16, 16, 1), 2, axis=1), 2, axis=2)
+    halves[:, ::2] = np.minimum(halves[:, ::2] + 1, 127)
+    hold(b.graph(pool), np.repeat(halves, 8, axis=3).astype(np.int8))
+
+
 @pytest.mark.parametrize("padding", [(1, 0, 0, 0), (0, 2, 0, 0), (1, 1, 1, 1)])
 def test_a_depthwise_convolution_of_height_1_between_rows_does_not_crash(padding, hold):
     """With AVX-512 and a multiple of 16 channels the plugin crashes where it pads rows itself."""

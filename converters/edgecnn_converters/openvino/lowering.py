@@ -6,6 +6,7 @@ behind Convert and Multiply.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from edgecnn_converters.openvino.convolution import convolution, whole_convoluti
 from edgecnn_converters.openvino.emitter import Emitter, channels_first, gathered, repeated
 from edgecnn_converters.openvino.resizing import resize
 
-PAST_HALVES = 6e-5  # of an average: more than float32 loses at 1/2, and at 127 1/2 less than 1 / 128 of a step
+PAST_HALVES = 6e-5  # of an average of many pixels: at 127 1/2 it is less than 1 / 128 of a step
 FEWEST = 4  # channels of an average pool
 Row = Callable[[Emitter, Node], Any]
 
@@ -64,7 +65,7 @@ def _finished(e: Emitter, node: Node, made: Any) -> Any:
         case "relu6":
             made = e.relu6(node, made)
     made = e.apart(node, made)
-    share = PAST_HALVES if node.op == "avg_pool2d" and _has_halves(e.graph, node) else 0
+    share = _past_halves(node) if node.op == "avg_pool2d" and _has_halves(e.graph, node) else 0
     return e.on_grid(node.output, made, moves.order_of(e, node), past_halves=share)
 
 
@@ -99,6 +100,15 @@ def _has_halves(graph: Graph, node: Node) -> bool:
         starts = range(-start, size + end - kernel + 1, a["stride"][axis])
         even.append(any((min(first + kernel, size) - max(first, 0)) % 2 == 0 for first in starts))
     return any(even)
+
+
+def _past_halves(node: Node) -> float:
+    """Return the share of an average that takes halves away from zero: of few pixels, far more than float32 loses.
+
+    At 127 1/2 it is a quarter of what lies between two averages, so that no other crosses a half.
+    """
+    kernel: Any = node.attrs["kernel"]
+    return max(PAST_HALVES, 1 / (512 * math.prod(kernel)))
 
 
 def _window(node: Node) -> tuple[list[int], ...]:

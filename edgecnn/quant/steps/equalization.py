@@ -135,9 +135,7 @@ class _Scaling:
         self.source, self.statistics, self.per_tensor = graph, statistics, per_tensor
         self.square = {name: seen.square for name, seen in statistics.items()}
         self.scaling = {t.name: np.ones(t.shape[-1]) for t in graph.activations()}
-        self.weights: dict[
-            str, NDArray[np.float64]
-        ] = {}  # largest of a kernel (groups, out / groups, in / groups)
+        self.weights: dict[str, NDArray[np.float64]] = {}  # largest of a kernel (groups, out / groups, in / groups)
         self.energy: dict[str, float] = {}
         for node in graph:
             if node.weighted:
