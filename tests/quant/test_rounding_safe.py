@@ -347,8 +347,9 @@ def test_sums_of_branches_of_any_size_are_far_from_halves(least):
     x = b.weighted("conv2d", b.input, (1, 1, 1, 1))
     for _ in range(5):
         x = b.op("add", b.weighted("conv2d", x, (1, 1, 1, 1)), x)
+    x = b.op("add", x, b.op("add", b.weighted("conv2d", x, (1, 1, 1, 1)), b.constant((1,))))
     graph = float_graph(b.graph(x))
-    adds = [node for node in graph if node.op == "add"]
+    adds = [node for node in graph if node.op == "add" and all(map(graph.producer, node.inputs))]
     made = {node.output for node in adds} | {adds[0].inputs[1]}
     quants = {}
     for node in graph:

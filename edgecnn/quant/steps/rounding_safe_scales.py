@@ -79,7 +79,7 @@ def _streams(
     adds = [
         {id(chosen[name]): float(chosen[name].scale[0]) for name in (*node.inputs, node.output)}
         for node in graph
-        if node.op == "add" and node.output in names
+        if node.op == "add" and node.output in names and chosen.keys() >= set(node.inputs)
     ]
     grids = {id(chosen[name]): chosen[name] for name in names}
     first = id(chosen[held[0]]) if held else id(chosen[swishes[0]]) if swishes else next(iter(adds[0]))
