@@ -108,7 +108,7 @@ def _past_halves(node: Node) -> float:
     At 127 1/2 it is a quarter of what lies between two averages, so that no other crosses a half.
     """
     kernel: Any = node.attrs["kernel"]
-    return max(PAST_HALVES, 1 / (512 * math.prod(kernel)))
+    return max(PAST_HALVES, 1 / (512 * float(math.prod(kernel))))
 
 
 def _window(node: Node) -> tuple[list[int], ...]:
