@@ -87,7 +87,7 @@ def test_an_interrupt_is_one_line_at_any_moment(module, tmp_path):
             if line.rpartition("|")[2].strip() == module:
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     said = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert said == ["edgecnn: interrupted; no half-written artifact was left"]

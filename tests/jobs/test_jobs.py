@@ -58,7 +58,7 @@ def test_a_job_writes_into_its_log(local, tmp_path, capfd):
 
 
 def test_a_death_a_timeout_and_too_much_memory_are_outcomes_of_that_job_alone(local):
-    limits = {"memory_mib": 900, "timeout_s": 60}
+    limits = {"memory_mib": 900, "timeout_s": 300}
     killed, ended, growing, added = outcomes(
         local,
         task(functions.killed, **limits),

@@ -113,7 +113,7 @@ def test_an_interrupt_ends_the_children(tmp_path):
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=60,  # the child would have slept for ten minutes
+        timeout=300,  # the child would have slept for ten minutes
     )
     assert done.stderr.count("KeyboardInterrupt") == done.stderr.count("Traceback") == 1  # the parent's alone
 

@@ -262,7 +262,7 @@ def test_a_browser_shows_the_page_light_dark_and_on_paper(tmp_path):
         ("dark", "--blink-settings=preferredColorScheme=0"),
     ):
         words = [*base, option, f"--screenshot={tmp_path / name}.png", (tmp_path / "page.html").as_uri()]
-        subprocess.run(words, check=True, capture_output=True, timeout=120)
+        subprocess.run(words, check=True, capture_output=True, timeout=600)
         with Image.open(tmp_path / f"{name}.png") as picture:
             shots[name] = np.asarray(picture.convert("L"), np.int64)
     assert shots["light"][5, 5] == 255
@@ -270,7 +270,7 @@ def test_a_browser_shows_the_page_light_dark_and_on_paper(tmp_path):
     assert shots["light"].std() > 10
     assert shots["dark"].std() > 10
     words = [*base, f"--print-to-pdf={tmp_path / 'page.pdf'}", (tmp_path / "page.html").as_uri()]
-    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    subprocess.run(words, check=True, capture_output=True, timeout=600)
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 

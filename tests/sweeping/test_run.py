@@ -64,7 +64,7 @@ def test_a_fault_is_the_result_of_its_chain_alone_and_runs_again_when_it_may_go_
     faults = {0: "killed", 1: "refused", 2: "faulty", 3: "sleeping"}
     marks = tmp_path / "marks"
     with LocalExecutor(2) as executor:
-        ended, _ = run(tmp_path / "a", chains(marks, 6, faults), executor, timeout_s=2.0)
+        ended, _ = run(tmp_path / "a", chains(marks, 6, faults), executor, timeout_s=5.0)
     assert {name: result.status for name, (_, result) in ended.items()} == {
         "last0": Status.LOST, "last1": Status.ERROR, "last2": Status.FAULT, "last3": Status.TIMEOUT,
         "last4": Status.OK, "last5": Status.OK,
@@ -73,7 +73,7 @@ def test_a_fault_is_the_result_of_its_chain_alone_and_runs_again_when_it_may_go_
     assert len(list(marks.glob("last0-*"))) == 2
     assert ended["last1"][1].text == "no such thing"
     with LocalExecutor(2) as executor:
-        run(tmp_path / "a", chains(marks, 6, faults), executor, timeout_s=2.0)
+        run(tmp_path / "a", chains(marks, 6, faults), executor, timeout_s=5.0)
     assert len(list(marks.glob("last0-*"))) == 4
     assert len(list(marks.glob("last1-*"))) == len(list(marks.glob("last4-*"))) == 1
 

@@ -56,7 +56,7 @@ def address(linux, tmp_path, monkeypatch):
 
 def on_board(address, command):
     port = str(ssh.parse(address).port)
-    subprocess.run(["ssh", "-p", port, "root@127.0.0.1", command], check=True, timeout=60, capture_output=True)
+    subprocess.run(["ssh", "-p", port, "root@127.0.0.1", command], check=True, timeout=600, capture_output=True)
 
 
 def test_accuracy_and_latency_come_from_the_board_beside_this_machine(address, demo, capfd):

@@ -56,7 +56,7 @@ def artifact(tmp_path_factory):
     return out / f"{MODEL}.tflite"
 
 
-def validated(capfd, artifact, name, limit=20):
+def validated(capfd, artifact, name, limit=8):
     capfd.readouterr()
     assert main(["validate", str(artifact), "--data", "demo", "--limit", str(limit), "--device", name, "--json"]) == 0
     (entry,) = json.loads(capfd.readouterr().out)["entries"]
@@ -86,6 +86,8 @@ def test_the_other_instruction_sets_pass_with_the_same_counts_every_time(emulate
 
 def test_onnx_runtimes_count_is_the_same_in_every_run(emulated, artifact, capfd):
     """Nor does it matter on which core of this machine it runs, or that so many seconds have passed."""
+    if emulated != "cortex-a53":
+        pytest.skip("one device is enough for what does not depend on it")
     counts = []
     for core in (0, max(os.sched_getaffinity(0)), 0):
         shutil.rmtree(cache_dir() / "results", ignore_errors=True)
@@ -102,7 +104,7 @@ def test_onnx_runtimes_count_is_the_same_in_every_run(emulated, artifact, capfd)
 def test_its_layers_add_up_to_the_whole(emulated, artifact, capfd):
     if emulated != "cortex-a53":
         pytest.skip("one device is enough for what does not depend on it")
-    whole = validated(capfd, artifact, emulated)["latency"]["instructions"]
+    whole = validated(capfd, artifact, emulated, limit=1)["latency"]["instructions"]
     assert main(["inspect", str(artifact), "--device", emulated, "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)["entries"]
     assert len(rows) == 64
