@@ -82,7 +82,9 @@ class LocalExecutor:
         return 2 * self.workers
 
     def submit(self, task: Task) -> None:
-        """Take a task; it starts when there is room."""
+        """Take a task; it starts when there is room. One without a limit of memory has that of all jobs together."""
+        if task.memory_mib is None and self.memory_mib is not None:
+            task = replace(task, memory_mib=max(GUESS_MIB, self.memory_mib))
         self._waiting.append((task, 1))
         self._admit()
 

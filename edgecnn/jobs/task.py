@@ -37,7 +37,7 @@ class Task:
         arguments: of the function.
         name: what a person calls it.
         kind: tasks of one kind need about as much memory as each other.
-        memory_mib: a process of more resident memory, with its children, is ended; ``None`` is no limit.
+        memory_mib: a process of more resident memory, with its children, is ended; ``None``: the executor's limit.
         timeout_s: a job that takes longer is ended; ``None`` is no limit.
         retries: how often it is run again after its process died, or a limit was exceeded.
         alone: nothing else runs on the machine meanwhile, since it measures time.

@@ -78,7 +78,7 @@ class Engine:
 
     Attributes:
         workers: jobs at once here, or workers of a cluster; ``None`` is one for each core here.
-        memory_mib: of one job; ``None`` is no limit.
+        memory_mib: of one job; ``None`` is what all jobs may have here, or the limit of a Dask worker.
         timeout_s: of one job; ``None`` is no limit.
         retries: of a job whose process died or exceeded a limit.
         scheduler: address of a Dask scheduler, ``tcp://HOST:8786``, or a scheduler file ``FILE.json``; ``None`` is this

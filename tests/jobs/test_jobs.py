@@ -115,6 +115,12 @@ def test_jobs_wait_for_memory(tmp_path):
         assert {outcome.value for outcome in outcomes(local, *tasks)} == {1}
 
 
+def test_a_job_without_a_limit_has_that_of_all_jobs():
+    with LocalExecutor(workers=1, memory_mib=1100) as local:
+        (outcome,) = outcomes(local, task(functions.growing))
+    assert (outcome.status, "the limit is 1100 MiB" in outcome.text) == (Status.MEMORY, True)
+
+
 def test_closing_ends_what_runs(tmp_path):
     with LocalExecutor(workers=1) as local:
         local.submit(task(functions.starting, tmp_path / "mark"))

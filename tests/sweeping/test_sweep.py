@@ -26,6 +26,7 @@ def figures(report):
 
 @pytest.mark.slow
 def test_figures_are_those_of_the_command_and_of_another_engine(tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgecnn[dask]'")
     monkeypatch.chdir(tmp_path)
     quiet = edgecnn.Progress()
     edgecnn.sweep(HALF, output="resumed", progress=quiet)
