@@ -13,12 +13,13 @@ import pytest
 from child_functions import doubled
 from graphs import random_graph
 
-from edgecnn.artifact import was_written_here, write_artifact
+from edgecnn.artifact import Port, was_written_here, write_artifact
 from edgecnn.child import Child, kept
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn.graph.ir import Metadata
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
+from edgecnn_targets.interface import Description
 from edgecnn_targets.kinds.foreign import ForeignSession
 from edgecnn_targets.registry import kind_of, open_session, runtime
 
@@ -110,6 +111,13 @@ def test_what_others_wrote_runs_in_a_child_and_computes_the_same(target, tmp_pat
         np.testing.assert_array_equal(session.run(fed)[name], expected)
     assert kind_of(device("host")).measure(device("host"), session).latency.runs == 100
     session.close()
+
+
+def test_an_artifact_without_inputs_or_outputs_is_refused():
+    port = Port(name="x", shape=(1, 2), layout="NC", dtype="float32")
+    for side, ports in (("inputs", ((), (port,))), ("outputs", ((port,), ()))):
+        with pytest.raises(UnsupportedError, match=f"the artifact has no {side}"):
+            Description(inputs=ports[0], outputs=ports[1], ops=())
 
 
 def test_a_file_that_a_runtime_refuses_is_refused_in_a_child_too(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import PRECISIONS, Port, Ported
-from edgecnn.errors import InputError, MissingDependencyError, unknown
+from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError, unknown
 from edgecnn.plugins import INTERFACE
 from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Latency, Resources
@@ -81,6 +81,9 @@ class Description(Ported):
         ops: in execution order.
         findings: what a user should know about how it runs here, one line each.
         arithmetic: whose rounding its integer kernels have: a key of ``edgecnn.graph.oracle.ARITHMETICS``.
+
+    Raises:
+        UnsupportedError: there are no inputs, or no outputs.
     """
 
     inputs: tuple[Port, ...]
@@ -88,6 +91,11 @@ class Description(Ported):
     ops: tuple[Op, ...]
     findings: tuple[str, ...] = ()
     arithmetic: str = "litert"
+
+    def __post_init__(self) -> None:
+        for side in ("inputs", "outputs"):
+            if not getattr(self, side):
+                raise UnsupportedError(f"the artifact has no {side}; a network has at least one")
 
 
 class Session(Ported):
