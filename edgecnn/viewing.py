@@ -15,7 +15,7 @@ from edgecnn.graph.summary import layers
 from edgecnn.inspecting import inspect
 from edgecnn.loading import load
 from edgecnn.network import Network
-from edgecnn.report.evidence import LayerCost
+from edgecnn.report.evidence import LayerCost, unit_of
 from edgecnn.report.network_page import NetworkView, document
 from edgecnn.report.page import html
 from edgecnn_converters.registry import converters
@@ -41,7 +41,7 @@ def view(thing: Any, *, data: Any = None, limit: int = 8, device: str | None = N
     """
     network = thing if isinstance(thing, Network) else _network(Path(thing), loading)
     graph = network.graph
-    errors, costs, unit = dict[str, float | None](), dict[str, int](), ""
+    errors, costs, unit = dict[str, float | None](), dict[str, float](), ""
     if data is not None:
         errors = _errors(graph, data, limit)
     if device is not None:
@@ -107,11 +107,11 @@ def _errors(graph: Graph, data: Any, limit: int) -> dict[str, float | None]:
     return {error.name: error.sqnr_db for error in layer_errors(graph, batch)}
 
 
-def _costs(rows: list[LayerCost], graph: Graph) -> tuple[str, dict[str, int]]:
+def _costs(rows: list[LayerCost], graph: Graph) -> tuple[str, dict[str, float]]:
     """Return the unit and the cost of each tensor; ops of a runtime that make no tensor of the graph are left out."""
-    unit = "cycles" if any(row.cycles is not None for row in rows) else "instructions"
+    unit = unit_of(rows)
     made = {node.output for node in graph}
-    found: dict[str, int] = {}
+    found: dict[str, float] = {}
     for row in rows:
         name = row.name if row.name in made else row.name.split("/")[0]
         if name in made:

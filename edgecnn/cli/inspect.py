@@ -116,16 +116,18 @@ def _costs(options: argparse.Namespace) -> int:
     if options.json:
         print_json(options, {"entries": rows})
         return 0
-    counts = ("instructions", "cycles")
+    counts = ("instructions", "cycles", "ms")
     known = [key for key in rows[0] if any(row[key] is not None for row in rows)]
     shown = [{key: _cost(row[key]) for key in known} for row in rows]
     table(shown, right=counts)
-    sums = [f"{sum(row[key] or 0 for row in rows):,} {key}" for key in counts if key in known]
+    sums = [f"{_cost(sum(row[key] or 0 for row in rows))} {key}" for key in counts if key in known]
     sys.stdout.write(f"{len(rows)} ops, {', '.join(sums)}\n")
     return 0
 
 
-def _cost(value: str | int | None) -> str:
+def _cost(value: str | float | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
 
 

@@ -18,7 +18,7 @@ from edgecnn.errors import EdgecnnError
 from edgecnn.evaluation.subject import Subject
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph, Metadata
-from edgecnn.progress import say
+from edgecnn.progress import detail
 from edgecnn.report.evidence import ClassChange, Disagreement, Evidence, LayerCost, LayerError
 from edgecnn_targets.interface import Device
 from edgecnn_targets.registry import kind_of
@@ -162,11 +162,11 @@ def recipe_file(metadata: Metadata) -> str:
 
 
 def op_costs(device: Device, target: str, artifact: Path) -> tuple[LayerCost, ...]:
-    """Return what each op costs on a device; none where the device does not say, which is reported as progress."""
+    """Return what each op costs on a device; none where the device does not say."""
     if kind_of(device).layers is None or target not in device.targets:
         return ()
     try:
         return tuple(costs(device, artifact))
     except EdgecnnError as error:
-        say(f"note: costs of single ops are not in the report: {error}")
+        detail(f"costs of single ops are not in the report: {error}")
         return ()

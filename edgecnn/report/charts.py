@@ -13,6 +13,7 @@ Figure = Callable[[ReportEntry], float | None]
 Named = tuple[str, Figure]
 Numbered = tuple[int, ReportEntry]  # with its number in the table of results
 
+LABELLED = 16  # points; of more, those on the front have their numbers
 QUALITIES: tuple[Named, ...] = (
     ("top-1, %", lambda e: e.accuracy.top1),
     ("agreement with fp32, %", lambda e: e.accuracy.agreement),
@@ -64,11 +65,16 @@ def _scatter(
     points = [(x, y) for group in found.values() for _, x, y in group]
     if len(points) < 2:
         return None
+    front = pareto_front(points)
+    numbers = set(points if len(points) <= LABELLED else front)
     series = [
-        Series(name=name, points=tuple((x, y) for _, x, y in group), labels=tuple(str(k) for k, _, _ in group))
+        Series(
+            name=name,
+            points=tuple((x, y) for _, x, y in group),
+            labels=tuple(str(k) if (x, y) in numbers else "" for k, x, y in group),
+        )
         for name, group in found.items()
     ]
-    front = pareto_front(points)
     series += [Series(name="Pareto front", points=front, dashed=True)] if len(front) > 1 else []
     panel = Panel(title=title, x=f"{title.split()[0].lower()}, {cost[0]}", y=quality[0], series=tuple(series))
     best = "; ".join(f"{y:.4g} at {x:.3g} {cost[0]}" for x, y in front)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class LayerCost:
         op, name: as the runtime has them; ops are named after what they make.
         instructions: of one inference.
         cycles: of the core or the NPU.
+        ms: by the clock, the median of some inferences.
         place: what runs it, ``CPU`` or ``NPU``.
     """
 
@@ -36,7 +38,13 @@ class LayerCost:
     name: str
     instructions: int | None = None
     cycles: int | None = None
+    ms: float | None = None
     place: str | None = None
+
+
+def unit_of(costs: Sequence[LayerCost]) -> str:
+    """Return what costs are counted in: the field that they have."""
+    return next((unit for unit in ("cycles", "instructions") if any(getattr(cost, unit) for cost in costs)), "ms")
 
 
 @dataclass(frozen=True, kw_only=True)

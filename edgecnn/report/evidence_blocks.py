@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from edgecnn.report.blocks import Block, Cell, Code, Fold, Gallery, Picture, Prose, Table
 from edgecnn.report.charts import layer_errors
-from edgecnn.report.evidence import Disagreement, Evidence, LayerCost, LayerError
+from edgecnn.report.evidence import Disagreement, Evidence, LayerCost, LayerError, unit_of
 from edgecnn.report.record import ReportEntry
 
 WORST = 10  # layers in a table; the others are shown on request
@@ -28,7 +28,7 @@ def layers(entries: Entries) -> Iterator[Block]:
         if len(errors) > len(worst):
             yield Fold(title=f"All {len(errors)} layers", blocks=(_errors(errors, errors, about),))
     for names, costs in _distinct(entries, lambda evidence: evidence.costs, lambda e: e.place):
-        unit = "cycles" if any(c.cycles is not None for c in costs) else "instructions"
+        unit = unit_of(costs)
         most = sorted(costs, key=lambda c: -(getattr(c, unit) or 0))[:WORST]
         yield _costs(most, costs, unit, f"{names[0]}: the {len(most)} ops that cost most, in {unit}")
         if len(costs) > len(most):
@@ -140,7 +140,8 @@ def _costs(shown: Sequence[LayerCost], costs: Sequence[LayerCost], unit: str, ca
     rows = []
     for cost in shown:
         value = getattr(cost, unit)
-        figure = "-" if value is None else Cell(text=f"{value:,}", share=value / most)
+        said = "-" if value is None else f"{value:.4f}" if unit == "ms" else f"{value:,}"
+        figure = Cell(text=said, share=(value or 0) / most)
         rows.append((cost.name, cost.op, cost.place or "-", figure, f"{100 * (value or 0) / total:.1f}"))
     headings = ("tensor", "op", "place", unit, "% of all")
     return Table(headings=headings, rows=tuple(rows), right=(unit, "% of all"), caption=caption)

@@ -38,7 +38,7 @@ class NetworkView:
     layers: tuple[Layer, ...]
     reads: Mapping[str, tuple[str, ...]]
     errors: Mapping[str, float | None] = field(default_factory=dict)
-    costs: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
     place: str = ""
 
@@ -183,7 +183,7 @@ def _short(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {letter}"
-    return f"{value:g}"
+    return f"{value:.3g}"
 
 
 def _fold(
@@ -216,9 +216,8 @@ def _table(view: NetworkView, names: Sequence[str], layers: Mapping[str, Layer])
     for name in names:
         layer = layers[name]
         own = [view.value(name, c) for c in figures]
-        said = [
-            "-" if v is None else f"{v:.1f}" if c == "error" else f"{v:,.0f}" for c, v in zip(figures, own, strict=True)
-        ]
+        forms = (",.1f" if c == "error" else ",.4f" if view.unit == "ms" else ",.0f" for c in figures)
+        said = ["-" if v is None else format(v, form) for v, form in zip(own, forms, strict=True)]
         macs = f"{layer.macs:,}" if layer.macs else "-"
         rows.append((name, layer.op, _shape(layer), layer.dtype, layer.weight or "-", macs, *said))
     return Table(headings=headings, rows=tuple(rows), right=headings[5:])

@@ -218,6 +218,7 @@ class Runtime:
         activations: returns what an int8 artifact computes inside:
             ``(path, sample, parameters, kernels) -> Activations``, the sample by input; ``None`` where the runtime does
             not tell.
+        profile: returns the time of each op, ``(path, threads) -> costs``; ``None`` where the runtime does not tell.
         exact: its kernels whose sums are exact on every CPU, a name that ``open_session`` takes.
         interface: version of this interface that it is written for.
     """
@@ -229,6 +230,7 @@ class Runtime:
     extra: str | None = None
     needs: Callable[[], str | None] | None = None
     activations: Callable[[Path, Arrays, Parameters, str | None], Activations] | None = None
+    profile: Callable[[Path, int], list[LayerCost]] | None = None
     exact: str = "exact"
     interface: int = INTERFACE
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import error_of
+from commands import DEMO, error_of
 
+import edgecnn
 from edgecnn.cli import main
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn_converters.registry import converter, converters
@@ -174,7 +175,19 @@ def test_two_devices_of_one_name_are_refused(tmp_path):
         select(["host", str(tmp_path / "host.toml")])
 
 
-def test_the_host_does_not_say_what_each_op_costs(tflite):
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_the_host_says_the_time_of_each_op(target, exported, tmp_path):
+    if runtime(target).missing():
+        pytest.skip(f"the runtime of {target} is not installed")
+    artifact = edgecnn.convert(edgecnn.load(exported[0] / f"{DEMO}.edgecnn"), target).save(tmp_path)
+    found = layers(device("host"), artifact.path)
+    assert len(found) > 40
+    assert all(cost.ms is not None and cost.ms >= 0 for cost in found)
+    assert sum(cost.ms for cost in found) < 1000
+    assert "features.1.depthwise.conv" in {cost.name for cost in found}
+
+
+def test_the_host_does_not_say_what_each_op_of_tflite_costs(tflite):
     with pytest.raises(UnsupportedError, match="'host' does not say what each op"):
         layers(device("host"), tflite("reshape", "linear", integer=True))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgecnn.errors import UnsupportedError
+from edgecnn.report.evidence import LayerCost
 from edgecnn_targets.evaluate import latency
 from edgecnn_targets.interface import Device, Kind, Runtime, Session, Usage
 from edgecnn_targets.kinds import foreign
@@ -24,11 +26,26 @@ def measure(device: Device, session: Session) -> Usage:
     return Usage(latency=session.time() if isinstance(session, foreign.ForeignSession) else latency(session))
 
 
+def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
+    """Return the time of each op, where the runtime says it.
+
+    Raises:
+        UnsupportedError: it does not.
+    """
+    if runtime.profile is None:
+        raise UnsupportedError(
+            f"device {device.name!r} does not say what each op of {artifact} costs: {runtime.target} has no profile, "
+            "onnx and openvino do"
+        )
+    return runtime.profile(artifact, 1)
+
+
 KIND = Kind(
     figures=("accuracy", "latency"),
     open_session=open_session,
     missing=missing,
     measure=measure,
+    layers=layers,
     start_s=0.5,
     slowdown=1.0,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
 from edgecnn.files import scratch
-from edgecnn_targets.evaluate import dequantize, encoded, nhwc
+from edgecnn.report.evidence import LayerCost
+from edgecnn_targets.evaluate import dequantize, encoded, fixed_input, nhwc
 from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import ONNX_TYPES, OnnxRuntime, onnx_details
 from edgecnn_targets.runtimes.saturation import can_saturate, has_vnni, warning
@@ -26,6 +29,8 @@ MULTIPLYING = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvIn
 TO_INTEGERS, TO_REAL = EDGES = ("QuantizeLinear", "DequantizeLinear")
 MOVING = ("Clip", "Concat", "Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice", "Transpose")
 """Of integers: their output is on the grid of their input."""
+WARM_UP, PROFILED = 10, 50  # inferences
+KERNEL = "_kernel_time"  # after the name of a node, in a profile
 EXACT = "ran with session.x64quantprecision=1: its sums are exact, it is slower, and an application has to ask for it"
 
 
@@ -200,6 +205,27 @@ def activations(path: Path, sample: Arrays, parameters: Parameters, kernels: str
     return {name: nhwc(dequantize(v, parameters[name])) for name, v in zip(wanted, signed, strict=True)}
 
 
+def profile(path: Path, threads: int) -> list[LayerCost]:
+    """Return the time of each op on this machine, by ONNX Runtime's own profile: the median of some inferences."""
+    sample, library = fixed_input(OnnxRuntimeSession(path)), OnnxRuntime.library()
+    with scratch() as folder:
+        options = session_options(threads, "fast")
+        options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+        session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for _ in range(WARM_UP + PROFILED):
+            session.run(None, sample)
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    found: dict[tuple[str, str], list[int]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(KERNEL):
+            name = event["name"].removesuffix(KERNEL)
+            found.setdefault((event["args"]["op_name"], name), []).append(event["dur"])
+    return [
+        LayerCost(op=op, name=name.split("/")[0], ms=median(times[-PROFILED:]) / 1000, place="CPU")
+        for (op, name), times in found.items()
+    ]
+
+
 RUNTIME = Runtime(
     target="onnx",
     description="ONNX with QuantizeLinear and DequantizeLinear, run by ONNX Runtime",
@@ -207,4 +233,5 @@ RUNTIME = Runtime(
     library="onnxruntime",
     extra="onnx",
     activations=activations,
+    profile=profile,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
-from edgecnn_targets.evaluate import encoded, nhwc
+from edgecnn.report.evidence import LayerCost
+from edgecnn_targets.evaluate import encoded, fixed_input, nhwc
 from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.saturation import can_saturate, onednn_has_vnni, onednn_warning
 
 KERNELS = ("fast", "exact")
 """``fast`` is what an application gets. ``exact`` is the same where its sums are; on x86 without VNNI, for which the
 plugin has no such integer kernels, it computes in float32, quantization by quantization, as the file says."""
+WARM_UP, PROFILED = 10, 50  # inferences
 EXACT = "ran in float32: OpenVINO has no exact integer kernels on this CPU; the times are not those of int8"
 PRECISION_HINT = "f32"  # without one, the plugin computes in bfloat16 where the CPU has it
 TYPES = {"f32": "float32", "u8": "uint8", "i8": "int8"}
@@ -199,6 +202,25 @@ def activations(path: Path, sample: Arrays, parameters: Parameters, kernels: str
     return {name: values if name in last_in_order else nhwc(values) for name, values in made.items()}
 
 
+def profile(path: Path, threads: int) -> list[LayerCost]:
+    """Return the time of each op on this machine, by OpenVINO's performance counters: the median of some inferences."""
+    import openvino
+
+    fed = [np.ascontiguousarray(array) for array in fixed_input(OpenVinoSession(path)).values()]
+    how = {**settings(threads, "fast"), "PERF_COUNT": "YES"}
+    request = openvino.Core().compile_model(str(path), "CPU", how).create_infer_request()
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in range(WARM_UP + PROFILED):
+        request.infer(fed)
+        for op in request.profiling_info if run >= WARM_UP else ():
+            if op.status == openvino.ProfilingInfo.Status.EXECUTED and op.node_type not in ("Parameter", "Result"):
+                found.setdefault((op.node_type, op.node_name), []).append(op.real_time.total_seconds())
+    return [
+        LayerCost(op=op, name=name.split("/")[0], ms=1000 * median(times), place="CPU")
+        for (op, name), times in found.items()
+    ]
+
+
 RUNTIME = Runtime(
     target="openvino",
     description="OpenVINO IR with FakeQuantize, run by the CPU plugin",
@@ -206,4 +228,5 @@ RUNTIME = Runtime(
     library="openvino",
     extra="openvino",
     activations=activations,
+    profile=profile,
 )
