@@ -204,7 +204,7 @@ def settle(module: Any, images: NDArray[np.uint8]) -> None:
     import torch
     from torch import nn
 
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     generator = torch.Generator().manual_seed(0)
     for factor in module.parameters():
         if 0 < float(factor.data.abs().max()) <= LAYER_SCALE and bool((factor.data == factor.data.flatten()[0]).all()):
