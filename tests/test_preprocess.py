@@ -106,5 +106,5 @@ def test_transforms_of_torchvision_are_taken_from_the_module_or_the_caller():
     assert (network.preprocess, network.input_shape) == (fed, (24, 24, 3))
     with pytest.raises(InputError, match="interpolates by 'lanczos'"):
         edgecnn.load(module(), preprocess=ImageClassification(interpolation=Interpolation.LANCZOS))
-    with pytest.raises(InputError, match=r"preprocess is a dict; give .*weights.transforms\(\)"):
-        edgecnn.load(module(), preprocess={})
+    with pytest.raises(InputError, match=r"preprocess is a int; give .*weights.transforms\(\)"):
+        edgecnn.load(module(), preprocess=3)
