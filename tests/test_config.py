@@ -116,8 +116,9 @@ def test_what_was_read_by_itself_is_said(capfd):
     FILE.write_text("[inspect]\nweights = 'demo'")
     assert main(["inspect", DEMO]) == 0
     assert "note: edgecnn.toml gives weights (--config none leaves it out)" in capfd.readouterr().err
-    assert main(["inspect", DEMO, "--config", str(FILE)]) == 0
-    assert "note" not in capfd.readouterr().err
+    for words in (["--config", str(FILE)], ["-q"]):
+        assert main(["inspect", DEMO, *words]) == 0
+        assert "note" not in capfd.readouterr().err
 
 
 def test_relative_paths_begin_at_the_file(here):

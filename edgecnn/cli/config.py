@@ -21,6 +21,7 @@ from typing import Any
 from edgecnn.cli.options import add_checking, add_memory
 from edgecnn.cli.streams import write_error
 from edgecnn.errors import InputError, unknown
+from edgecnn.progress import Talk, talk
 from edgecnn.records import read_file, read_record
 
 FILE = Path("edgecnn.toml")
@@ -82,7 +83,7 @@ def configure(parser: argparse.ArgumentParser, command: str, words: Sequence[str
     parser.set_defaults(**values)
     for action in parser._actions:
         action.required = action.required and action.dest not in values
-    if values and "--config" not in words:
+    if values and "--config" not in words and talk() is not Talk.QUIET:
         write_error(f"note: {config.path} gives {', '.join(values)} (--config none leaves it out)")
     return kept
 
