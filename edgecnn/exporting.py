@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,12 +152,13 @@ def export(
         checking.places(targets, precision)
     require_writable(folder)
     keep_freed_memory()
-    with use(progress), exclusive(folder, wait=wait, say=say):
+    with use(progress), ExitStack() as stack:
         watch = Stopwatch()
         images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images, class_map)
         ranging = None
         if calibration is not None:
             ranging = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
+        stack.enter_context(exclusive(folder, wait=wait, say=say))  # it may lie in a folder of images, read by now
         how = Quantization(
             precision=precision,
             recipe=steps,

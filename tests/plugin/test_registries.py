@@ -51,7 +51,10 @@ def test_what_ships_comes_first_and_a_plugin_adds_to_it(install):
 
 
 BROKEN = {
-    "fails-to-import": ("raise RuntimeError('no\\nluck')", r"cannot be imported \(RuntimeError: no luck \(.*plugin_fails_to_import.py:1\)\)"),
+    "fails-to-import": (
+        "raise RuntimeError('no\\nluck')",
+        r"cannot be imported \(RuntimeError: no luck \(.*plugin_fails_to_import.py:1\)\)",
+    ),
     "lacks-a-module": ("import no_such_module", r"cannot be imported \(ModuleNotFoundError: .*no_such_module"),
     "lacks-the-object": ("", r"cannot be imported \(AttributeError: .*KIND"),
     "of-another-type": ("KIND = 3", r"is a int; edgecnn.device_kinds takes a Kind"),

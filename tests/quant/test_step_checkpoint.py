@@ -89,8 +89,13 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path):
 # --- the whole command ---
 
 
+def words(out, images):
+    """The command; without the guard, which would solve a second network."""
+    return [*EXPORT, "--calibration-images", str(images), "--no-guard", "-o", str(out)]
+
+
 def exported(out, images):
-    assert main([*EXPORT, "--calibration-images", str(images), "-o", str(out)]) == 0
+    assert main(words(out, images)) == 0
     return {name: sha256((out / f"{MODEL}.{name}").read_bytes()) for name in ("tflite", "edgecnn")}
 
 
@@ -105,7 +110,7 @@ def test_a_run_that_broke_off_ends_in_the_same_bytes(tmp_path, monkeypatch, capf
         return solve(node, *rest)
 
     monkeypatch.setattr(module, "solve_layer", breaks)
-    assert main([*EXPORT, "--calibration-images", "16", "-o", str(out)]) == 130
+    assert main(words(out, 16)) == 130
     kept = list((out / f"{MODEL}.unfinished").iterdir())
     assert len(kept) == KILLED_AT
 
@@ -126,8 +131,8 @@ def test_a_run_that_broke_off_ends_in_the_same_bytes(tmp_path, monkeypatch, capf
 def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path, capfd):
     want, out = exported(tmp_path / "undisturbed", 100), tmp_path / "out"
     folder = out / f"{MODEL}.unfinished"
-    words = [sys.executable, "-m", "edgecnn", *EXPORT, "--calibration-images", "100", "-o", str(out)]
-    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    command = [sys.executable, "-m", "edgecnn", *words(out, 100)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     while len(list(folder.glob("*.safetensors"))) < KILLED_AT:
         assert process.poll() is None
         time.sleep(0.01)
