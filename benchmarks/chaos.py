@@ -62,6 +62,7 @@ class Chaos:
         return subprocess.Popen(
             [sys.executable, "-m", "edgecnn", *map(str, words)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment, start_new_session=True,
+            preexec_fn=hears_interrupts,
         )  # fmt: skip
 
     def disturb(self, process: subprocess.Popen[str], how: signal.Signals) -> str:
@@ -102,6 +103,11 @@ class Chaos:
         lines = [line for line in said.splitlines() if line.startswith("edgecnn: ")]
         if "Traceback" in said or len(lines) != 1:
             self.fault(part, f"stderr ends with {said[-300:]!r}")
+
+
+def hears_interrupts() -> None:
+    """Undo what a shell does to its background jobs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -19,6 +20,11 @@ def run(*words):
     return subprocess.run(
         [sys.executable, "-m", "edgecnn", *map(str, words)], capture_output=True, text=True, check=False
     )
+
+
+def hears_interrupts():
+    """Undo, in a process that is started, what a shell does to its background jobs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def error_of(capfd, *words, status=2):

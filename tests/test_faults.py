@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import DEMO, error_of
+from commands import DEMO, error_of, hears_interrupts
 
 from edgecnn.cli import main
 from edgecnn.escaping import c_comment, csv_cell, printable
@@ -82,7 +82,7 @@ def test_a_system_that_refuses_a_file_is_no_fault_of_ours(monkeypatch, capfd):
 def test_an_interrupt_is_one_line_at_any_moment(module, tmp_path):
     words = ["export", DEMO, "--weights", "demo", "--calibration", "demo", "-o", tmp_path / "out"]
     command = [sys.executable, "-X", "importtime", "-m", "edgecnn", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=-1, stdout=-1, text=True, preexec_fn=hears_interrupts) as process:
         for line in process.stderr:  # each module when it has been imported
             if line.rpartition("|")[2].strip() == module:
                 break

@@ -77,12 +77,14 @@ def load(path: Path) -> Graph:
     if header is None:
         raise InputError(f"{path} is a safetensors file without an edgecnn graph; give what `edgecnn export` wrote")
     with reading(f"the graph in {path}"):
-        return _graph(json.loads(header), arrays)
+        structure = json.loads(header)
+        if structure["format"] != FORMAT:
+            said = f"has format {structure['format']!r}; this edgecnn reads {FORMAT}"
+            raise InputError(f"{path} {said}: export it again")
+        return _graph(structure, arrays)
 
 
 def _graph(structure: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Graph:
-    if structure["format"] != FORMAT:
-        raise InputError(f"the graph has format {structure['format']!r}; this edgecnn reads {FORMAT}: export it again")
     nodes = []
     for n in structure["nodes"]:
         attrs = {k: tuple(v) if isinstance(v, list) else v for k, v in n["attrs"].items()}

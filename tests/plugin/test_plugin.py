@@ -115,4 +115,4 @@ def test_without_the_package_its_kind_is_unknown(tflite):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "unknown kind 'slower'; allowed: cortex-m, host" in line
+    assert "unknown kind 'slower'; allowed: adb, cortex-m, host" in line

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from commands import DEMO
+from commands import DEMO, hears_interrupts
 
 import edgecnn
 from edgecnn.cli import main
@@ -67,7 +67,9 @@ def test_an_interrupt_leaves_a_report_and_the_sweep_goes_on(tmp_path):
     file, out = tmp_path / "sweep.toml", tmp_path / "out"
     file.write_text(f"limit = 16\ncalibration_images = 16\n[axes]\nmodel = ['{DEMO}']\nseed = [0, 1, 2, 3]\n")
     words = [sys.executable, "-m", "edgecnn", "sweep", str(file), "-o", str(out), "--workers", "1"]
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears_interrupts
+    )
     until = time.monotonic() + 120
     while not list(out.glob("results/*.json")) and time.monotonic() < until:
         time.sleep(0.1)

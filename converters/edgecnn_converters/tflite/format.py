@@ -84,7 +84,7 @@ VERSIONS: Mapping[str, Mapping[str, tuple[int, str]]] = {
     "RSQRT": {"float": (1, "1.10.0")},
     "DIV": {"float": (1, "1.6.0")},
     "POW": {"float": (1, "1.10.0")},
-    "CAST": {"int32": (1, "1.5.0"), "uint8": (1, "1.5.0"), "float": (1, "1.5.0")},
+    "CAST": {"int32": (1, "1.5.0"), "int8": (1, "1.5.0"), "float": (1, "1.5.0")},
     "ARG_MAX": {"float": (1, "1.9.0"), "int8": (2, "1.14.0")},
     "QUANTIZE": {
         "int8": (1, "1.14.0"),

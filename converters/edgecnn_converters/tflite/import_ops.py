@@ -305,12 +305,12 @@ def _softmax(t: Translation, op: TfliteOp) -> Value:
 
 
 def _argmax(t: Translation, op: TfliteOp) -> Value | list[Value]:
-    """Return places; between integers with the RESHAPE, CAST and QUANTIZE behind that edgecnn writes."""
+    """Return places; between integers with the RESHAPE, ADD and CAST behind that edgecnn writes."""
     made = partial(reductions.argmax, t, t.value(op), t.ints(op, 1)[0])
     if not t.integer:
         return made(keepdims=False)
     chain = [op]
-    for name in ("RESHAPE", "CAST", "QUANTIZE"):
+    for name in ("RESHAPE", "ADD", "CAST"):
         behind = t.alone(chain[-1].outputs[0])
         need(behind is not None and behind.name == name, "it makes int32 between integers; give the float file")
         assert behind is not None

@@ -98,10 +98,11 @@ def _argmax(e: Emitter, node: Node) -> None:
         cast = e.schema.CastOptionsT(inDataType=e.schema.TensorType.INT32, outDataType=e.schema.TensorType.FLOAT32)
         e.operator("CAST", "float", [flat], made, cast)
         return
-    places = e.model.tensor(part(name, "bytes"), shape, "uint8", e.graph.quant(name))
-    cast = e.schema.CastOptionsT(inDataType=e.schema.TensorType.INT32, outDataType=e.schema.TensorType.UINT8)
-    e.operator("CAST", "uint8", [flat], places, cast)
-    e.operator("QUANTIZE", "uint8 to int8", [places], made, e.schema.QuantizeOptionsT())
+    places = e.model.tensor(part(name, "integers"), shape, "int32")
+    zero = e.parameters(part(name, "zero"), [int(e.graph.quant(name).zero_point[0])])
+    e.operator("ADD", "int32", [flat, zero], places, e.schema.AddOptionsT(potScaleInt16=False))
+    cast = e.schema.CastOptionsT(inDataType=e.schema.TensorType.INT32, outDataType=e.schema.TensorType.INT8)
+    e.operator("CAST", "int8", [places], made, cast)
 
 
 LOWERINGS: Mapping[str, Callable[[Emitter, Node], None]] = {
