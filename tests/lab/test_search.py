@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,4 +179,5 @@ def test_a_resumed_search_with_another_number_of_workers_says_the_same(tmp_path)
         (resumed / "trials" / kept.name).write_bytes(kept.read_bytes())
     assert main([*words, "--workers", "1", "-o", str(resumed)]) == 0
     for name in ("search.json", "search.svg", *(f"trials/{file.name}" for file in lost)):
-        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+        made, again = (re.sub(r'"date": "[^"]*"', "", (folder / name).read_text()) for folder in (whole, resumed))
+        assert made == again
