@@ -74,6 +74,7 @@ def main() -> int:
     from edgecnn.cli.streams import flush
 
     flush()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; while Python ends, it would be death by a signal
     return status
 
 
