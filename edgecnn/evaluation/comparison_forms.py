@@ -19,7 +19,7 @@ from edgecnn.report.blocks import (
     Section,
     Table,
 )
-from edgecnn.report.document import document, now, this_machine
+from edgecnn.report.document import document, made_again, now, readable, this_machine
 from edgecnn.report.forms import Case, Forms, Suite
 from edgecnn.report.record import SQNR_CEILING_DB
 from edgecnn.sbom import library_versions
@@ -61,7 +61,6 @@ def verdict(found: Comparison) -> str:
 def _document(found: Comparison, said: str, invocation: str | None) -> Document:
     host, versions = this_machine(), library_versions()
     state = {True: "passed", False: "failed", None: ""}[found.same_integers]
-    again = "\n".join(filter(None, ("pip install " + " ".join(f"{k}=={v}" for k, v in versions.items()), invocation)))
     notes = tuple(("info", finding) for finding in found.findings)
     sections = (
         Section(title="Figures", blocks=(Facts(rows=tuple(_facts(found))), *_outputs(found))),
@@ -69,9 +68,9 @@ def _document(found: Comparison, said: str, invocation: str | None) -> Document:
         Section(title="Tensors that differ", blocks=tuple(_differing(found))),
         Section(title="Where the layers part", blocks=tuple(_layers(found))),
         Section(title="Images on which they part", blocks=tuple(_images(found))),
-        Section(title="Make it again", blocks=(Code(text=again),)),
+        Section(title="Make it again", blocks=(Code(text=made_again(versions, invocation)),)),
     )
-    facts = (now().replace("T", " ").replace("+00:00", " UTC"), f"edgecnn {versions['edgecnn']} on {host['cpu']}")
+    facts = (readable(now()), f"edgecnn {versions['edgecnn']} on {host['cpu']}")
     title = f"{found.a} beside {found.b}"
     return Document(title=title, kicker="edgecnn compare", state=state, verdict=said, facts=facts, sections=sections)
 

@@ -8,6 +8,7 @@ from typing import Any
 from edgecnn.report import card
 from edgecnn.report.blocks import Block, Card, Cell, Code, Document, Facts, Fold, Notes, Prose, Section, Table
 from edgecnn.report.charts import trade_offs
+from edgecnn.report.document import made_again, readable
 from edgecnn.report.evidence_blocks import classes, images, layers, recipes
 from edgecnn.report.forms import Case, Forms, Suite
 from edgecnn.report.record import Finding, Report, ReportEntry
@@ -51,7 +52,7 @@ def document(report: Report) -> Document:
         kicker=f"edgecnn {report.command}",
         state=state(report),
         verdict=verdict(report),
-        facts=(report.date.replace("T", " ").replace("+00:00", " UTC"), made),
+        facts=(readable(report.date), made),
         sections=sections,
     )
 
@@ -148,8 +149,7 @@ def _card(entry: ReportEntry, command: str, shared: tuple[Finding, ...]) -> Card
 
 
 def _again(report: Report) -> Iterator[Block]:
-    install = " ".join(f"{name}=={version}" for name, version in report.versions.items())
-    yield Code(text="\n".join(filter(None, (f"pip install {install}", report.invocation))))
+    yield Code(text=made_again(report.versions, report.invocation))
     host = ((key, str(value)) for key, value in report.host.items() if value)
     yield Fold(title="Machine and versions", blocks=(Facts(rows=(*host, *report.versions.items())),))
 

@@ -75,6 +75,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def readable(date: str) -> str:
+    """Return a time of ``now`` as a person reads it."""
+    return date.replace("T", " ").replace("+00:00", " UTC")
+
+
+def made_again(versions: Mapping[str, str], invocation: str | None) -> str:
+    """Return the commands that make a result again: the installation, and the command line if there was one."""
+    install = " ".join(f"{name}=={version}" for name, version in versions.items())
+    return "\n".join(filter(None, (f"pip install {install}", invocation)))
+
+
 def this_machine() -> dict[str, Any]:
     """Return what machine this is: a figure names its CPU."""
     info = Path("/proc/cpuinfo")

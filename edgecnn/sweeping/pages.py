@@ -7,7 +7,7 @@ from typing import Any
 
 from edgecnn.report.blocks import Block, Cell, Chart, Code, Document, Facts, Section, Table
 from edgecnn.report.charts import pareto_front
-from edgecnn.report.document import now, this_machine
+from edgecnn.report.document import now, readable, this_machine
 from edgecnn.report.forms import Case, Forms, Suite
 from edgecnn.report.plot import Panel, Series, line_chart
 from edgecnn.sweeping.report import TIMES, SweepReport, SweepRow
@@ -40,7 +40,7 @@ def document(report: SweepReport) -> Document:
         kicker="edgecnn sweep",
         state="passed" if report.passed else "failed",
         verdict=f"{len(report.rows)} combinations: {counts}.",
-        facts=(now().replace("T", " ").replace("+00:00", " UTC"), str(this_machine()["cpu"])),
+        facts=(readable(now()), str(this_machine()["cpu"])),
         sections=sections,
     )
 

@@ -6,7 +6,6 @@ capture ─► quantize ─► convert ─► validate
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.evaluation.limits import Limits
-from edgecnn.files import sha256
+from edgecnn.files import scratch, sha256
 from edgecnn.plugins import imported
 from edgecnn.records import read_record
 from edgecnn.sbom import library_versions
@@ -108,8 +107,8 @@ def quantize(settings: Mapping[str, Any], before: Made | None, folder: Path) -> 
     from edgecnn.quantizing import quantize
 
     settings = dict(settings)
-    with tempfile.TemporaryDirectory() as place:
-        text = Path(place) / "recipe.toml"
+    with scratch() as place:
+        text = place / "recipe.toml"
         text.write_text(settings.pop("recipe"))
         steps = recipe(str(text))
     made = quantize(load(_network(before)), settings.pop("calibration"), recipe=steps, **settings)
