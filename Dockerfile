@@ -26,5 +26,5 @@ USER 0
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/* \
-    && python -m pip install --no-cache-dir -c /opt/edgecnn/constraints.txt "$(ls /opt/edgecnn/*.whl)[all,parquet]"
+    && python -m pip install --no-cache-dir -c /opt/edgecnn/constraints.txt "$(ls /opt/edgecnn/*.whl)[all]"
 USER 1000:1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
@@ -57,6 +58,32 @@ def test_a_card_has_the_metadata_of_the_hub_and_the_figures(tmp_path):
     assert 0 <= result["metrics"][0]["value"] <= 100
     for said in (f"| {DEMO}.tflite | int8 |".replace("_", r"_"), "Recipe `minmax`", "16 classes: limit_3", "```sh"):
         assert said in text
+
+
+LIBRARY = "huggingface_hub is not installed; edgecnn[hub] has it"
+
+
+def test_the_library_of_the_hub_reads_the_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    library = pytest.importorskip("huggingface_hub", reason=LIBRARY)
+    options = ("--data", "demo", "--limit", "20", "--allow-loss", "--model-card", "--license", "apache-2.0")
+    assert export(tmp_path / "out", *options) == 0
+    read = library.ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (read.license, read.library_name, read.pipeline_tag) == ("apache-2.0", "edgecnn", "image-classification")
+    assert (read.tags, read.metrics) == (["edgecnn", "quantized", "int8", "tflite"], ["accuracy"])
+    (result,) = read.eval_results
+    assert (result.dataset_type, result.metric_type) == ("demo", "accuracy")
+    assert read.model_name == DEMO
+    assert 0 <= result.metric_value <= 100
+
+
+@pytest.mark.parametrize("name", ["create_repo", "upload_folder"])
+def test_the_library_of_the_hub_takes_what_is_asked_of_it(tmp_path, hub, name, monkeypatch):
+    stand_in = sys.modules.pop("huggingface_hub")
+    library = pytest.importorskip("huggingface_hub", reason=LIBRARY)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
+    assert export(tmp_path, "--push-to-hub", "me/net") == 0
+    signature(getattr(library.HfApi, name)).bind(None, **dict(hub.calls)[name])
 
 
 def test_without_figures_there_is_no_model_index_and_the_license_is_unknown(tmp_path):

@@ -39,7 +39,7 @@ OPTIONS = {
     "--seed --optimizer --schedule --shift --mixup --rand-augment --magnitude --images --val-images --flip "
     "--preprocess --label-offset --accelerator --precision --checkpoint-steps --qat --recipe --calibration-images "
     "--distill --learn-steps --json --wide",
-    "sweep": "-o --workers --scheduler --jobs --minutes --plan --json --wide",
+    "sweep": "-o --workers --scheduler --jobs --minutes --dry-run --json --wide",
     "models": "--json --wide",
 }
 ENTRY = (

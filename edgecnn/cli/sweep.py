@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--scheduler", metavar="ADDRESS", help="of Dask, tcp://HOST:8786, or a scheduler file FILE.json")
     add("--jobs", type=positive, metavar="N", help="combinations at most")
     add("--minutes", type=float, metavar="X", help="after which no job is started")
-    add("--plan", action="store_true", help="check the file and count the combinations; run nothing")
+    add("--dry-run", action="store_true", help="check the file, count the combinations and stages; run nothing")
     add_json(parser)
 
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from edgecnn.sweeping.live import table as live
 
     file = Path(options.what[0])
-    if options.plan:
+    if options.dry_run:
         return _planned(*planned(file, jobs=options.jobs, minutes=options.minutes), options)
     with live() as (seen, progress):
         report = sweep(
