@@ -1,25 +1,38 @@
 """Jobs on a Dask cluster. Dask places and repeats them; on a worker, each still runs in a process of its own.
 
-Sources: distributed's documentation, "Resilience" (lost workers, ``retries``) and "Worker Resources" (boards).
+A file that a job reads, and a worker does not see, is scattered once and published as a dataset. Each worker that lacks
+it fetches it once, and keeps it by its digest.
+
+Sources: distributed's documentation, "Resilience" (lost workers, ``retries``), "Worker Resources" (boards), "Data
+Locality" (``scatter``) and "Publish Datasets".
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
 from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError
 from edgecnn.jobs.local import LocalExecutor
 from edgecnn.jobs.task import RETRIED, Outcome, Status, Task, one_line
+from edgecnn.jobs.transfer import FileInput, inputs_of, located, pack, shared, unpack
 
 INSTALL = "Dask is not installed: pip install 'edgecnn[dask]'"
 CONNECT_S = 10  # for a scheduler to answer
 AHEAD = 64  # tasks that are given at least, since a cluster may grow
+CACHE = "edgecnn-files"  # in the folder of a worker, which Dask removes with it
+FETCH_S = 60  # for Dask to bring a file to a worker
+FETCHED = "edgecnn-fetched"  # topic of Dask's events: worker and digest of every file that was fetched
+_fetching = threading.Lock()  # of several threads of a worker, one fetches
 
 
 class JobLostError(Exception):
@@ -30,20 +43,58 @@ class JobLostError(Exception):
         self.outcome = outcome
 
 
-def run_task(task: Task) -> Outcome:
+def run_task(task: Task) -> Outcome | tuple[FileInput, ...]:
     """Run a task on a worker, in a process of its own.
+
+    Returns:
+        What came of it, or the files that it reads and this worker cannot get, until the executor publishes them.
 
     Raises:
         JobLostError: its process died, or it exceeded a limit.
     """
-    with LocalExecutor(workers=1) as local:
-        local.submit(replace(task, retries=0, memory_mib=task.memory_mib or _worker_memory_mib()))
+    places = {file: _fetched(file) for file in inputs_of(task.arguments)}
+    missing = tuple(file for file, place in places.items() if place is None)
+    if missing:
+        return missing
+    arguments = located(task.arguments, lambda file: places[file] or file.path)
+    with tempfile.TemporaryDirectory(prefix="edgecnn-log-") as folder, LocalExecutor(workers=1) as local:
+        log = Path(folder) / "log"
+        memory_mib = task.memory_mib or _worker_memory_mib()
+        local.submit(replace(task, arguments=arguments, retries=0, memory_mib=memory_mib, log=log))
         while not (ended := local.completed()):
             pass
-    (outcome,) = ended
+        outcome = replace(ended[0], log=log.read_bytes() if log.exists() else b"")
     if outcome.status in RETRIED:
         raise JobLostError(outcome)
     return outcome
+
+
+def _fetched(file: FileInput) -> Path | None:
+    """Return where a file is on this worker: under its own path if that has the same content, else in the cache."""
+    from distributed import get_client, get_worker
+    from distributed.client import FutureCancelledError
+
+    if shared(file):
+        return file.path
+    worker = get_worker()
+    folder = Path(worker.local_directory) / CACHE / file.digest
+    with _fetching:
+        if not folder.exists():
+            client = get_client()
+            future = client.get_dataset(_published(file), default=None)
+            if future is None or not client.who_has([future])[future.key]:  # the worker that held it may have died
+                return None
+            try:
+                unpack(future.result(FETCH_S), folder)
+            except (TimeoutError, FutureCancelledError):
+                return None
+            worker.log_event(FETCHED, [worker.address, file.digest])
+    return folder / file.path.name
+
+
+def _published(file: FileInput) -> str:
+    """Return the name of a packed file among Dask's published datasets."""
+    return f"edgecnn-{file.digest}"
 
 
 def _worker_memory_mib() -> int | None:
@@ -85,6 +136,8 @@ class DaskExecutor:
         MissingDependencyError: Dask or the class of the cluster is not installed.
     """
 
+    shares_files = False
+
     def __init__(self, cluster: Cluster) -> None:
         try:
             import distributed
@@ -106,7 +159,7 @@ class DaskExecutor:
         self._resources: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
         self._tasks: dict[str, tuple[Task, int, Any]] = {}  # by key: the task, how often it was given, its future
-        self._gone_since: float | None = None
+        self._published: dict[str, Any] = {}  # by name: the future of a packed file
 
     @property
     def address(self) -> str:
@@ -174,6 +227,8 @@ class DaskExecutor:
         self._tasks.clear()
         if futures and self.client.status == "running":
             self.client.cancel(futures, force=True)
+        if self._published and self.client.status == "running":
+            self.client.unpublish_dataset(list(self._published))
         self.client.close(timeout=CONNECT_S)
         if self._own is not None:
             self._own.close()
@@ -192,6 +247,22 @@ class DaskExecutor:
         self._tasks[task.key] = task, number, future
         future.add_done_callback(lambda ended: self._ended.put((task.key, number, ended)))
 
+    def _publish(self, file: FileInput) -> None:
+        """Scatter a file, packed, to one worker, unless one holds it, and publish it until this executor is closed.
+
+        Raises:
+            InputError: the scheduler or its workers do not come back.
+        """
+        held, since = self._published.get(_published(file)), time.monotonic()
+        while held is None or held.status != "finished":
+            self._require_scheduler()
+            if time.monotonic() - since > self._wait_s:
+                raise InputError(f"no worker of {self.address} takes {file.path}; start one, and run the same again")
+            with suppress(OSError, TimeoutError):  # the scheduler or all workers have just gone
+                held = self.client.scatter(pack(file.path, file.path.name), hash=False, timeout=CONNECT_S)
+                self.client.publish_dataset(held, name=_published(file), override=True)
+                self._published[_published(file)] = held
+
     def _outcomes(self, key: str, number: int, future: Any) -> list[Outcome]:
         """Return the outcome of a future; none where it was another's, or the scheduler went and it is given again."""
         if key not in self._tasks or self._tasks[key][1] != number:
@@ -202,7 +273,7 @@ class DaskExecutor:
             self._give(task, number + 1)
             return []
         try:
-            outcome: Outcome = future.result()
+            outcome: Outcome | tuple[FileInput, ...] = future.result()
         except JobLostError as error:
             outcome = replace(error.outcome, attempts=task.retries + 1)
         except self._cancelled_error:
@@ -211,8 +282,15 @@ class DaskExecutor:
         except Exception as error:  # noqa: BLE001  # Dask's own: the worker died as often as Dask allows
             text = f"{type(error).__name__}: {one_line(error)}"
             outcome = Outcome(key=key, status=Status.LOST, text=text, attempts=task.retries + 1)
+        if isinstance(outcome, tuple):
+            for file in outcome:
+                self._publish(file)
+            self._give(task, number + 1)
+            return []
         del self._tasks[key]
-        return [outcome]
+        if task.log is not None and outcome.log:
+            task.log.write_bytes(outcome.log)
+        return [replace(outcome, log=b"")]
 
     def _require_scheduler(self, *, now: bool = False) -> None:
         """Wait, where the scheduler is gone, until it is back.

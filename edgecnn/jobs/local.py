@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from edgecnn.jobs.forkserver import Child, server
 from edgecnn.jobs.task import RETRIED, Outcome, Status, Task, attempt
+from edgecnn.jobs.transfer import located
 
 POLL_S = 0.1  # between two looks at memory and time
 GUESS_MIB = 1024  # of a kind of job of which none has ended yet
@@ -36,6 +37,11 @@ def free_mib() -> int | None:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         found.append((limit - used) // 2**20)
     return min(found, default=None)
+
+
+def _here(task: Task) -> Task:
+    """Return a task whose files are paths on this machine."""
+    return replace(task, arguments=located(task.arguments, lambda file: file.path))
 
 
 @dataclass
@@ -66,6 +72,8 @@ class LocalExecutor:
             took so far is free.
     """
 
+    shares_files = True
+
     def __init__(self, workers: int | None = None, memory_mib: int | None = None) -> None:
         free = free_mib()
         self.workers = workers or cores()
@@ -85,7 +93,7 @@ class LocalExecutor:
         """Take a task; it starts when there is room. One without a limit of memory has that of all jobs together."""
         if task.memory_mib is None and self.memory_mib is not None:
             task = replace(task, memory_mib=max(GUESS_MIB, self.memory_mib))
-        self._waiting.append((task, 1))
+        self._waiting.append((_here(task), 1))
         self._admit()
 
     def completed(self, timeout: float | None = None) -> list[Outcome]:
@@ -176,13 +184,14 @@ class InProcess:
     """One job after another in this process, without limits: for arguments that cannot leave it."""
 
     window = 1
+    shares_files = True
 
     def __init__(self) -> None:
         self._waiting: list[Task] = []
 
     def submit(self, task: Task) -> None:
         """Take a task."""
-        self._waiting.append(task)
+        self._waiting.append(_here(task))
 
     def completed(self, timeout: float | None = None) -> list[Outcome]:
         """Run what is waiting."""

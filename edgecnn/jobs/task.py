@@ -34,7 +34,7 @@ class Task:
     Attributes:
         key: unique among the tasks of an executor.
         call: a function of an importable module; its arguments and result can be pickled.
-        arguments: of the function.
+        arguments: of the function; a ``FileInput`` among them becomes a path on the machine of the job.
         name: what a person calls it.
         kind: tasks of one kind need about as much memory as each other.
         memory_mib: a process of more resident memory, with its children, is ended; ``None``: the executor's limit.
@@ -72,6 +72,7 @@ class Outcome:
         attempts: how often it was run.
         seconds: of the last run.
         peak_mib: largest resident memory of the last run.
+        log: what the last run wrote, where it could not write into the log of the task.
     """
 
     key: str
@@ -81,6 +82,7 @@ class Outcome:
     attempts: int = 1
     seconds: float = 0.0
     peak_mib: int = 0
+    log: bytes = b""
 
 
 class Executor(Protocol):
@@ -89,6 +91,10 @@ class Executor(Protocol):
     @property
     def window(self) -> int:
         """Return how many tasks are worth giving ahead; more only take memory."""
+
+    @property
+    def shares_files(self) -> bool:
+        """Return whether jobs read and write the files of this machine."""
 
     def submit(self, task: Task) -> None:
         """Take a task."""

@@ -20,6 +20,7 @@ from edgecnn.progress import say, use
 from edgecnn.sweeping.cluster import executor_of
 from edgecnn.sweeping.command import reproducing
 from edgecnn.sweeping.figures import Figures, better, figures_of
+from edgecnn.sweeping.inputs import file_of
 from edgecnn.sweeping.plan import Planner, Row
 from edgecnn.sweeping.report import PLAN, Plan, PlannedRow, SweepReport, read_report
 from edgecnn.sweeping.run import Ended, Loop, Progress
@@ -75,8 +76,9 @@ def sweep(
         rows = None if spec.sampler.name in LEARNING else list(sampled(spec, planner))
         if rows is not None and not rows:
             raise InputError(f"no combination is left to run: {planner.why_left_out()}")
+        images = {path for given in (spec.data, spec.calibration) if (path := file_of(given)) is not None}
         require_writable(folder)
-        with _alone(folder), executor_of(spec.engine, folder, planner.places()) as executor:
+        with _alone(folder), executor_of(spec.engine, planner.places(), images) as executor:
             return _run(spec, planner, rows, Store(folder), executor, seen)
 
 

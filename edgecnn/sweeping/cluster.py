@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.errors import InputError
 from edgecnn.jobs import Executor, LocalExecutor
+from edgecnn.jobs.transfer import shared, size_of_files
 from edgecnn.progress import say
 from edgecnn.sbom import library_versions
+from edgecnn.sweeping.inputs import file_input
 from edgecnn.sweeping.spec import Engine
 from edgecnn_targets.devices import device
 from edgecnn_targets.registry import missing
+
+SENT_MIB = 1024  # of one folder of images; packed, it is held in memory
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,17 @@ class Place:
     timed: bool
 
 
-def executor_of(engine: Engine, folder: Path, places: Collection[Place]) -> Executor:
+def executor_of(engine: Engine, places: Collection[Place], images: Collection[Path] = ()) -> Executor:
     """Return what runs the jobs.
 
+    Args:
+        engine: what the sweep says.
+        places: that it has jobs for.
+        images: files and folders that jobs read.
+
     Raises:
-        InputError: no scheduler answers, it has no workers, or they have other versions, do not see the folder, or lack
-            a device.
+        InputError: no scheduler answers, it has no workers, or they have other versions, lack a device, or do not see
+            images that are too large to send.
         MissingDependencyError: Dask is not installed.
     """
     if engine.scheduler is None and engine.cluster is None:
@@ -49,7 +57,9 @@ def executor_of(engine: Engine, folder: Path, places: Collection[Place]) -> Exec
     )
     try:
         _require_versions(executor.on_workers(_versions))
-        _require_folder(executor.on_workers, folder)
+        for path in images:
+            if size_of_files(path) > SENT_MIB * 2**20:
+                _require_shared(path, executor.on_workers(shared, file_input(path)))
         resources = executor.resources()
         _require_devices(
             executor.on_workers(_lacking, sorted({(p.device, p.target) for p in places})), places, resources
@@ -67,10 +77,6 @@ def executor_of(engine: Engine, folder: Path, places: Collection[Place]) -> Exec
 
 def _versions() -> dict[str, str]:
     return dict(library_versions())
-
-
-def _sees(path: Path) -> bool:
-    return path.exists()
 
 
 def _lacking(places: list[tuple[str, str]]) -> dict[str, str]:
@@ -94,17 +100,12 @@ def _require_versions(found: Mapping[str, Mapping[str, str]]) -> None:
                 )
 
 
-def _require_folder(on_workers: object, folder: Path) -> None:
-    assert callable(on_workers)
-    token = folder / f".token-{uuid.uuid4().hex}"
-    token.touch()
-    try:
-        blind = [address for address, sees in on_workers(_sees, token).items() if not sees]
-    finally:
-        token.unlink()
+def _require_shared(path: Path, found: Mapping[str, bool]) -> None:
+    blind = [address for address, sees in found.items() if not sees]
     if blind:
         raise InputError(
-            f"worker {blind[0]} does not see {folder}; give with -o a folder that all workers share, by the same path"
+            f"worker {blind[0]} does not see {path}, and more than {SENT_MIB} MiB are not sent; "
+            "put it where all workers see it under the same path"
         )
 
 

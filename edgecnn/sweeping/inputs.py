@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from edgecnn.errors import InputError
 from edgecnn.files import sha256
+from edgecnn.jobs import FileInput
+from edgecnn.jobs.transfer import digest_of_files
 from edgecnn.plugins import imported
 
 NAMED = ("demo", "none", "random")  # images and weights that are no files
@@ -27,18 +27,29 @@ def digest_of(given: str) -> str:
     """
     if given in NAMED:
         return given
-    file, _, split = given.rpartition(":")
-    path = Path(given) if Path(given).exists() or not file else Path(file)
-    if not path.exists():
-        raise InputError(f"there is no {path}; give a file, a folder, or {' or '.join(NAMED)} where it is allowed")
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return sha256("\n".join([split if path != Path(given) else "", *_lines(path, files)]).encode())
+    path = file_of(given)
+    if path is None:
+        raise InputError(f"there is no {given}; give a file, a folder, or {' or '.join(NAMED)} where it is allowed")
+    return sha256(f"{split_of(given)}\n{file_input(path).digest}".encode())
 
 
-def _lines(root: Path, files: Iterable[Path]) -> Iterable[str]:
-    for file in files:
-        with file.open("rb") as content:
-            yield f"{file.relative_to(root)} {hashlib.file_digest(content, 'sha256').hexdigest()}"
+def file_of(given: str) -> Path | None:
+    """Return the file or folder that a value names, ``None`` where it names none."""
+    file, _, _ = given.rpartition(":")
+    paths = (Path(each) for each in (given, file) if each and given not in NAMED)
+    return next((path for path in paths if path.exists()), None)
+
+
+def split_of(given: str) -> str:
+    """Return the ``:SPLIT`` of ``FILE.npz:SPLIT``, else an empty text."""
+    path = file_of(given)
+    return "" if path is None or path == Path(given) else f":{given.rpartition(':')[2]}"
+
+
+@cache
+def file_input(path: Path) -> FileInput:
+    """Return a file or folder with the digest of its content."""
+    return FileInput(path.absolute(), digest_of_files(path))
 
 
 @cache

@@ -6,39 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from edgecnn.errors import InputError
 from edgecnn.jobs import Executor, Outcome, Status, Task
-from edgecnn.report.document import this_machine
+from edgecnn.sweeping.perform import job, keep
 from edgecnn.sweeping.spec import Engine
-from edgecnn.sweeping.stages import Made, Stage, chain, work
+from edgecnn.sweeping.stages import Stage, chain
 from edgecnn.sweeping.store import Result, Store
-
-
-def perform(folder: Path, stage: Stage) -> Result:
-    """Do a stage, in the process of a job, and write its result; one that is there is returned.
-
-    Raises:
-        InputError: this machine has other versions of the libraries, or the stage raised it.
-    """
-    store = Store(folder)
-    kept = store.done(stage.digest)
-    if kept is not None:
-        return kept
-    before = stage.parent
-    made = None
-    if before is not None:
-        found = store.result(before.digest)
-        if found is None or found.status is not Status.OK:
-            raise InputError(f"{stage.name}: there is no result of {before.name} in {folder}")
-        made = Made(store.files(before.digest), found.value)
-    start = time.perf_counter()
-    with store.making(stage.digest) as place:
-        value = work(stage.kind)(stage.settings, made, place)
-    run = {"seconds": round(time.perf_counter() - start, 3), "cpu": this_machine()["cpu"]}
-    return store.put(stage, Status.OK, value=value, run=run)
 
 
 @dataclass
@@ -144,11 +118,12 @@ class Loop:
         self.progress.running[stage.digest] = stage.name
         log = self._store.log(stage.digest)
         log.parent.mkdir(parents=True, exist_ok=True)
+        call, *arguments = job(self._store, stage, self._executor)
         self._executor.submit(
             Task(
                 key=stage.digest,
-                call=perform,
-                arguments=(self._store.folder, stage),
+                call=call,
+                arguments=tuple(arguments),
                 name=stage.name,
                 kind=f"{stage.kind} {stage.device}",
                 memory_mib=self._engine.memory_mib,
@@ -163,6 +138,7 @@ class Loop:
 
     def _note(self, stage: Stage, outcome: Outcome) -> None:
         if outcome.status is Status.OK:
+            keep(self._store, stage, outcome.value)
             self._ok.add(stage.digest)
             self.progress.done += 1
             return

@@ -14,9 +14,11 @@ from typing import Any
 
 from edgecnn.evaluation.limits import Limits
 from edgecnn.files import scratch, sha256
+from edgecnn.jobs import FileInput
 from edgecnn.plugins import imported
 from edgecnn.records import read_record
 from edgecnn.sbom import library_versions
+from edgecnn.sweeping.inputs import file_input, file_of, split_of
 
 MODELLING = ("edgecnn", "numpy", "torch", "pillow")  # libraries that captured and quantized networks depend on
 RUNTIMES = {  # of each format, what writes and runs it
@@ -69,8 +71,28 @@ class Stage:
         """Return a digest of all that its result depends on."""
         return _digest({**self._record(), "versions": self.versions}, self.parent.digest if self.parent else "")
 
+    def files(self) -> dict[str, FileInput]:
+        """Return the files and folders that its settings name, by the name of the input."""
+        paths = {name: file_of(_given(self.settings, name)) for name in self.inputs}
+        return {name: file_input(path) for name, path in paths.items() if path is not None}
+
     def _record(self) -> dict[str, Any]:
         return {"kind": self.kind, "settings": dict(self.settings), "inputs": dict(self.inputs)}
+
+
+def elsewhere(settings: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Return settings whose inputs are under other paths."""
+    found = dict(settings)
+    for name, path in paths.items():
+        given = f"{path}{split_of(_given(settings, name))}"
+        found |= {"devices": [given]} if name == "device" else {name: given}
+    return found
+
+
+def _given(settings: Mapping[str, Any], name: str) -> str:
+    """Return the value of an input among settings."""
+    given: str = settings["devices"][0] if name == "device" else settings[name]
+    return given
 
 
 @cache

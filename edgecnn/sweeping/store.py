@@ -18,6 +18,7 @@ from typing import Any
 from edgecnn.errors import InputError
 from edgecnn.files import write_json
 from edgecnn.jobs import Status
+from edgecnn.jobs.transfer import unpack
 from edgecnn.records import read_file
 from edgecnn.sweeping.stages import Stage
 
@@ -97,6 +98,11 @@ class Store:
     def files(self, digest: str) -> Path:
         """Return the folder of what a stage made."""
         return self.folder / "files" / digest
+
+    def put_files(self, digest: str, packed: bytes) -> None:
+        """Write the files that a stage made on another machine, as ``transfer.pack`` returned them."""
+        if packed:
+            unpack(packed, self.files(digest))
 
     def log(self, digest: str) -> Path:
         """Return the place of a stage's log."""

@@ -91,3 +91,12 @@ def entry(value):
 def kill_parent():
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
+
+
+def reading(settings, before, folder):
+    """Do a stage: return what is in the files that it is given, and write a file for the next stage."""
+    text = Path(settings["weights"]).read_text() if "weights" in settings else (before.folder / "made").read_text()
+    (folder / "made").write_text(f"{text} {settings['name']}")
+    sys.stdout.write(f"{settings['name']} in {Path.cwd()}\n")
+    time.sleep(settings.get("seconds", 0))
+    return {"text": text, "seen": settings.get("seen") and Path(settings["seen"]).exists()}

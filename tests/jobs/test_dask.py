@@ -51,13 +51,13 @@ def test_outcomes_are_those_of_a_local_executor(executor, tmp_path):
     assert found["killed"].attempts == 2
 
 
-def checked(executor, folder, places=()):
+def checked(executor, places=()):
     """Check the workers of a cluster that runs."""
-    executor_of(Engine(scheduler=executor.address), folder, places).close()
+    executor_of(Engine(scheduler=executor.address), places).close()
 
 
-def test_workers_that_fit(executor, tmp_path):
-    checked(executor, tmp_path, [Place("host", "c", False, True)])
+def test_workers_that_fit(executor):
+    checked(executor, [Place("host", "c", False, True)])
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,17 @@ def test_workers_that_fit(executor, tmp_path):
         (Place("host", "onnx", False, False), "worker .* cannot run host: pip install it; or start those that can"),
     ],
 )
-def test_a_device_that_no_worker_has(executor, place, said, tmp_path, monkeypatch):
+def test_a_device_that_no_worker_has(executor, place, said, monkeypatch):
     monkeypatch.setattr(sweep_cluster, "missing", lambda device, target: "pip install it" if target == "onnx" else None)
     with pytest.raises(InputError, match=said):
-        checked(executor, tmp_path, [place])
+        checked(executor, [place])
 
 
-def test_workers_of_another_version(executor, tmp_path, monkeypatch):
+def test_workers_of_another_version(executor, monkeypatch):
     versions = iter([{"edgecnn": "0.1.0"}, {"edgecnn": "0.2.0"}])
     monkeypatch.setattr(sweep_cluster, "library_versions", lambda: next(versions))
     with pytest.raises(InputError, match=r"^worker .* has edgecnn 0.1.0, and this is 0.2.0; start workers with"):
-        checked(executor, tmp_path)
-
-
-def test_a_folder_that_workers_do_not_see(executor, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_cluster, "_sees", lambda path: False)
-    with pytest.raises(InputError, match=r"^worker .* does not see .*; give with -o a folder that all workers share"):
-        checked(executor, tmp_path)
+        checked(executor)
 
 
 @pytest.mark.parametrize(

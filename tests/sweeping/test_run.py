@@ -8,7 +8,8 @@ import pytest
 
 from edgecnn.errors import InputError
 from edgecnn.jobs import InProcess, LocalExecutor, Status
-from edgecnn.sweeping.run import Loop, perform
+from edgecnn.sweeping.perform import perform
+from edgecnn.sweeping.run import Loop
 from edgecnn.sweeping.spec import Engine
 from edgecnn.sweeping.stages import Stage
 from edgecnn.sweeping.store import Store

@@ -1,0 +1,135 @@
+"""Files of jobs on workers that do not see those of the driver: each comes to a worker once, by its digest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgecnn[dask]'")
+from edgecnn.errors import InputError
+from edgecnn.jobs import LocalExecutor, Status
+from edgecnn.jobs.dask_executor import CACHE, FETCHED, Cluster, DaskExecutor
+from edgecnn.jobs.transfer import FileInput, digest_of_files, located, pack, unpack
+from edgecnn.sweeping import cluster as sweep_cluster
+from edgecnn.sweeping.cluster import executor_of
+from edgecnn.sweeping.inputs import digest_of
+from edgecnn.sweeping.run import Loop
+from edgecnn.sweeping.spec import Engine
+from edgecnn.sweeping.stages import Stage
+from edgecnn.sweeping.store import Store
+
+HERE = Path("/proc/self/cwd")  # of each process another folder
+READING = "job_functions:reading"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a path that is another in each process")
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """Two workers in processes and folders of their own, which do not see the folder of this process."""
+    import distributed
+
+    folder = tmp_path_factory.mktemp("apart")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    scratch = str(folder / "scratch")
+    with distributed.LocalCluster(**options, local_directory=scratch) as made, distributed.Client(made) as client:
+        for address in client.scheduler_info()["workers"]:
+            own = folder / address.rpartition(":")[2]
+            own.mkdir()
+            client.run(os.chdir, own, workers=[address])
+        yield client
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a").write_text("image")
+    (tmp_path / "weights").write_text("weights")
+    monkeypatch.chdir(tmp_path)
+
+
+def chains(count):
+    """Return last stages on one that reads the weights; each says whether it sees them under the driver's path."""
+    weights = str(HERE / "weights")
+    settings = {"name": "first", "weights": weights, "seen": weights}
+    first = Stage(READING, "first", settings, {"weights": digest_of(weights)})
+    names = [f"last{k}" for k in range(count)]
+    return [Stage(READING, name, {"name": name, "seen": weights, "seconds": 0.5}, parent=first) for name in names]
+
+
+def run(executor, folder, stages):
+    loop = Loop(Store(folder), executor, Engine(), until=None, seen=lambda progress: None)
+    return {last.name: result for last, _, result in loop.results(stages)}
+
+
+def cached(dask_worker):
+    return [path.name for path in (Path(dask_worker.local_directory) / CACHE).iterdir()]
+
+
+@linux
+def test_weights_and_results_come_to_a_worker_once_by_their_digest(apart, driver):
+    stages = chains(6)
+    with DaskExecutor(Cluster(scheduler=apart.scheduler.address, options={})) as executor:
+        found = run(executor, HERE / "out", stages)
+        listed = executor.on_workers(cached)
+    assert {result.status for result in found.values()} == {Status.OK}
+    assert {result.value["text"] for result in found.values()} == {"weights first"}
+    assert not any(result.value["seen"] for result in found.values())  # not under the driver's path
+    fetched = Counter(tuple(event) for _, event in apart.get_events(FETCHED))
+    assert set(fetched.values()) == {1}
+    digests = {digest_of_files(Path("weights")), digest_of_files(Path("out") / "files" / stages[0].parent.digest)}
+    assert {digest for _, digest in fetched} == digests
+    assert {(address, digest) for address, names in listed.items() for digest in names} == set(fetched)
+    assert not apart.list_datasets()  # nothing is left at the scheduler
+    for stage in stages:
+        text = Path("out", "files", stage.digest, "made").read_text()
+        assert text == f"weights first {stage.name}"
+        assert stage.name in Path("out", "logs", f"{stage.digest}.log").read_text()
+    with LocalExecutor(2) as local:
+        assert {name: result.value["text"] for name, result in run(local, Path("here"), stages).items()} == {
+            name: result.value["text"] for name, result in found.items()
+        }
+
+
+@linux
+def test_a_file_whose_holder_died_is_sent_again(apart, driver):
+    stages = chains(2)
+    with DaskExecutor(Cluster(scheduler=apart.scheduler.address, options={})) as executor:
+        run(executor, HERE / "out", [stages[0].parent])
+        held = list(executor._published.values())
+        apart.cancel(held, force=True)  # as Dask does when the worker that holds them dies
+        assert {result.status for result in run(executor, HERE / "out", stages).values()} == {Status.OK}
+
+
+@linux
+def test_images_that_are_too_many_to_send_are_one_line_before_anything_runs(apart, driver, monkeypatch):
+    monkeypatch.setattr(sweep_cluster, "SENT_MIB", 0)
+    engine = Engine(scheduler=apart.scheduler.address)
+    with pytest.raises(InputError, match=r"^worker .* does not see .*images, and more than 0 MiB are not sent; put it"):
+        executor_of(engine, (), [HERE / "images"])
+
+
+def test_a_worker_reads_what_it_sees_under_the_same_path(driver):
+    from edgecnn.jobs.transfer import shared
+
+    path = Path("images").absolute()
+    assert shared(FileInput(path, digest_of_files(path)))
+    assert not shared(FileInput(path, "another"))
+    assert not shared(FileInput(path / "none", digest_of_files(path)))
+
+
+def test_a_folder_is_the_same_after_it_was_packed(driver, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    for name in ("images", "link", "weights"):
+        unpack(pack(tmp_path / name, name), tmp_path / "cache" / name)
+        assert digest_of_files(tmp_path / "cache" / name / name) == digest_of_files(tmp_path / name)
+    unpack(pack(tmp_path / "weights", "weights"), tmp_path / "cache" / "images")
+    assert [path.name for path in (tmp_path / "cache" / "images").iterdir()] == ["images"]  # what is there stays
+
+
+def test_files_are_found_in_nested_arguments():
+    file = FileInput(Path("a"), "1")
+    assert located((1, {"x": (file, "b")}), lambda found: found.path) == (1, {"x": (Path("a"), "b")})
