@@ -199,7 +199,8 @@ def quantized(
         used = images.count if isinstance(images, SyntheticImages) else len(images) - len(images.bad)
         notes.append(f"{used} images")
     with watch.step("quantize") as notes:
-        judging = judging_images(exact, seen.count) if how.guard else 0
+        needed = post_training.images_needed(exact, how.recipe)
+        judging = judging_images(exact, seen.count, needed) if how.guard else 0
         made = post_training.quantize(exact, seen, how.recipe, how.precision, checkpoint, judging=judging)
         notes.append(f"recipe {how.recipe.name}")
     findings = [DATA_FREE_LOSS] if isinstance(images, SyntheticImages) else []

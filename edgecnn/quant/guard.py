@@ -24,12 +24,13 @@ from edgecnn.quant.executor import CHUNK, FakeQuantizedGraph, cost
 from edgecnn.quant.scales.qparams import quantize_bias
 from edgecnn.quant.step import Stage, Step, Work
 
-MOST, LEAST = 64, 8  # judging images: of a small network, and of a large one
+MOST, LEAST = 256, 8  # judging images: of a small network, and of a large one
 WORK = 8e9  # that one look at the judging images may cost: 10 images of MobileNetV2
-MEANS = 2  # chunks of them by which the means of what layers read are known
+MEANS = 2  # chunks of other images by which the means of what layers read are known
 LUCK = 0.5  # dB that the same step may lose or win with weights that round another way
 CERTAIN = 2.0  # standard errors by which the error has to grow: chance alone does that once in forty times
-SHARE = 4  # one image in so many may judge
+LIKELY = 1.0  # standard errors by which the whole recipe has to be worse than what was kept of it
+SHARE, ENOUGH = 4, 64  # one image in so many may judge, up to so many; half of all where no step looks at more
 ALL = "all steps"  # of a recipe, where they are worse than plain rounding
 FEWEST = 4  # judging images, below which nothing is judged
 
@@ -66,10 +67,18 @@ class Harm:
         )
 
 
-def judging_images(graph: Graph, given: int = 1 << 30) -> int:
-    """Return how many of some calibration images judge; 0 where there are too few to tell anything."""
-    count = min(max(int(WORK / cost(graph)), LEAST), MOST, given // SHARE)
-    return count if count >= FEWEST else 0
+def judging_images(graph: Graph, given: int = 1 << 30, needed: int = 0) -> int:
+    """Return how many of some calibration images judge; 0 where there are too few to tell anything.
+
+    Args:
+        graph: float.
+        given: images.
+        needed: how many of them the steps look at where they can.
+    """
+    if given // SHARE < FEWEST:
+        return 0
+    spare = max(min(given // SHARE, ENOUGH), given - max(needed, given // 2))
+    return min(max(int(WORK / cost(graph)), LEAST), MOST, spare)
 
 
 def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple[Work, list[Step], list[Harm]]:
@@ -81,20 +90,22 @@ def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple
         images: network inputs, which judge.
         run: runs steps, and returns the work after each.
     """
-    judge, kept = _Judge(work.graph, images), [step.plain() for step in steps]
+    judge, kept = _Judge(work.graph, images, work.images), [step.plain() for step in steps]
     works = [work, *run(work, [step for step in kept if step is not None])]
     plain, harms = works[-1], list[Harm]()
-    errors = plain_errors = judge.errors(works, corrected=False)
+    errors = judge.errors(works, centred=True)
     for at in sorted(range(len(steps)), key=lambda at: kept[at] is None):  # what is never left out comes first
         before = sum(step is not None for step in kept[:at])
         rest = [step for step in kept[at + 1 :] if step is not None]
-        full, harm = steps[at], None
+        full, harm, corrected = steps[at], None, _corrects(kept)
         for trial in (full, full.damped()) if full != kept[at] else ():
             if trial is None:
                 break
             made = [*works[: before + 1], *run(works[before], [trial, *rest])]
-            after = judge.errors(made, corrected=_corrects([*kept[:at], trial]))
-            grown, uncertainty = grown_by(errors, after)
+            corrects = corrected or _corrects([trial])
+            after = judge.errors(made, centred=not corrects)
+            beside = judge.errors(works, centred=False) if corrects and not corrected else errors
+            grown, uncertainty = grown_by(beside, after)
             if not _harmful(grown, uncertainty):
                 works, errors, kept[at] = made, after, trial
                 harm = harm and replace(harm, instead=trial, halved=True)
@@ -102,14 +113,14 @@ def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple
             if harm is None:
                 harm = Harm(full.name, grown, uncertainty, len(images), instead=kept[at])
         harms += [harm] if harm is not None else []
+    errors = judge.errors(works, centred=False)  # of what would be made, as it is
     if harms:  # what harms alone may help together with what comes later
         made = run(work, steps)
-        after = judge.errors(made, corrected=_corrects(steps))
-        if after.sum() < errors.sum():
+        after = judge.errors(made, centred=False)
+        grown, uncertainty = grown_by(errors, after)
+        if grown <= LIKELY * uncertainty:
             works, errors, harms, kept = made, after, [], list(steps)
-    grown, uncertainty = grown_by(plain_errors, errors)
-    if _harmful(grown, uncertainty) and _corrects(kept):  # beside what it would be: its biases are not corrected
-        grown, uncertainty = grown_by(judge.errors([plain], corrected=True), errors)
+    grown, uncertainty = grown_by(judge.errors([plain], centred=False), errors)
     if _harmful(grown, uncertainty):
         plainly = [each for step in steps if (each := step.plain()) is not None]
         return plain, plainly, [*harms, Harm(ALL, grown, uncertainty, len(images))]
@@ -143,8 +154,9 @@ class _Judge:
     a detector count as much as its boxes, whose numbers are larger, and no step may pay for one with the other.
     """
 
-    def __init__(self, graph: Graph, images: Batch) -> None:
+    def __init__(self, graph: Graph, images: Batch, others: Batch) -> None:
         self._chunks = [tensors(chunk) for chunk in images.chunks(CHUNK)]
+        self._others = [tensors(chunk) for chunk in others[: MEANS * CHUNK].chunks(CHUNK)]
         run = TorchGraph(graph)
         self._wanted = [run.run(chunk) for chunk in self._chunks]
         self._power = {
@@ -152,18 +164,19 @@ class _Judge:
             for name in graph.outputs
         }
 
-    def errors(self, works: Sequence[Work], *, corrected: bool) -> Errors:
+    def errors(self, works: Sequence[Work], *, centred: bool) -> Errors:
         """Return the squared errors of the last of some works: float64 ``(images,)``.
 
         Args:
             works: after each step; the last is integer.
-            corrected: its biases are; else they are here, to first order, by the mean of what the layers read. The
-                mean error that rounding leaves is a matter of luck, which would hide what a step does.
+            centred: correct its biases first, to first order, by the mean of what the layers read in images that do
+                not judge. A later step corrects them; the mean error that rounding leaves would hide what an earlier
+                one does.
         """
         graph, found = works[-1].graph, []
-        if not corrected:
+        if centred:
             rounded = next(work.graph for work in works if _is_rounded(work.graph))
-            graph = _centred(graph, rounded, self._chunks[:MEANS])
+            graph = _centred(graph, rounded, self._others)
         run = FakeQuantizedGraph(graph)
         for chunk, wanted in zip(self._chunks, self._wanted, strict=True):
             made = run.run(chunk)

@@ -19,7 +19,7 @@ from odd_networks import ODD, calibration, images, network
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.quant.executor import FakeQuantizedGraph
 from edgecnn.quant.guard import judging_images
-from edgecnn.quant.pipeline import calibrated, quantize
+from edgecnn.quant.pipeline import calibrated, images_needed, quantize
 from edgecnn.quant.recipe import Recipe, recipe
 
 LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))["harm"]
@@ -49,7 +49,7 @@ def error(odd, seed, name, guarded=False):
     """Squared error of the output on unseen images."""
     (graph, given, x, want), steps = drawn(odd, seed), STEPS[name] if name else PLAIN
     prepared, seen = calibrated(graph, iter(np.split(given, range(BATCH, len(given), BATCH))), steps, keep=len(given))
-    judging = judging_images(prepared, len(seen.images)) if guarded else 0
+    judging = judging_images(prepared, len(seen.images), images_needed(prepared, steps)) if guarded else 0
     made = quantize(prepared, seen, steps, judging=judging)
     return float((FakeQuantizedGraph(made.graph)(x) - want).double().square().sum())
 

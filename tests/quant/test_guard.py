@@ -18,7 +18,7 @@ from edgecnn.graph.ir import QuantizedConstant
 from edgecnn.preprocess import Preprocess
 from edgecnn.quant import guard
 from edgecnn.quant.executor import FakeQuantizedGraph
-from edgecnn.quant.pipeline import calibrated, quantize
+from edgecnn.quant.pipeline import calibrated, images_needed, quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Stage, Step, setting, steps
 
@@ -88,8 +88,8 @@ def with_step(step, base=MINMAX):
 
 def outcome(steps_, *, guarded=True, count=48, seed=1):
     graph, x = network("nothing", seed), calibration("nothing", seed, count)
-    judging = guard.judging_images(graph, count) if guarded else 0
     prepared, seen = calibrated(graph, iter(np.split(x, range(8, count, 8))), steps_, keep=count)
+    judging = guard.judging_images(graph, count, images_needed(graph, steps_)) if guarded else 0
     return quantize(prepared, seen, steps_, judging=judging)
 
 
@@ -113,7 +113,7 @@ def test_a_step_that_does_harm_is_left_out_and_named(step, base):
     made, without = outcome(with_step(step, base)), outcome(base)
     (harm,) = (harm for harm in made.harms if harm.step == step.name)
     assert harm.decibels > guard.CERTAIN * harm.uncertainty
-    assert harm.images == 12
+    assert harm.images == 24
     assert harm.instead is None
     assert f"{step.name} is left out" in str(harm)
     assert f"{harm.decibels:.1f} dB" in str(harm)
@@ -139,6 +139,45 @@ def test_a_step_that_does_no_harm_stays(step):
     assert made.harms == ()
     assert made.recipe == steps_
     same(made, outcome(MINMAX))
+
+
+def judged_by(monkeypatch, errors):
+    """Replace the errors of the judging images, by the graph and whether its biases are corrected to compare."""
+    monkeypatch.setattr(guard._Judge, "errors", lambda self, works, *, centred: errors(works[-1].graph, centred))
+
+
+def test_what_corrects_biases_is_compared_with_what_would_be_made_without_it(monkeypatch):
+    """Not with biases that are corrected for the comparison alone."""
+    centred_, as_it_is, corrected = np.full(24, 1.0), np.full(24, 3.0), np.full(24, 2.0)
+    plain = integers(outcome(MINMAX))
+
+    def errors(graph, centred):
+        name = graph.nodes[-1].inputs[2]
+        changed = not np.array_equal(graph.tensors[name].integers, plain[name])
+        return corrected if changed else centred_ if centred else as_it_is
+
+    judged_by(monkeypatch, errors)
+    made = outcome(with_step(ShiftBias()))
+    assert made.harms == ()
+    assert "shift_bias" in [step.name for step in made.recipe.steps]
+
+
+@pytest.mark.parametrize(("factor", "left_out"), [(1.0, False), (1.02, False), (1.5, True)])
+def test_a_step_is_left_out_only_if_the_recipe_without_it_is_better(monkeypatch, factor, left_out):
+    """By more than chance: it looked harmful on its own, with biases that were corrected for the comparison."""
+    usual, other = np.random.default_rng(0).lognormal(0, 1, (2, 24))
+    graph = network("nothing", 1)
+    weight = graph.constant(graph.nodes[0].inputs[1])
+
+    def errors(made, centred):
+        if np.array_equal(made.constant(weight.name).value, weight.value):
+            return usual
+        return 4 * usual if centred else factor * usual.sum() / other.sum() * other
+
+    judged_by(monkeypatch, errors)
+    made = outcome(with_step(Spoil()))
+    assert ("spoil" in [harm.step for harm in made.harms]) is left_out
+    assert ("spoil" in [step.name for step in made.recipe.steps]) is not left_out
 
 
 def test_half_of_a_step_is_tried_before_it_is_left_out():
@@ -177,8 +216,10 @@ def test_too_few_images_judge_nothing(count):
 def test_more_images_judge_small_networks_than_large_ones():
     small = network("nothing", 1)
     assert guard.judging_images(small) == guard.MOST
-    assert guard.judging_images(small, 300) == guard.MOST
-    assert guard.judging_images(small, 100) == 25
+    assert guard.judging_images(small, 300, 128) == 150
+    assert guard.judging_images(small, 300, 200) == 100
+    assert guard.judging_images(small, 300, 400) == guard.ENOUGH
+    assert guard.judging_images(small, 100, 128) == 25
     b = Int8Builder((1, 256, 256, 64))
     b.weighted("conv2d", b.input, (64, 3, 3, 64), padding=(1, 1, 1, 1))
     assert guard.judging_images(b.graph()) == guard.LEAST
@@ -191,7 +232,7 @@ def test_judging_images_decide_nothing_else():
     assert SEEN_BY_STEPS
     for given in SEEN_BY_STEPS:
         (images,) = given.arrays.values()
-        np.testing.assert_array_equal(images, every[:36])
+        np.testing.assert_array_equal(images, every[:32])
 
 
 def test_the_whole_is_judged_against_plain_rounding(monkeypatch):
@@ -268,7 +309,8 @@ def test_a_finding_names_the_step_and_the_manifest_lacks_it():
 def test_of_all_calibration_images_a_share_judges():
     made = edgecnn.quantize(named(), levels(300), recipe=with_step(Spoil()))
     (finding,) = (f for f in made.findings if f.code == "step_left_out")
-    assert f"on {guard.judging_images(named().graph, 300)} calibration images" in finding.text
+    needed = images_needed(named().graph, MINMAX)
+    assert f"on {guard.judging_images(named().graph, 300, needed)} calibration images" in finding.text
 
 
 def test_the_command_keeps_every_step_on_demand(with_plugins, tmp_path, capsys):
