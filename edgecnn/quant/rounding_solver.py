@@ -164,10 +164,17 @@ def patches(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class Moments:
-    """Hold sums over positions: of inputs, outputs and their products, group by group, float64."""
+    """Hold sums over positions: of inputs, outputs and their products, group by group, float64.
+
+    Inputs are taken from ``origin``, their mean in the positions that come first. Products are float32: of inputs that
+    vary little around a large mean they would hold the square of the mean and little else.
+
+    Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance", section 3 (shifted data).
+    """
 
     def __init__(self, groups: int, taps: int, rows: int) -> None:
         self.groups, self.rows, self.count = groups, rows, 0
+        self.origin: torch.Tensor | None = None  # (groups, taps)
         self.x = torch.zeros(groups, taps, dtype=torch.float64)
         self.y = torch.zeros(groups, rows, dtype=torch.float64)
         self.xx = torch.zeros(groups, taps, taps, dtype=torch.float64)
@@ -178,6 +185,9 @@ class Moments:
         y = made.transpose(0, 1).reshape(self.groups, self.rows, -1)
         if self.groups > 1:  # few taps: exact sums cost nothing, and single channels may hardly vary
             patches, y = patches.double(), y.double()
+        if self.origin is None:
+            self.origin = patches.mean(2)
+        patches = patches - self.origin[:, :, None]
         self.count += patches.shape[2]
         self.x += patches.sum(2, dtype=torch.float64)
         self.y += y.sum(2, dtype=torch.float64)
@@ -186,7 +196,8 @@ class Moments:
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the means of inputs ``(groups, taps)`` and outputs ``(groups, rows)``."""
-        return self.x / self.count, self.y / self.count
+        assert self.origin is not None
+        return self.origin + self.x / self.count, self.y / self.count
 
     def problem(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return covariances: of the inputs, made definite by a ridge, and with the outputs that are aimed at.
@@ -194,11 +205,11 @@ class Moments:
         Args:
             weights: float, ``(groups, rows, taps)``; the ridge pulls to them.
         """
-        mean_x, mean_y = self.means()
+        mean_x, mean_y = self.x / self.count, self.y / self.count
         xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
         yx = self.yx / self.count - mean_y[:, :, None] * mean_x[:, None]
         variance = xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp(min=0)
-        square = self.xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) / self.count
+        square = variance + self.means()[0].square().mean(1, keepdim=True)
         share = max(SMALLEST_RIDGE, RIDGE * xx.shape[1] / self.count)
         ridge = share * variance + CONSTANT * square + 1e-12
         covariance = (xx + xx.mT) / 2

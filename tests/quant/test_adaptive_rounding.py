@@ -131,6 +131,21 @@ def solved(graph, x):
     return moments, value.reshape(1, len(value), -1).double(), scales
 
 
+def test_inputs_around_a_large_mean_keep_their_covariance():
+    """Products of float32 around 50 hold the square of the mean and little else (MediaPipe's iris_landmark)."""
+    random = torch.Generator().manual_seed(0)
+    x = 50 + 0.05 * torch.randn(1, 64, 4096, generator=random)
+    moments = module.Moments(1, 64, 2)
+    for part in x.split(512, 2):
+        moments.add(part, part[:, :2, :, None].reshape(1, 2, -1, 1))
+    wanted = torch.cov(x[0].double(), correction=0)
+    covariance, _ = moments.problem(torch.zeros(1, 2, 64, dtype=torch.float64))
+    found = covariance[0] - torch.diag_embed(covariance[0].diagonal() - wanted.diagonal())
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-8)
+    assert torch.linalg.eigvalsh(covariance[0]).min() > 0
+    torch.testing.assert_close(moments.means()[0][0], x[0].double().mean(1))
+
+
 def test_the_same_images_give_the_same_integers():
     torch.manual_seed(0)
     graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
