@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ CALIBRATION_IMAGES = 300
 PER_CHANNEL_OPSET = 13  # from which DequantizeLinear has an axis; our files are of the oldest opset that holds them
 
 
-def onnxruntime_static(source: Path, output: Path, images: Images, activations: str) -> None:
-    """Quantize by ``quantize_static``: QDQ, per channel, min-max."""
+def onnxruntime_static(
+    source: Path, output: Path, images: Images, activations: str, *, per_channel: bool = True
+) -> None:
+    """Quantize by ``quantize_static``: QDQ, min-max."""
     import onnx.version_converter
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -39,17 +42,18 @@ def onnxruntime_static(source: Path, output: Path, images: Images, activations: 
 
         def get_next(self) -> dict[str, Any] | None:
             image = next(self.rest, None)
-            return None if image is None else {"input": image.transpose(0, 3, 1, 2)}
+            return None if image is None else {name: image.transpose(0, 3, 1, 2)}
 
     prepared = output.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared))
     model = onnx.load(prepared)
+    name = model.graph.input[0].name
     if model.opset_import[0].version < PER_CHANNEL_OPSET:
         onnx.save(onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET), prepared)
     kind = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}[activations]
     quantize_static(
-        str(prepared), str(output), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=kind,
-        weight_type=QuantType.QInt8,
+        str(prepared), str(output), Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
+        activation_type=kind, weight_type=QuantType.QInt8,
     )  # fmt: skip
 
 
@@ -159,6 +163,9 @@ _ORT = Peer(packages=("onnxruntime",), quantize=onnxruntime_static, run=run_onnx
 PEERS = {
     "onnxruntime U8S8": replace(_ORT, activations="uint8"),
     "onnxruntime S8S8": replace(_ORT, activations="int8"),
+    "onnxruntime defaults": replace(
+        _ORT, activations="int8", quantize=partial(onnxruntime_static, per_channel=False)
+    ),
     "nncf mixed": Peer(
         packages=("nncf", "openvino"), quantize=nncf_mixed, run=run_openvino, source="onnx", suffix="xml"
     ),

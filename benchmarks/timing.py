@@ -14,14 +14,14 @@ from edgecnn_targets.interface import Session
 TURNS, RUNS = 15, 40  # turns of each artifact, runs per turn; the first turn warms up
 
 
-def interleaved(sessions: Mapping[str, Session]) -> dict[str, list[float]]:
-    """Name to its median ms in every turn."""
+def interleaved(sessions: Mapping[str, Session], runs: int = RUNS) -> dict[str, list[float]]:
+    """Return each name's median ms in every turn."""
     inputs = {name: fixed_input(session) for name, session in sessions.items()}
     medians: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(TURNS + 1):
         for name, session in sessions.items():
             times = []
-            for _ in range(RUNS):
+            for _ in range(runs):
                 start = time.perf_counter_ns()
                 session.run(inputs[name])
                 times.append(time.perf_counter_ns() - start)
