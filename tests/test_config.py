@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import DEMO, error_of
 
-from edgecnn.cli import _parser, config, main
+from edgecnn.cli import COMMANDS, _parser, config, main
 from edgecnn.cli.config import FILE
 
 
@@ -41,6 +41,14 @@ SAME = [
     ("compare a b --data demo --layers", '[compare]\ndata = "demo"\nlayers = true', "compare a b"),
     ("benchmark x y --data demo", '[benchmark]\nmodels = ["x", "y"]\ndata = "demo"', "benchmark"),
     ("inspect net --weights demo", '[inspect]\nweights = "demo"', "inspect net"),
+    ("sweep s.toml --workers 2 --minutes 5", '[sweep]\nfile = "s.toml"\nworkers = 2\nminutes = 5', "sweep"),
+    ("sweep report out", "", "sweep report out"),
+    ("scale fit --max-macs 3e8 --alpha 1", "[scale.fit]\nmax_macs = 3e8\nalpha = 1", "scale fit"),
+    ("scale fit --max-ms 5", "[scale.fit]\nmax_macs = 3e8", "scale fit --max-ms 5"),
+    ("scale study --data d --seeds 2", '[scale.study]\ndata = "d"\nseeds = 2', "scale study"),
+    ("scale show --phi 1", "[scale.fit]\nmax_macs = 3e8", "scale show --phi 1"),
+    ("study residual --depths 20,56 --full", "[study.residual]\ndepths = [20, 56]\nfull = true", "study residual"),
+    ("study blocks --side 14", "[study.blocks]\nside = 14", "study blocks"),
     ("train net --data demo -o w --lr 0.1", '[train]\ndata = "demo"\noutput = "w"\nlr = 0.1', "train net"),
 ]
 
@@ -77,9 +85,16 @@ def test_what_is_checked_on_is_not_what_others_read():
 
 @pytest.mark.parametrize("name", config.COMMANDS)
 def test_every_option_can_stand_in_the_file(name):
-    options = {action.dest for action in _parser()[1][name]._actions}
-    held = {action.dest for action in config.settable(config.parser_of(name))}
-    assert options - held == {"help", "config", "traceback", "quiet", "verbose"} | ({"dry_run"} & options)
+    for action, parser in config.leaves(_parser()[1][name], name).items():
+        options = {action.dest for action in parser._actions}
+        held = {row.dest for row in config.settable(config.leaves(config.parser_of(name), name)[action])}
+        assert options - held == {"help", "config", "traceback", "quiet", "verbose"} | ({"dry_run"} & options)
+
+
+def test_a_command_that_takes_no_table_runs_nothing():
+    assert set(COMMANDS) - set(config.COMMANDS) == {
+        "run", "init", "models", "targets", "devices", "recipes", "doctor", "schema", "completion",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -95,6 +110,10 @@ def test_every_option_can_stand_in_the_file(name):
         ("[export]\nquantize = 'int4'", r"export.quantize: unknown value 'int4' .*allowed: fp16, int16x8, int8"),
         ("[[network]]\nmodel = 'a'\nlimits = 1", r"network: unknown key 'limits' \(did you mean 'limit'\?\)"),
         ("[[network]]\nmodel='a'\n[[network.validate]]\nlimit='x'", r"validate.*limit: expected int, got str"),
+        ("[scale]\nbase = 'a'", r"scale: unknown key 'base'"),
+        ("[scale.fti]", r"scale: unknown key 'fti' \(did you mean 'fit'\?\)"),
+        ("[scale.fit]\nmax_ms = 1\nmax_macs = 1", r"scale.fit: max_macs and max_ms exclude each other; give one"),
+        ("[study.residual]\ndepths = ['deep']", r"study.residual.depths.*expected int, got str"),
         ("[export", r"cannot read edgecnn.toml \(.*\); `edgecnn init MODEL` writes one"),
     ],
 )  # fmt: skip

@@ -122,6 +122,16 @@ def _known_options(words: Sequence[str], parser: argparse.ArgumentParser) -> Non
             raise InputError(f"{unknown('option', name, options)}; see `{parser.prog} --help`")
 
 
+def _add_common(parser: argparse.ArgumentParser, *, configured: bool) -> None:
+    """Add what every command takes."""
+    add_memory(parser)
+    if configured:
+        config.add_config(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="results alone: no progress and no notes")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more: each step, every figure and column")
+    parser.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
+
+
 def _parser() -> tuple[Parser, dict[str, Parser]]:
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("edgecnn", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
@@ -132,12 +142,8 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         said = "\n  ".join(("examples:", *module.EXAMPLES))
         own = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=said, formatter_class=raw)
         module.arguments(own)
-        add_memory(own)
-        if name in (*config.COMMANDS, "run"):
-            config.add_config(own)
-        own.add_argument("-q", "--quiet", action="store_true", help="results alone: no progress and no notes")
-        own.add_argument("-v", "--verbose", action="store_true", help="say more: each step, every figure and column")
-        own.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
+        for leaf in config.leaves(own, name).values():
+            _add_common(leaf, configured=name in (*config.COMMANDS, "run"))
     if COMPLETING in os.environ:
         import argcomplete
 

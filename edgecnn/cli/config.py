@@ -1,8 +1,8 @@
 """``edgecnn.toml``: options of commands in a file. Its keys are the parsers' options, so an option stands in one place.
 
-``[check]`` holds what ``add_checking`` adds to several commands, ``[COMMAND]`` the options of one, and each
-``[[network]]`` those of one ``edgecnn export`` of ``edgecnn run``. What is said later in this list wins: ``[check]``,
-``[COMMAND]``, ``[[network]]``, the command line.
+``[check]`` holds what ``add_checking`` adds to several commands, ``[COMMAND]`` the options of one, ``[COMMAND.ACTION]``
+those of an action, and each ``[[network]]`` those of one ``edgecnn export`` of ``edgecnn run``. What is said later in
+this list wins: ``[check]``, ``[COMMAND]``, ``[[network]]``, the command line.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgecnn.records import read_file, read_record
 
 FILE = Path("edgecnn.toml")
 NO_FILE = "none"
-COMMANDS = ("export", "validate", "compare", "benchmark", "inspect", "train")
-"""Whose options a file can hold."""
+COMMANDS = ("export", "validate", "compare", "benchmark", "inspect", "train", "sweep", "scale", "study")
+"""Whose options a file can hold; the others print what there is, or install it."""
 
 CHECKING = ("export", "validate", "benchmark")
 """To which of them ``[check]`` applies."""
@@ -47,7 +47,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Hold a file's options by command, and its networks."""
+    """Hold a file's options by command, or command and action (``scale fit``), and its networks."""
 
     path: Path
     commands: Mapping[str, Values] = field(default_factory=lambda: MappingProxyType({}))
@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser, command: str, words: Sequence[str
     """Make a file's options the parser's defaults; return the words without those that take a flag back.
 
     Args:
-        parser: of the command.
+        parser: of the command; of one with actions, the action's takes the options.
         command: one of ``COMMANDS``.
         words: the rest of the command line.
 
@@ -75,17 +75,31 @@ def configure(parser: argparse.ArgumentParser, command: str, words: Sequence[str
     """
     if not {"-h", "--help"}.isdisjoint(words):
         return list(words)
+    actions = leaves(parser, command)
+    command = next((name for name in actions if name.split()[1:] == list(words[:1])), command)
+    parser = actions.get(command, parser)
     kept, taken_back = _without_negations(parser, words)
     config = found(words)
     if config is None:
         return kept
     values = {k: v for k, v in config.commands.get(command, {}).items() if k not in taken_back}
+    for group in parser._mutually_exclusive_groups:
+        dests = {action.dest for action in group._group_actions}
+        if any(_names(word, action) for word in words for action in group._group_actions):
+            values = {k: v for k, v in values.items() if k not in dests}
+        group.required = group.required and dests.isdisjoint(values)
     parser.set_defaults(**values)
     for action in parser._actions:
         action.required = action.required and action.dest not in values
     if values and "--config" not in words and talk() is not Talk.QUIET:
         write_error(f"note: {config.path} gives {', '.join(values)} (--config none leaves it out)")
     return kept
+
+
+def _names(word: str, action: argparse.Action) -> bool:
+    """Tell whether a word of the command line is an option, which may be cut short."""
+    begun = word.partition("=")[0]
+    return len(begun) > 2 and any(option.startswith(begun) for option in action.option_strings)
 
 
 def found(words: Sequence[str]) -> Config | None:
@@ -119,9 +133,11 @@ def check(text: str, path: Path) -> None:
 def _config(held: Any, path: Path) -> Config:
     shared = _values(held.check, checking_parser(), path, "check")
     commands = {}
-    for name in COMMANDS:
-        parser = parser_of(name)
-        commands[name] = (shared if name in CHECKING else {}) | _values(getattr(held, name), parser, path, name)
+    for command, parser in chosen_of(COMMANDS):
+        table = held
+        for part in command.split():
+            table = getattr(table, part, None)
+        commands[command] = (shared if command in CHECKING else {}) | _values(table, parser, path, command)
     networks = tuple(_network(row, path, k) for k, row in enumerate(held.network))
     return Config(path=path, commands=commands, networks=networks)
 
@@ -139,8 +155,20 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     """Return a parser of one command alone."""
     parser = argparse.ArgumentParser(f"edgecnn {command}")
     import_module(f"edgecnn.cli.{command}").arguments(parser)
-    add_memory(parser)
+    for leaf in leaves(parser, command).values():
+        add_memory(leaf)
     return parser
+
+
+def leaves(parser: argparse.ArgumentParser, command: str) -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of a command, or those of its actions, by command and action."""
+    actions = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
+    return {command: parser} if actions is None else {f"{command} {name}": p for name, p in actions.choices.items()}
+
+
+def chosen_of(commands: Sequence[str]) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield each command or action of commands with its parser."""
+    return (row for name in commands for row in leaves(parser_of(name), name).items())
 
 
 @cache
@@ -170,10 +198,19 @@ def _document() -> Any:
     many = ("validate", tuple[checked, ...], field(default=()))  # type: ignore[valid-type]  # made of the parser
     network = _table("network", settable(export, OF_THE_REPORT), many)
     tables = [("check", _table("check", settable(checking_parser())))]
-    tables += [(name, _table(name, settable(parser_of(name)))) for name in COMMANDS]
+    tables += [(name, _table_of(name)) for name in COMMANDS]
     rows = [(name, table, field(default=None)) for name, table in tables]
     networks = ("network", tuple[network, ...], field(default=()))  # type: ignore[valid-type]
     return make_dataclass("Document", [*rows, networks], frozen=True, kw_only=True)
+
+
+def _table_of(command: str) -> Any:
+    """Return the dataclass of a command's table; of one with actions, of a table for each."""
+    made = {name: _table(name, settable(parser)) for name, parser in leaves(parser_of(command), command).items()}
+    if command in made:
+        return made[command]
+    rows = [(name.partition(" ")[2], table, field(default=None)) for name, table in made.items()]
+    return make_dataclass(command, rows, frozen=True, kw_only=True)
 
 
 def _table(name: str, actions: Iterator[argparse.Action], *more: Any) -> Any:
@@ -193,11 +230,15 @@ def toml_type(action: argparse.Action) -> Any:
     one: Any = str
     if action.nargs == 0:
         one = bool
-    elif getattr(action.type, "__annotations__", {}).get("return") == "int" or action.type is int:
+    elif _returns(action).startswith(("int", "tuple[int")) or action.type is int:
         one = int
     elif action.type is float:
         one = float
     return one | tuple[one, ...] if is_list(action) else one
+
+
+def _returns(action: argparse.Action) -> str:
+    return str(getattr(action.type, "__annotations__", {}).get("return", ""))
 
 
 def is_list(action: argparse.Action) -> bool:
@@ -206,9 +247,10 @@ def is_list(action: argparse.Action) -> bool:
     return isinstance(action, argparse._AppendAction) or action.nargs in ("+", "*") or joined
 
 
-def _values(table: Any, parser: argparse.ArgumentParser, path: Path, where: str) -> dict[str, Any]:
+def _values(table: Any, parser: argparse.ArgumentParser, path: Path, command: str) -> dict[str, Any]:
     """Return what a table of the file gives, each as the parser would make it of the command line."""
-    found = {}
+    found: dict[str, Any] = {}
+    where = command.replace(" ", ".")
     for action in settable(parser):
         value = getattr(table, key_of(action), None)
         if value is None:
@@ -217,6 +259,10 @@ def _values(table: Any, parser: argparse.ArgumentParser, path: Path, where: str)
             found[action.dest] = _value(action, value, path.parent)
         except (InputError, argparse.ArgumentTypeError) as error:
             raise InputError(f"{path}: {where}.{key_of(action)}: {error}") from None
+    for group in parser._mutually_exclusive_groups:
+        given = [key_of(action) for action in group._group_actions if action.dest in found]
+        if len(given) > 1:
+            raise InputError(f"{path}: {where}: {' and '.join(given)} exclude each other; give one of them")
     return found
 
 
@@ -226,7 +272,8 @@ def _value(action: argparse.Action, value: Any, folder: Path) -> Any:
     given = value if isinstance(value, tuple) else (value,)
     if isinstance(action, argparse._AppendAction) or action.nargs in ("+", "*"):
         return [one(action, each, folder) for each in given]
-    return ",".join(one(action, part, folder) for each in given for part in each.split(","))
+    parts = [_placed(action, part, folder) for each in given for part in str(each).split(",")]
+    return action.type(",".join(parts)) if callable(action.type) else ",".join(parts)
 
 
 def one(action: argparse.Action, value: Any, folder: Path) -> Any:

@@ -25,7 +25,7 @@ REPORT = "report"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add = parser.add_argument
-    add("what", nargs="+", metavar="FILE.toml | report DIR", help="a sweep to run, or the folder of one to report on")
+    add("file", nargs="+", metavar="FILE.toml | report DIR", help="a sweep to run, or the folder of one to report on")
     add("-o", "--output", type=Path, metavar="DIR", help="results and report (default: the file's name)")
     add("--workers", type=positive, metavar="N", help="jobs at once (default: one a core, as memory allows)")
     add("--scheduler", metavar="ADDRESS", help="of Dask, tcp://HOST:8786, or a scheduler file FILE.json")
@@ -37,20 +37,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run or report; status 1 when a combination failed or is left."""
-    if options.what[0] == REPORT:
-        if len(options.what) != 2:
+    if options.file[0] == REPORT:
+        if len(options.file) != 2:
             raise InputError("give the folder of a sweep: edgecnn sweep report DIR")
         from edgecnn.sweeping.report import read_report
 
-        report = read_report(Path(options.what[1]))
+        report = read_report(Path(options.file[1]))
         report.write()
         return _reported(report, options)
-    if len(options.what) != 1:
-        raise InputError(f"give one FILE.toml, or {REPORT} DIR; got {' '.join(options.what)}")
+    if len(options.file) != 1:
+        raise InputError(f"give one FILE.toml, or {REPORT} DIR; got {' '.join(options.file)}")
     from edgecnn.sweeping.api import planned, sweep
     from edgecnn.sweeping.live import table as live
 
-    file = Path(options.what[0])
+    file = Path(options.file[0])
     if options.dry_run:
         return _planned(*planned(file, jobs=options.jobs, minutes=options.minutes), options)
     with live() as (seen, progress):
