@@ -15,7 +15,8 @@ from edgecnn.escaping import printable
 
 WIDTH, HEIGHT = 460, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46  # margins of the plotting area
-LETTER = 7  # of a legend, which stands right of a panel with more than one line: no line runs through it
+LETTER, ROW = 7, 16  # of a legend, which stands below a panel with more than one line: no line runs through it
+NEAR_X, NEAR_Y = 14, 10  # labels closer than that are one
 ACROSS = 3  # panels in a row
 COLOURS = ("#0b62a4", "#d1541c", "#2f7d32", "#7b3fa0", "#a08a00", "#b3254c", "#1f8a8a", "#555555")  # on white
 
@@ -73,8 +74,8 @@ class Panel:
 
 def line_chart(*panels: Panel) -> str:
     """Draw the panels side by side, in rows of three; returns an SVG document."""
-    columns = [WIDTH + max(map(_legend_width, panels[c::ACROSS])) for c in range(min(ACROSS, len(panels)))]
-    width, height = sum(columns), HEIGHT * -(-len(panels) // ACROSS)
+    each = HEIGHT + ROW * max(map(_legend_rows, panels))
+    width, height = WIDTH * min(ACROSS, len(panels)), each * -(-len(panels) // ACROSS)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
@@ -82,7 +83,7 @@ def line_chart(*panels: Panel) -> str:
     ]
     for k, panel in enumerate(panels):
         row, column = divmod(k, ACROSS)
-        parts += [f'<g transform="translate({sum(columns[:column])} {row * HEIGHT})">', *_panel(panel), "</g>"]
+        parts += [f'<g transform="translate({WIDTH * column} {each * row})">', *_panel(panel), "</g>"]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -139,16 +140,13 @@ def _panel(panel: Panel) -> list[str]:
     parts.append(f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="black"/>')
     for k, series in enumerate(panel.series):
         parts += _series(series, k, x, y)
-    parts += _legend(panel.series) if len(panel.series) > 1 else []
-    return parts
+    return [*parts, *_labels(panel.series, x, y), *_legend(panel)]
 
 
 def _series(series: Series, k: int, x: _Axis, y: _Axis) -> list[str]:
     colour, where = COLOURS[k % len(COLOURS)], [(x(a), y(b)) for a, b in series.points]
     if series.labels:
-        marks = (_mark(k, a, b, colour) for a, b in where)
-        beside = [_text(a + 8, b - 5, label, "start") for (a, b), label in zip(where, series.labels, strict=True)]
-        return [*marks, *beside]
+        return [_mark(k, a, b, colour) for a, b in where]
     path = " ".join(f"{a},{b}" for a, b in where)
     line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{_dash(series)}/>'
     return [line, *(f'<circle cx="{a}" cy="{b}" r="2.5" fill="{colour}"/>' for a, b in where if not series.dashed)]
@@ -161,18 +159,41 @@ def _mark(k: int, a: float, b: float, colour: str) -> str:
     return f'<path d="M{a} {b}{SHAPES[k % len(SHAPES)]}" fill="{colour}"/>'
 
 
-def _legend(series: Sequence[Series]) -> list[str]:
-    parts = []
-    for k, one in enumerate(series):
-        colour, row = COLOURS[k % len(COLOURS)], TOP + 14 + 16 * k
-        line = f'<path d="M{WIDTH} {row - 4}h20" stroke="{colour}" stroke-width="2"{_dash(one)}/>'
-        parts.append(_mark(k, WIDTH + 10, row - 4, colour) if one.labels else line)
-        parts.append(_text(WIDTH + 26, row, one.name, "start"))
+def _labels(series: Sequence[Series], x: _Axis, y: _Axis) -> list[str]:
+    """Return the labels beside points; those of points that nearly cover each other stand in one text."""
+    placed: list[tuple[float, float, list[str]]] = []
+    every = (row for one in series if one.labels for row in zip(one.points, one.labels, strict=True))
+    for (a, b), label in ((point, label) for point, label in every if label):
+        place = x(a), y(b)
+        near = next((p for p in placed if abs(p[0] - place[0]) < NEAR_X and abs(p[1] - place[1]) < NEAR_Y), None)
+        if near is None:
+            placed.append((*place, [label]))
+        else:
+            near[2].append(label)
+    return [_text(a + 8, b - 5, ", ".join(labels), "start") for a, b, labels in placed]
+
+
+def _legend(panel: Panel) -> list[str]:
+    parts, columns = [], _legend_columns(panel)
+    for k, one in enumerate(panel.series if _legend_rows(panel) else ()):
+        colour = COLOURS[k % len(COLOURS)]
+        start, row = LEFT + k % columns * _name_width(panel), HEIGHT + 6 + ROW * (k // columns)
+        line = f'<path d="M{start} {row - 4}h20" stroke="{colour}" stroke-width="2"{_dash(one)}/>'
+        parts.append(_mark(k, start + 10, row - 4, colour) if one.labels else line)
+        parts.append(_text(start + 26, row, one.name, "start"))
     return parts
 
 
-def _legend_width(panel: Panel) -> int:
-    return 34 + LETTER * max(len(s.name) for s in panel.series) if len(panel.series) > 1 else 0
+def _name_width(panel: Panel) -> int:
+    return 40 + LETTER * max(len(s.name) for s in panel.series)
+
+
+def _legend_columns(panel: Panel) -> int:
+    return max(1, (WIDTH - LEFT) // _name_width(panel))
+
+
+def _legend_rows(panel: Panel) -> int:
+    return -(-len(panel.series) // _legend_columns(panel)) if len(panel.series) > 1 else 0
 
 
 def _dash(series: Series) -> str:

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from edgecnn.errors import InputError
-from edgecnn.report.plot import HEIGHT, LETTER, WIDTH, Panel, Series, line_chart
+from edgecnn.report.plot import HEIGHT, ROW, WIDTH, Panel, Series, line_chart
 
-EACH = WIDTH + 34 + LETTER * len("limit")  # a panel with its legend
+EACH = HEIGHT + ROW  # a panel with a legend of one row
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -23,7 +23,7 @@ def panel(*points, **fields):
 def test_points_are_inside_and_in_order(axes):
     points = [(1.0, 2.0), (10.0, 30.0), (1000.0, 4.0)]
     root = ElementTree.fromstring(line_chart(panel(*points, **axes), panel(*points)))
-    assert root.get("width") == str(2 * EACH)
+    assert root.get("width") == str(2 * WIDTH)
     first = next(iter(root.iter(f"{SVG}polyline")))
     drawn = [tuple(map(float, p.split(","))) for p in first.get("points").split()]
     assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
@@ -35,13 +35,13 @@ def test_points_are_inside_and_in_order(axes):
     assert ratio == pytest.approx(1 / 3 if "log_x" in axes else 9 / 999, abs=1e-3)
 
 
-def test_names_stand_beside_the_lines_and_panels_in_rows():
+def test_names_stand_below_the_lines_and_panels_in_rows():
     many = [panel((1.0, 2.0), (2.0, 3.0))] * 4
     root = ElementTree.fromstring(line_chart(*many))
-    assert (root.get("width"), root.get("height")) == (str(3 * EACH), str(2 * HEIGHT))
+    assert (root.get("width"), root.get("height")) == (str(3 * WIDTH), str(2 * EACH))
     drawn = [p.split(",") for line in root.iter(f"{SVG}polyline") for p in line.get("points").split()]
     names = [t for t in root.iter(f"{SVG}text") if t.text == "limit"]
-    assert max(float(x) for x, _ in drawn) < min(float(t.get("x")) for t in names)
+    assert max(float(y) for _, y in drawn) < HEIGHT < min(float(t.get("y")) for t in names)
     assert len([p for p in root.iter(f"{SVG}path") if p.get("stroke-dasharray")]) == len(
         many
     )  # one dashed line in each
@@ -56,8 +56,15 @@ def test_a_legend_has_room_and_a_single_line_needs_none():
     one = Panel(title="t", x="x", y="y", series=two.series[:1])
     root = ElementTree.fromstring(line_chart(one, two))
     (label,) = [t for t in root.iter(f"{SVG}text") if t.text == name]
-    assert 2 * WIDTH < WIDTH + float(label.get("x")) + 6.5 * len(name) < float(root.get("width"))
-    assert ElementTree.fromstring(line_chart(one)).get("width") == str(WIDTH)
+    assert float(label.get("x")) + 6.5 * len(name) < WIDTH
+    assert HEIGHT < float(label.get("y")) < float(root.get("height")) == HEIGHT + 2 * ROW
+    assert ElementTree.fromstring(line_chart(one)).get("height") == str(HEIGHT)
+
+
+def test_labels_of_points_in_one_place_are_one_text():
+    marked = [Series(name=str(k), points=((1.0, 1.0), (k, 9.0)), labels=(f"{k}a", f"{k}b")) for k in (2, 3)]
+    drawn = line_chart(Panel(title="t", x="x", y="y", series=tuple(marked)))
+    assert [text for text in ("2a, 3a", "2b", "3b") if f">{text}<" not in drawn] == []
 
 
 @pytest.mark.parametrize("points", [[(1.0, 5.0)], [(0.0, 0.0), (0.0, 0.0)], [(1.0, 3.0), (2.0, 3.0)], [(1e-9, 1e12)]])
