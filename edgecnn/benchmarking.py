@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import EdgecnnError, InputError, unknown
-from edgecnn.exporting import PRECISIONS, export, training_part
+from edgecnn.export_job import PRECISIONS, training_part
+from edgecnn.exporting import export
 from edgecnn.files import write_atomic, write_json
 from edgecnn.jobs import Executor, InProcess, LocalExecutor, Status, Task
 from edgecnn.loading import is_file, load, name_of

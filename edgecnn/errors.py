@@ -13,7 +13,7 @@ a result, reported as such (exit status 1).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class EdgecnnError(Exception):
@@ -58,3 +58,16 @@ def unknown(kind: str, got: str, allowed: Iterable[str]) -> str:
         shown = dict.fromkeys([*near, *difflib.get_close_matches(got, names, n=NEAR, cutoff=0), *names])
         return f"unknown {kind} {got!r}{hint}; {len(names)} are allowed, such as {', '.join(list(shown)[:NEAR])}"
     return f"unknown {kind} {got!r}{hint}; allowed: {', '.join(names)}"
+
+
+def supported_ops(kind: str, got: Iterable[str], allowed: Collection[str]) -> str:
+    """Return how many ops are supported, those whose names are near, and the command that lists all.
+
+    Args:
+        kind: of the network, as ``edgecnn models ops`` names it.
+        got: names of ops that are not supported.
+        allowed: names of those that are.
+    """
+    near = dict.fromkeys(name for each in got for name in difflib.get_close_matches(each, allowed, n=2))
+    shown = f", near ones: {', '.join(list(near)[:NEAR])}" if near else ""
+    return f"{len(allowed)} ops are supported{shown}; `edgecnn models ops {kind}` lists all"

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.allocator import keep_freed_memory
 from edgecnn.artifact import INTEGER_PRECISIONS
-from edgecnn.converting import convert, formats, onnx_activations, require_io
+from edgecnn.converting import convert, formats
 from edgecnn.data import Images, match_labels
-from edgecnn.data.stored import parts
-from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError, unknown
+from edgecnn.errors import EdgecnnError, InputError, unknown
 from edgecnn.evaluation.check import check
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
-from edgecnn.files import exclusive, require_writable
-from edgecnn.loading import InputShape, is_file, load, with_labels
+from edgecnn.export_job import PRECISIONS, Job, required, together
+from edgecnn.files import exclusive
+from edgecnn.loading import InputShape, load, with_labels
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use
@@ -28,14 +27,10 @@ from edgecnn.quant import DEFAULT
 from edgecnn.quant.recipe import Recipe
 from edgecnn.quantizing import QUANTIZED, Quantization, open_calibration, quantized, recipe_of
 from edgecnn.report.record import Finding, Report, ReportEntry
-from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
-from edgecnn_targets.registry import runtime
 
 if TYPE_CHECKING:
     from torch import nn
-
-PRECISIONS = {"none": "fp32", "fp16": "fp16", "w8": "w8", "int8": "int8", "int16x8": "int16x8"}  # of --quantize
 
 
 def export(
@@ -115,9 +110,14 @@ def export(
     Example:
         >>> edgecnn.export("mobilenet_v2", target="all", weights="w.safetensors", calibration="images/", data="val/")
     """
-    places = (devices,) if isinstance(devices, str) else tuple(devices)
+    if quantize not in PRECISIONS:
+        raise InputError(unknown("precision", quantize, PRECISIONS))
+    own: dict[str, Any] = {
+        "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,
+        "padding": padding, "convention": convention, "classes": classes, "name": name, "labels": class_names,
+    }  # fmt: skip
     checking = Checking(
-        devices=places,
+        devices=(devices,) if isinstance(devices, str) else tuple(devices),
         threads=threads,
         limits=limits or Limits(),
         allow_float=allow_float,
@@ -126,84 +126,108 @@ def export(
         metrics=own_metrics(metric),
         evidence=evidence,
     )
-    own: dict[str, Any] = {
-        "weights": weights, "input_shape": input_shape, "preprocess": preprocess, "label_offset": label_offset,
-        "padding": padding, "convention": convention, "classes": classes, "name": name,
-        "labels": class_names,
-    }  # fmt: skip
-    if isinstance(model, Network) and any(value is not None for value in own.values()):
-        raise InputError(f"{' and '.join(k for k, v in own.items() if v is not None)} are for load, not for a Network")
-    if quantize not in PRECISIONS:
-        raise InputError(unknown("precision", quantize, PRECISIONS))
-    precision, asked, folder = PRECISIONS[quantize], formats(target), Path(output)
-    held = isinstance(model, QuantizedNetwork) or (isinstance(model, str | Path) and is_file(str(model)))
-    targets, refused = _ready(asked, precision)
-    require_io(io, precision, asked)
-    if any("activations" in converter(name).options for name in targets):
-        onnx_activations(places)
-    calibration = training_part(data) if calibration is None and precision in INTEGER_PRECISIONS else calibration
-    require_calibration(calibration, precision, quantize, held)
-    steps = recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor)
-    checking.need(data)
-    if mixed:
-        require_mixed(precision, checking.limits, data, calibration, steps)
-    runs = data is not None or checking.runs_anything
-    if runs:
-        checking.places(targets, precision)
-    require_writable(folder)
+    job = Job(
+        model=model,
+        own=own,
+        checking=checking,
+        asked=formats(target),
+        precision=PRECISIONS[quantize],
+        recipe=recipe_of(recipe, reduce_range=reduce_range, per_tensor=per_tensor),
+        folder=Path(output),
+        io=io,
+        batch=batch,
+        data=data,
+        labels=labels,
+        class_map=class_map,
+        limit=limit,
+        calibration=calibration,
+        calibration_images=calibration_images,
+        skip_bad_images=skip_bad_images,
+        mixed=mixed,
+        guard=guard,
+        seed=seed,
+    )
+    job = required(job, quantize)
     keep_freed_memory()
-    with use(progress), ExitStack() as stack:
-        watch = Stopwatch()
-        images = open_validation(data, labels, checking.limits, limit, seed, skip_bad_images, class_map)
-        ranging = None
-        if calibration is not None:
-            ranging = open_calibration(calibration, steps, calibration_images, seed, skip_bad_images)
-        stack.enter_context(exclusive(folder, wait=wait, say=say))  # it may lie in a folder of images, read by now
-        how = Quantization(
-            precision=precision,
-            recipe=steps,
-            images=ranging,
-            labelled=images if mixed else None,
-            max_drop=checking.limits.max_drop,
-            seed=seed,
-            guard=guard,
-        )
-        with watch.step("capture") as notes:
-            network = model if isinstance(model, Network) else load(model, **own, seed=seed)
-            size = sum(t.value.nbytes for t in network.graph.constants())
-            notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
-        network = _named_by(images, network) if class_map is None else network
-        if images is not None and network.classes is not None:
-            match_labels(images, network.labels, network.classes, network.graph.metadata.label_offset)
-        from edgecnn.quant.step_checkpoint import StepCheckpoint
+    with use(progress):
+        return _run(job, wait=wait)
 
-        checkpoint = StepCheckpoint(folder / f"{network.name}.unfinished", say)
+
+def _run(job: Job, *, wait: bool) -> Report:
+    """Export; return the report, which is written."""
+    from edgecnn.quant.step_checkpoint import StepCheckpoint
+
+    watch = Stopwatch()
+    images, how = _opened(job)
+    with exclusive(job.folder, wait=wait, say=say):  # it may lie in a folder of images, read by now
+        network = _loaded(job, images, watch)
+        checkpoint = StepCheckpoint(job.folder / f"{network.name}.unfinished", say)
         made = _quantized(network, how, watch, checkpoint)
         with watch.step("convert") as notes:
-            artifacts = _written(made, targets, precision, io, batch, places, folder, refused)
+            artifacts = _written(made, job)
             notes += [f"{a.path} {_megabytes(a.size_bytes)}" for a in artifacts]
         checkpoint.finish()
-        costs = _mixed_costs(made, artifacts, io, batch, places, threads)
-        if runs:
-            with watch.step("validate") as notes:
-                beside = beside_network(made, made.preprocess)
-                fp32 = beside.reference if images is not None else None
-                subjects = list(map(Subject.of, artifacts))
-                entries = check(subjects, checking, images, reference=fp32, oracle=beside.oracle)
-                notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
-        else:
-            entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
-        found, seconds = made.findings, dict(watch.seconds)
-        entries += [_not_written(made, precision, *fault) for fault in refused.items()]
-        entries.sort(key=lambda entry: asked.index(entry.target))
-        entries = [
-            replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries
-        ]
+        entries = _entries(made, artifacts, images, job, watch)
         for artifact in artifacts:
             artifact.record(entries)
         report = Report(command="export", entries=tuple(entries))
-        report.save(folder / "report.json")
+        report.save(job.folder / "report.json")
         return report
+
+
+def _opened(job: Job) -> tuple[Images | None, Quantization]:
+    """Return the images to check on, and how to quantize, with the images of the calibration."""
+    limits, seed, skip = job.checking.limits, job.seed, job.skip_bad_images
+    images = open_validation(job.data, job.labels, limits, job.limit, seed, skip, job.class_map)
+    ranging = None
+    if job.calibration is not None:
+        ranging = open_calibration(job.calibration, job.recipe, job.calibration_images, seed, skip)
+    how = Quantization(
+        precision=job.precision,
+        recipe=job.recipe,
+        images=ranging,
+        labelled=images if job.mixed else None,
+        max_drop=limits.max_drop,
+        seed=seed,
+        guard=job.guard,
+    )
+    return images, how
+
+
+def _loaded(job: Job, images: Images | None, watch: Stopwatch) -> Network:
+    """Return the network, whose classes are those of the images.
+
+    Raises:
+        InputError: it cannot be loaded, or the classes do not fit.
+    """
+    with watch.step("capture") as notes:
+        network = job.model if isinstance(job.model, Network) else load(job.model, **job.own, seed=job.seed)
+        size = sum(t.value.nbytes for t in network.graph.constants())
+        notes.append(f"{len(network.graph.nodes)} ops, {_megabytes(size)} of weights")
+    network = _named_by(images, network) if job.class_map is None else network
+    if images is not None and network.classes is not None:
+        match_labels(images, network.labels, network.classes, network.graph.metadata.label_offset)
+    return network
+
+
+def _entries(
+    made: Network, artifacts: Sequence[Artifact], images: Images | None, job: Job, watch: Stopwatch
+) -> list[ReportEntry]:
+    """Return the entries of the artifacts, checked where something is run, and of what could not be written."""
+    costs = _mixed_costs(made, artifacts, job)
+    if job.runs:
+        with watch.step("validate") as notes:
+            beside = beside_network(made, made.preprocess)
+            fp32 = beside.reference if images is not None else None
+            subjects = list(map(Subject.of, artifacts))
+            entries = check(subjects, job.checking, images, reference=fp32, oracle=beside.oracle)
+            notes.append(f"{entries[0].accuracy.n} images" if images is not None else "no images")
+    else:
+        entries = [Subject.of(artifact).entry(None) for artifact in artifacts]
+    found, seconds = made.findings, dict(watch.seconds)
+    entries += [_not_written(made, job.precision, *fault) for fault in job.refused.items()]
+    entries.sort(key=lambda entry: job.asked.index(entry.target))
+    return [replace(e, seconds=seconds, findings=(*found, *costs.get(e.target, ()), *e.findings)) for e in entries]
 
 
 def _named_by(images: Images | None, network: Network) -> Network:
@@ -215,79 +239,6 @@ def _named_by(images: Images | None, network: Network) -> Network:
     return with_labels(network, names)
 
 
-def _ready(targets: Sequence[str], precision: str) -> tuple[list[str], dict[str, EdgecnnError]]:
-    """Return the formats whose library is installed, and the errors of the others.
-
-    Raises:
-        UnsupportedError: a format is not written in the precision.
-        MissingDependencyError: no library is installed.
-    """
-    missing: dict[str, EdgecnnError] = {}
-    for target in targets:
-        converter(target).require(precision)
-        try:
-            require_library(target)
-        except MissingDependencyError as error:
-            missing[target] = error
-    if len(missing) == len(targets):
-        raise _together(missing)
-    for lacking in missing.values():
-        say(f"warning: {lacking}; the other formats are written")
-    return [target for target in targets if target not in missing], missing
-
-
-def require_library(target: str) -> None:
-    """Check that the library of a format is installed.
-
-    Raises:
-        MissingDependencyError: it is not; the message installs it.
-    """
-    command = runtime(target).missing()
-    if command is not None:
-        raise MissingDependencyError(f"target {target} needs a library that is not installed: {command}")
-
-
-def _together(refused: Mapping[str, EdgecnnError]) -> EdgecnnError:
-    """Return one error, of the first one's kind, that says what all say."""
-    first, *_ = refused.values()
-    return type(first)("; ".join(map(str, refused.values())))
-
-
-def training_part(data: Any) -> Any:
-    """Return the data, of which ``train/`` is for calibration, where it has such a folder; else ``None``."""
-    return data if isinstance(data, str | Path) and parts(Path(data)) else None
-
-
-def require_calibration(calibration: Any, precision: str, quantize: str, held: bool) -> None:
-    """Check that there are images where the precision needs ranges; ``held`` is whether the model may have them.
-
-    Raises:
-        InputError: there are none, or some that nothing needs.
-    """
-    integer = precision in INTEGER_PRECISIONS
-    if not integer and calibration is not None:
-        raise InputError(f"--calibration is for --quantize int8 and int16x8; {quantize} needs none")
-    if integer and calibration is None and not held:
-        allowed = "--calibration DIR (some 300 typical images), demo, or none to do without"
-        raise InputError(f"{quantize} needs calibration images: pass {allowed}")
-
-
-def require_mixed(precision: str, limits: Limits, data: Any, calibration: Any, recipe: Recipe) -> None:
-    """Check that ``mixed`` has what it works with.
-
-    Raises:
-        InputError: it has not.
-    """
-    if precision != "int8":
-        raise InputError(f"--mixed is for --quantize int8: {precision} has no 8-bit activations to keep from")
-    if limits.max_drop is None or data is None:
-        raise InputError("--mixed keeps layers in 16 bits until a limit holds: pass --max-drop POINTS and --data DIR")
-    if calibration is None:
-        raise InputError("--mixed ranks the layers and quantizes again: pass --calibration DIR")
-    if recipe.setting("int16_promotion", "keep"):
-        raise InputError(f"--mixed finds what to keep, and recipe {recipe.name} says it; give one of them")
-
-
 def _quantized(network: Network, how: Quantization, watch: Stopwatch, checkpoint: Any) -> Network:
     """The network in the precision asked for."""
     if how.precision in INTEGER_PRECISIONS and how.images is None:
@@ -297,31 +248,27 @@ def _quantized(network: Network, how: Quantization, watch: Stopwatch, checkpoint
     return quantized(network, how, watch, checkpoint) if how.precision in QUANTIZED else network.as_float()
 
 
-def _written(
-    network: Network,
-    targets: Sequence[str],
-    precision: str,
-    io: str | None,
-    batch: int,
-    devices: Sequence[str],
-    folder: Path,
-    refused: dict[str, EdgecnnError],
-) -> list[Artifact]:
-    """Convert to every format, then write what could be converted; the others' errors go into ``refused``.
+def _written(network: Network, job: Job) -> list[Artifact]:
+    """Convert to every format, then write what could be converted; the others' errors go into ``job.refused``.
 
     Raises:
         EdgecnnError: no format could be converted; nothing is written.
     """
     made = []
-    for target in targets:
+    for target in job.targets:
         try:
-            made.append(convert(network, target, precision=precision, io=io, batch=batch, devices=devices))
+            made.append(_converted(network, target, job))
         except EdgecnnError as error:
-            refused[target] = error
+            job.refused[target] = error
     if not made:
-        raise _together(refused)
-    network.save(folder)
-    return [artifact.write(folder) for artifact in made]
+        raise together(job.refused)
+    network.save(job.folder)
+    return [artifact.write(job.folder) for artifact in made]
+
+
+def _converted(network: Network, target: str, job: Job) -> Artifact:
+    places = job.checking.devices
+    return convert(network, target, precision=job.precision, io=job.io, batch=job.batch, devices=places)
 
 
 def _not_written(network: Network, precision: str, target: str, error: EdgecnnError) -> ReportEntry:
@@ -333,9 +280,7 @@ def _not_written(network: Network, precision: str, target: str, error: EdgecnnEr
     )
 
 
-def _mixed_costs(
-    network: Network, artifacts: Sequence[Artifact], io: str | None, batch: int, devices: Sequence[str], threads: int
-) -> Mapping[str, tuple[Finding, ...]]:
+def _mixed_costs(network: Network, artifacts: Sequence[Artifact], job: Job) -> Mapping[str, tuple[Finding, ...]]:
     """Measure what the layers that are kept out of 8 bits cost in latency on this machine, by target."""
     if not isinstance(network, QuantizedNetwork) or network.int8_alone is None or not network.graph.kept:
         return {}
@@ -344,9 +289,9 @@ def _mixed_costs(
     found = {}
     alone = replace(network, graph=network.int8_alone)
     for artifact in (a for a in artifacts if a.target in device("host").targets):
-        plain = convert(alone, artifact.target, io=io, batch=batch, devices=devices).converted
+        plain = _converted(alone, artifact.target, job).converted
         assert artifact.path is not None
-        cost = latency_cost(plain, artifact.path, threads)
+        cost = latency_cost(plain, artifact.path, job.checking.threads)
         say(f"mixed: {artifact.target}: {cost}")
         found[artifact.target] = (Finding(code="mixed_latency", text=f"what is kept costs latency: {cost}"),)
     return found

@@ -19,7 +19,8 @@ from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.own_metric import own_metrics
 from edgecnn.evaluation.subject import Checking
 from edgecnn.evaluation.validate import open_validation, validate
-from edgecnn.exporting import PRECISIONS, export, require_calibration, require_library, require_mixed, training_part
+from edgecnn.export_job import PRECISIONS, require_calibration, require_library, require_mixed, training_part
+from edgecnn.exporting import export
 from edgecnn.files import require_writable
 from edgecnn.loading import is_file, load, name_of
 from edgecnn.network import Network

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgecnn.artifact import graph_path
 from edgecnn.errors import InputError
-from edgecnn.evaluation.evidence import layer_errors
+from edgecnn.evaluation.collector import layer_errors
 from edgecnn.files import write_atomic, write_json
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph

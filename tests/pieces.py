@@ -9,8 +9,8 @@ from typing import Any
 from int8_builder import Int8Builder
 
 from edgecnn.graph.contract import TANH
-from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.ops import OPS
+from edgecnn.graph.unary_functions import FUNCTIONS
 
 Piece = Callable[[Int8Builder, str], str]
 

@@ -51,7 +51,17 @@ def test_every_command_with_json_has_a_document():
     assert with_json <= set(documents()), "add the command to edgecnn/cli/documents.py"
 
 
-LISTS = ["models", "targets", "targets show onnx", "devices", "devices show host", "recipes", "recipes show fast"]
+LISTS = [
+    "models",
+    "models show resnet18",
+    "models ops onnx",
+    "targets",
+    "targets show onnx",
+    "devices",
+    "devices show host",
+    "recipes",
+    "recipes show fast",
+]
 
 
 @pytest.mark.parametrize("words", [*LISTS, "doctor", f"inspect {DEMO}", "scale show --family resnet20", "study blocks"])

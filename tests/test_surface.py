@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgecnn.cli import _parser
 from edgecnn.report.record import ReportEntry
 from edgecnn_converters.registry import converters, targets_of_all
 from edgecnn_targets.devices import devices
 
+ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "export validate run init compare benchmark sweep inspect train scale study models targets devices recipes doctor "
     "schema completion"
@@ -19,7 +22,7 @@ CHECKING = (
     "--wide"
 )
 EVERY = "-q -v --max-memory --traceback"
-CONFIGURED = "export validate compare benchmark inspect train run"
+CONFIGURED = "export validate compare benchmark inspect train sweep run"
 EXPORT = (
     "--target --quantize --weights --calibration --calibration-images --recipe --no-guard --no-wait --reduce-range "
     f"--per-tensor --mixed --io --batch --padding --convention --input-shape -o --model-card --license "
@@ -42,6 +45,10 @@ OPTIONS = {
     "sweep": "-o --workers --scheduler --jobs --minutes --dry-run --json --wide",
     "models": "--json --wide",
 }
+OF_FORMATS = (
+    "emitter folding format functions import_integers import_ops importer kernel_faults lowering moves products reader "
+    "reference translation"
+)
 ENTRY = (
     "model target device artifact size_bytes precision accuracy latency parity beside_host resources checks seconds "
     "float_ops findings task outputs evidence"
@@ -64,6 +71,13 @@ def test_commands_and_options():
     for name, wanted in OPTIONS.items():
         every = EVERY.split() + ["--config"] * (name in CONFIGURED)
         assert options_of(commands[name]) == {*wanted.split(), *every}, name
+
+
+def test_two_modules_of_one_name_do_the_same():
+    """Names that occur twice are those of one part of several formats, or of a command and what it runs."""
+    names = [path.stem for place in ("edgecnn", "converters", "targets") for path in (ROOT / place).rglob("*.py")]
+    several = {name for name in names if names.count(name) > 1}
+    assert several - {"__init__", "registry", "spec", "config", *COMMANDS.split(), *OF_FORMATS.split()} == set()
 
 
 def test_report_fields():

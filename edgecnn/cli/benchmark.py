@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecnn.cli.options import add_checking, checking, save, taken
-from edgecnn.cli.tables import listed, shown
+from edgecnn.cli.printing import listed, shown
 from edgecnn.progress import Terminal
 
 HELP = "measure models in every format, precision and device: one table"

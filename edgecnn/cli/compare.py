@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecnn.cli.options import add_exact_kernels, add_json, add_report, positive, shows_evidence, taken
-from edgecnn.cli.tables import print_json, shown, table
+from edgecnn.cli.printing import print_json, shown, table
 from edgecnn.progress import Terminal
 
 HELP = "say whether two artifacts hold the same integers, and how far apart they compute"

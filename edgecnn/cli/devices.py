@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from edgecnn.cli.documents import DeviceRow, SetUp
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import Row, details, listed
+from edgecnn.cli.printing import Row, details, listed
 from edgecnn.errors import InputError
 from edgecnn.progress import Terminal
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from edgecnn.cli.documents import DoctorRow
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import listed
+from edgecnn.cli.printing import listed
 
 HELP = "say what is installed, what is missing, and what int8 kernels this CPU runs"
 EXAMPLES = (

@@ -21,6 +21,14 @@ class ModelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpRow:
+    """Hold the ops of a format that a network may hold, as ``edgecnn models ops`` lists them."""
+
+    name: str
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetRow:
     """Hold a line of ``edgecnn targets``; ``missing`` is the command that installs the runtime."""
 
@@ -92,6 +100,7 @@ def documents() -> dict[str, type | tuple[type, ...] | None]:
         **dict.fromkeys(("export", "validate", "run"), (ReportEntry,)), "compare": Comparison, "benchmark": (Cell,),
         **{f"{command} --dry-run": (Plan,) for command in ("export", "validate", "run")},
         "inspect": (Layer, LayerCost, Sensitivity), "train": Trained, "models": (ModelRow,),
+        "models show": (ModelRow,), "models ops": (OpRow,),
         "targets": (TargetRow,), "targets show": (TargetRow,),
         "devices": (DeviceRow,), "devices show": (DeviceRow,), "devices setup": (SetUp,),
         "recipes": (RecipeRow,), "recipes show": RecipeRow, "doctor": (DoctorRow,),

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from edgecnn.cli.printing import print_json
 from edgecnn.cli.streams import until_closed
-from edgecnn.cli.tables import print_json
 
 if TYPE_CHECKING:
     from edgecnn.planning import Plan

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.cli.options import add_convention, add_input_shape, add_json, input_shapes, positive, taken
-from edgecnn.cli.tables import listed, print_json, table
+from edgecnn.cli.printing import listed, print_json, table
 from edgecnn.errors import InputError
 
 HELP = "print a graph or an artifact, layer by layer"

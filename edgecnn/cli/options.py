@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.budget import parsed
+from edgecnn.cli.printing import print_document
 from edgecnn.cli.streams import until_closed
-from edgecnn.cli.tables import print_document
 from edgecnn.errors import InputError
 from edgecnn.evaluation.limits import ROWS, Limits
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import listed, print_json
+from edgecnn.cli.printing import listed, print_json
 from edgecnn.errors import InputError
 
 HELP = "list the quantization recipes, or print one to edit and keep"

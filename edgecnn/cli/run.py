@@ -167,7 +167,7 @@ def _taken(devices: str, files: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _failed(job: Job, error: Exception) -> ReportEntry:
-    from edgecnn.exporting import PRECISIONS
+    from edgecnn.export_job import PRECISIONS
     from edgecnn.report.record import Finding, ReportEntry
 
     return ReportEntry(

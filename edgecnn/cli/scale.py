@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.options import add_json, add_numbers, positive
-from edgecnn.cli.tables import command, listed, print_document, print_json, table
+from edgecnn.cli.printing import command, listed, print_document, print_json, table
 
 if TYPE_CHECKING:
     from edgecnn.lab.accuracy import Plan, Scored

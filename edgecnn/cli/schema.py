@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecnn.cli.tables import print_document
+from edgecnn.cli.printing import print_document
 
 HELP = "print the JSON Schema of what --json prints and report.json holds"
 EXAMPLES = (

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgecnn.cli.options import add_json, add_numbers, positive
-from edgecnn.cli.tables import command, listed, print_document, table
+from edgecnn.cli.printing import command, listed, print_document, table
 
 HELP = "see what makes the networks work: each idea measured"
 EXAMPLES = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.cli.options import add_json, positive
-from edgecnn.cli.tables import print_json, table
+from edgecnn.cli.printing import print_json, table
 from edgecnn.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgecnn.cli.documents import TargetRow
 from edgecnn.cli.options import add_json
-from edgecnn.cli.tables import details, listed
+from edgecnn.cli.printing import details, listed
 from edgecnn.errors import InputError, unknown
 
 HELP = "list the targets and the precisions each takes"

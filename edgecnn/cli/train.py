@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecnn.cli.documents import Trained
 from edgecnn.cli.options import add_json, add_numbers, positive
-from edgecnn.cli.tables import print_json
+from edgecnn.cli.printing import print_json
 
 HELP = "train a model on an image folder or on the demo data, in float or (--qat) with its quantization"
 EXAMPLES = (

@@ -15,7 +15,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS
 from edgecnn.data import Images, match_labels
 from edgecnn.data.feed import Feed
 from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError
-from edgecnn.evaluation.evidence import Collector, layer_errors
+from edgecnn.evaluation.collector import Collector, layer_errors
 from edgecnn.evaluation.metrics import Classes, MetricMeter
 from edgecnn.evaluation.own_metric import FP32, Gathered, figures
 from edgecnn.evaluation.references import Reference, beside_host, compare_with_oracle, worst

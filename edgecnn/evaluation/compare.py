@@ -15,7 +15,7 @@ from edgecnn.artifact import INTEGER_PRECISIONS, read_manifest
 from edgecnn.data import open_images
 from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError, unknown
-from edgecnn.evaluation.evidence import Collector
+from edgecnn.evaluation.collector import Collector
 from edgecnn.evaluation.references import Reference, float_reference, renormalised
 from edgecnn.files import scratch
 from edgecnn.graph.batch import Batch

@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.errors import InputError, UnsupportedError, supported_ops
 from edgecnn.graph import passes
 from edgecnn.graph.aten import HINTS, handler, supported
+from edgecnn.graph.aten_translation import Translation
 from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Graph, Metadata
@@ -18,7 +19,6 @@ from edgecnn.graph.replay import Replay
 from edgecnn.graph.signatures import argument_names
 from edgecnn.graph.trace import trace
 from edgecnn.graph.traced import Call, Trace
-from edgecnn.graph.translation import Translation
 from edgecnn.own_code import own_place
 
 Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
@@ -146,7 +146,9 @@ def _walk(builder: Translation, traced: Trace) -> dict[str, Value]:
     results = _results(builder, traced, faults)
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
-        raise UnsupportedError(f"the module has what no graph holds: {listed}. Supported: {', '.join(supported())}")
+        strange = dict.fromkeys(call.name for call in traced.calls if handler(call.name) is None)
+        known = f"; {supported_ops('torch', strange, supported())}" if strange else ""
+        raise UnsupportedError(f"the module has what no graph holds: {listed}{known}")
     return results
 
 

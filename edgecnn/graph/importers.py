@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -53,6 +53,7 @@ class Importer:
 
     suffixes: tuple[str, ...]  # of its files, such as ``.onnx``
     read: Callable[..., Imported]
+    ops: Callable[[], Iterable[str]] = tuple  # names of those that it reads, as the format has them
     sized: bool = False
     native: str = (
         ""  # library in this process that the reference runs the file in; a child process runs it in its place

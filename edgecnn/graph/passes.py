@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import UnsupportedError
-from edgecnn.graph import heads, moves, patterns
+from edgecnn.graph import heads, move_rules, patterns
 from edgecnn.graph.ir import Constant, Graph, Node
 from edgecnn.graph.ops import ACTIVATIONS, make_node
 from edgecnn.graph.rewriting import Draft, Rule, apply
@@ -26,7 +26,7 @@ def simplify(graph: Graph) -> Graph:
     Raises:
         UnsupportedError: an interim op is no part of what its rule knows.
     """
-    for rules in (moves.RULES, patterns.RULES, moves.RULES, SHAPES, (fuse_activations,), FOLDS + heads.RULES):
+    for rules in (move_rules.RULES, patterns.RULES, move_rules.RULES, SHAPES, (fuse_activations,), FOLDS + heads.RULES):
         graph = apply(graph, rules)
     if left := sorted({str(n) for n in graph if n.spec.interim}):
         raise UnsupportedError(

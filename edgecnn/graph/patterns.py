@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.functions import FUNCTIONS, evaluate
 from edgecnn.graph.ir import Node
 from edgecnn.graph.ops import ACTIVATIONS
 from edgecnn.graph.rewriting import Draft, Rule
+from edgecnn.graph.unary_functions import FUNCTIONS, evaluate
 
 Reals = NDArray[np.float64]
 DEEPEST = 24  # nodes that spell one function

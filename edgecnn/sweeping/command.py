@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from edgecnn.evaluation.limits import ROWS
-from edgecnn.exporting import PRECISIONS
+from edgecnn.export_job import PRECISIONS
 from edgecnn.files import sha256, write_atomic
 from edgecnn.sweeping.plan import Row
 from edgecnn.sweeping.spec import Sweep

@@ -10,10 +10,10 @@ from int8_builder import Int8Builder, float_graph, random_images
 from pieces import MORE_PIECES
 from runtimes import WRITERS, held_by_openvino, opened, unsaturated
 
-from edgecnn.graph.functions import evaluate
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import Constant, QParams, Quantized
 from edgecnn.graph.ops import OPS
+from edgecnn.graph.unary_functions import evaluate
 from edgecnn_converters.openvino import reader
 from edgecnn_targets.registry import activations
 from edgecnn_targets.runtimes.saturation import onednn_has_vnni

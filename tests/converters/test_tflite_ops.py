@@ -11,9 +11,9 @@ from graphs import MORE_PIECES, piece_graph
 from int8_builder import float_graph, random_images, weight_only_graph
 from runtimes import assert_integers_are_the_graphs, distances, opened
 
-from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.oracle import run
+from edgecnn.graph.unary_functions import FUNCTIONS
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe

@@ -18,11 +18,11 @@ import edgecnn_converters.openvino.functions as openvino_functions
 import edgecnn_converters.openvino.lowering as to_openvino
 import edgecnn_converters.tflite.functions as tflite_functions
 import edgecnn_converters.tflite.lowering as to_tflite
-from edgecnn.graph import functions, interpreter
+from edgecnn.graph import interpreter, unary_functions
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata
 from edgecnn.graph.ops import OPS, OpSpec
-from edgecnn.graph.oracle import kernels, tables
+from edgecnn.graph.oracle import kernels, table_kernels
 from edgecnn_converters.registry import converter, converters
 from edgecnn_converters.tflite.format import VERSIONS
 from edgecnn_targets.runtimes.c import host_compiler
@@ -50,9 +50,9 @@ def with_sine(monkeypatch):
     spec = OpSpec(inputs=("x",), attrs={}, shape=lambda shapes, attrs: shapes[0], aten=("sin",), function=True)
     rows = [
         (OPS, spec),
-        (functions.FUNCTIONS, lambda x, attrs: np.sin(x)),
+        (unary_functions.FUNCTIONS, lambda x, attrs: np.sin(x)),
         (interpreter.KERNELS, lambda attrs, x: x[0].sin()),
-        (kernels.KERNELS, tables._looked_up("sine")),
+        (kernels.KERNELS, table_kernels._looked_up("sine")),
         (tflite_functions.FLOAT, tflite_functions._plain("SIN")),
         (to_tflite.LOWERINGS, tflite_functions._write),
         (onnx_functions.REALS, onnx_functions._op("Sin")),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from int8_builder import Int8Builder, random_images
 
-from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import QParams
 from edgecnn.graph.oracle import run
-from edgecnn.graph.oracle.tables import table
+from edgecnn.graph.oracle.table_kernels import table
+from edgecnn.graph.unary_functions import FUNCTIONS
 
 MOVES = {
     "transpose": {"perm": (0, 3, 1, 2)},

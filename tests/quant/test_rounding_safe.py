@@ -29,8 +29,8 @@ from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scales.kernel_limits import operand_qparams
 from edgecnn.quant.scales.qparams import parameters_of, with_parameters
+from edgecnn.quant.scales.rounding_counts import apart, called, lost, mean_apart
 from edgecnn.quant.scales.rounding_safe import is_table, operand_parameters, swish_scale
-from edgecnn.quant.scales.tables import apart, called, lost, mean_apart
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.shared_scales import added
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgecnn.cli import main
 from edgecnn.errors import InputError
-from edgecnn.evaluation.evidence import Collector, thumbnail
+from edgecnn.evaluation.collector import Collector, thumbnail
 from edgecnn.graph.ir import Metadata
 from edgecnn.report.charts import pareto_front
 from edgecnn.report.drawing import HEIGHT, WIDTH, Box, drawing

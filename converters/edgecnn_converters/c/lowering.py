@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.functions import FUNCTIONS
 from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.oracle import parameters
 from edgecnn.graph.oracle.kernels import KERNELS, exponentials
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, Multiplier, called
+from edgecnn.graph.unary_functions import FUNCTIONS
 from edgecnn_converters.c import bounds, moves
 from edgecnn_converters.c.format import array, braces, record
 from edgecnn_converters.c.planner import window_lead

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.errors import InputError, UnsupportedError, supported_ops
 from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Metadata
+from edgecnn_converters.keras.architecture import Layer, Model, is_operation, read_model
 from edgecnn_converters.keras.archive import DAMAGED, opened
 from edgecnn_converters.keras.attention import multi_head_attention
-from edgecnn_converters.keras.network import Layer, Model, is_operation, read_model
 from edgecnn_converters.keras.operations import FUNCTIONS, OPERATIONS
 from edgecnn_converters.keras.plain import PLAIN
 from edgecnn_converters.keras.reference import reference
@@ -42,9 +42,11 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
             translation = Translation(archive, model, _handler, channels_last=not _channels_first(model))
             inputs = _inputs(translation, model, input_shapes or {})
             outputs = translation.run(model, inputs)
-            faults = [*_refused(model, ()), *translation.faults]
-            if faults:
-                raise UnsupportedError("; ".join(faults))
+            refused = _refused(model, ())
+            if faults := [*refused, *translation.faults]:
+                strange = dict.fromkeys(layer.kind for _, layer in _every(model, ()) if _handler(layer) is None)
+                known = [supported_ops("keras", strange, ops())] if refused else []
+                raise UnsupportedError("; ".join([*faults, *known]))
             ends = [o for o in outputs if o is not None]
             graph = translation.graph(ends, Metadata(model=path.stem))
         except InputError as error:
@@ -58,6 +60,11 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
         axes = translation.image_axes(4) if rank == 4 else tuple(range(rank))
         translation.shown[name] = Shown(ref.layer, ref.call, ref.output, axes)
     return Imported(graph=graph, reference=reference(path, translation.keras, given, translation.shown))
+
+
+def ops() -> set[str]:
+    """Return the names of the layers and functions that are read."""
+    return {*LAYERS, *OPERATIONS, *FUNCTIONS}
 
 
 def _inputs(translation: Translation, model: Model, shapes: Shapes) -> list[Value]:

@@ -44,7 +44,7 @@ def reference(
             fed: dict[str, Any] = {layer: _source(values[name], axes) for name, (layer, axes) in inputs.items()}
             np.savez(given, **fed)
             task.write_text(json.dumps([asdict(each) for each in shown.values()]), "utf-8")
-            command = [sys.executable, "-m", "edgecnn_converters.keras.run", package]
+            command = [sys.executable, "-m", "edgecnn_converters.keras.reference_child", package]
             command += map(str, (path, given, task, made))
             environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S)

@@ -12,8 +12,8 @@ import numpy as np
 from edgecnn.errors import InputError
 from edgecnn.graph.builder import Array, Builder, Operand, Value
 from edgecnn.graph.ops import need
+from edgecnn_converters.keras.architecture import Layer, Model, Ref, places
 from edgecnn_converters.keras.archive import DAMAGED, Archive, Place, fits
-from edgecnn_converters.keras.network import Layer, Model, Ref, places
 
 Made = Value | list[Value]
 Handler = Callable[["Step"], Made]

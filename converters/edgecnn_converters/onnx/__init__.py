@@ -19,9 +19,9 @@ IO = ("float32", "uint8", "int8")
 
 def unsupported(graph: Graph, precision: str) -> list[Fault]:
     """List what cannot be written; see ``registry.Converter``."""
-    from edgecnn_converters.onnx import limits  # and with it the oracle, which no row needs
+    from edgecnn_converters.onnx import kernel_faults  # and with it the oracle, which no row needs
 
-    return limits.unsupported(graph, precision)
+    return kernel_faults.unsupported(graph, precision)
 
 
 def convert(graph: Graph, *, precision: str, io: str = "float32", activations: str = "uint8") -> ConvertedModel:

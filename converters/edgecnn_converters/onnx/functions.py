@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from edgecnn.graph.ir import Constant, Node
-from edgecnn.graph.oracle import mlas, tables
+from edgecnn.graph.oracle import mlas, table_kernels
 from edgecnn.graph.oracle.kernels import KERNELS
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, called
 from edgecnn_converters.layout import nchw
@@ -68,7 +68,7 @@ def _of_integers(e: Emitter, node: Node) -> None:
     A clip, where the grid is the input's; a product with 1 and a clip; ``QLinearLeakyRelu``; else a table.
     """
     name, call = node.output, called(e.graph, node)
-    table = tables.table_of(e.graph, node).astype(np.int64)
+    table = table_kernels.table_of(e.graph, node).astype(np.int64)
     ends = int(table.min()), int(table.max())
     inside = ENTRIES * call.scale(0) / call.scale(-1) < WRAPS
     if e.graph.quant(name).same_as(e.graph.quant(node.inputs[0])) and _equal(table, np.clip(call.every(0), *ends)):

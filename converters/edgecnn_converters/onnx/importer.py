@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.errors import InputError, UnsupportedError, supported_ops
 from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.importers import Imported, Importer
 from edgecnn.graph.ir import Graph, Metadata
@@ -61,7 +61,7 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
     return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
 
 
-IMPORTER = Importer(suffixes=(".onnx",), read=read, sized=True, native="ONNX Runtime")
+IMPORTER = Importer(suffixes=(".onnx",), read=read, ops=lambda: ROWS, sized=True, native="ONNX Runtime")
 
 
 @dataclass(kw_only=True)
@@ -99,8 +99,9 @@ class _Walk:
         self.translate(calls)
         if self.faults:
             listed = "; ".join(dict.fromkeys(self.faults))
-            supported = ", ".join(sorted(ROWS))
-            raise UnsupportedError(f"{self.path} has what no graph holds: {listed}. Supported: {supported}")
+            strange = dict.fromkeys(call.op for call in calls if call.op not in ROWS)
+            known = f"; {supported_ops('onnx', strange, ROWS)}" if strange else ""
+            raise UnsupportedError(f"{self.path} has what no graph holds: {listed}{known}")
         return self._ended(calls, outputs, metadata)
 
     def _check_outputs(self, source: Any, outputs: list[str]) -> None:

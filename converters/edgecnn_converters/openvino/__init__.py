@@ -39,9 +39,9 @@ def convert(graph: Graph, *, precision: str, io: str = "float32") -> ConvertedMo
 
 def unsupported(graph: Graph, precision: str) -> list[tuple[str, str]]:
     """List what of the graph OpenVINO IR cannot express, as (node, reason), in order."""
-    from edgecnn_converters.openvino import limits
+    from edgecnn_converters.openvino import kernel_faults
 
-    return limits.unsupported(graph, precision)
+    return kernel_faults.unsupported(graph, precision)
 
 
 CONVERTER = Converter(

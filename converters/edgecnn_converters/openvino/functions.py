@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from openvino import opset8 as ops
 
 from edgecnn.graph.ir import Node
-from edgecnn.graph.oracle.tables import exponentials, steps, table_of
+from edgecnn.graph.oracle.table_kernels import exponentials, steps, table_of
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino.emitter import Emitter, rounded

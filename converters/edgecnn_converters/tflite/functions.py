@@ -15,7 +15,7 @@ import numpy as np
 
 from edgecnn.graph.contract import TANH
 from edgecnn.graph.ir import Graph, Node, Quantized
-from edgecnn.graph.oracle.tables import is_near_half, table_of
+from edgecnn.graph.oracle.table_kernels import is_near_half, table_of
 from edgecnn_converters.names import part
 from edgecnn_converters.tflite.emitter import Emitter
 from edgecnn_converters.tflite.format import write_function

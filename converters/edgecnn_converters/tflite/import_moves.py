@@ -15,7 +15,7 @@ from edgecnn.errors import InputError
 from edgecnn.graph import layers
 from edgecnn.graph.builder import Operand, Value
 from edgecnn.graph.ops import need
-from edgecnn.graph.oracle.tables import table as lookup_table
+from edgecnn.graph.oracle.table_kernels import table as lookup_table
 from edgecnn_converters.tflite.format import read_function
 from edgecnn_converters.tflite.reader import TfliteOp
 from edgecnn_converters.tflite.translation import Translation, dequantized, grid

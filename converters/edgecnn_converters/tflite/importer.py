@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
-from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.errors import InputError, UnsupportedError, supported_ops
 from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.importers import Imported, Importer
 from edgecnn.graph.ir import Graph, Metadata
@@ -135,8 +135,8 @@ def _walk(t: Translation) -> None:
         faults.append(f"{t.model.subgraphs} subgraphs, where one is supported")
     if faults:
         listed = "; ".join(dict.fromkeys(faults))
-        unknown = any(op.name not in HANDLERS for op in t.model.ops)
-        known = f". Supported: {', '.join(sorted(HANDLERS))}" if unknown else ""
+        strange = dict.fromkeys(op.name for op in t.model.ops if op.name not in HANDLERS)
+        known = f"; {supported_ops('tflite', strange, HANDLERS)}" if strange else ""
         raise UnsupportedError(f"it holds what no graph holds: {listed}{known}")
 
 
@@ -206,4 +206,4 @@ def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors, inputs=inputs, outputs=outputs)
 
 
-IMPORTER = Importer(suffixes=(".tflite",), read=import_tflite, native="LiteRT")
+IMPORTER = Importer(suffixes=(".tflite",), read=import_tflite, ops=lambda: HANDLERS, native="LiteRT")

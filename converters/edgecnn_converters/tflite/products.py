@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from edgecnn.graph.ir import Node, QParams, Quantized
 from edgecnn.graph.oracle import ARITHMETICS
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call, called
-from edgecnn.graph.oracle.products import LARGEST_PRODUCT, SMALLEST_PRODUCT, combined
-from edgecnn.graph.oracle.tables import table_of
+from edgecnn.graph.oracle.product_kernels import LARGEST_PRODUCT, SMALLEST_PRODUCT, combined
+from edgecnn.graph.oracle.table_kernels import table_of
 from edgecnn_converters.names import part
 from edgecnn_converters.tflite.emitter import Emitter
 from edgecnn_converters.tflite.format import ABOVE, BELOW, write_function

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgecnn.graph.aten_translation import Translation
 from edgecnn.graph.builder import Value
 from edgecnn.graph.traced import Call, Traced
-from edgecnn.graph.translation import Translation
 
 Made = Value | Sequence[Value]
 """Of an op with several outputs: the first ones of them, in order; what is not made cannot be read."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from edgecnn.graph import layers
 from edgecnn.graph.aten.arguments import Handler, arguments
+from edgecnn.graph.aten_translation import Translation
 from edgecnn.graph.builder import Operand, Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call
-from edgecnn.graph.translation import Translation
 
 POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from edgecnn.graph import reductions
 from edgecnn.graph.aten.arguments import Handler, arguments, dims_of
+from edgecnn.graph.aten_translation import Translation
 from edgecnn.graph.builder import Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call, Traced
-from edgecnn.graph.translation import Translation
 
 
 def _reduce(t: Translation, call: Call) -> Value:

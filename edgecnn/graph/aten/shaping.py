@@ -10,11 +10,11 @@ import numpy as np
 
 from edgecnn.graph import layers
 from edgecnn.graph.aten.arguments import Handler, arguments, dims_of, shape_of
+from edgecnn.graph.aten_translation import Translation
 from edgecnn.graph.builder import Array, Value
 from edgecnn.graph.meta_kernels import pair, windows
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call, Traced
-from edgecnn.graph.translation import Translation
 
 PADS = {"reflection": "reflect", "replication": "replicate"}
 

@@ -9,11 +9,11 @@ import numpy as np
 from edgecnn.graph import layers, reductions
 from edgecnn.graph.aten.arguments import Handler, arguments
 from edgecnn.graph.aten.reducing import product
+from edgecnn.graph.aten_translation import Translation
 from edgecnn.graph.builder import Value
 from edgecnn.graph.meta_kernels import pair, windows
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call
-from edgecnn.graph.translation import Translation
 
 
 def _convolution(t: Translation, call: Call) -> Value:

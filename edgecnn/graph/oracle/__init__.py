@@ -16,7 +16,7 @@ from edgecnn.graph.batch import Batch, Fed
 from edgecnn.graph.contract import check_integers
 from edgecnn.graph.execution import execute, released
 from edgecnn.graph.ir import Graph, Node, Quantized, QuantizedConstant
-from edgecnn.graph.oracle.arithmetic import ARITHMETICS
+from edgecnn.graph.oracle.float32_rounding import ARITHMETICS
 from edgecnn.graph.oracle.parameters import Call
 
 __all__ = ["ARITHMETICS", "run"]

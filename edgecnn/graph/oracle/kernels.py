@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph.oracle import fixed_point as fp
-from edgecnn.graph.oracle import int16, moving, parameters, products, tables
+from edgecnn.graph.oracle import int16, moving, parameters, product_kernels, table_kernels
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
 
 Integers = NDArray[Any]  # of the activations' type
@@ -298,6 +298,6 @@ KERNELS: dict[str, Callable[[Call], Integers]] = {
     "sigmoid": sigmoid,
     "softmax": softmax,
     "argmax": argmax,
-    **products.KERNELS,
-    **tables.KERNELS,
+    **product_kernels.KERNELS,
+    **table_kernels.KERNELS,
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.oracle.kernels import KERNELS, Integers, multiplied, pooled_sums, requantized
 from edgecnn.graph.oracle.parameters import Call
-from edgecnn.graph.oracle.products import matrix_sums
+from edgecnn.graph.oracle.product_kernels import matrix_sums
 
 Reals = NDArray[np.float32]
 OFFSET = 128

@@ -15,7 +15,7 @@ from edgecnn.graph.oracle.parameters import HIGH, LOW
 from edgecnn.graph.rounding import MEANS, ODD, PRODUCTS, once_rounded, twice_rounded
 from edgecnn.quant.scales.kernel_limits import operand_qparams
 from edgecnn.quant.scales.qparams import parameters_of, rescaled
-from edgecnn.quant.scales.tables import apart, called, is_elementwise, lost, mean_apart
+from edgecnn.quant.scales.rounding_counts import apart, called, is_elementwise, lost, mean_apart
 
 FINE = 1 + np.arange(480) / 2**14  # enlargements of a scale that are tried where an op has ``FEW`` outputs
 COARSE = 16  # one in so many of them is tried for slopes per channel

@@ -21,7 +21,7 @@ from edgecnn.report.record import Resources
 from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.interface import Arrays, Device, Kind, Runtime, Session, Usage
 from edgecnn_targets.kinds import foreign
-from edgecnn_targets.kinds.tflm import child
+from edgecnn_targets.kinds.tflm import interpreter_child
 from edgecnn_targets.runtimes import litert
 
 ARENA_BYTES = 64 << 20  # given to the interpreter, which says how much of it it takes
@@ -105,7 +105,7 @@ def _interpret(path: Path, session: Session, batch: Arrays) -> tuple[Arrays, str
         np.savez(inputs, *given)
         words = (
             sys.executable,
-            str(child.__file__),
+            str(interpreter_child.__file__),
             path,
             inputs,
             outputs,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.oracle import mlas, products
+from edgecnn.graph.oracle import mlas, product_kernels
 from edgecnn.graph.oracle.kernels import (
     KERNELS,
     Integers,
@@ -30,8 +30,8 @@ from edgecnn.graph.oracle.kernels import (
 )
 from edgecnn.graph.oracle.moving import Lines, bilinear
 from edgecnn.graph.oracle.parameters import Call
-from edgecnn.graph.oracle.products import combined
-from edgecnn.graph.oracle.tables import exponentials
+from edgecnn.graph.oracle.product_kernels import combined
+from edgecnn.graph.oracle.table_kernels import exponentials
 
 Kernel = Callable[[Call], Integers]
 RESIZE_BITS = 11  # below the point of XNNPACK's shares
@@ -63,7 +63,7 @@ def _mul(c: Call) -> Integers:
 
 
 def _batch_matmul(c: Call) -> Integers:
-    return _once(c, products.matrix_sums(c), c.scale(0) * c.scale(1) / c.scale(-1))
+    return _once(c, product_kernels.matrix_sums(c), c.scale(0) * c.scale(1) / c.scale(-1))
 
 
 def _mean(c: Call) -> Integers:
@@ -114,7 +114,7 @@ def _add_mlas(c: Call) -> Integers:
 
 
 def _prelu_xnnpack(c: Call) -> Integers:
-    """Two products where ``products.combined`` says so; else LiteRT's, which runs it."""
+    """Two products where ``product_kernels.combined`` says so; else LiteRT's, which runs it."""
     made = combined(c)
     if made is None:
         return KERNELS["prelu"](c)

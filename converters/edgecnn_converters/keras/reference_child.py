@@ -1,6 +1,6 @@
 """Run by ``reference.py`` in a process of its own: a Keras file on given inputs.
 
-    run.py PACKAGE FILE GIVEN.npz TASK.json MADE.npz
+    reference_child.py PACKAGE FILE GIVEN.npz TASK.json MADE.npz
 
 PACKAGE is ``keras`` or ``tf_keras``. TASK lists layers: ``layer``, ``call``, ``output``; MADE has their outputs by
 their number in it.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized
 from edgecnn.graph.ops import OPS
-from edgecnn.graph.oracle import tables
-from edgecnn.graph.oracle.arithmetic import ARITHMETICS
+from edgecnn.graph.oracle import table_kernels
+from edgecnn.graph.oracle.float32_rounding import ARITHMETICS
 from edgecnn.graph.oracle.kernels import KERNELS
 from edgecnn.graph.oracle.parameters import HIGH, LOW, Call
 from edgecnn.quant.scales.kernel_limits import operand_qparams
@@ -125,7 +125,7 @@ def exact(op: str, call: Call) -> Reals:
 def apart(op: str, call: Call) -> int:
     """Return how many outputs runtimes may round apart; ``call`` is of ``called``."""
     if OPS[op].function:  # some hold the table, others make it in float32
-        near = tables.near_halves(op, call.inputs[0].quant, call.output.quant, call.attrs)
+        near = table_kernels.near_halves(op, call.inputs[0].quant, call.output.quant, call.attrs)
         return int(near[np.unique(call.values[0]).astype(int) - LOW].sum())
     steps = exact(op, call)
     from_half = np.abs(steps - np.floor(steps) - 0.5)

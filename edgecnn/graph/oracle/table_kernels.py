@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.functions import FUNCTIONS, evaluate
 from edgecnn.graph.ir import Graph, Node, QParams
 from edgecnn.graph.oracle import fixed_point as fp
 from edgecnn.graph.oracle.parameters import Call
+from edgecnn.graph.unary_functions import FUNCTIONS, evaluate
 
 Integers = NDArray[Any]  # of the activations' type
 HALF = 1 + 2.0**-40  # by which halves are more than they come out in float64
