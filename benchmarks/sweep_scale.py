@@ -38,6 +38,7 @@ SHARED = 25  # first stages, each shared by all combinations of its number
 FAILURES = "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"  # workers that may die under a job before Dask gives it up
 REAL = 100  # one of so many combinations is a real one
 MODEL = "mobilenet_v1_0.25_32"
+START_S = 300  # for the scheduler and all workers to start
 
 
 def simulated(settings, before, folder):
@@ -92,12 +93,16 @@ class Dask:
         self._scheduler = self._start("scheduler", "--host", self.address, "--dashboard-address", ":0")
         self._workers = [self._worker() for _ in range(workers)]
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def begin(self) -> None:
+        """Begin to kill."""
         self._thread.start()
 
     def close(self) -> None:
         """End all."""
         self._over.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         for process in (*self._workers, self._scheduler):
             self._kill(process)
 
@@ -139,20 +144,18 @@ def engine(options: argparse.Namespace):
         with LocalExecutor(options.workers) as local:
             yield local, Counter()
         return
+    from distributed import Client
+
     from edgecnn.jobs.dask_executor import Cluster, DaskExecutor
 
     with ExitStack() as stack:
         dask = Dask(options.workers, options.kill_every, options.kills, options.restart_after, options.seed)
         stack.callback(dask.close)
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", int(dask.address.rpartition(":")[2])), 1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
+        with Client(dask.address, timeout=START_S) as client:  # on a busy machine, processes start slowly
+            client.wait_for_workers(options.workers, timeout=START_S)
         executor = DaskExecutor(Cluster(scheduler=dask.address, options={}))
         stack.callback(executor.close)
-        executor.client.wait_for_workers(options.workers, timeout=60)
+        dask.begin()
         yield executor, dask.killed
 
 

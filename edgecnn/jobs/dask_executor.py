@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError
+from edgecnn.files import scratch
 from edgecnn.jobs.local import LocalExecutor
 from edgecnn.jobs.task import RETRIED, Outcome, Status, Task, one_line
 from edgecnn.jobs.transfer import FileInput, inputs_of, located, pack, shared, unpack
@@ -57,8 +57,8 @@ def run_task(task: Task) -> Outcome | tuple[FileInput, ...]:
     if missing:
         return missing
     arguments = located(task.arguments, lambda file: places[file] or file.path)
-    with tempfile.TemporaryDirectory(prefix="edgecnn-log-") as folder, LocalExecutor(workers=1) as local:
-        log = Path(folder) / "log"
+    with scratch() as folder, LocalExecutor(workers=1) as local:
+        log = folder / "log"
         memory_mib = task.memory_mib or _worker_memory_mib()
         local.submit(replace(task, arguments=arguments, retries=0, memory_mib=memory_mib, log=log))
         while not (ended := local.completed()):

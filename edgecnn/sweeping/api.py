@@ -168,6 +168,7 @@ class _Book:
         said = "ok" if result.status is Status.OK else f"{result.status} at {decided.name}: {result.text}"
         of = "" if total is None else f" of {total}"
         text = f"failed: {'; '.join(failures)}" if failures else said
+        self._progress.rows_failed += text != "ok"
         name = last.name.partition(" ")[2]
         say(f"{self._ended:4d}{of}  {name}  {text}")
         objective = self._spec.objective[0]

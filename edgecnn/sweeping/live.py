@@ -50,9 +50,12 @@ def view(progress: Progress, total: int | None) -> RenderableType:
 
     made = Table.grid(padding=(0, 2))
     of = "" if total is None else f" of {total}"
-    left = "" if total is None else f"{total - progress.rows} left"
-    made.add_row("combinations", f"{progress.rows}{of} done", left, time_left(progress, total))
-    made.add_row("stages", f"{progress.done} done", f"{progress.failed} failed", f"{progress.kept} were there")
+    left = () if total is None else (f"{total - progress.rows} left", time_left(progress, total))
+    combinations = (f"{progress.rows}{of} done", f"{progress.rows_failed} failed", *left)
+    running = f"{len(progress.running)} running"
+    stages = (f"{progress.done} done", running, f"{progress.failed} failed", f"{progress.kept} were there")
+    made.add_row("combinations", ", ".join(filter(None, combinations)))
+    made.add_row("stages", ", ".join(stages))
     made.add_row("best so far", progress.best or "-")
     for name in list(progress.running.values())[:NAMES]:
         made.add_row("running", name)

@@ -24,6 +24,7 @@ class Progress:
         kept: stages whose result was there before.
         running: names of stages in flight, by digest.
         rows: combinations that ended.
+        rows_failed: those of which a check did not hold or a stage failed.
         best: the best combination so far, in words.
     """
 
@@ -32,6 +33,7 @@ class Progress:
     kept: int = 0
     running: dict[str, str] = field(default_factory=dict)
     rows: int = 0
+    rows_failed: int = 0
     best: str = ""
     started: float = field(default_factory=time.monotonic)
 
@@ -85,7 +87,7 @@ class Loop:
                 stage, waiting = self._flying.pop(outcome.key)
                 self.progress.running.pop(outcome.key, None)
                 self._note(stage, outcome)
-                self._ready.extend(waiting)
+                self._ready.extendleft(reversed(waiting))  # first what is begun, so that combinations end early
 
     def _late(self) -> bool:
         return self._until is not None and time.monotonic() > self._until

@@ -72,6 +72,11 @@ def busy(folder, seconds):
     return together
 
 
+def beside(folder, seconds):
+    """Return which worker this is, and how many ran at the same time."""
+    return os.environ.get("EDGECNN_TEST"), busy(folder, seconds)
+
+
 def simulated(settings, before, folder):
     """Do a stage: leave a mark, fail as the settings say, or return figures that depend on the settings alone."""
     (Path(settings["marks"]) / f"{settings['name']}-{time.monotonic_ns()}").touch()

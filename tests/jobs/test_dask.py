@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import random
 import re
+import signal
+import sys
+import threading
+import types
+from contextlib import suppress
 from pathlib import Path
 
 import job_functions as functions
@@ -16,9 +23,13 @@ from edgecnn.jobs import Status, Task
 from edgecnn.jobs.dask_executor import Cluster, DaskExecutor
 from edgecnn.sweeping import cluster as sweep_cluster
 from edgecnn.sweeping.cluster import Place, executor_of
-from edgecnn.sweeping.spec import Engine
+from edgecnn.sweeping.run import Loop
+from edgecnn.sweeping.spec import Engine, read_sweep
+from edgecnn.sweeping.stages import Stage
+from edgecnn.sweeping.store import Store
 
 LOCAL = "dask.distributed.LocalCluster"
+BOARD = "ssh://pi@board"
 SCALE = Path(__file__).parents[2] / "benchmarks" / "sweep_scale.py"
 
 
@@ -73,6 +84,47 @@ def test_a_device_that_no_worker_has(executor, place, said, monkeypatch):
         checked(executor, [place])
 
 
+@pytest.fixture(scope="module")
+def mixed():
+    """A cluster of two workers, of which one is beside a board; each has two threads."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    def worker(name, resources):
+        return {"cls": Nanny, "options": {"nthreads": 2, "env": {"EDGECNN_TEST": name}, "resources": resources}}
+
+    workers = {"bench": worker("bench", {BOARD: 1}), "plain": worker("plain", {})}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as made:
+        yield made
+
+
+def test_a_board_takes_one_job_at_a_time_and_other_jobs_go_anywhere(mixed, tmp_path):
+    tasks = [
+        Task(key=f"b{k}", call=functions.beside, arguments=(tmp_path, 0.5), resource=BOARD, board=True)
+        for k in range(4)
+    ]
+    tasks += [Task(key=f"f{k}", call=functions.where) for k in range(4)]
+    with executor_of(Engine(scheduler=mixed.scheduler_address), [Place(BOARD, "tflite", True, False)]) as executor:
+        for task in tasks:
+            executor.submit(task)
+        found = {}
+        while len(found) < len(tasks):
+            found |= {outcome.key: outcome for outcome in executor.completed(60)}
+    assert {outcome.status for outcome in found.values()} == {Status.OK}
+    assert {found[f"b{k}"].value for k in range(4)} == {("bench", 1)}
+    with pytest.raises(
+        InputError, match="no worker has the board ssh://pi@other; start one beside it with --resources"
+    ):
+        executor_of(Engine(scheduler=mixed.scheduler_address), [Place("ssh://pi@other", "tflite", True, False)])
+
+
+def test_a_sweep_for_a_board_that_no_worker_has_is_one_line_before_anything_runs(mixed, tmp_path, capfd):
+    (tmp_path / "sweep.toml").write_text(f"[axes]\nmodel = ['{DEMO}']\ndevice = ['ssh://pi@other']\n")
+    words = ("sweep", tmp_path / "sweep.toml", "-o", tmp_path / "out", "--scheduler", mixed.scheduler_address)
+    assert "no worker has the board ssh://pi@other" in error_of(capfd, *words)
+    assert not (tmp_path / "out" / "sweep.json").exists()
+
+
 def test_workers_of_another_version(executor, monkeypatch):
     versions = iter([{"edgecnn": "0.1.0"}, {"edgecnn": "0.2.0"}])
     monkeypatch.setattr(sweep_cluster, "library_versions", lambda: next(versions))
@@ -98,6 +150,71 @@ def test_an_engine_that_is_not_there_is_one_line(engine, said, tmp_path, capfd):
     status = 3 if "nowhere" in engine else 2
     assert re.search(said, error_of(capfd, "sweep", tmp_path / "sweep.toml", "-o", tmp_path / "out", status=status))
     assert not (tmp_path / "out" / "sweep.json").exists()
+
+
+@pytest.mark.parametrize("name", ["SSHCluster", "SLURMCluster"])
+def test_a_cluster_is_made_of_the_class_and_options_that_the_file_names(name, executor, tmp_path, monkeypatch):
+    from distributed.core import Status as CoreStatus
+
+    seen = {}
+
+    class Fake:
+        """Stands for a class that starts workers elsewhere; gives the cluster that runs."""
+
+        def __init__(self, **options):
+            seen["options"] = options
+            self.scheduler_address, self.status = executor.address, CoreStatus.running
+
+        def scale(self, workers):
+            seen["workers"] = workers
+
+        def close(self, *_, **__):
+            seen["closed"] = True
+
+    module = types.ModuleType("dask_fake")
+    setattr(module, name, Fake)
+    monkeypatch.setitem(sys.modules, "dask_fake", module)
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        f"[axes]\nmodel = ['{DEMO}']\n[engine]\ncluster = 'dask_fake.{name}'\nworkers = 3\nwait_s = 5\n"
+        "[engine.options]\nqueue = 'cpu'\nwalltime = '02:00:00'\n"
+    )
+    with executor_of(read_sweep(file).engine, [Place("host", "c", False, False)]) as made:
+        made.submit(Task(key="add", call=functions.add, arguments=(1, 2)))
+        assert [outcome.value for outcome in made.completed(60)] == [3]
+    assert seen == {"options": {"queue": "cpu", "walltime": "02:00:00"}, "workers": 3, "closed": True}
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_workers_of_a_cluster_in_this_process_are_killed(tmp_path):
+    from distributed import LocalCluster
+
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    settings = [{"name": str(k), "marks": str(marks), "number": k, "seconds": 0.2} for k in range(60)]
+    wanted = [Stage("job_functions:simulated", each["name"], each) for each in settings]
+    chance, killed, over = random.Random(0), [], threading.Event()
+    options = {"n_workers": 3, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with LocalCluster(**options) as made, DaskExecutor(Cluster(scheduler=made.scheduler_address, options={})) as given:
+
+        def kill():
+            while not over.wait(2) and len(killed) < 5:
+                nanny = chance.choice(list(made.workers.values()))
+                with suppress(AttributeError, TypeError, ProcessLookupError):  # it starts just now
+                    os.kill(nanny.pid, signal.SIGKILL)
+                    killed.append(nanny.pid)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        try:
+            loop = Loop(Store(tmp_path / "out"), given, Engine(retries=10), until=None, seen=lambda progress: None)
+            ended = [(last.digest, result.text, result.value.get("number")) for last, _, result in loop.results(wanted)]
+        finally:
+            over.set()
+            thread.join()
+    assert killed
+    assert sorted(ended, key=str) == sorted(((stage.digest, "", k) for k, stage in enumerate(wanted)), key=str)
+    assert {path.stem for path in (tmp_path / "out" / "results").iterdir()} == {stage.digest for stage in wanted}
 
 
 @pytest.mark.slow

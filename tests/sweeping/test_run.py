@@ -61,6 +61,19 @@ def test_every_stage_runs_once_and_its_number_of_workers_changes_nothing(tmp_pat
     assert not list((tmp_path / "marks").iterdir())  # all were there
 
 
+def test_combinations_that_began_end_before_others_begin(tmp_path):
+    first = Stage(KIND, "first", {"name": "first", "marks": str(tmp_path)})
+    stages = []
+    for k in range(4):
+        middle = Stage(KIND, f"middle{k}", {"name": f"middle{k}", "marks": str(tmp_path)}, parent=first)
+        stages.append(Stage(KIND, f"last{k}", {"name": f"last{k}", "marks": str(tmp_path)}, parent=middle))
+    with InProcess() as executor:
+        run(tmp_path / "a", stages, executor)
+    marks = sorted(tmp_path.glob("*-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    names = [path.name.rpartition("-")[0] for path in marks]
+    assert names == ["first", *(f"{kind}{k}" for k in range(4) for kind in ("middle", "last"))]
+
+
 def test_a_fault_is_the_result_of_its_chain_alone_and_runs_again_when_it_may_go_better(tmp_path):
     faults = {0: "killed", 1: "refused", 2: "faulty", 3: "sleeping"}
     marks = tmp_path / "marks"
