@@ -2,6 +2,7 @@
 # make test    set up and pass the tests (quick ones; `make test-slow` has the rest)
 # make lint    style, types, and the direction of imports
 # make fuzz    COUNT=20000 SEED=0 mutated files through every reader
+# make mutants COUNT=150 SEED=0 small faults in a copy of the source: the share that the quick tests notice, per room
 # make docs    build the site into site/; a broken link or anchor fails
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
 # make chaos   exports that are killed, interrupted, started twice, on full disks: nothing is left half-written
@@ -13,10 +14,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-COUNT ?= 20000
 SEED ?= 0
+fuzz: COUNT ?= 20000
+mutants: COUNT ?= 150
+mutants: CACHE ?= $(HOME)/.cache/edgecnn-mutants
 
-.PHONY: demo test test-slow lint fuzz docs wheel audit chaos clean docs-assets
+.PHONY: demo test test-slow lint fuzz mutants docs wheel audit chaos clean docs-assets
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -36,6 +39,9 @@ lint: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:graph $(abspath $(BIN))/python -m fuzz --count $(COUNT) --seed $(SEED)
+
+mutants: $(VENV)/.dev
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m mutants --count $(COUNT) --seed $(SEED) --cache $(CACHE)
 
 docs-assets: $(VENV)/.dev
 	$(BIN)/python docs/scripts/terminal.py

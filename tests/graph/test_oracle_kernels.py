@@ -78,6 +78,13 @@ def test_where_a_function_has_no_value_that_of_the_nearest_input_stands(op, attr
     assert (table(op, quant, made, attrs)[:129] == first).all()
 
 
+def test_what_float64_cannot_tell_from_a_half_is_one():
+    every = QParams(scale=np.array([1.0], np.float32), zero_point=np.array([-128]), dtype="int8")
+    twos = QParams(scale=np.array([2.0], np.float32), zero_point=np.array([-128]), dtype="int8")
+    assert 125 ** (1 / 3) / 2 < 2.5  # 4.999999999999999: in float64 less than the half that it is
+    assert table("pow", every, twos, {"exponent": 1 / 3})[125] == -128 + 3
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_products_of_activations_are_near_the_float_ones(transposed):
     builder = Int8Builder((1, 4, 6, 5))

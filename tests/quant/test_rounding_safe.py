@@ -29,7 +29,7 @@ from edgecnn.quant.pipeline import images_needed, quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.scales.kernel_limits import operand_qparams
 from edgecnn.quant.scales.qparams import parameters_of, with_parameters
-from edgecnn.quant.scales.rounding_counts import apart, called, lost, mean_apart
+from edgecnn.quant.scales.rounding_counts import apart, called, exact, lost, mean_apart
 from edgecnn.quant.scales.rounding_safe import is_table, operand_parameters, swish_scale
 from edgecnn.quant.step import Work
 from edgecnn.quant.steps.shared_scales import added
@@ -113,6 +113,16 @@ TABLES = {
     "gated": lambda b, x, y: b.op("mul", x, b.op("sigmoid", y)),
     "product": lambda b, x, y: b.op("mul", x, y),
 }
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_exact_outputs_are_within_a_step_of_the_kernels(kind):
+    graph = one_op(TABLES[kind], [0.05, 0.04, 0.03], [-10, -128, -128])
+    node, parameters = graph.nodes[-1], parameters_of(graph)
+    call = called(graph, node, parameters)
+    steps = np.clip(exact(node.op, call) + call.zero(-1), -128, 127)
+    assert np.ptp(steps) > 32
+    assert np.abs(steps - ARITHMETICS["litert"][node.op](call)).max() < 1
 
 
 @pytest.mark.parametrize("kind", TABLES)
