@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import runtimes
 from graphs import piece_graph, random_graph
-from int8_builder import float_graph, weight_only_graph
+from int8_builder import Int8Builder, float_graph, random_images, weight_only_graph
 from runtimes import WRITERS, assert_integers_are_the_graphs
 
 from edgecnn.artifact import PRECISIONS, write_artifact
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.graph.capture import capture
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Graph, Metadata, QParams, Quantized
+from edgecnn.graph.ops import make_node
+from edgecnn.graph.oracle import mlas, run
+from edgecnn.graph.oracle.parameters import called
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import random_weights
 from edgecnn.quant.observers.histogram import calibrate
@@ -187,3 +190,67 @@ def test_what_a_format_cannot_hold_is_listed_before_it_is_written(target):
     assert f"'{weight.name}' is larger than float16's" in reason
     with pytest.raises(UnsupportedError, match="larger than float16"):
         WRITERS[target].convert(huge, precision="fp16")
+
+
+PRODUCTS = {  # scale and zero point of both operands and of the product; ONNX Runtime lost halves of each
+    "seresnet18": ((0.06857965886592865, 7), (1 / 256, -128), (0.05089868, 8)),
+    "convnext_tiny": ((0.005595572292804718, 0), (0.06310643255710602, -128), (0.04237393, 4)),
+    "starnet_s1": ((0.0036454813089221716, -128), (0.007449335418641567, -7), (0.003150143, -18)),
+    "mambaout_femto": ((0.0029955380596220493, -72), (0.005731707438826561, 0), (0.001922983, 8)),
+    "efficientnet_b0_gn": ((0.03753389045596123, -10), (0.009645942598581314, -128), (0.0456182, -38)),
+}
+BYTES = np.arange(-128, 128, dtype=np.int8)
+
+
+def affine(scale, zero):
+    return QParams(scale=np.array([scale], np.float32), zero_point=np.array([zero]), dtype="int8")
+
+
+@pytest.mark.parametrize("network", PRODUCTS)
+def test_every_product_of_two_activations_is_the_same_in_all_formats(network, tmp_path):
+    first, second, made = (affine(*pair) for pair in PRODUCTS[network])
+    b = Int8Builder((1, 256, 1, 1))
+    fed = {b.input: BYTES.reshape(1, 256, 1, 1), "gate": BYTES.reshape(1, 1, 256, 1)}
+    for name, quant in ((b.input, first), ("gate", second)):
+        b.tensors[name] = Quantized(name=name, shape=fed[name].shape, quant=quant)
+    b.nodes.append(make_node("mul", (b.input, "gate"), "product", "test"))
+    b.tensors["product"] = Quantized(name="product", shape=(1, 256, 256, 1), quant=made)
+    graph = Graph(nodes=tuple(b.nodes), tensors=b.tensors, inputs=tuple(fed), outputs=("product",), metadata=Metadata())
+    assert mlas.product_scale(called(graph, graph.nodes[-1])) != made.scale[0]  # else this product tests nothing
+    assert_alike(graph, fed, tmp_path)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_litert_rounds_a_product_of_matrices_once_where_the_second_is_symmetric(transposed, tmp_path):
+    quants = {"left": affine(1 / 256, -128), "right": affine(0.07565814, 0), "product": affine(0.07317073, -11)}
+    shapes = {"left": (1, 4, 96, 96), "right": (1, 4, 96, 96), "product": (1, 4, 96, 96)}
+    tensors = {name: Quantized(name=name, shape=shapes[name], quant=quant) for name, quant in quants.items()}
+    node = make_node("batch_matmul", ("left", "right"), "product", "test", transpose_b=transposed)
+    graph = Graph(nodes=(node,), tensors=tensors, inputs=("left", "right"), outputs=("product",), metadata=Metadata())
+    rng = np.random.default_rng(0)
+    shares = np.minimum(rng.exponential(1.5, shapes["left"]), 255) - 128
+    fed = {"left": shares.astype(np.int8), "right": rng.integers(-128, 128, shapes["right"]).astype(np.int8)}
+    assert_alike(graph, fed, tmp_path)
+    made = [run(graph, fed, arithmetic=a)["product"] for a in ("litert", "xnnpack", "onnxruntime", "openvino")]
+    assert [int((other != made[1]).sum()) > 0 for other in made] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8])
+def test_a_padded_average_pool_is_the_same_in_all_formats(size, tmp_path):
+    b = Int8Builder((1, size, 9, 4), seed=size)
+    x = b.weighted("conv2d", b.input, (4, 1, 1, 4), stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    b.op("avg_pool2d", x, kernel=(3, 3), stride=(1, 1), padding=(1, 1, 1, 1))
+    assert_alike(b.graph(), {b.input: random_images(b.graph(), 20)}, tmp_path)
+
+
+def assert_alike(graph, fed, folder):
+    """Assert that all runtimes make the same integers, in integers."""
+    found, (result,) = {}, graph.outputs
+    for target, writer in WRITERS.items():
+        opened = session(target, writer.convert(graph, precision="int8"), folder)
+        assert not [op for op in opened.ops if op.is_float]
+        real = {port.name: port.encode(graph.quant(port.name).dequantize(fed[port.name])) for port in opened.inputs}
+        (port,) = opened.outputs
+        found[target] = graph.quant(result).quantize(port.decode(opened.run(real)[port.name])).reshape(-1).astype(int)
+    first = found["tflite"]
+    assert {target: int(np.abs(made - first).max()) for target, made in found.items()} == dict.fromkeys(found, 0)

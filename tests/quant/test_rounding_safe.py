@@ -225,8 +225,6 @@ def computed_apart(graph, node):
     if node.op == "mean":
         call = called(graph, node, parameters_of(graph))
         return mean_apart(call, math.prod(call.inputs[0].shape[1:3]) * float(call.scale(-1)) / float(call.scale(0)))
-    if node.op == "avg_pool2d":  # padded windows hold an even count of pixels, or an odd one
-        return any(node.attrs["padding"])
     if is_table(graph, parameters_of(graph), node):  # some have no scale left to choose: the step knows which
         return apart(node.op, called(graph, node, parameters_of(graph))) > 0
     return node.op == "softmax"

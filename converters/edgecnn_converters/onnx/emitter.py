@@ -151,15 +151,19 @@ class Emitter:
             self.initializer(part(name, f"zero_point_{dtype}"), np.array(zero, dtype)),
         ]
 
-    def quantize(self, source: str, node: Node, activation: str = "none") -> None:
+    def quantize(self, source: str, node: Node, activation: str = "none", grid: list[str] | None = None) -> None:
         """Quantize ``source`` as the node's output, clip the integers where its activation ends, and add its values."""
-        self.clipped(source, node, called(self.graph, node).limits(activation))
+        self.clipped(source, node, called(self.graph, node).limits(activation), grid)
 
-    def clipped(self, source: str, node: Node, ends: tuple[int, int]) -> None:
-        """Quantize ``source`` as the node's output, clip to integers of int8, and add its values."""
+    def clipped(self, source: str, node: Node, ends: tuple[int, int], grid: list[str] | None = None) -> None:
+        """Quantize ``source`` as the node's output, clip to integers of int8, and add its values.
+
+        Args:
+            grid: scale and zero point that ``source`` is quantized by, where they are not the output's.
+        """
         name = node.output
         made = part(name, INTEGERS if ends == (LOW, HIGH) else "unclipped")
-        self.node(TO_INTEGERS, [source, *self.grid(name)], made)
+        self.node(TO_INTEGERS, [source, *(grid or self.grid(name))], made)
         if ends != (LOW, HIGH):
             self.node("Clip", [made, *map(self.scalar, ends)], part(name, INTEGERS))
         self.real_values(name)

@@ -17,12 +17,10 @@ from edgecnn.graph.oracle import mlas
 from edgecnn.graph.oracle.parameters import LOW, called
 from edgecnn_converters.layout import OHWI_TO_OIHW, kernel_of, nchw, pads, placed_axis
 from edgecnn_converters.names import part
-from edgecnn_converters.onnx import functions, moves, products, resize
+from edgecnn_converters.onnx import functions, moves, pooling, products, resize
 from edgecnn_converters.onnx.emitter import TYPES, Emitter, Row
 from edgecnn_converters.onnx.format import INTEGERS, TO_INTEGERS, TO_REAL
 from edgecnn_converters.onnx.hard_swish import hard_swish
-
-PAST_HALVES = 2.0**-18  # of an average
 
 
 def _window(node: Node, kernel: tuple[int, ...]) -> dict[str, Any]:
@@ -45,8 +43,18 @@ def _fully_connected(e: Emitter, node: Node) -> None:
     e.finish(node, "Gemm", [e.value(node.inputs[0]), *(e.constant(i) for i in node.inputs[1:])], transB=1)
 
 
-def _binary(kind: str) -> Row:
-    return lambda e, node: e.finish(node, kind, [e.operand(i, _rank(e, node)) for i in node.inputs])
+def _mul(e: Emitter, node: Node) -> None:
+    """Multiply; onto a scale that is smaller by a few millionths where ``QLinearMul`` needs it: see ``mlas.mul``."""
+    inputs, name = [e.operand(i, _rank(e, node)) for i in node.inputs], node.output
+    if not e.on_grid(name):
+        e.finish(node, "Mul", inputs)
+        return
+    call, grid = called(e.graph, node), None
+    scale, zero = mlas.product_scale(call), call.zero(-1)
+    if scale != call.scale(-1):
+        grid = e.own_grid(part(name, "product"), scale, zero)
+    e.node("Mul", inputs, part(name, "raw"))
+    e.quantize(part(name, "raw"), node, str(node.attrs.get("activation", "none")), grid)
 
 
 def _rank(e: Emitter, node: Node) -> int:
@@ -72,29 +80,10 @@ def _max_pool(e: Emitter, node: Node) -> None:
 
 
 def _avg_pool(e: Emitter, node: Node) -> None:
-    """Average; where halves come up, by a convolution of the integers as they are, which rounds them as LiteRT does.
-
-    Its multiplier takes halves a little away from zero, and nothing else across one.
-    """
-    if e.on_grid(node.output) and mlas.is_summed(node.attrs):
-        _summed(e, node)
+    if e.on_grid(node.output):
+        pooling.average(e, node)
         return
     e.finish(node, "AveragePool", [e.value(node.inputs[0])], **_window(node, kernel_of(e.graph, node)))
-
-
-def _summed(e: Emitter, node: Node) -> None:
-    source, name, kernel = node.inputs[0], node.output, kernel_of(e.graph, node)
-    channels, plain, ones, made = e.graph.tensors[source].shape[3], *(part(name, p) for p in ("plain", "ones", "made"))
-    grid = e.own_grid(plain, e.graph.quant(source).scale[0], 0)
-    e.node(TO_REAL, [e.stored(source), *grid], plain)
-    weight = e.initializer(part(ones, INTEGERS), np.ones((channels, 1, *kernel), np.int8))
-    scale = e.initializer(part(ones, "scale"), np.array((1 + PAST_HALVES) / np.prod(kernel), np.float32))
-    zero = e.initializer(part(ones, "zero_point"), np.array(0, np.int8))
-    e.node(TO_REAL, [weight, scale, zero], ones)
-    e.node("Conv", [plain, ones], part(made, "raw"), **_window(node, kernel), group=channels)
-    e.node(TO_INTEGERS, [part(made, "raw"), *grid], made)
-    e.node("Identity", [made], part(name, INTEGERS))
-    e.real_values(name)
 
 
 def _mean(e: Emitter, node: Node) -> None:
@@ -165,7 +154,7 @@ LOWERINGS: Mapping[str, Row] = {
     "conv2d": _conv2d,
     "fully_connected": _fully_connected,
     "add": _add,
-    "mul": _binary("Mul"),
+    "mul": _mul,
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,
     "mean": _mean,

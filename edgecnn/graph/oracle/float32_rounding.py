@@ -66,6 +66,11 @@ def _batch_matmul(c: Call) -> Integers:
     return _once(c, product_kernels.matrix_sums(c), c.scale(0) * c.scale(1) / c.scale(-1))
 
 
+def _batch_matmul_xnnpack(c: Call) -> Integers:
+    """Once in float32 where the second operand's zero point is 0. LiteRT's own kernel runs the others."""
+    return KERNELS["batch_matmul"](c) if c.zero(1) else _batch_matmul(c)
+
+
 def _mean(c: Call) -> Integers:
     _, height, width, _ = c.inputs[0].shape
     return _once(c, summed(c), c.scale(0) / (c.scale(-1) * np.float32(height * width)))
@@ -199,7 +204,12 @@ def _with(changed: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
     return ChainMap({**once, **changed}, KERNELS)
 
 
-XNNPACK: Mapping[str, Kernel] = {"add": _add_xnnpack, "resize": _resize_xnnpack, "prelu": _prelu_xnnpack}
+XNNPACK: Mapping[str, Kernel] = {
+    "add": _add_xnnpack,
+    "batch_matmul": _batch_matmul_xnnpack,
+    "resize": _resize_xnnpack,
+    "prelu": _prelu_xnnpack,
+}
 ARITHMETICS: Mapping[str, Mapping[str, Kernel]] = {
     "litert": KERNELS,
     "xnnpack": _with({**XNNPACK, "mean": _mean_xnnpack(fused=False), "softmax": _softmax_table}),

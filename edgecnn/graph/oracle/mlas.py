@@ -7,14 +7,14 @@ The zero point is in what is rounded, so the integers are those of a uint8 file:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.oracle.kernels import KERNELS, Integers, multiplied, pooled_sums, requantized
+from edgecnn.graph.ir import QuantizedConstant
+from edgecnn.graph.oracle.kernels import KERNELS, Integers, multiplied, requantized
 from edgecnn.graph.oracle.parameters import Call
 from edgecnn.graph.oracle.product_kernels import matrix_sums
 
@@ -22,6 +22,7 @@ Reals = NDArray[np.float32]
 OFFSET = 128
 SIX = np.float32(6)
 STEPS = 127  # the most steps to 3 with which a byte holds 0 to 6
+NUDGES = np.arange(-64, 65) * 1e-6  # relative changes of a product's scale that are tried
 LOGISTIC_RANGE = np.float32(18)
 NUMERATOR = (
     4.37031012579801e-11,
@@ -74,34 +75,51 @@ def add(c: Call) -> Integers:
 
 
 def mul(c: Call) -> Integers:
-    """``QLinearMul``: the product of the centred integers times one scale, plus the zero point, each in float32."""
-    return _rounded(c, _product(c, multiplied(c), c.scale(0) * c.scale(1)))
+    """``QLinearMul``: the product of the centred integers times one scale, plus the zero point, each in float32.
 
-
-def _product(c: Call, integers: NDArray[Any], scale: np.float32) -> Reals:
-    made: Reals = integers.astype(np.float32) * np.float32(scale / c.scale(-1)) + _upper(c, -1)
-    return made
-
-
-def is_summed(attrs: Mapping[str, Any]) -> bool:
-    """Tell whether an average pool is written as a convolution: where the mean of its integers may be a half."""
-    return not any(attrs["padding"]) and math.prod(attrs["kernel"]) % 2 == 0
-
-
-def avg_pool(c: Call) -> Integers:
-    """LiteRT's where ``is_summed``; else ``QLinearAveragePool``: the mean of the real values, in float32.
-
-    Of the whole image it is as ``arithmetic._mean``.
+    Files quantize it by ``product_scale``, so that the sum with the zero point loses no half.
     """
-    if is_summed(c.attrs):
-        return KERNELS["avg_pool2d"](c)
-    centred = c.values[0].astype(np.int32) - c.zero(0)
-    if tuple(c.attrs["kernel"]) == c.inputs[0].shape[1:3] and not any(c.attrs["padding"]):
-        sums, counts = pooled_sums(c, centred)
-        scale = c.scale(0) / (c.scale(-1) * np.float32(counts.item()))
-        return requantized(c, sums, lambda part: np.rint(part.astype(np.float32) * scale).astype(np.int64))
-    sums, counts = pooled_sums(c, _real(c, centred))
-    return _rounded(c, sums / counts.astype(np.float32) / c.scale(-1) + _upper(c, -1))
+    return _rounded(c, _product(c, multiplied(c), c.scale(0) * c.scale(1), product_scale(c)))
+
+
+def _product(c: Call, integers: NDArray[Any], scale: np.float32, made: np.float32 | None = None) -> Reals:
+    ratio = np.float32(scale / (c.scale(-1) if made is None else made))
+    product: Reals = integers.astype(np.float32) * ratio + _upper(c, -1)
+    return product
+
+
+def product_scale(c: Call) -> np.float32:
+    """Return the scale that a file quantizes a product by, with which every product rounds as without a zero point.
+
+    The sum with the zero point in float32 may lose that a product is just beyond a half. A scale smaller by some
+    millionths takes such products further beyond it. Of the scales that take no other across a half, it is the middle
+    one. It is the output's own where that serves, and where none does.
+    """
+    own, scale = c.scale(-1), c.scale(0) * c.scale(1)
+    products = np.unique(np.multiply.outer(*(_integers(c, k) - c.zero(k) for k in (0, 1))))
+    exact = products * (np.float64(scale) / np.float64(own))
+    from_half = np.abs(exact - np.floor(exact) - 0.5)
+    products = products[from_half <= (np.abs(exact) + _upper(c, -1)) * (NUDGES[-1] + 2.0**-22)]
+    wanted = _bytes(np.rint(products.astype(np.float32) * np.float32(scale / own)) + _upper(c, -1))
+
+    def fits(made: np.float32) -> bool:
+        return bool((_bytes(_product(c, products, scale, made)) == wanted).all())
+
+    if fits(own):
+        return own
+    trials = (np.float64(own) / (1 + NUDGES)).astype(np.float32)
+    fitting = np.flatnonzero([fits(trial) for trial in trials])
+    if not fitting.size:
+        return own
+    together = max(np.split(fitting, np.flatnonzero(np.diff(fitting) > 1) + 1), key=len)
+    return np.float32(trials[together[len(together) // 2]])
+
+
+def _integers(c: Call, k: int) -> Integers:
+    """Return the integers that an input can hold."""
+    tensor = c.inputs[k]
+    held = np.unique(tensor.integers) if isinstance(tensor, QuantizedConstant) else c.every(k)
+    return held.astype(np.int64)
 
 
 def _real(c: Call, centred: NDArray[Any]) -> Reals:
@@ -205,7 +223,6 @@ def softmax(c: Call) -> Integers:
 CHANGED: Mapping[str, Callable[[Call], Integers]] = {
     "add": add,
     "mul": mul,
-    "avg_pool2d": avg_pool,
     "relu": relu("relu"),
     "relu6": relu("relu6"),
     "hard_swish": hard_swish,
