@@ -2,6 +2,7 @@
 # make test    set up and pass the tests (quick ones; `make test-slow` has the rest)
 # make lint    style, types, and the direction of imports
 # make fuzz    COUNT=20000 SEED=0 mutated files through every reader
+# make graphs  COUNT=10000 SEED=0 random networks in LiteRT's reference kernels beside the oracle; goes on where it was stopped
 # make mutants COUNT=150 SEED=0 small faults in a copy of the source: the share that the quick tests notice, per room
 # make docs    build the site into site/; a broken link or anchor fails
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
@@ -16,10 +17,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 SEED ?= 0
 fuzz: COUNT ?= 20000
+graphs: COUNT ?= 10000
 mutants: COUNT ?= 150
 mutants: CACHE ?= $(HOME)/.cache/edgecnn-mutants
 
-.PHONY: demo test test-slow lint fuzz mutants docs wheel audit chaos clean docs-assets
+.PHONY: demo test test-slow lint fuzz graphs mutants docs wheel audit chaos clean docs-assets
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -39,6 +41,10 @@ lint: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:graph $(abspath $(BIN))/python -m fuzz --count $(COUNT) --seed $(SEED)
+
+graphs: $(VENV)/.dev
+	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=.:graph $(abspath $(BIN))/python -m fuzz.networks --count $(COUNT) \
+	    --seed $(SEED) --keep ../out/graphs-$(SEED).jsonl
 
 mutants: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m mutants --count $(COUNT) --seed $(SEED) --cache $(CACHE)

@@ -11,10 +11,10 @@ private.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not typing's: before the command handles interrupts, as little as possible is imported
 if TYPE_CHECKING:
+    from typing import Any
+
     from edgecnn.benchmarking import benchmark
     from edgecnn.converting import convert
     from edgecnn.errors import DeviceFault, EdgecnnError, InputError, MissingDependencyError, UnsupportedError
@@ -63,6 +63,8 @@ _MODULES = {name: f"edgecnn.{module}" for module, names in _HOMES.items() for na
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'edgecnn' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    from importlib import import_module
+
     return getattr(import_module(_MODULES[name]), name)
 
 

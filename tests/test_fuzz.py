@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fuzz.campaign import FAULTS, run, tried
+from fuzz.networks import kept, printed
+from fuzz.networks import tried as network_tried
 from fuzz.seeds import corpus
 from PIL import Image
 
@@ -64,6 +66,30 @@ def test_no_mutated_file_is_a_fault(seeds):
     assert len(outcomes) == len(seeds)
     assert {o.state for o in outcomes} <= {"read", "refused"}, [o for o in outcomes if o.state in FAULTS]
     assert sum(o.state == "refused" for o in outcomes) > len(seeds) / 2
+
+
+def test_random_networks_are_the_reference_kernels_or_say_why_not(capsys):
+    rows = [*map(network_tried, (0, 1, 2)), network_tried(37)]
+    assert [row["state"] for row in rows] == ["equal"] * 3 + ["default"]  # a softmax over 1,980 pixels
+    refused = "TFLite cannot hold conv2d_3 (test.conv2d_3, a multiplier of 300.5)"
+    rows += [{"number": 4, "state": "unsupported", "said": refused.replace("3", k)} for k in "12"]
+    assert printed(rows, ()) == 0
+    assert "3 equal, 1 default, 2 unsupported" in (said := capsys.readouterr().out)
+    assert said.count("\n") == 2
+    assert printed([*rows, {"number": 9, "state": "differs", "said": "1 LSB"}], ()) == 1
+
+
+def test_networks_go_on_where_they_were_stopped_unless_sources_changed(tmp_path):
+    file = tmp_path / "out" / "rows.jsonl"
+    assert kept(file, "key") == []
+    with file.open("a") as out:
+        out.write('{"number": 1, "state": "equal"}\n{"number": 2, "sta')
+    assert [row["number"] for row in kept(file, "key")] == [1]
+    with file.open("a") as out:
+        out.write('{"number": 3, "state": "equal"}\n')
+    assert [row["number"] for row in kept(file, "key")] == [1, 3]
+    assert kept(file, "other") == []
+    assert file.read_text() == "other\n"
 
 
 # --- former faults ---

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz.networks import NO_REFERENCE
 from graphs import MORE_PIECES, PIECES, piece_graph, random_graph
 from int8_builder import Int8Builder, float_graph, random_images
 from runtimes import limits
@@ -14,9 +15,6 @@ from edgecnn.errors import InputError
 from edgecnn.graph.oracle import run
 from edgecnn_converters.tflite import convert
 from edgecnn_targets.runtimes.litert import LiteRtSession
-
-NO_REFERENCE = {"elu"}
-"""Pieces of ops of which LiteRT's reference resolver has no kernel: ``converters/test_tflite_ops.py`` shows them."""
 
 
 def litert(graph, images, folder, kernels="reference"):
