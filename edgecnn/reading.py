@@ -6,6 +6,7 @@ foresee ends here, and nowhere else.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,6 +19,34 @@ from edgecnn.own_code import said
 P = ParamSpec("P")
 T = TypeVar("T")
 LONGEST = 300  # characters of what a library says
+NO_ANSWER = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN",
+                 "ENETUNREACH", "ENODEV", "ENXIO", "EREMOTEIO")
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Numbers of system errors of a disk, or of a folder of the network, that does not answer: the file may be sound."""
+
+
+def require_answer(error: BaseException, what: str | Path | None = None) -> None:
+    """Check that an error does not say that what holds a file has gone away.
+
+    Args:
+        error: what was raised, at any depth of a chain of causes.
+        what: names the file; ``None`` where the error does.
+
+    Raises:
+        InputError: it says so.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_ANSWER:
+            place = what or cause.filename or "a file"
+            raise InputError(
+                f"{place}: {cause.strerror}; the disk or network folder that holds it does not answer: "
+                "try again when it does, or copy the file to this machine"
+            ) from error
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextmanager
@@ -35,9 +64,12 @@ def reading(what: str | Path, *, remedy: str = "export it again") -> Iterator[No
         yield
     except EdgecnnError:
         raise
+    except PermissionError as error:
+        raise InputError(f"{what} cannot be read: {error.strerror}; allow it, or give another file") from error
     except RecursionError as error:
         raise InputError(f"{what} cannot be read: it is nested too deeply, or refers to itself; {remedy}") from error
     except Exception as error:  # a damaged file may make a library raise anything
+        require_answer(error, what)
         raise InputError(f"{what} cannot be read: it is damaged ({said(error)[:LONGEST]}); {remedy}") from error
 
 

@@ -288,6 +288,7 @@ PIECES: dict[str, Callable[[Int8Builder, str], str]] = {
     "fully_connected_chain": _head_chain,
     "softmax": _head_softmax,
 }
+MOST_CHANNELS, MOST_PIXELS = 1024, 2048  # a convolution of 10,000 channels takes gigabytes, attention their square
 HEADS = ("mean", "fully_connected", "fully_connected_chain", "softmax")  # after which nothing can follow
 BODY = tuple(piece for piece in PIECES if piece not in HEADS)
 
@@ -303,11 +304,14 @@ def piece_graph(piece: str, seed: int) -> Graph:
 def network(shape: tuple[int, ...], plan: Sequence[tuple[str, int]]) -> Graph:
     """A network of pieces, one after the other, on an image (height, width, channels).
 
-    Each piece has a seed of its own, so that leaving one out changes no other: a failing network can shrink.
+    Each piece has a seed of its own, so that leaving one out changes no other: a failing network can shrink. Of what
+    has grown beyond ``MOST_CHANNELS`` or ``MOST_PIXELS`` only a head is made.
     """
     b = Int8Builder((1, *shape))
     x = b.input
     for piece, seed in plan:
+        if (b.shape(x)[-1] > MOST_CHANNELS or math.prod(b.shape(x)[1:-1]) > MOST_PIXELS) and piece not in HEADS:
+            continue
         b.rng = np.random.default_rng(seed)
         x = (PIECES | MORE_PIECES)[piece](b, x)
     return b.graph(x)

@@ -14,6 +14,7 @@ from edgecnn.cli.streams import write_error
 from edgecnn.errors import EdgecnnError, InputError
 from edgecnn.escaping import printable, printable_lines
 from edgecnn.own_code import own_place, said
+from edgecnn.reading import require_answer
 
 INTERRUPTED = 130
 FAULT = 70  # EX_SOFTWARE of BSD's sysexits.h
@@ -52,6 +53,10 @@ def was_interrupted(error: BaseException | None) -> bool:
 def _meaning(error: Exception, words: list[str]) -> tuple[str, int]:
     if isinstance(error, EdgecnnError):
         return f"error: {error}", error.exit_status
+    try:
+        require_answer(error)
+    except InputError as found:
+        return f"error: {found}", found.exit_status
     of_system = error.strerror if isinstance(error, OSError) else None
     if isinstance(error, OSError) and of_system:
         place = f" ({error.filename})" if error.filename else ""

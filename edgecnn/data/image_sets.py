@@ -18,6 +18,7 @@ from edgecnn.data.feed import Feed, Given, feed_of
 from edgecnn.data.stored import Encoded, Labels
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
+from edgecnn.reading import require_answer
 
 
 @dataclass(kw_only=True)
@@ -89,6 +90,7 @@ class FolderImages:
             try:
                 data = path.read_bytes()
             except OSError as error:
+                require_answer(error, path.as_posix())
                 raise BadImageError(error.strerror or "cannot be read") from None
             return hashlib.sha256(data).hexdigest(), decode(data, feed.preprocess, feed.channels)
 

@@ -19,6 +19,7 @@ from edgecnn.data.stored import Labels, parts
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import track
+from edgecnn.reading import require_answer
 
 HELD_OUT = 0.1  # of images that are in one part
 DRAWN = 256  # demo images at a time
@@ -111,6 +112,7 @@ def _opened(where: str, preprocess: Preprocess) -> TrainingImages:
         try:
             return decode(files[i].read_bytes(), preprocess)
         except (BadImageError, OSError) as error:
+            require_answer(error, files[i].as_posix())
             raise InputError(f"{files[i]} cannot be read ({error}); mend or remove it") from None
 
     def read(indices: NDArray[np.int64]) -> Pixels:

@@ -69,6 +69,7 @@ def load(path: Path) -> Graph:
     from safetensors import SafetensorError, safe_open
 
     try:
+        path.open("rb").close()  # safetensors has one message for whatever keeps it from opening a file
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get("edgecnn")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import multiprocessing
 import os
 import random
@@ -24,6 +25,7 @@ from fuzz.seeds import Seed, corpus
 
 HANG_S, STARVED_S = 20.0, 900.0  # of a processor, and by the clock: on a busy machine a child of a worker waits long
 MEMORY = 2**30  # peak of a worker, in bytes
+PR_SET_PDEATHSIG = 1  # of Linux: a worker ends with the campaign
 FAULTS = ("traceback", "hang", "death", "memory", "lines")
 
 
@@ -72,6 +74,7 @@ def _peak() -> int:
 def _work(seeds: Sequence[Seed], seed: int, pipe: Connection) -> None:
     """Try the cases whose numbers come, until nothing comes."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)

@@ -128,16 +128,16 @@ def elsewhere(target: str, graph: Graph, images: np.ndarray, folder: Path) -> Ro
 
 def outcomes(numbers: Sequence[int], beside: Sequence[str]) -> Iterator[Row]:
     """Yield the row of each network, made in one process that is started again where native code ended it."""
-    done = 0
-    while done < len(numbers):
+    left = collections.deque(numbers)
+    while left:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
-                for row in pool.map(tried, numbers[done:], [tuple(beside)] * (len(numbers) - done)):
-                    done += 1
-                    yield row
-            except BrokenProcessPool:
-                yield {"number": numbers[done], "state": "death", "said": "the process ended"}
-                done += 1
+            while left:
+                number = left.popleft()
+                try:
+                    yield pool.submit(tried, number, beside).result()
+                except BrokenProcessPool:
+                    yield {"number": number, "state": "death", "said": "the process ended"}
+                    break
 
 
 def code_digest() -> str:
