@@ -115,7 +115,7 @@ class Cluster:
         kind: a class, ``dask.distributed.LocalCluster``, ``dask_jobqueue.SLURMCluster``.
         options: its arguments.
         workers: that it is scaled to.
-        wait_s: how long the first worker, and later a scheduler that is gone, are waited for.
+        wait_s: how long the first worker, and later a scheduler or workers that are gone, are waited for.
     """
 
     scheduler: str | None = None
@@ -159,6 +159,7 @@ class DaskExecutor:
         self._resources: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
         self._tasks: dict[str, tuple[Task, int, Any]] = {}  # by key: the task, how often it was given, its future
+        self._workers_seen = time.monotonic()
         self._published: dict[str, Any] = {}  # by name: the future of a packed file
 
     @property
@@ -203,7 +204,7 @@ class DaskExecutor:
         """See ``Executor``; what a scheduler that went took with it is given to it again when it is back.
 
         Raises:
-            InputError: the scheduler does not come back.
+            InputError: the scheduler does not come back, or all workers are gone and none comes.
         """
         found: list[Outcome] = []
         until = None if timeout is None else time.monotonic() + timeout
@@ -214,11 +215,13 @@ class DaskExecutor:
             self._require_scheduler()
             try:
                 key, number, future = self._ended.get(timeout=left)
+                self._workers_seen = time.monotonic()
                 found += self._outcomes(key, number, future)
                 while True:
                     found += self._outcomes(*self._ended.get_nowait())
             except queue.Empty:
-                continue
+                if not found:
+                    self._require_workers()
         return found
 
     def close(self) -> None:
@@ -305,6 +308,21 @@ class DaskExecutor:
                     f"the scheduler {self.address} is gone; results are kept: start it, and run the same again"
                 )
             time.sleep(0.2)
+
+    def _require_workers(self) -> None:
+        """Note whether there are workers, which another may start.
+
+        Raises:
+            InputError: there were none for too long.
+        """
+        with suppress(OSError, TimeoutError):  # the scheduler is gone
+            if self.client.nthreads():
+                self._workers_seen = time.monotonic()
+        if time.monotonic() - self._workers_seen > self._wait_s:
+            raise InputError(
+                f"the scheduler {self.address} has no workers any more; results are kept: "
+                f"start some with `dask worker {self.address}`, and run the same again"
+            )
 
     def _wait_for_workers(self, distributed: Any, cluster: Cluster) -> None:
         try:

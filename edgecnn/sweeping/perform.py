@@ -43,13 +43,16 @@ class Away:
 
 
 def perform_away(
-    kind: str, settings: Mapping[str, Any], paths: Mapping[str, Path], before: tuple[Path, Mapping[str, Any]] | None
+    kind: str,
+    settings: Mapping[str, Any],
+    paths: Mapping[str, tuple[Path, str]],
+    before: tuple[Path, Mapping[str, Any]] | None,
 ) -> Away:
     """Do a stage without the folder of the sweep.
 
     Args:
         kind, settings: of the stage.
-        paths: where the inputs that the settings name are on this machine.
+        paths: where the inputs that the settings name are on this machine, each with its ``:SPLIT``.
         before: files and value of the stage before.
 
     Raises:

@@ -133,15 +133,6 @@ class Planner:
             stage.alone, stage.device, stage.board,
         )  # fmt: skip
 
-    def require_rows(self) -> None:
-        """Check that a combination is left.
-
-        Raises:
-            InputError: none is; says why.
-        """
-        if not any(True for _ in self.rows()):
-            raise InputError(f"no combination is left to run: {self.why_left_out()}")
-
     def why_left_out(self) -> str:
         """Return why combinations are left out, and how many, in one line."""
         return "; ".join(f"{reason} ({count})" for reason, count in self.left_out.items())

@@ -85,7 +85,7 @@ class Engine:
             machine.
         cluster: a class that makes a Dask cluster: ``dask.distributed.LocalCluster``, ``dask_jobqueue.SLURMCluster`` …
         options: its arguments.
-        wait_s: how long the first worker, and later a scheduler that is gone, are waited for.
+        wait_s: how long the first worker, and later a scheduler or workers that are gone, are waited for.
 
     Raises:
         InputError: a value is not allowed.

@@ -71,20 +71,21 @@ class Stage:
         """Return a digest of all that its result depends on."""
         return _digest({**self._record(), "versions": self.versions}, self.parent.digest if self.parent else "")
 
-    def files(self) -> dict[str, FileInput]:
-        """Return the files and folders that its settings name, by the name of the input."""
-        paths = {name: file_of(_given(self.settings, name)) for name in self.inputs}
-        return {name: file_input(path) for name, path in paths.items() if path is not None}
+    def files(self) -> dict[str, tuple[FileInput, str]]:
+        """Return the files and folders that its settings name, each with its ``:SPLIT``, by the name of the input."""
+        given = {name: _given(self.settings, name) for name in self.inputs}
+        paths = {name: file_of(value) for name, value in given.items()}
+        return {name: (file_input(path), split_of(given[name])) for name, path in paths.items() if path is not None}
 
     def _record(self) -> dict[str, Any]:
         return {"kind": self.kind, "settings": dict(self.settings), "inputs": dict(self.inputs)}
 
 
-def elsewhere(settings: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:
-    """Return settings whose inputs are under other paths."""
+def elsewhere(settings: Mapping[str, Any], paths: Mapping[str, tuple[Path, str]]) -> dict[str, Any]:
+    """Return settings whose inputs are under other paths, each with its ``:SPLIT``."""
     found = dict(settings)
-    for name, path in paths.items():
-        given = f"{path}{split_of(_given(settings, name))}"
+    for name, (path, split) in paths.items():
+        given = f"{path}{split}"
         found |= {"devices": [given]} if name == "device" else {name: given}
     return found
 

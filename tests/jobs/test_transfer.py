@@ -7,19 +7,24 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from commands import DEMO
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'edgecnn[dask]'")
+import edgecnn
+from edgecnn.data import demo
 from edgecnn.errors import InputError
 from edgecnn.jobs import LocalExecutor, Status
 from edgecnn.jobs.dask_executor import CACHE, FETCHED, Cluster, DaskExecutor
 from edgecnn.jobs.transfer import FileInput, digest_of_files, located, pack, unpack
+from edgecnn.models.shipped import shipped_weights
 from edgecnn.sweeping import cluster as sweep_cluster
 from edgecnn.sweeping.cluster import executor_of
 from edgecnn.sweeping.inputs import digest_of
 from edgecnn.sweeping.run import Loop
 from edgecnn.sweeping.spec import Engine
-from edgecnn.sweeping.stages import Stage
+from edgecnn.sweeping.stages import Stage, elsewhere
 from edgecnn.sweeping.store import Store
 
 HERE = Path("/proc/self/cwd")  # of each process another folder
@@ -95,6 +100,28 @@ def test_weights_and_results_come_to_a_worker_once_by_their_digest(apart, driver
 
 
 @linux
+@pytest.mark.slow
+def test_a_sweep_of_own_weights_and_images_makes_the_same_files_where_nothing_is_shared(apart, driver):
+    pixels, labels = demo.images("test", range(16))
+    np.savez("images.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    Path("own.safetensors").write_bytes(shipped_weights(DEMO).read_bytes())
+    keys = {
+        "data": f"{HERE}/images.npz:test", "calibration": f"{HERE}/images.npz:train",
+        "weights": f"{HERE}/own.safetensors", "axes": {"model": [DEMO], "recipe": ["minmax"]},
+    }  # fmt: skip
+    quiet = edgecnn.Progress()
+    scheduler = apart.scheduler.address
+    away = edgecnn.sweep(keys, output=HERE / "away", scheduler=scheduler, progress=quiet)
+    here = edgecnn.sweep(keys, output="here", workers=1, progress=quiet)
+    assert [(row.status, row.text) for row in (*away.rows, *here.rows)] == [("ok", "")] * 2
+    for name in ("top1", "agreement", "sqnr_db", "size_bytes"):
+        assert away.rows[0].figures[name] == here.rows[0].figures[name]
+    made = {path.relative_to("here"): path.read_bytes() for path in Path("here").glob("files/*/*.tflite")}
+    assert made
+    assert all(Path("away", path).read_bytes() == content for path, content in made.items())
+
+
+@linux
 def test_a_file_whose_holder_died_is_sent_again(apart, driver):
     stages = chains(2)
     with DaskExecutor(Cluster(scheduler=apart.scheduler.address, options={})) as executor:
@@ -128,6 +155,19 @@ def test_a_folder_is_the_same_after_it_was_packed(driver, tmp_path):
         assert digest_of_files(tmp_path / "cache" / name / name) == digest_of_files(tmp_path / name)
     unpack(pack(tmp_path / "weights", "weights"), tmp_path / "cache" / "images")
     assert [path.name for path in (tmp_path / "cache" / "images").iterdir()] == ["images"]  # what is there stays
+
+
+def test_inputs_of_settings_are_under_other_paths(driver, tmp_path):
+    Path("a.npz").write_text("arrays")
+    settings = {"data": "a.npz:test", "weights": "weights", "calibration": "images/", "devices": ["demo"], "seed": 1}
+    stage = Stage("validate", "v", settings, dict.fromkeys(("data", "weights", "calibration", "device"), ""))
+    found = located(stage.files(), lambda file: Path("/elsewhere") / file.path.name)
+    for path in ("a.npz", "weights"):
+        Path(path).unlink()  # as on another machine
+    assert elsewhere(settings, found) == {
+        "data": "/elsewhere/a.npz:test", "weights": "/elsewhere/weights", "calibration": "/elsewhere/images",
+        "devices": ["demo"], "seed": 1,
+    }  # fmt: skip
 
 
 def test_files_are_found_in_nested_arguments():
