@@ -116,7 +116,9 @@ def weight_only_graph(graph: Graph) -> Graph:
     return float_graph(graph).with_tensors(*(graph.tensors[n] for n in weights))
 
 
-def random_images(graph: Graph, count: int, seed: int = 0) -> NDArray[np.int8]:
-    """Integers over the whole range, shaped like the graph's input."""
-    shape = graph.tensors[graph.inputs[0]].shape
-    return np.random.default_rng(seed).integers(-128, 128, (count, *shape[1:])).astype(np.int8)
+def random_images(graph: Graph, count: int, seed: int = 0) -> NDArray[Any]:
+    """Draw integers over the whole range of the graph's input, of its type, int8 or int16."""
+    tensor = graph.tensors[graph.inputs[0]]
+    quant = Quantized.of(tensor).quant
+    low, high = quant.limits
+    return np.random.default_rng(seed).integers(low, high + 1, (count, *tensor.shape[1:])).astype(quant.dtype)

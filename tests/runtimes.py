@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+from golden_files import golden
 from int8_builder import random_images
 
 from edgecnn.artifact import write_artifact
@@ -33,11 +32,6 @@ CPUS = {
 def limits():
     """Arithmetic to the LSB that its runtime may be away from the oracle on this CPU."""
     return golden("targets")["parity"][instruction_set()]
-
-
-def golden(name):
-    """The limits in ``golden/NAME.toml``."""
-    return tomllib.loads((Path(__file__).parent / "golden" / f"{name}.toml").read_text("utf-8"))
 
 
 def integers_in(target, converted):

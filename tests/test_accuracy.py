@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_files import golden
 from PIL import Image
 
 from edgecnn.cli import main
@@ -17,7 +17,7 @@ from edgecnn.graph.serialize import load
 from edgecnn_converters.tflite.reader import read
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
-GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "accuracy.toml").read_text("utf-8"))
+GOLDEN = golden("accuracy")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REAL = {"mobilenet_v2": "mobilenet_v2_1.0_224_google", "mobilenet_v1_0.75_224": "mobilenet_v1_0.75_224"}
 IMAGES = 100  # on which oracle and LiteRT are compared bit for bit

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import DEMO, EXPORT, QUICK, assert_same_figures, error_of, run
+from golden_files import golden
 
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import _parser, main
@@ -42,7 +43,7 @@ def test_export_writes_artifact_graph_manifest_and_report(exported):
     low, high = accuracy["drop_ci95"]
     assert low <= accuracy["drop"] <= high
     assert accuracy["agreement"] >= 95
-    assert accuracy["sqnr_db"] > 15
+    assert accuracy["sqnr_db"] >= golden("sqnr")["export"]["command"]
     assert entry["latency"]["runs"] >= 50
     assert entry["latency"]["threads"] == 1
     assert entry["parity"]["max_lsb"] is not None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from golden_files import golden
 from torch import nn
 
 import edgecnn
 from edgecnn.data.feed import Feed
 from edgecnn.errors import InputError
 
+SQNR = golden("sqnr")["loaded"]
 QUIET = edgecnn.Progress()
 FED = edgecnn.Preprocess(mean=127.5, std=127.5)
 
@@ -106,7 +108,7 @@ def test_a_module_is_loaded_quantized_and_equal_in_every_format(name):
         assert report.passed, report.failures
         found = report.entries[0].outputs
         assert [output.name for output in found] == list(network.outputs)
-        assert all(output.max_lsb == 0 and output.sqnr_db > 20 for output in found)
+        assert all(output.max_lsb == 0 and output.sqnr_db >= SQNR[name] for output in found)
 
 
 def test_each_image_is_normalised_by_its_own_preprocessing_also_from_files(tmp_path):
@@ -119,7 +121,8 @@ def test_each_image_is_normalised_by_its_own_preprocessing_also_from_files(tmp_p
     assert np.allclose(fed["depth"], data["depth"] / 64, atol=1e-6)
     int8 = edgecnn.quantize(network, data, progress=QUIET)
     path = edgecnn.convert(int8, "tflite").save(tmp_path).path
-    assert edgecnn.validate(path, data, progress=QUIET).entries[0].accuracy.sqnr_db > 20
+    found = edgecnn.validate(path, data, progress=QUIET).entries[0].accuracy
+    assert found.sqnr_db >= SQNR["two images, of files"]
     other = edgecnn.validate(path, data, preprocess="depth:mean=64", limits=edgecnn.Limits(min_sqnr=1), progress=QUIET)
     assert other.entries[0].parity.max_lsb == 0
 

@@ -126,9 +126,10 @@ def _archive(path: Path) -> Iterator[tuple[NpzFile, list[str]]]:
     if not path.is_file():
         raise InputError(f"no file at {path}; give FILE.npz:SPLIT, a folder of images, or demo")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, NpzFile):
-                raise InputError(f"{path} holds one array; give an archive of arrays, as np.savez writes it")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise InputError(f"{path} holds one array; give an archive of arrays, as np.savez writes it")
+        with archive:
             yield archive, [name.removeprefix("x_") for name in archive.files if name.startswith("x_")]
     except EdgecnnError:
         raise

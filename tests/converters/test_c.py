@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import re
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_files import golden
 from graphs import BODY, MORE_PIECES, PIECES, piece_graph, random_graph
 from int8_builder import Int8Builder, float_graph, random_images
 
@@ -36,7 +35,7 @@ from edgecnn_targets.devices import device
 from edgecnn_targets.registry import open_session
 from edgecnn_targets.runtimes.c import compile_shared, host_compiler
 
-LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "targets.toml").read_text("utf-8"))["c"]
+LIMITS = golden("targets")["c"]
 STRICT = ("-O0", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 SANITIZED = (*STRICT, "-O1", "-fsanitize=undefined", "-fno-sanitize-recover")
 needs_compiler = pytest.mark.skipif(host_compiler() is None, reason="no C compiler here")

@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from runtimes import WRITERS, assert_integers_are_the_graphs, distances, golden, limits, opened, unsaturated
+from golden_files import golden
+from runtimes import WRITERS, assert_integers_are_the_graphs, distances, limits, opened, unsaturated
 
 from edgecnn.graph.capture import capture
 from edgecnn.graph.ir import Metadata

@@ -13,6 +13,8 @@ from PIL import Image
 
 from edgecnn.data import demo, match_labels, open_images, stratified
 from edgecnn.data.decode import resize_arrays
+from edgecnn.data.feed import Feed
+from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.data.training import open_training, training_parts
 from edgecnn.errors import InputError
 from edgecnn.preprocess import Preprocess
@@ -362,6 +364,8 @@ def test_a_numpy_archive_that_does_not_serve_is_one_line(tmp_path):
     good = np.zeros((2, 8, 8, 3), np.uint8)
     plain = archive(tmp_path / "a.npz", x_test=good, y_test=np.zeros(3, int), x_float=good * 0.5, x_bare=good)
     (tmp_path / "text.npz").write_text("hello")
+    np.save(tmp_path / "one.npy", good)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     for where, message in (
         (plain, "unknown split ''; allowed: bare, float, test"),
         (f"{plain}:tset", "unknown split 'tset'.*did you mean 'test'"),
@@ -370,7 +374,34 @@ def test_a_numpy_archive_that_does_not_serve_is_one_line(tmp_path):
         (f"{plain}:bare", "has no labels"),
         (str(tmp_path / "none.npz"), "no file at"),
         (f"{tmp_path / 'text.npz'}:test", "not a numpy archive"),
+        (f"{tmp_path / 'one.npz'}:test", "holds one array; give an archive of arrays, as np.savez writes it"),
     ):
         with pytest.raises(InputError, match=message) as error:
             open_images(where, demo_split="test", labelled=True)
         assert "\n" not in str(error.value)
+
+
+def test_samples_that_are_no_inputs_of_the_network_are_one_line():
+    feed = Feed(preprocess=Preprocess(resize=(8, 8)), shapes={"image": (8, 8, 3), "state": (4,)})
+    images, states = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 4), np.float32)
+    both = {"image": images, "state": states}
+    for samples, message in (
+        ({"image": images}, "the network's inputs are image, state; got image"),
+        ({**both, "more": states}, "the network's inputs are image, state; got image, state"),
+        (images, "the network has inputs image, state: give an array for each"),
+    ):
+        with pytest.raises(InputError, match=message):
+            feed.taken(samples)
+    taken = feed.taken(both)
+    assert list(taken) == ["image", "state"]
+    with pytest.raises(InputError, match="preprocessing is of images; of the inputs image, state, 'state' is none"):
+        Feed(preprocess=Preprocess(), others={"state": Preprocess()}, shapes=feed.shapes)
+
+
+def test_what_cannot_be_resized_or_made_is_one_line():
+    with pytest.raises(InputError, match="arrays of 5 channels are not resized; give them in the network's size"):
+        resize_arrays(np.zeros((2, 8, 8, 5), np.uint8), Preprocess(resize=(4, 4)))
+    for shape, fed in (((8, 8, 4), Preprocess(resize=(8, 8))), ((10,), Preprocess.as_is())):
+        feed = Feed(preprocess=fed, shapes={"x": shape})
+        with pytest.raises(InputError, match="makes images, grey or RGB; this network takes others: give some"):
+            next(SyntheticImages(count=2).batches(feed, 2))

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from golden_files import golden
 from ports import NETWORKS, samples
 from runtimes import WRITERS, assert_integers_are_the_graphs
 
@@ -13,6 +14,7 @@ import edgecnn
 from edgecnn.artifact import read_manifest
 from edgecnn.errors import InputError
 
+SQNR = golden("sqnr")
 QUIET = edgecnn.Progress()
 FORMATS = sorted(WRITERS)
 ALL = [*FORMATS, "c"]
@@ -46,7 +48,7 @@ def test_every_output_is_the_oracles_in_every_format(quantized, tmp_path, name, 
     assert [output.name for output in entry.outputs] == list(network.outputs)
     for output in entry.outputs:
         assert output.max_lsb == 0
-        assert output.sqnr_db > 18
+        assert output.sqnr_db >= SQNR["ports"][name]
     assert entry.accuracy.sqnr_db == min(output.sqnr_db for output in entry.outputs)
     assert entry.parity.max_lsb == 0
     assert (entry.accuracy.agreement is None) == (network.classes is None)
@@ -75,7 +77,7 @@ def test_other_precisions_take_and_give_the_same(tmp_path, target, precision):
     made = edgecnn.quantize(network, precision="w8", progress=QUIET) if precision == "w8" else network
     artifact = edgecnn.convert(made, target, precision=precision).save(tmp_path)
     report = edgecnn.validate(artifact, samples(network, 20, 5), progress=QUIET)
-    assert all(output.sqnr_db > 30 for output in report.entries[0].outputs)
+    assert report.entries[0].accuracy.sqnr_db >= SQNR["precisions"][precision]
 
 
 def test_two_artifacts_are_compared_output_by_output(quantized, tmp_path):

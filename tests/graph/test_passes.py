@@ -40,6 +40,10 @@ def scaled_and_shifted(m, x):
     return m.second(y) + F.conv2d(y, m.second.weight[:, :1], m.second.bias, padding=1, groups=4)
 
 
+def pooled(m, x):
+    return m.first(x).mean((2, 3), keepdim=True)
+
+
 def gated(m, x):
     y = m.first(x)
     return m.second(y * F.hardsigmoid(m.second(y.mean((2, 3), keepdim=True))))
@@ -63,13 +67,13 @@ FOLDED = {
     ),
     "a pad of nothing, twice": (lambda m, x: m.second(F.pad(F.pad(m.first(x), (0, 0)), (0, 0, 0, 0))), ["conv2d"] * 2),
     "pooling and a 1x1 convolution as a head": (
-        lambda m, x: F.conv2d(
-            m.first(x).mean((2, 3), keepdim=True), m.second.weight[:, :, :1, :1], m.second.bias
-        ).flatten(1),
+        lambda m, x: F.conv2d(pooled(m, x), m.second.weight[:, :, :1, :1], m.second.bias).flatten(1),
         ["conv2d", "mean", "fully_connected"],
     ),
 }
 FOLDED |= {
+    "pooling and a flatten": (lambda m, x: pooled(m, x).flatten(1), ["conv2d", "mean"]),
+    "pooling and what undoes a flatten": (lambda m, x: m.first(x).mean((2, 3))[:, :, None, None], ["conv2d", "mean"]),
     "a normalised input": (lambda m, x: m.first((x - m.mean) / m.std), ["conv2d"]),
     "the scale of an input before zeros around it": (
         lambda m, x: F.conv2d((x - m.mean) / m.std, m.first.weight, padding=1),
@@ -131,6 +135,14 @@ KEPT = {
     "squared": (lambda m, x: m.second((lambda y: y * y)(F.relu(m.first(x)) * 0.3)), ["conv2d", "mul", "mul", "conv2d"]),
     "behind a ReLU": (lambda m, x: F.relu(m.first(x)) + 0.5, ["conv2d", "add"]),
     "added before a padded convolution": (lambda m, x: m.second(F.relu(m.first(x)) + 1), ["conv2d", "add", "conv2d"]),
+    "a head that pads": (
+        lambda m, x: F.conv2d(pooled(m, x), m.second.weight[:, :, :1, :1], m.second.bias, padding=1).flatten(1),
+        ["conv2d", "mean", "conv2d", "transpose", "reshape"],
+    ),
+    "a head in groups": (
+        lambda m, x: F.conv2d(pooled(m, x), m.second.weight[:, :2, :1, :1], m.second.bias, groups=2).flatten(1),
+        ["conv2d", "mean", "conv2d", "reshape"],
+    ),
     "weights that two layers share": (lambda m, x: m.second(m.second(m.first(x)) * 2), ["conv2d", "conv2d", "conv2d"]),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import tomllib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from golden_files import golden
 from safetensors.torch import save_file
 
 from edgecnn.errors import InputError
@@ -29,7 +29,7 @@ from edgecnn.models.checkpoint import (
 from edgecnn.models.classifier import build
 from edgecnn.models.key_maps import KEY_MAPS
 
-KEYS = tomllib.loads((Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8"))["names"]
+KEYS = golden("weights")["names"]
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SPEC = resolve("mobilenet_v2_0.35_96", 5)
 V1 = resolve("mobilenet_v1_0.25_64", 5)
@@ -332,6 +332,29 @@ def test_no_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(InputError, match="no weight file"):
             read_tensors(path)
+
+
+def test_a_header_of_ours_that_is_damaged_is_one_line(saved, tmp_path):
+    module, _ = saved
+    for k, record in enumerate(("{", "[]", "{}", '{"spec": 3}')):
+        path = tmp_path / f"{k}.safetensors"
+        save_file(module.state_dict(), path, metadata={"edgecnn": record})
+        with pytest.raises(InputError, match=rf"{k}.safetensors is damaged \(.*\); train or save it again") as error:
+            load_weights(SPEC, path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(3,), (16, 3, 3, 2), (3, 3, 3, 16)])
+def test_a_foreign_tensor_of_another_shape_is_named_as_it_is_in_the_file(shape, tmp_path):
+    (key_map,) = (s for s in KEY_MAPS if s.name == "torchvision" and SPEC.family in s.families)
+    module, _ = random_weights(replace(SPEC, padding=key_map.padding, bn_eps=key_map.bn_eps))
+    state = module.state_dict()
+    sources = key_map.sources(SPEC, state)
+    foreign = {source.names[0]: state[ours] for ours, source in sources.items()}
+    name = sources["features.0.conv.weight"].names[0]
+    save_file({**foreign, name: torch.zeros(shape)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=rf"tensor '{name}' has shape .*, which does not fit \(16, 3, 3, 3\)"):
+        load_weights(SPEC, tmp_path / "w.safetensors", convention="torchvision")
 
 
 def test_weights_of_another_family_or_width(saved, tmp_path):

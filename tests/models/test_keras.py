@@ -6,21 +6,20 @@ The whole list takes an hour of two cores; ``pytest -m slow`` has one network of
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from golden_files import golden
 
 from benchmarks.keras_applications import witness
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import load_weights
 
 pytestmark = pytest.mark.slow
-LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8"))["keras"]
+LIMITS = golden("weights")["keras"]
 EVERY = "EDGECNN_ALL_KERAS" in os.environ
 
 

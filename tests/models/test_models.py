@@ -7,12 +7,11 @@ import math
 import os
 import subprocess
 import sys
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from golden_files import golden
 from torch import nn
 
 from edgecnn.errors import InputError
@@ -26,7 +25,7 @@ from edgecnn.models.modules import DropConnect, PadShortcut
 from edgecnn.models.rows import make_divisible
 from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, Multipliers
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "models.toml").read_text("utf-8"))
+GOLDEN = golden("models")
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -112,6 +111,26 @@ def test_a_family_of_two_tables_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs", "head"),
+    [
+        ("mobilenet_v3_large_0.75", 4.0, 155, (720, 1280)),
+        ("mobilenet_v3_small_0.75", 2.0, 44, (432, 1024)),
+        ("mobilenet_v3_large_1.25", None, 356, (1200, 1600)),
+    ],
+)
+def test_the_head_of_mobilenet_v3_grows_with_its_width_and_its_hidden_layer_does_not_shrink(
+    name, parameters, macs, head
+):
+    """Published: Howard et al. 2019, table 3 (millions); the hidden layer at 1.25 is the reference implementation's."""
+    spec = resolve(name)
+    size, (*_, last, hidden) = size_of(spec), spec.rows
+    assert (last.channels, hidden.features) == head
+    assert round(size.macs / 1e6) == pytest.approx(macs, abs=1)
+    if parameters is not None:
+        assert round(size.parameters / 1e6, 1) == parameters
+
+
 def test_every_listed_model_has_a_golden_entry():
     listed = {resolve(name).name for family in families().values() for name in (family.name, *family.listed)}
     assert listed == set(GOLDEN)
@@ -156,6 +175,32 @@ def test_a_name_gives_width_and_resolution(name, full):
 def test_a_wrong_name_says_what_is_allowed(name, message):
     with pytest.raises(InputError, match=message):
         resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"padding": "sam"}, r"unknown padding 'sam' \(did you mean 'same'"),
+        ({"stride_in": "2x2"}, "unknown place of a bottleneck's stride '2x2'"),
+        ({"num_classes": 0}, "0 classes; a classifier has at least 1"),
+        ({"family": "mobilenet_v9"}, r"unknown family 'mobilenet_v9' \(did you mean"),
+        ({"width": 0.04}, "width 0.04; allowed: 0.05 to 8.0"),
+        ({"width": 8.1}, "width 8.1; allowed: 0.05 to 8.0"),
+        ({"depth": 0.04}, "depth 0.04; allowed: 0.05 to 8.0"),
+        ({"resolution": 31}, "resolution 31; allowed: 32 to 1024 pixels"),
+        ({"resolution": 1025}, "resolution 1025; allowed: 32 to 1024 pixels"),
+    ],
+)
+def test_a_spec_says_what_is_allowed(changed, message):
+    with pytest.raises(InputError, match=message):
+        replace(resolve("mobilenet_v2"), **changed)
+
+
+@pytest.mark.parametrize("changed", [{"width": 0.05}, {"width": 8.0}, {"resolution": 32}, {"resolution": 1024}])
+def test_a_spec_takes_the_ends_of_what_is_allowed(changed):
+    spec = replace(resolve("mobilenet_v2", 1), **changed)
+    assert spec.num_classes == 1
+    assert spec.sides[-1] == spec.resolution / 32
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1_0.25_64", "mobilenet_v2_0.35_96", "mobilenet_v2_0.35_97"])

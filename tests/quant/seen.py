@@ -32,12 +32,6 @@ def statistics_of(*batches, output=False):
     return observer.statistics()
 
 
-def images(graph, count, seed=0):
-    """Draw network inputs from a normal distribution."""
-    shape = graph.tensors[graph.inputs[0]].shape[1:]
-    return np.random.default_rng(seed).normal(0, 1, (count, *shape)).astype(np.float32)
-
-
 class Read(nn.Module):
     """A convolution that one function reads, or more."""
 

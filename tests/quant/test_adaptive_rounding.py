@@ -5,40 +5,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import smooth_for
+from golden_files import golden
 from graphs import random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from int8_builder import float_graph
 from torch import nn
 
-from edgecnn.errors import UnsupportedError
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.capture import capture
 from edgecnn.graph.contract import WEIGHT_LIMIT, check_integers
 from edgecnn.graph.interpreter import TorchGraph, laid_out
 from edgecnn.graph.ir import Metadata, QuantizedConstant
 from edgecnn.quant import rounding_solver as module
-from edgecnn.quant.executor import affordable
+from edgecnn.quant.executor import FakeQuantizedGraph, affordable
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
 
+GOLDEN = golden("quant")["adaptive_rounding"]
 NEAREST = recipe("fast").without("adaptive_rounding")
 LAYERS = {
-    "convolution": nn.Conv2d(3, 8, 3, padding=1),
-    "strided pointwise": nn.Conv2d(3, 8, 1, stride=2),
-    "depthwise": nn.Conv2d(3, 6, 3, groups=3, padding=1),
-    "dilated": nn.Conv2d(3, 8, 3, dilation=2),
-    "linear": nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 10, 5)),
+    "convolution": lambda: nn.Conv2d(3, 8, 3, padding=1),
+    "strided pointwise": lambda: nn.Conv2d(3, 8, 1, stride=2),
+    "depthwise": lambda: nn.Conv2d(3, 6, 3, groups=3, padding=1),
+    "dilated": lambda: nn.Conv2d(3, 8, 3, dilation=2),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 10, 5)),
 }
 
 
-def images(graph, count):
-    """Smooth ones: neighbouring inputs go together, as in photographs, so errors can be traded between weights."""
-    shape = graph.tensors[graph.inputs[0]].shape[1:]
-    noise = np.random.default_rng(0).normal(0, 1, (count, *shape))
-    return (np.cumsum(noise, axis=1) / np.sqrt(shape[0])).astype(np.float32)
+def layer(name, *after):
+    """A network of a layer, always with the same weights."""
+    torch.manual_seed(0)
+    return capture(nn.Sequential(LAYERS[name](), *after).eval(), (3, 12, 10), Metadata(model=name))
 
 
 def nearest(graph, x):
@@ -63,11 +64,8 @@ def error(graph, int8, x):
 def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
     note(f"random_graph({seed}, {pieces})")
     graph = float_graph(random_graph(seed, pieces))
-    x = images(graph, 4)
-    try:
-        before = nearest(graph, x)
-    except UnsupportedError:
-        return
+    x = smooth_for(graph, 4)
+    before = nearest(graph, x)
     after = round_adaptively(before, x)
     check_integers(after)
     for node in after:
@@ -81,28 +79,46 @@ def test_every_integer_is_a_neighbour_of_its_float_weight(seed, pieces):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_is_nearer_than_with_the_nearest_integers(name):
-    torch.manual_seed(0)
-    graph = capture(LAYERS[name].eval(), (3, 12, 10), Metadata(model=name))
-    x = images(graph, 64)
+    graph = layer(name)
+    x = smooth_for(graph, 64)
     before = nearest(graph, x)
-    assert error(graph, round_adaptively(before, x), x) < error(graph, before, x)
+    share = error(graph, round_adaptively(before, x), x) / error(graph, before, x)
+    assert share <= GOLDEN["share_of_error"][name], f"{share:.3f} of the squared error is left"
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "linear"])
+def test_the_last_shift_of_a_bias_brings_the_mean_behind_the_activation_nearer(name, monkeypatch):
+    graph = layer(name, nn.ReLU())
+    x = smooth_for(graph, 64)
+    before = nearest(graph, x)
+
+    def mean_error():
+        """Return the root of the mean square, over channels, of how wrong their means are."""
+        networks = TorchGraph(graph), FakeQuantizedGraph(round_adaptively(before, x))
+        want, got = (network(torch.from_numpy(x)) for network in networks)
+        return float((got - want).mean((0, 1, 2)).square().mean().sqrt())
+
+    shifted = mean_error()
+    monkeypatch.setattr(module, "bias_shift", lambda pairs, function: torch.zeros(pairs[0][0].shape[1]).double())
+    share = shifted / mean_error()
+    assert share <= GOLDEN["share_of_mean_error"], f"{share:.3f} of the mean error is left"
 
 
 def test_a_channel_with_few_taps_chooses_a_scale_that_is_no_worse(monkeypatch):
-    torch.manual_seed(0)
-    graph = capture(LAYERS["depthwise"].eval(), (3, 12, 10), Metadata(model="m"))
-    x = images(graph, 64)
+    graph = layer("depthwise")
+    x = smooth_for(graph, 64)
     before = nearest(graph, x)
     chosen = round_adaptively(before, x)
     check_integers(chosen)
     monkeypatch.setattr(module, "FEW", 0)
-    assert error(graph, chosen, x) < error(graph, round_adaptively(before, x), x)
+    share = error(graph, chosen, x) / error(graph, round_adaptively(before, x), x)
+    assert share <= GOLDEN["share_of_error_few"], f"{share:.3f} of the squared error is left"
 
 
 def test_no_single_weight_would_be_better_at_its_other_neighbour():
     torch.manual_seed(0)
     graph = capture(nn.Conv2d(3, 4, 3).eval(), (3, 12, 10), Metadata(model="m"))
-    x = images(graph, 32)
+    x = smooth_for(graph, 32)
     moments, rows, scales = solved(graph, x)
     covariance, cross = moments.problem(rows)
     integers = module.round_rows(covariance, cross, rows, scales, 127)
@@ -147,9 +163,8 @@ def test_inputs_around_a_large_mean_keep_their_covariance():
 
 
 def test_the_same_images_give_the_same_integers():
-    torch.manual_seed(0)
-    graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
-    x = images(graph, 16)
+    graph = layer("convolution")
+    x = smooth_for(graph, 16)
     first, second = (round_adaptively(nearest(graph, x), x) for _ in range(2))
     for name, tensor in first.tensors.items():
         if isinstance(tensor, QuantizedConstant):
@@ -157,8 +172,8 @@ def test_the_same_images_give_the_same_integers():
 
 
 def test_memory_bounds_the_images():
-    graph = capture(LAYERS["convolution"].eval(), (3, 12, 10), Metadata(model="m"))
-    int8 = nearest(graph, images(graph, 4))
+    graph = layer("convolution")
+    int8 = nearest(graph, smooth_for(graph, 4))
     both = 12 * 10 * (3 + 8) * 5  # input and output, float32 and int8
     assert affordable(int8, 300, lambda _: 5, 2 << 30) == 300
     assert affordable(int8, 300, lambda _: 5, 7 * both) == 7
@@ -170,7 +185,7 @@ def test_a_layer_of_many_taps_keeps_its_integers_and_has_its_bias_corrected():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
     graph = capture(module.eval(), (3, 12, 10), Metadata())
-    x = images(graph, 16)
+    x = smooth_for(graph, 16)
     plain = nearest(graph, x)
     step = recipe("best").step("adaptive_rounding").with_settings(taps=30)
     made = step.apply(Work(graph=plain, recipe=recipe("best"), images=Batch.of(plain.inputs, x))).graph

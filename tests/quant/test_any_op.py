@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drawn import normal_for
 from graphs import BODY, MORE_PIECES, piece_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -23,14 +24,9 @@ LAST = {"argmax"}  # a network is quantized without it: tests/quant/test_indices
 FINITE = tuple(piece for piece in BOTH if piece not in UNKNOWN | LAST)
 
 
-def images(graph, count, seed=0):
-    shape = graph.tensors[graph.inputs[0]].shape[1:]
-    return np.random.default_rng(seed).normal(0, 1, (count, *shape)).astype(np.float32)
-
-
 def quantized(graph, name, count=6, judging=0, precision="int8"):
     steps = recipe(name)
-    seen = calibrate(graph, [images(graph, count)], keep=images_needed(graph, steps) + judging)
+    seen = calibrate(graph, [normal_for(graph, count)], keep=images_needed(graph, steps) + judging)
     return quantize(graph, seen, steps, precision, judging=judging).graph
 
 
@@ -40,7 +36,7 @@ def test_every_recipe_quantizes_every_op(piece, name):
     graph = float_graph(piece_graph(piece, 5))
     int8 = quantized(graph, name, 8, judging=4)
     check_integers(int8)
-    x = images(graph, 4, 1)
+    x = normal_for(graph, 4, 1)
     into, out = (int8.quant(names[0]) for names in (int8.inputs, int8.outputs))
     assert run(int8, into.quantize(x))[int8.outputs[0]].shape[0] == 4
     assert out.dtype == "int8"
@@ -58,7 +54,7 @@ def test_random_networks_of_any_op_run_as_the_oracle_says(seed, pieces, name, tm
     path.write_bytes(convert(int8, precision="int8").files[".tflite"])
     kernels = "xnnpack" if any(node.op == "elu" for node in int8) else "reference"
     session = LiteRtSession(path, kernels=kernels)
-    x = int8.quant(int8.inputs[0]).quantize(images(graph, 2, 1))
+    x = int8.quant(int8.inputs[0]).quantize(normal_for(graph, 2, 1))
     got = session.run(x)
     want = run(int8, x, arithmetic=session.arithmetic)[int8.outputs[0]].reshape(got.shape)
     apart = np.abs(got.astype(int) - want)

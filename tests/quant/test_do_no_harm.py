@@ -6,14 +6,13 @@ nothing else saw.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_files import golden
 from odd_networks import ODD, calibration, images, network
 
 from edgecnn.graph.interpreter import TorchGraph
@@ -22,7 +21,7 @@ from edgecnn.quant.guard import judging_images
 from edgecnn.quant.pipeline import calibrated, images_needed, quantize
 from edgecnn.quant.recipe import Recipe, recipe
 
-LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))["harm"]
+LIMITS = golden("quant")["harm"]
 PLAIN = recipe("minmax")
 STEPS: Mapping[str, Recipe] = {
     "equalization": PLAIN.with_settings("equalization"),

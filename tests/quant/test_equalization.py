@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn import normal
+from golden_files import golden
 from odd_networks import ODD, calibration, network
 from odd_networks import images as odd_images
 from user_modules import GOOD
@@ -23,10 +23,12 @@ from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
+from edgecnn.quant.steps import equalization
 from edgecnn.quant.steps.equalization import Equalization, scalable
 
 SHAPE = (3, 12, 10)
-LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))["equalization"]
+IMAGES, UNSEEN = (normal((12, 10, 3), 24, seed) for seed in (0, 1))
+LIMITS = golden("quant")["equalization"]
 
 
 class Chain(torch.nn.Module):
@@ -47,13 +49,9 @@ class Chain(torch.nn.Module):
         return self.head(self.c(self.act(self.b(self.act(self.a(x))))).mean((2, 3)))
 
 
-def images(count=24, seed=0):
-    return np.random.default_rng(seed).normal(0, 1, (count, SHAPE[1], SHAPE[2], 3)).astype(np.float32)
-
-
 def equalized(graph, *, per_tensor=False):
     steps = recipe("fast").with_settings("weights", per_tensor=per_tensor)
-    seen = calibrate(graph, [images()]).statistics
+    seen = calibrate(graph, [IMAGES]).statistics
     return Equalization().apply(Work(graph=graph, recipe=steps, statistics=seen)).graph
 
 
@@ -62,8 +60,8 @@ def error_db(exact, got):
 
 
 def int8_db(graph, recipe):
-    x = torch.from_numpy(images(seed=1))
-    int8 = quantize(graph, calibrate(graph, [images()], keep=24), recipe).graph
+    x = torch.from_numpy(UNSEEN)
+    int8 = quantize(graph, calibrate(graph, [IMAGES], keep=24), recipe).graph
     return error_db(TorchGraph(graph)(x), FakeQuantizedGraph(int8)(x))
 
 
@@ -73,7 +71,7 @@ def test_an_equalized_network_computes_the_same(module, per_tensor):
     torch.manual_seed(1)
     graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
     equal = equalized(graph, per_tensor=per_tensor)
-    x = torch.from_numpy(images())
+    x = torch.from_numpy(IMAGES)
     torch.testing.assert_close(TorchGraph(equal)(x), TorchGraph(graph)(x), rtol=1e-4, atol=1e-5)
 
 
@@ -83,6 +81,28 @@ def test_integers_cost_an_equalized_network_less(per_tensor):
     graph = capture(Chain().eval(), SHAPE, Metadata())
     fast = recipe("fast").with_settings("weights", per_tensor=per_tensor)
     assert int8_db(graph, fast) > int8_db(graph, fast.without("equalization")) + limit
+
+
+def test_the_noise_that_decides_is_the_noise_that_rounding_makes():
+    """Of the activation between two layers, and of the second one's weights, as shares of its outputs' squares."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 1), torch.nn.Conv2d(16, 32, 1)).eval()
+    graph = capture(module, SHAPE, Metadata())
+    (group,) = scalable(graph)
+    (consumer,) = group.consumers
+    scaling = equalization._Scaling(graph, calibrate(graph, [IMAGES]).statistics, per_tensor=False)
+    importance = np.square(scaling.weights[consumer.output]).sum(axis=(0, 1)) / scaling.energy[consumer.output]
+    expected = scaling._noise(group, np.ones(16), importance)
+    expected_of_weights = scaling._weight_noise(consumer, np.ones(16), np.ones(32))
+    with torch.no_grad():
+        between = module[0](torch.from_numpy(IMAGES).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(-1, 16).double()
+        weight = module[1].weight[:, :, 0, 0].double()
+        steps, step = weight.abs().amax(1, keepdim=True) / 127, (between.max() - between.min()) / 255
+        outputs = between @ weight.T + module[1].bias.double()
+        of_weights = (between @ ((weight / steps).round() * steps - weight).T).square().sum() / outputs.square().sum()
+        of_activation = (((between / step).round() * step - between) @ weight.T).square().sum() / outputs.square().sum()
+    assert expected_of_weights == pytest.approx(float(of_weights), rel=LIMITS["noise_within"])
+    assert expected - expected_of_weights == pytest.approx(float(of_activation), rel=LIMITS["noise_within"])
 
 
 def test_a_residual_stream_is_scaled_as_one():
@@ -95,7 +115,7 @@ def test_a_residual_stream_is_scaled_as_one():
 
 def test_a_clipped_channel_is_left_alone():
     graph = capture(Chain(torch.nn.ReLU6).eval(), SHAPE, Metadata())
-    seen = calibrate(graph, [images()]).statistics
+    seen = calibrate(graph, [IMAGES]).statistics
     equal = equalized(graph, per_tensor=True)
     name = next(n.output for n in graph if n.attrs.get("groups") == 16)
     before, after = (g.tensors[f"{name}.bias"].value for g in (graph, equal))
@@ -115,7 +135,7 @@ def chain_with_rare_channels():
     """The chain, and statistics in which some channels were seen in few images only, one of them at a thousandfold."""
     graph = capture(Chain().eval(), SHAPE, Metadata())
     statistics = {}
-    for name, seen in calibrate(graph, [images()]).statistics.items():
+    for name, seen in calibrate(graph, [IMAGES]).statistics.items():
         support, high = seen.support.copy(), seen.high.copy()
         if len(support) > 8:
             for channel, count in RARE_CHANNELS.items():
@@ -192,9 +212,9 @@ def test_odd_networks_compute_the_same_and_no_scale_exceeds_its_support(odd, per
 def test_the_statistics_are_those_of_the_equalized_network():
     graph = capture(Chain().eval(), SHAPE, Metadata())
     made = Equalization().apply(
-        Work(graph=graph, recipe=recipe("fast"), statistics=calibrate(graph, [images()]).statistics)
+        Work(graph=graph, recipe=recipe("fast"), statistics=calibrate(graph, [IMAGES]).statistics)
     )
-    again = calibrate(made.graph, [images()]).statistics
+    again = calibrate(made.graph, [IMAGES]).statistics
     assert any((seen.divisor != 1).any() for seen in made.statistics.values())
     for name, seen in made.statistics.items():
         for key in ("low", "high", "square"):
@@ -205,7 +225,7 @@ def test_the_statistics_are_those_of_the_equalized_network():
 
 def test_half_of_its_strength_goes_half_of_the_way():
     graph = capture(Chain().eval(), SHAPE, Metadata())
-    seen = calibrate(graph, [images()]).statistics
+    seen = calibrate(graph, [IMAGES]).statistics
     full, half, none = (
         step.apply(Work(graph=graph, recipe=recipe("fast"), statistics=seen))
         for step in (Equalization(), Equalization().damped(), Equalization(strength=0.0))
@@ -213,5 +233,5 @@ def test_half_of_its_strength_goes_half_of_the_way():
     for name in seen:
         np.testing.assert_allclose(half.statistics[name].divisor ** 2, full.statistics[name].divisor)
         assert (none.statistics[name].divisor == 1).all()
-    x = torch.from_numpy(images(seed=1))
+    x = torch.from_numpy(UNSEEN)
     torch.testing.assert_close(TorchGraph(half.graph)(x), TorchGraph(graph)(x), rtol=1e-4, atol=1e-5)

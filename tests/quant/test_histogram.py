@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from drawn import normal_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seen import SHAPE, images, statistics_of
+from seen import SHAPE, statistics_of
 from user_modules import GOOD
 
 from edgecnn.errors import InputError
@@ -128,7 +129,7 @@ def test_memory_does_not_grow_with_the_images():
 
 def test_calibration_reads_a_stream_once_and_keeps_its_first_images_in_order():
     graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
-    stream, asked = [images(graph, 4, seed) for seed in range(5)], []
+    stream, asked = [normal_for(graph, 4, seed) for seed in range(5)], []
 
     def batches_once():
         for batch in stream:
@@ -144,7 +145,7 @@ def test_calibration_reads_a_stream_once_and_keeps_its_first_images_in_order():
 
 def test_every_activation_is_seen_as_the_float_network_makes_it():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
-    stream, values = [scale * images(graph, 8) for scale in (0, 0.01, 1, 300, 2)], {}
+    stream, values = [scale * normal_for(graph, 8) for scale in (0, 0.01, 1, 300, 2)], {}
     for batch in stream:
         TorchGraph(graph)(torch.from_numpy(batch), lambda n, v: values.setdefault(n, []).append(v.numpy().copy()))
     seen = calibrate(graph, stream)
@@ -172,7 +173,7 @@ def test_no_images_and_bad_activations():
     graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
     with pytest.raises(InputError, match="no calibration images"):
         calibrate(graph, [])
-    first, second = images(graph, 1), images(graph, 1)
+    first, second = normal_for(graph, 1), normal_for(graph, 1)
     second[0, 0, 0, 0] = np.nan
     for stream in ([second], [first, second]):
         with pytest.raises(InputError, match="activation 'input' is not finite"):

@@ -9,7 +9,7 @@ import pytest
 from graphs import PIECES, piece_graph, random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from int8_builder import Int8Builder, float_graph
+from int8_builder import Int8Builder, float_graph, random_images
 from seen import statistics_of
 
 from edgecnn.errors import InputError, UnsupportedError
@@ -43,13 +43,6 @@ def some_inside(graph: Graph, seed: int, count: int = 3) -> tuple[str, ...]:
     return tuple(names[i] for i in sorted(chosen))
 
 
-def images(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
-    """Integers over the whole range of the graph's input."""
-    tensor = graph.tensors[graph.inputs[0]]
-    low, high = tensor.quant.limits
-    return np.random.default_rng(seed).integers(low, high + 1, (count, *tensor.shape[1:])).astype(tensor.quant.dtype)
-
-
 def equal(graph: Graph, x: np.ndarray, folder, kernels: str = "reference") -> None:
     path = folder / "graph.tflite"
     path.write_bytes(convert(graph, precision=graph.precision).files[".tflite"])
@@ -64,7 +57,7 @@ def test_each_op_equals_litert_in_16_bits(piece, tmp_path):
     for seed in range(5):
         graph = requantized(piece_graph(piece, seed), "int16x8")
         assert graph.precision == "int16x8"
-        equal(graph, images(graph, 2, seed), tmp_path)
+        equal(graph, random_images(graph, 2, seed), tmp_path)
 
 
 @settings(max_examples=40, print_blob=True)
@@ -72,7 +65,7 @@ def test_each_op_equals_litert_in_16_bits(piece, tmp_path):
 def test_random_networks_equal_litert_in_16_bits(seed, pieces, tmp_path_factory):
     note(f"random_graph({seed}, {pieces})")
     graph = requantized(random_graph(seed, pieces), "int16x8")
-    equal(graph, images(graph, 1, seed), tmp_path_factory.mktemp("wide"))
+    equal(graph, random_images(graph, 1, seed), tmp_path_factory.mktemp("wide"))
 
 
 @settings(max_examples=40, print_blob=True)
@@ -82,7 +75,7 @@ def test_random_mixed_networks_equal_litert(seed, pieces, tmp_path_factory):
     plain = random_graph(seed, pieces)
     graph = requantized(plain, keep=some_inside(plain, seed))
     assert graph.precision == "int8"
-    equal(graph, images(graph, 1, seed), tmp_path_factory.mktemp("mixed"))
+    equal(graph, random_images(graph, 1, seed), tmp_path_factory.mktemp("mixed"))
 
 
 def test_every_integer_goes_through_sigmoid_and_softmax_as_in_litert(tmp_path):
@@ -194,8 +187,8 @@ def test_a_dead_layer_stays_in_int32_on_its_way(tmp_path):
     ends = {t.name: np.repeat([[-1], [1]], t.shape[-1], axis=1) * (t.name != dead) for t in graph.activations()}
     seen = Calibration(statistics={name: statistics_of(values) for name, values in ends.items()})
     wide = quantize(graph, seen, recipe("minmax"), "int16x8").graph
-    equal(wide, images(wide, 20), tmp_path)
-    assert not run(wide, images(wide, 20), keep=(dead,))[dead].any()
+    equal(wide, random_images(wide, 20), tmp_path)
+    assert not run(wide, random_images(wide, 20), keep=(dead,))[dead].any()
 
 
 def test_a_requantize_says_what_it_makes():

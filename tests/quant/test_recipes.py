@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from seen import SHAPE, UNCORRECTED, images
+from drawn import normal_for
+from seen import SHAPE, UNCORRECTED
 from user_modules import GOOD
 
 from edgecnn.cli import main
@@ -81,6 +82,11 @@ BIAS, EQUAL = row("bias_correction"), row("equalization")
             f"{RANGES}{SAFE}layers = 'a*'\n{WEIGHTS}",
             "'rounding_safe_scales' works on the whole network: it takes no `layers`",
         ),
+        (f"{RANGES}{EQUAL}", "'ranges' before it leaves .*: put 'equalization' first, or leave it out"),
+        (f"{EQUAL}strength = 1.5", "step 'equalization': strength 1.5; allowed: 0.0 to 1"),
+        (f"{EQUAL}strength = -0.1", "step 'equalization': strength -0.1; allowed: 0.0 to 1"),
+        (f"{RANGES}{SAFE}{WEIGHTS}bits = 9", "step 'weights': bits 9; allowed: 7, 8"),
+        (f"{RANGES}{SAFE}{WEIGHTS}{BIAS}layers = [3]", "layers is .3.; it must be a string or a list of strings"),
         (f"{RANGES}{SAFE}{WEIGHTS}{BIAS}layers = 3", "layers is 3; it must be a string or a list of strings"),
     ],
 )
@@ -97,7 +103,7 @@ def test_a_wrong_recipe_is_one_line_that_names_what_is_wrong(text, message, tmp_
 def test_a_step_is_limited_to_layers(tmp_path):
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
     graph = capture(module, (3, 96, 96), Metadata())
-    kept = calibrate(graph, [images(graph, 4)], keep=4)
+    kept = calibrate(graph, [normal_for(graph, 4)], keep=4)
     inside = {n.output for n in graph if n.weighted and n.source.startswith("features.1")}
     outside = {n.output for n in graph if n.weighted} - inside
     steps = [
@@ -140,7 +146,7 @@ def test_a_step_that_leaves_not_what_it_promises_is_named(monkeypatch):
     graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
     monkeypatch.setattr(Ranges, "apply", lambda self, work: work)
     with pytest.raises(InputError, match="step 'ranges' promises activations with scales"):
-        quantize(graph, calibrate(graph, [images(graph, 4)], keep=4), UNCORRECTED)
+        quantize(graph, calibrate(graph, [normal_for(graph, 4)], keep=4), UNCORRECTED)
 
 
 def test_recipes_are_listed_without_torch():
@@ -185,7 +191,7 @@ def test_a_step_of_another_package_is_a_step(with_plugins, tmp_path):
     assert "# Clip float biases\n[[step]]" in path.read_text()
     assert recipe(str(path)) == mine
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
-    prepared, seen = calibrated(graph, iter([images(graph, 4)]), mine)
+    prepared, seen = calibrated(graph, iter([normal_for(graph, 4)]), mine)
     int8 = quantize(prepared, seen, mine).graph
     biases = [int8.tensors[n.inputs[2]].value for n in int8 if n.weighted]
     assert max(np.abs(b).max() for b in biases) == 0.125
@@ -196,7 +202,7 @@ def test_what_a_plugin_raises_names_the_step():
     graph = capture(GOOD["residual"]().eval(), SHAPE, Metadata())
     mine = replace(recipe("minmax"), steps=(ClipBiases(), Raises(), *recipe("minmax").steps))
     with pytest.raises(ZeroDivisionError) as caught:
-        quantize(graph, calibrate(graph, [images(graph, 2)], keep=2), mine)
+        quantize(graph, calibrate(graph, [normal_for(graph, 2)], keep=2), mine)
     assert caught.value.__notes__ == ["in quantization step raises (steps already run: clip_biases)"]
 
 

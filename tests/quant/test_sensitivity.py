@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn import normal
+from golden_files import golden
 from user_modules import GOOD
 
 from edgecnn.cli import main
@@ -22,8 +22,9 @@ from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.sensitivity import sensitivity
 
-LIMITS = tomllib.loads((Path(__file__).parents[1] / "golden" / "quant.toml").read_text("utf-8"))
+LIMITS = golden("quant")
 PLAIN = recipe("minmax")
+IMAGES = normal((6, 6, 3), 8)
 
 
 class Uneven(torch.nn.Module):
@@ -41,18 +42,14 @@ class Uneven(torch.nn.Module):
         return self.c(torch.relu(self.b(torch.relu(self.a(x))))).mean((2, 3))
 
 
-def images(count=8):
-    return np.random.default_rng(0).normal(0, 1, (count, 6, 6, 3)).astype(np.float32)
-
-
 def quantized(steps=PLAIN, shown=1.0):
     torch.manual_seed(1)
     graph = capture(Uneven().eval(), (3, 6, 6), Metadata(preprocess=Preprocess(resize=(6, 6))))
-    return quantize(graph, calibrate(graph, [images() * np.float32(shown)]), steps).graph
+    return quantize(graph, calibrate(graph, [IMAGES * np.float32(shown)]), steps).graph
 
 
 def test_uneven_layers_come_first_and_the_reason_is_named():
-    rows = sensitivity(quantized(), images())
+    rows = sensitivity(quantized(), IMAGES)
     assert {r.name for r in rows} == {"input", "a", "b", "c", "mean"}
     assert [r.alone_db for r in rows] == sorted(r.alone_db for r in rows)
     assert {rows[0].name, rows[1].name} == {"b", "c"}
@@ -63,14 +60,14 @@ def test_uneven_layers_come_first_and_the_reason_is_named():
 
 
 def test_a_clipped_activation_is_named_with_its_share():
-    rows = sensitivity(quantized(shown=0.2), images())
+    rows = sensitivity(quantized(shown=0.2), IMAGES)
     first = next(r for r in rows if r.name == "a")
     assert any("% of its values are clipped" in reason for reason in first.reasons)
 
 
 def test_one_scale_for_all_weights_is_a_reason_where_they_are_uneven():
     per_tensor = recipe("fast").without("equalization", "adaptive_rounding").with_settings("weights", per_tensor=True)
-    (row,) = (r for r in sensitivity(quantized(per_tensor), images()) if r.name == "b")
+    (row,) = (r for r in sensitivity(quantized(per_tensor), IMAGES) if r.name == "b")
     assert any("the weights of channel 3 are" in reason for reason in row.reasons)
 
 
@@ -79,9 +76,9 @@ def test_running_error_is_what_the_quantized_network_has():
     from edgecnn.graph.interpreter import TorchGraph
     from edgecnn.quant.executor import FakeQuantizedGraph
 
-    x = torch.from_numpy(images())
+    x = torch.from_numpy(IMAGES)
     want, got = TorchGraph(graph)(x), FakeQuantizedGraph(graph)(x)
-    (row,) = (r for r in sensitivity(graph, images()) if r.name == graph.outputs[0])
+    (row,) = (r for r in sensitivity(graph, IMAGES) if r.name == graph.outputs[0])
     assert row.running_db == pytest.approx(float(10 * torch.log10(want.square().sum() / (want - got).square().sum())))
 
 
@@ -89,9 +86,9 @@ def test_a_float_graph_and_no_images_are_refused():
     torch.manual_seed(1)
     graph = capture(GOOD["residual"]().eval(), (3, 12, 10), Metadata())
     with pytest.raises(InputError, match="the graph is fp32"):
-        sensitivity(graph, images())
+        sensitivity(graph, IMAGES)
     with pytest.raises(InputError, match="no images"):
-        sensitivity(quantized(), images(0))
+        sensitivity(quantized(), IMAGES[:0])
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import normal_for
+from golden_files import golden
 from graphs import random_graph
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from int8_builder import float_graph
-from seen import SHAPE, UNCORRECTED, images, range_of
+from seen import SHAPE, UNCORRECTED, range_of
 from torch import nn
 from user_modules import GOOD
 
@@ -29,10 +31,12 @@ from edgecnn.quant.recipe import recipe, recipes
 from edgecnn.quant.scales import kernel_limits, qparams
 from edgecnn_converters.tflite import convert
 
+SQNR = golden("sqnr")["steps"]
+
 
 def quantized(graph, name="fast", count=16):
     steps = recipe(name)
-    return quantize(graph, calibrate(graph, [images(graph, count)], keep=images_needed(graph, steps)), steps).graph
+    return quantize(graph, calibrate(graph, [normal_for(graph, count)], keep=images_needed(graph, steps)), steps).graph
 
 
 def sqnr(graph, int8, x):
@@ -51,7 +55,7 @@ def test_every_module_becomes_a_close_int8_network(module, name):
     int8 = quantized(graph, name)
     check_integers(int8)
     assert int8.precision == "int8"
-    assert sqnr(graph, int8, images(graph, 16)) > (12 if module == "softmax" else 20)
+    assert sqnr(graph, int8, normal_for(graph, 16)) > (12 if module == "softmax" else 20)
 
 
 @settings(max_examples=40, print_blob=True)
@@ -147,7 +151,7 @@ def test_weight_only_leaves_activations_and_biases_float():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
     w8 = quantize_weights(graph, recipe("fast"))
     assert w8.precision == "w8"
-    x = torch.from_numpy(images(graph, 4))
+    x = torch.from_numpy(normal_for(graph, 4))
     exact, coarse = TorchGraph(graph)(x), TorchGraph(w8, integers=True)(x)
     assert not torch.equal(exact, coarse)
     torch.testing.assert_close(exact, coarse, rtol=0.1, atol=0.05)
@@ -156,7 +160,7 @@ def test_weight_only_leaves_activations_and_biases_float():
 def test_bias_correction_moves_the_means_to_the_float_ones():
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
     graph = capture(module, (3, 96, 96), Metadata())
-    x = images(graph, 32)
+    x = normal_for(graph, 32)
     kept = calibrate(graph, [x], keep=32)
     widest = UNCORRECTED.with_settings("ranges", method="minmax")
     lists = (widest, widest.with_settings("bias_correction"))
@@ -180,7 +184,7 @@ def test_a_sigmoid_is_joined_with_what_has_another_scale():
     graph = capture(Joined().eval(), SHAPE, Metadata())
     int8 = quantized(graph)
     check_integers(int8)
-    assert sqnr(graph, int8, images(graph, 16)) > 20
+    assert sqnr(graph, int8, normal_for(graph, 16)) >= SQNR["joined_sigmoid"]
     (sigmoid,) = (node.output for node in int8 if node.op == "sigmoid")
     assert int8.quant(sigmoid).same_as(FIXED)
     assert int8.as_float().nodes[-1].op == "concat"
@@ -204,7 +208,7 @@ def test_a_dead_layer_is_quantized_and_runs(tmp_path):
     int8 = quantized(graph)
     path = tmp_path / "d.tflite"
     path.write_bytes(convert(int8, precision="int8").files[".tflite"])
-    x = int8.tensors["input"].quant.quantize(images(graph, 3))
+    x = int8.tensors["input"].quant.quantize(normal_for(graph, 3))
     for kernels, worst in (("reference", 0), ("xnnpack", 2)):
         got = LiteRtSession(path, kernels=kernels).run(x).astype(int)
         assert np.abs(got - run(int8, x)[int8.outputs[0]]).max() <= worst
@@ -214,20 +218,22 @@ def test_a_dead_layer_is_quantized_and_runs(tmp_path):
 def test_per_tensor_weights_have_one_scale(module):
     graph = capture(GOOD[module]().eval(), SHAPE, Metadata())
     int8 = quantize(
-        graph, calibrate(graph, [images(graph, 8)], keep=8), recipe("fast").with_settings("weights", per_tensor=True)
+        graph,
+        calibrate(graph, [normal_for(graph, 8)], keep=8),
+        recipe("fast").with_settings("weights", per_tensor=True),
     ).graph
     check_integers(int8)
     for node in (n for n in int8 if n.op in ("conv2d", "fully_connected")):
         weight, bias = (int8.tensors[i] for i in node.inputs[1:])
         assert weight.quant.axis is bias.quant.axis is None
         assert weight.quant.scale.size == bias.quant.scale.size == 1
-    assert sqnr(graph, int8, images(graph, 16)) > 20
+    assert sqnr(graph, int8, normal_for(graph, 16)) >= SQNR[f"per_tensor_{module}"]
 
 
 def test_reduced_range_keeps_weights_in_seven_bits():
     graph = capture(GOOD["conv_bn_relu6"]().eval(), SHAPE, Metadata())
     seven = recipe("fast").with_settings("weights", bits=7)
-    int8 = quantize(graph, calibrate(graph, [images(graph, 8)], keep=8), seven).graph
+    int8 = quantize(graph, calibrate(graph, [normal_for(graph, 8)], keep=8), seven).graph
     weights = [int8.tensors[n.inputs[1]].integers.astype(int) for n in int8 if n.op in ("conv2d", "fully_connected")]
     assert max(np.abs(w).max() for w in weights) == 63
     check_integers(int8)
@@ -248,7 +254,7 @@ def test_a_step_limited_to_layers_leaves_the_others_as_minmax_does(step, setting
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
     graph = capture(module, SHAPE, Metadata())
-    seen = calibrate(graph, [images(graph, 8)])
+    seen = calibrate(graph, [normal_for(graph, 8)])
     none = recipe("minmax")
 
     def grids(changed):

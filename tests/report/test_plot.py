@@ -76,7 +76,12 @@ def test_odd_ranges_have_axes(points):
 
 @pytest.mark.parametrize(
     ("points", "fields", "message"),
-    [([], {}, "needs points"), ([(1.0, math.nan)], {}, "finite"), ([(0.0, 1.0)], {"log_x": True}, "above 0")],
+    [
+        ([], {}, "needs points"),
+        ([(1.0, math.nan)], {}, "finite"),
+        ([(0.0, 1.0)], {"log_x": True}, "a logarithmic axis needs values above 0"),
+        ([(1.0, -1.0)], {"log_y": True}, "a logarithmic axis needs values above 0"),
+    ],
 )
 def test_what_cannot_be_drawn(points, fields, message):
     with pytest.raises(InputError, match=message):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_files import golden
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ from edgecnn.errors import InputError
 from edgecnn.report.record import SQNR_CEILING_DB
 from edgecnn_targets.accuracy_meter import AccuracyMeter, paired_interval, parity, sqnr_db
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["paired_interval"]
+GOLDEN = golden("targets")["paired_interval"]
 
 
 def logits_of(classes: list[int], width: int = 4) -> np.ndarray:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_files import golden
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
 from edgecnn_targets.runtimes.litert import RESOLVERS, LiteRtSession
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["session"]
+GOLDEN = golden("targets")["session"]
 NETWORK = ("reshape", "linear")
 
 

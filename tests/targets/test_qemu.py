@@ -253,6 +253,15 @@ def test_counts_that_differ_are_a_fault(emulators, artifact, capfd):
     assert any("2 equal inferences took [1000, 1001] instructions" in f for f in texts(entry))
 
 
+@pytest.mark.parametrize("second", [998, 1002])
+def test_the_count_is_the_lesser_of_equal_inferences(second, emulators, artifact, capfd, monkeypatch):
+    monkeypatch.setitem(qemu.APART, "tflite", (0.0, 10))
+    emulators(second_count=second)
+    (entry,) = report(capfd, 0, artifact, "--device", "cortex-a53")
+    assert entry["latency"]["instructions"] == min(1000, second)
+    assert any("its count is the lesser of 2 inferences in a row, 0.2 % apart" in f for f in texts(entry))
+
+
 def test_a_second_run_needs_no_emulator(emulators, artifact, capfd):
     emulators()
     (first,) = report(capfd, 0, artifact, "--device", "cortex-a53")

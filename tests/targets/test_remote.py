@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from drawn import int8
 
 from edgecnn.child import Command
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
@@ -17,6 +18,7 @@ from edgecnn_targets.runtimes import runner
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
 NETWORK = ("reshape", "linear")
+SAMPLE = (2, 2, 3)
 REAL = (sys.executable, runner.__file__)
 
 
@@ -35,10 +37,6 @@ def remote(tflite):
         session.close()
 
 
-def images(n):
-    return np.random.default_rng(1).integers(-128, 128, (n, 2, 2, 3)).astype(np.int8)
-
-
 @pytest.mark.parametrize("integer", [True, False], ids=["int8", "fp32"])
 @pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
 def test_it_is_the_session_that_opens_here(remote, tflite, integer, kernels):
@@ -47,25 +45,25 @@ def test_it_is_the_session_that_opens_here(remote, tflite, integer, kernels):
         LiteRtSession(tflite(*NETWORK, integer=integer), kernels=kernels),
     )
     assert (there.input, there.output, there.ops, there.findings) == (here.input, here.output, here.ops, here.findings)
-    batch = images(5).astype(here.input.dtype)
+    batch = int8(SAMPLE, 5).astype(here.input.dtype)
     assert np.array_equal(there.run(batch), here.run(batch))
 
 
 def test_several_runners_share_a_batch_of_any_size_and_keep_its_order(remote, tflite):
     there, here = remote(runners=3), LiteRtSession(tflite(*NETWORK, integer=True))
     for n in (0, 1, 2, 3, 10):
-        assert np.array_equal(there.run(images(n)), here.run(images(n)))
+        assert np.array_equal(there.run(int8(SAMPLE, n)), here.run(int8(SAMPLE, n)))
 
 
 def test_times_are_those_of_the_other_ends_clock(remote):
-    found = remote().time({"input": images(1)}, warmup=2, runs=7)
+    found = remote().time({"input": int8(SAMPLE, 1)}, warmup=2, runs=7)
     assert found.latency.runs == 7
     assert found.latency.median_ms > 0
 
 
 def test_what_the_port_does_not_take_is_refused_here(remote):
     with pytest.raises(InputError, match="takes int8"):
-        remote().run(images(1).astype(np.float32))
+        remote().run(int8(SAMPLE, 1).astype(np.float32))
 
 
 def test_a_network_that_the_other_end_cannot_open_says_why(remote):
@@ -91,7 +89,7 @@ def test_a_file_that_is_no_network_says_why(tmp_path):
 
 def test_what_is_known_is_not_run_again(remote, tmp_path, monkeypatch):
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-    batch = images(7)
+    batch = int8(SAMPLE, 7)
     first = remote(results=ResultCache(b"artifact", b"device"))
     some = first.run(batch[:4])
     assert np.array_equal(first.run(batch[:2]), some[:2])
@@ -104,7 +102,7 @@ def test_what_is_known_is_not_run_again(remote, tmp_path, monkeypatch):
     assert np.array_equal(no_device.run(batch[::-1]), again.run(batch)[::-1])
     assert no_device.ops == first.ops
     with pytest.raises(DeviceFault, match="cannot start no-such-emulator"):
-        no_device.run(images(9))
+        no_device.run(int8(SAMPLE, 9))
 
 
 def test_another_artifact_or_version_has_other_results(tmp_path, monkeypatch):
@@ -161,4 +159,4 @@ def test_a_device_that_breaks_in_the_middle_is_a_fault(remote, how, message):
     )
     session = remote([sys.executable, "-c", script], image_s=0.5 if "sleep" in how else 300)
     with pytest.raises(DeviceFault, match=message):
-        session.run(images(2))
+        session.run(int8(SAMPLE, 2))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import int8
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, InputError, MissingDependencyError
@@ -51,14 +52,10 @@ def network(tflite):
     return tflite("reshape", "linear", integer=True)
 
 
-def images(n):
-    return np.random.default_rng(5).integers(-128, 128, (n, 2, 2, 3)).astype(np.int8)
-
-
 def test_a_board_computes_what_this_machine_computes_and_is_timed_by_its_own_clock(board, network):
     session = open_session(device(BOARD), network)
     here = LiteRtSession(network)
-    assert np.array_equal(session.run(images(5)), here.run(images(5)))
+    assert np.array_equal(session.run(int8((2, 2, 3), 5)), here.run(int8((2, 2, 3), 5)))
     same = ("input", "output", "ops", "arithmetic")
     assert [getattr(session, name) for name in same] == [getattr(here, name) for name in same]
     timing = kind_of(device(BOARD)).measure(device(BOARD), session).latency
@@ -132,7 +129,7 @@ def test_a_board_that_hangs_is_given_up(board, network, monkeypatch):
 
 
 def test_a_connection_that_breaks_in_the_middle_is_said_and_the_next_run_goes_on(board, network):
-    fed, here = images(200), LiteRtSession(network).run(images(200))
+    fed, here = int8((2, 2, 3), 200), LiteRtSession(network).run(int8((2, 2, 3), 200))
     board("cut:1000")  # the outputs of some of the images
     session = open_session(device(BOARD), network)
     with pytest.raises(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
 from commands import texts
+from golden_files import golden
 
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import main
@@ -19,7 +18,7 @@ from edgecnn_targets.evaluate import fixed_input
 from edgecnn_targets.kinds import vela
 from edgecnn_targets.registry import kind_of, layers, open_session
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/npu.toml").read_text())
+GOLDEN = golden("npu")
 NPUS = [d.name for d in devices() if d.kind == "vela"]
 
 

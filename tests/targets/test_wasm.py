@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_files import golden
 
 from edgecnn.cli import main
 from edgecnn.errors import DeviceFault, MissingDependencyError, UnsupportedError
@@ -15,7 +15,7 @@ from edgecnn_targets.devices import device
 from edgecnn_targets.kinds import wasm
 from edgecnn_targets.registry import kind_of, missing, open_session
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden/targets.toml").read_text())["wasm"]
+GOLDEN = golden("targets")["wasm"]
 HERE = Path(wasm.__file__).parent
 
 

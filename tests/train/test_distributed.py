@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from golden_files import golden
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "training.toml").read_text("utf-8"))["distributed"]
+GOLDEN = golden("training")["distributed"]
 
 pytestmark = pytest.mark.slow
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_files import golden
 from PIL import Image
 
 from edgecnn.cli import main
@@ -23,7 +22,7 @@ from edgecnn.train import QatConfig, train
 from edgecnn.train.loop import _Run
 from edgecnn.train.trainable import QatTrainable
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "training.toml").read_text("utf-8"))["qat"]["demo"]
+GOLDEN = golden("training")["qat"]["demo"]
 DEMO = "mobilenet_v2_0.35_96"
 
 

@@ -169,12 +169,26 @@ def test_a_users_folder_and_training_on(tmp_path, capfd):
         ({"magnitude": 11}, "--magnitude 11: allowed 0 to 10"),
         ({"schedule": "cosin"}, "unknown --schedule 'cosin' .did you mean 'cosine'"),
         ({"optimizer": "adam"}, "unknown --optimizer"),
+        ({"ema": -0.1}, "--ema -0.1: allowed 0 to 0.99999"),
+        ({"lr": 0.0}, "--lr 0 learns nothing; the default is 0.003"),
+        ({"val_images": 0}, "--val-images 0: at least 1"),
+        ({"precision": "fp8"}, "unknown --precision 'fp8'"),
+        ({"accelerator": "tpu"}, "unknown --accelerator 'tpu' .*; allowed: cpu, cuda"),
         ({"weights": "random"}, "a seeded initialisation when none are given"),
     ],
 )
 def test_wrong_settings(fields, message, tmp_path):
     with pytest.raises(InputError, match=message):
         config(tmp_path, **fields)
+
+
+def test_what_is_written_has_its_suffix_and_a_captured_graph_has_no_branches_to_drop(tmp_path):
+    with pytest.raises(InputError, match=r"a.pt: what was trained is written as .safetensors"):
+        TrainConfig(**TINY, output=tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a.safetensors: a quantized network is written as .edgecnn"):
+        QatConfig(**TINY, output=tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="--drop-connect is for float training"):
+        QatConfig(**TINY, output=tmp_path / "a.edgecnn", drop_connect=0.1)
 
 
 @pytest.mark.parametrize(
