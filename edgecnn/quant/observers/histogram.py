@@ -56,6 +56,12 @@ class Range:
     counts: Reals
     weighted: bool = False
 
+    def within(self, low: float, high: float) -> Range:
+        """Return what would have been seen, had values beyond the bounds been at the bounds."""
+        lower, upper = (np.clip(edges, low, high) for edges in (self.lower, self.upper))
+        first, last = (float(np.clip(end, low, high)) for end in (self.low, self.high))
+        return replace(self, low=first, high=last, lower=lower, upper=upper)
+
 
 def union(seen: Sequence[Range]) -> Range:
     """Return what several activations showed together."""

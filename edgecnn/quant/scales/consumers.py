@@ -2,7 +2,8 @@
 
 A swish is nearly 0 far below 0, a sigmoid nearly constant at both ends. Steps of a grid spent there are lost, so where
 nothing else reads an activation, its range is chosen by the error after that function (``observers.clipping``), and its
-layer's bias is corrected by the error after it (``bias_shift``).
+layer's bias is corrected by the error after it (``bias_shift``). A sum with a ReLU saturates too: an operand that is so
+far beyond its ends that the other cannot bring it back may be clipped (``visible``).
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from edgecnn.graph.ir import Graph
 
+if TYPE_CHECKING:
+    from edgecnn.quant.observers.histogram import Range
+
 Nonlinearity = Callable[[torch.Tensor], torch.Tensor]
 SWISHES: tuple[Nonlinearity, ...] = (F.silu, F.hardswish, F.gelu, F.mish)
 """What saturates below zero alone. GELU by tanh is GELU here."""
+ENDS = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
 def saturating_consumer(graph: Graph, name: str) -> Nonlinearity | None:
@@ -51,6 +56,26 @@ def saturating_consumer(graph: Graph, name: str) -> Nonlinearity | None:
             if set(mul.inputs) == {name, sigmoid.output} and graph.consumers(sigmoid.output) == [mul]:
                 return F.silu
     return None
+
+
+def visible(graph: Graph, name: str, ranges: Mapping[str, Range]) -> tuple[float, float]:
+    """Return between which bounds the network tells values of an activation apart; infinite where all are told apart.
+
+    A sum with a ReLU6 is in [0, 6]. Where its other operand is in [a, b], an operand of -b and less makes it 0, one of
+    6 - a and more makes it 6, whatever the other is. That holds for both operands at once.
+
+    Args:
+        graph: float.
+        name: of an activation.
+        ranges: of all activations, whole.
+    """
+    consumers = graph.consumers(name)
+    if len(consumers) == 1 and consumers[0].op == "add":
+        low, high = ENDS[str(consumers[0].attrs["activation"])]
+        others = [i for i in consumers[0].inputs if i != name]
+        if len(others) == 1 and others[0] in ranges:
+            return low - ranges[others[0]].high, high - ranges[others[0]].low
+    return -math.inf, math.inf
 
 
 def around_swishes(graph: Graph) -> set[str]:

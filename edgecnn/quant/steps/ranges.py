@@ -31,7 +31,8 @@ class Ranges(Step):
     """Choose the range of every activation; those that must share a scale get the same.
 
     Inputs are never clipped, and logits only by ``logits``. Where a swish or a sigmoid alone reads an activation,
-    ``mse`` counts the error after that function. Limited to layers, what other layers make gets ``minmax``.
+    ``mse`` counts the error after that function. It does not cover what a sum with a ReLU cannot show. Limited to
+    layers, what other layers make gets ``minmax``.
 
     Sources: Krishnamoorthi 2018 and Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1
     (``mse``); Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (``percentile``).
@@ -122,7 +123,7 @@ class Ranges(Step):
     ) -> QParams:
         from edgecnn.quant.observers.clipping import mse_range, percentile_range
         from edgecnn.quant.observers.histogram import union
-        from edgecnn.quant.scales.consumers import saturating_consumer
+        from edgecnn.quant.scales.consumers import saturating_consumer, visible
 
         seen = union([ranges[name] for name in sorted(group)])
         outputs = group & set(graph.outputs)
@@ -138,5 +139,8 @@ class Ranges(Step):
             return activation_qparams(seen.low * margin, seen.high * margin)
         if self.method == "percentile":
             return activation_qparams(*percentile_range(seen, self.percentile))
-        consumer = saturating_consumer(graph, min(group)) if len(group) == 1 else None
-        return activation_qparams(*mse_range(seen, consumer))
+        if len(group) > 1:
+            return activation_qparams(*mse_range(seen))
+        (name,) = group
+        seen = seen.within(*visible(graph, name, ranges))
+        return activation_qparams(*mse_range(seen, saturating_consumer(graph, name)))
