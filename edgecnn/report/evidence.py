@@ -30,7 +30,7 @@ class LayerCost:
         op, name: as the runtime has them; ops are named after what they make.
         instructions: of one inference.
         cycles: of the core or the NPU.
-        ms: by the clock, the median of some inferences.
+        ms: by the clock, of several inferences.
         place: what runs it, ``CPU`` or ``NPU``.
     """
 

@@ -13,7 +13,8 @@ from golden_files import golden
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError, UnsupportedError
-from edgecnn_targets.runtimes.litert import RESOLVERS, LiteRtSession
+from edgecnn_targets.runtimes.litert import RESOLVERS, RUNTIME, LiteRtSession
+from edgecnn_targets.runtimes.litert_profile import rising
 
 GOLDEN = golden("targets")["session"]
 NETWORK = ("reshape", "linear")
@@ -153,3 +154,13 @@ def test_files_opened_side_by_side_leave_stderr_where_it_was(tflite, capfd):
         assert len(list(pool.map(LiteRtSession, [path] * 40))) == 40
     os.write(2, b"still here")
     assert capfd.readouterr().err.endswith("still here")
+
+
+def test_the_time_of_each_op_is_that_of_the_network_up_to_it_less_that_of_the_one_before(tflite):
+    assert rising([1, 3, 2, 2, 5]) == pytest.approx([1, 7 / 3, 7 / 3, 7 / 3, 5])
+    path = tflite(*NETWORK, integer=True)
+    costs = RUNTIME.profile(path, 1)
+    ops = LiteRtSession(path).ops
+    assert [(cost.op, cost.name, cost.place) for cost in costs] == [(op.kind, op.name, "CPU") for op in ops]
+    assert all(cost.ms >= 0 for cost in costs)
+    assert sum(cost.ms for cost in costs) > 0

@@ -35,7 +35,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
     if runtime.profile is None:
         raise UnsupportedError(
             f"device {device.name!r} does not say what each op of {artifact} costs: {runtime.target} has no profile, "
-            "onnx and openvino do"
+            "tflite, onnx and openvino do"
         )
     return runtime.profile(artifact, 1)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgecnn.artifact import Port, layout_of
 from edgecnn.errors import InputError, UnsupportedError, unknown
+from edgecnn.report.evidence import LayerCost
 from edgecnn_targets.evaluate import dequantize, encoded
 from edgecnn_targets.interface import Activations, Arrays, Description, Op, Parameters, Runtime, Session
 from edgecnn_targets.runtimes.runner import litert_details
@@ -196,6 +197,13 @@ def activations(path: Path, sample: Arrays, parameters: Parameters, kernels: str
     return {name: dequantize(values, parameters[name]) for name, values in made.items()}
 
 
+def profile(path: Path, threads: int) -> list[LayerCost]:
+    """Return the time of each op on this machine; see ``litert_profile``."""
+    from edgecnn_targets.runtimes import litert_profile
+
+    return litert_profile.profile(path, threads)
+
+
 RUNTIME = Runtime(
     target="tflite",
     description="TensorFlow Lite flatbuffer, run by LiteRT",
@@ -203,5 +211,6 @@ RUNTIME = Runtime(
     library="ai_edge_litert",
     extra="tflite",
     activations=activations,
+    profile=profile,
     exact="xnnpack",
 )

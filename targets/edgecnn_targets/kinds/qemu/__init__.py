@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgecnn_targets.kinds.qemu import install
 from edgecnn_targets.kinds.qemu.settings import Settings
 from edgecnn_targets.kinds.remote import Opening, RemoteSession, kib, opening
 from edgecnn_targets.results import ResultCache
+from edgecnn_targets.runtimes.litert_profile import prefixes
 
 RUNS = 2
 WARMUP = {"tflite": 1, "onnx": 3}  # ONNX Runtime plans its memory in the first inferences
@@ -185,23 +186,6 @@ def _counts(
     if len(found) != runs * len(openings):
         raise DeviceFault(f"{device.name}: the plugin counted {len(found)} inferences of {runs * len(openings)}")
     return [{**line, "heap": heap} for line, heap in zip(found, heaps, strict=True)]
-
-
-def prefixes(content: bytes) -> Iterator[bytes]:
-    """Yield a ``.tflite`` file of one subgraph that ends with its first op, with its second, and so on.
-
-    Each op's first output is the file's output."""
-    import flatbuffers  # type: ignore[import-untyped]
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    (graph,) = model.subgraphs
-    ops, model.signatureDefs = graph.operators, []
-    for count in range(1, len(ops) + 1):
-        graph.operators, graph.outputs = ops[:count], [ops[count - 1].outputs[0]]
-        builder = flatbuffers.Builder()
-        builder.Finish(model.Pack(builder), b"TFL3")
-        yield bytes(builder.Output())
 
 
 def command(device: Device, *counting: str) -> Command:
