@@ -36,7 +36,7 @@ def table(rows: Sequence[Row], *, right: Sequence[str] = (), prose: Sequence[str
     plain = [heading.replace("_", " ") for heading in headings]
     said = [[key.replace("_", " ") for key in keys] for keys in (right, prose)]
     cells = [[str(row[heading]) for heading in headings] for row in rows]
-    show(console(wide=wide), plain, cells, right=said[0], prose=said[1], keep=plain[:1], wide=wide)
+    show(console(wide=wide), plain, cells, right=said[0], prose=said[1], wide=wide)
 
 
 def details(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespace) -> int:

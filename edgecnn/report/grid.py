@@ -104,10 +104,11 @@ def line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(printable(text), style=style), soft_wrap=not isinstance(console.file, io.StringIO))
 
 
-def headed(lines: Iterator[tuple[str, str]], indent: int = 2) -> Iterator[str]:
-    """Yield lines of a label and a text, labels of one width; a label is said once."""
+def headed(lines: Iterator[tuple[str, str]], indent: int = 2, least: int = 0) -> Iterator[str]:
+    """Yield lines of a label and a text, labels of one width, at ``least`` so wide; a label is said once."""
     pairs = list(lines)
     size = max((len(label) for label, _ in pairs), default=0)
+    size = max(size, least)
     before = None
     for label, text in pairs:
         yield printable(f"{'':{indent}}{label if label != before else '':{size}}  {text}")

@@ -75,21 +75,24 @@ def _print(report: Report, on: Console, *, wide: bool) -> None:
         line(on, f"note    {said}", NOTED)
 
 
+LABEL = 8  # characters of a label in a card
+
+
 def _card(entry: ReportEntry, on: Console, command: str, more: tuple[tuple[str, str], ...] = ()) -> None:
     state = card.verdict(entry)
     line(on, f"{card.title(entry)}  {state}", BAD if entry.failures else GOOD if entry.checks else "bold")
-    for figure in headed(iter((*card.lines(entry), *more))):
+    for figure in headed(iter((*card.lines(entry), *more)), least=LABEL):
         line(on, figure)
     rows = list(card.checks(entry))
     sizes = [max(len(row[k]) for row in rows) for k in range(3)] if rows else []
     for k, (name, figure, limit, passed) in enumerate(rows):
         text = f"{name:{sizes[0]}}  {figure:>{sizes[1]}}  {limit:{sizes[2]}}  {passed}"
-        line(on, f"  {'checks' if k == 0 else '':8}  {text}", BAD if passed == "FAILED" else "")
+        line(on, f"  {'checks' if k == 0 else '':{LABEL}}  {text}", BAD if passed == "FAILED" else "")
     for severity, style in (("error", BAD), ("warning", NOTED), ("info", "")):
         for finding in (f for f in entry.findings if f.severity == severity):
-            line(on, f"  {severity:8}  {finding}", style)
+            line(on, f"  {severity:{LABEL}}  {finding}", style)
     if following := card.following(entry, command):
-        line(on, f"  {'next':8}  {following}")
+        line(on, f"  {'next':{LABEL}}  {following}")
 
 
 def _notes(entries: Sequence[ReportEntry]) -> Iterator[str]:

@@ -59,7 +59,9 @@ def runtime_of(artifact: Path) -> Runtime:
     suffixes = {target: row.suffixes[0] for target, row in formats.items() if target in runtimes()}
     found = [target for target, suffix in suffixes.items() if suffix == artifact.suffix]
     if not found:
-        raise InputError(f"{artifact} is no artifact, by its suffix; allowed: {', '.join(suffixes.values())}")
+        inside = [file for suffix in suffixes.values() for file in sorted(artifact.glob(f"*{suffix}"))]
+        remedy = f"; give the file in it: {inside[0]}" if inside else ""
+        raise InputError(f"{artifact} is no artifact, by its suffix; allowed: {', '.join(suffixes.values())}{remedy}")
     if len(found) > 1:
         raise InputError(f"{artifact} may be {' or '.join(found)}, by its suffix; uninstall the plugin of one of them")
     return runtimes()[found[0]]

@@ -205,3 +205,14 @@ def test_listing_targets_and_devices_imports_no_runtime():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_word_of_a_description_leads_to_its_devices():
+    with pytest.raises(InputError, match=r"; of 'raspberry' are: armv7, cortex-a53, cortex-a72, cortex-a76$"):
+        device("raspberry")
+
+
+def test_a_folder_leads_to_the_artifact_in_it(tmp_path):
+    (tmp_path / "net.c").touch()
+    with pytest.raises(InputError, match=r"is no artifact, by its suffix; .*; give the file in it: .*net\.c$"):
+        runtime_of(tmp_path)

@@ -83,9 +83,9 @@ def device(name: str) -> Device:
     if scheme in addressed:
         return parse(name, {"kind": scheme, **addressed[scheme]})
     if name not in _names():
-        raise InputError(
-            unknown("device", name, [*_names(), *(f"{scheme}:…" for scheme in addressed), f"FILE{SUFFIX}"])
-        )
+        said = unknown("device", name, [*_names(), *(f"{scheme}:…" for scheme in addressed), f"FILE{SUFFIX}"])
+        meant = [row.name for row in devices() if name and name.lower() in row.description.lower()]
+        raise InputError(f"{said}; of {name!r} are: {', '.join(meant)}" if meant else said)
     return _shipped(name)
 
 
