@@ -19,7 +19,8 @@ from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.evaluation.validate import beside_network, open_validation
 from edgecnn.export_job import PRECISIONS, Job, required, together
 from edgecnn.files import exclusive
-from edgecnn.loading import InputShape, load, with_labels
+from edgecnn.image_inputs import InputShape
+from edgecnn.loading import load, with_labels
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, say, use

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.graph.summary import Layer, layers
-from edgecnn.loading import InputShape, is_factory, is_file, load
+from edgecnn.image_inputs import InputShape
+from edgecnn.loading import is_factory, is_file, load
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
 from edgecnn.report.evidence import LayerCost

@@ -53,6 +53,12 @@ def own_place(error: BaseException) -> str:
     return ""
 
 
+def raised_by_us(error: BaseException) -> bool:
+    """Tell whether the line that raised an exception is edgecnn's."""
+    frames = _frames(error.__traceback__)
+    return bool(frames) and frames[-1][2].partition(".")[0] in OURS
+
+
 def last_place(error: BaseException) -> str:
     """Return ``FILE:LINE`` where an exception was raised, or nothing."""
     return next((f"{file}:{line}" for file, line, _ in reversed(_frames(error.__traceback__))), "")

@@ -1,7 +1,7 @@
 """The boundary between files and edgecnn's types: whatever a library raises for a file becomes one ``InputError`` here.
 
 Readers check sizes, ranges and references themselves, and say what is wrong. What they and their libraries do not
-foresee ends here, and nowhere else.
+foresee ends here, and nowhere else. What no content of a file makes is a fault of edgecnn, and stays what it is.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from edgecnn.errors import EdgecnnError, InputError
-from edgecnn.own_code import said
+from edgecnn.own_code import OURS, raised_by_us, said
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def reading(what: str | Path, *, remedy: str = "export it again") -> Iterator[No
         remedy: what to do about a damaged one.
 
     Raises:
-        InputError: anything was raised in the body that is not one of edgecnn's errors; its cause is the exception.
+        InputError: what was raised in the body is none of edgecnn's errors and no fault; its cause is that.
     """
     try:
         yield
@@ -70,7 +71,24 @@ def reading(what: str | Path, *, remedy: str = "export it again") -> Iterator[No
         raise InputError(f"{what} cannot be read: it is nested too deeply, or refers to itself; {remedy}") from error
     except Exception as error:  # a damaged file may make a library raise anything
         require_answer(error, what)
+        if is_fault(error):
+            raise
         raise InputError(f"{what} cannot be read: it is damaged ({said(error)[:LONGEST]}); {remedy}") from error
+
+
+def is_fault(error: Exception) -> bool:
+    """Tell whether an exception is a fault of edgecnn, as no content of a file makes it.
+
+    That is a name or a module that is not there, an assertion in edgecnn's own code, and an attribute that a class or a
+    module of edgecnn does not have.
+    """
+    if isinstance(error, NameError | ImportError):
+        return True
+    if isinstance(error, AttributeError):
+        holder = error.obj if isinstance(error.obj, ModuleType | type) else type(error.obj)
+        module = holder.__name__ if isinstance(holder, ModuleType) else holder.__module__
+        return module.partition(".")[0] in OURS
+    return isinstance(error, AssertionError | NotImplementedError) and raised_by_us(error)
 
 
 def checked(read: Callable[P, T], what: str = "the file") -> Callable[P, T]:

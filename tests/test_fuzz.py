@@ -212,6 +212,49 @@ def test_the_boundary_keeps_what_was_raised_as_the_cause():
         raise InputError("mine")
 
 
+OWN_FAULTS = {
+    "a name that is not there": "nothing",
+    "a module that is not there": "import nothing_of_this_name",
+    "a name that a module lacks": "from edgecnn.errors import nothing",
+    "an attribute that a module lacks": "import edgecnn.errors; edgecnn.errors.nothing",
+    "an attribute that a class lacks": "from edgecnn.graph.ir import Tensor; Tensor(name='a', shape=(1,)).nothing",
+    "an assertion": "assert False",
+}
+CONTENTS = {"an attribute of what a file holds": "None.nothing", "a key": "{}['a']", "a size": "[1][7]"}
+
+
+def raised(text, module):
+    """Run a line as if it stood in a module, below `reading`."""
+    with reading("x.bin"):
+        exec(text, {"__name__": module})
+
+
+@pytest.mark.parametrize("text", OWN_FAULTS.values(), ids=OWN_FAULTS)
+def test_what_no_file_makes_is_a_fault_of_ours(text):
+    with pytest.raises(Exception, match="nothing|^$") as found:
+        raised(text, "edgecnn_converters.onnx.importer")
+    assert not isinstance(found.value, InputError)
+
+
+@pytest.mark.parametrize("text", [*CONTENTS.values(), "assert False"], ids=[*CONTENTS, "an assertion of a library"])
+def test_what_a_file_may_make_is_a_damaged_file(text):
+    with pytest.raises(InputError, match=r"x\.bin cannot be read: it is damaged"):
+        raised(text, "onnx.numpy_helper")
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), ValueError("b")])
+def test_a_fault_behind_the_import_is_no_damaged_file(error, tmp_path, seeds, monkeypatch, capfd):
+    made = {"__name__": "edgecnn.import_check", "error": error}
+    exec("def breaks(*given): raise error", made)
+    seed = next(s for s in seeds if s.name == "net.onnx" and s.kind == "network")
+    for name, data in seed.files.items():
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr("edgecnn.import_check.check_import", made["breaks"])
+    words = ["export", str(tmp_path / seed.name), "--quantize", "none", "--target", "onnx", "-o", str(tmp_path)]
+    assert main(words) == 70
+    assert "internal error: " in capfd.readouterr().err
+
+
 def test_a_budget_is_given_as_a_size():
     assert [parsed(text).memory for text in ("2GiB", "800m", "1.5 g", "1048576")] == [
         2**31, 800 * 2**20, 3 * 2**29, 2**20

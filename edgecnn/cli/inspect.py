@@ -137,7 +137,7 @@ def _sensitivity(options: argparse.Namespace) -> int:
     from edgecnn.data.feed import Feed
     from edgecnn.graph.batch import Batch
     from edgecnn.graph.serialize import load
-    from edgecnn.loading import overridden
+    from edgecnn.image_inputs import overridden
     from edgecnn.quant.sensitivity import sensitivity
 
     path = Path(options.model)

@@ -23,7 +23,7 @@ from edgecnn.evaluation.subject import Checking, Subject, executes
 from edgecnn.evaluation.verdict import ReferenceMeter, quantization_loss, signal_floors
 from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Graph, Metadata, Quantized
-from edgecnn.loading import require_preprocess
+from edgecnn.image_inputs import require_preprocess
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import detail, track
 from edgecnn.report.record import Accuracy, BesideHost, Check, Finding, OutputFigures, Parity, ReportEntry

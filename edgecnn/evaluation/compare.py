@@ -22,7 +22,7 @@ from edgecnn.graph.batch import Batch
 from edgecnn.graph.ir import Metadata, QParams, Quantized, QuantizedConstant
 from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.serialize import load
-from edgecnn.loading import overridden
+from edgecnn.image_inputs import overridden
 from edgecnn.network import Artifact, Network
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, track, use

@@ -21,8 +21,8 @@ from edgecnn.evaluation.subject import Checking, Subject
 from edgecnn.files import scratch
 from edgecnn.graph.ir import Graph, Metadata
 from edgecnn.graph.serialize import load
+from edgecnn.image_inputs import overridden
 from edgecnn.labels import class_map_of
-from edgecnn.loading import overridden
 from edgecnn.network import Artifact, Network, QuantizedNetwork
 from edgecnn.preprocess import Preprocess
 from edgecnn.progress import Progress, Stopwatch, use

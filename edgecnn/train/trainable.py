@@ -15,7 +15,8 @@ from edgecnn.data.training import TrainingImages
 from edgecnn.errors import InputError
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.serialize import save
-from edgecnn.loading import load, require_preprocess
+from edgecnn.image_inputs import require_preprocess
+from edgecnn.loading import load
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import default_preprocess, demo_weights, load_weights, save_weights
 from edgecnn.models.classifier import AUXILIARY, AUXILIARY_WEIGHT, build

@@ -37,14 +37,12 @@ def _network(path: Path) -> None:
     """Read a network as ``load`` does, up to the comparison with its runtime."""
     from edgecnn.graph import passes
     from edgecnn.graph.importers import importer_of
-    from edgecnn.reading import reading
 
     importer = importer_of(path)
     assert importer is not None
     graph = importer.read(path).graph
-    with reading(path):
-        if graph.precision == "fp32":
-            passes.simplify(graph)
+    if graph.precision == "fp32":
+        passes.simplify(graph)
 
 
 def _weights(path: Path) -> None:

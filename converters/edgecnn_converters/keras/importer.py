@@ -10,6 +10,7 @@ from edgecnn.errors import InputError, UnsupportedError, supported_ops
 from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Metadata
+from edgecnn.reading import is_fault
 from edgecnn_converters.keras.architecture import Layer, Model, is_operation, read_model
 from edgecnn_converters.keras.archive import DAMAGED, opened
 from edgecnn_converters.keras.attention import multi_head_attention
@@ -52,6 +53,8 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
         except InputError as error:
             raise type(error)(f"{path}: {error}") from None
         except DAMAGED as error:  # of which RecursionError is one
+            if is_fault(error):
+                raise
             line = next(iter(str(error).splitlines()), "")
             raise InputError(f"{path}: its architecture is damaged ({type(error).__name__}: {line[:200]})") from None
     given = {value.name: (ref.layer, value.axes) for ref, value in zip(model.inputs, inputs, strict=True)}

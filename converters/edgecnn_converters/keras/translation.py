@@ -12,6 +12,7 @@ import numpy as np
 from edgecnn.errors import InputError
 from edgecnn.graph.builder import Array, Builder, Operand, Value
 from edgecnn.graph.ops import need
+from edgecnn.reading import is_fault
 from edgecnn_converters.keras.architecture import Layer, Model, Ref, places
 from edgecnn_converters.keras.archive import DAMAGED, Archive, Place, fits
 
@@ -115,6 +116,8 @@ class Translation(Builder):
             self.faults.append(f"{layer.kind} {'/'.join(names)!r}: {error}")
             return [None]
         except DAMAGED as error:
+            if is_fault(error):
+                raise
             line = next(iter(str(error).splitlines()), "")
             self.faults.append(
                 f"{layer.kind} {'/'.join(names)!r}: it is damaged ({type(error).__name__}: {line[:200]})"
