@@ -194,6 +194,15 @@ def test_what_no_graph_holds_is_one_line(tmp_path, name):
     assert str(caught.value).startswith(f"{tmp_path / 'network.tflite'}: ")
 
 
+@pytest.mark.parametrize(("begin", "size"), [([0, 1, 2, 0], [1, 6, 2, 2]), ([0, -1, 0, 0], [1, 2, 2, 2])])
+def test_a_slice_beyond_one_dimension_is_one_line(tmp_path, begin, size):
+    file = TfliteFile()
+    x = file.input((1, 6, 6, 4))
+    made = file.op("SLICE", [x, file.constant(begin), file.constant(size)], "SliceOptionsT", shape=(1, 6, 2, 2))
+    with pytest.raises(InputError, match=r"SLICE .*: its begin \[.*\] and size \[.*\] are not in \[?\(?1, 6, 6, 4"):
+        imported(tmp_path, file.bytes(made))
+
+
 def test_a_missing_and_a_damaged_file_are_one_line(tmp_path):
     with pytest.raises(InputError, match=r"none\.tflite is not a file; give a \.tflite file"):
         import_tflite(tmp_path / "none.tflite")

@@ -9,7 +9,7 @@ from int8_builder import Int8Builder, random_images
 
 from edgecnn.graph.interpreter import TorchGraph
 from edgecnn.graph.ir import QParams
-from edgecnn.graph.oracle import run
+from edgecnn.graph.oracle import ARITHMETICS, run
 from edgecnn.graph.oracle.table_kernels import table
 from edgecnn.graph.unary_functions import FUNCTIONS
 
@@ -76,6 +76,23 @@ def test_where_a_function_has_no_value_that_of_the_nearest_input_stands(op, attr
     quant = QParams(scale=np.array([0.1], np.float32), zero_point=np.array([0]), dtype="int8")
     made = QParams(scale=np.array([0.1], np.float32), zero_point=np.array([-128]), dtype="int8")
     assert (table(op, quant, made, attrs)[:129] == first).all()
+
+
+@pytest.mark.parametrize("arithmetic", [name for name in ARITHMETICS if name != "litert"])
+@pytest.mark.parametrize("op", ["mean", "add", "mul", "relu", "relu6", "hard_swish", "softmax", "conv2d"])
+def test_runtimes_are_at_most_one_step_apart(op, arithmetic):
+    builder = Int8Builder((1, 6, 5, 4), 2)
+    if op == "conv2d":
+        builder.weighted("conv2d", builder.input, (8, 3, 3, 4))
+    elif op == "mean":
+        builder.op("mean", builder.input, out=builder.grid(0.01, -7))
+    else:
+        builder.op(op, *[builder.input] * (1 + (op == "add")), *[builder.constant((4,))] * (op == "mul"))
+    graph = builder.graph()
+    images, name = random_images(graph, 20), graph.outputs[0]
+    ours, theirs = (run(graph, images, arithmetic=each)[name].astype(int) for each in ("litert", arithmetic))
+    assert np.ptp(ours) > 4
+    assert np.abs(ours - theirs).max() <= 1
 
 
 def test_what_float64_cannot_tell_from_a_half_is_one():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mutants.lines import Lines
 from mutants.mutate import Mutant, files, mutants_of
-from mutants.trial import KILLED, NOT_COVERED, START_S, SURVIVED, TIMED_OUT, Place, Trial, ordered, tests_of
+from mutants.trial import KILLED, NOT_COVERED, PATIENCE, START_S, SURVIVED, TIMED_OUT, Place, Trial, ordered, tests_of
 
 LEAST = 6  # faults of each room
 
@@ -90,8 +90,9 @@ def tried(place: Place, trial: Trial, lines: Lines) -> None:
     if not tests:
         trial.state = NOT_COVERED
         return
-    limit = START_S + 3 * sum(lines.seconds[test] for test in tests)
-    trial.state, failed = place.end(place.begin(tests, trial.mutant), limit, trial.mutant)
+    limit = START_S + round(sum(lines.seconds[test] for test in tests))
+    child = place.begin(tests, limit, trial.mutant)
+    trial.state, failed = place.end(child, PATIENCE * limit, trial.mutant)
     trial.killer = failed[0] if failed else ""
 
 
@@ -100,7 +101,8 @@ def doubted(place: Place, trials: list[Trial], lines: Lines) -> None:
     killers = sorted({trial.killer for trial in trials if trial.state == KILLED} & lines.seconds.keys())
     if not killers:
         return
-    _, failed = place.end(place.begin(killers, None, first=False), 10 * START_S, None)
+    limit = START_S + round(sum(lines.seconds[test] for test in killers))
+    _, failed = place.end(place.begin(killers, limit, None, first=False), PATIENCE * limit, None)
     for trial in trials:
         while trial.killer in failed:
             trial.refused |= {*failed}

@@ -215,7 +215,7 @@ class _Finder(ast.NodeVisitor):
                 for bound in (lower, upper):
                     if bound is not None and not isinstance(bound, ast.Constant):
                         yield bound, f"({ast.unparse(bound)} + 1)"
-            case ast.Return(value=value) if value is not None and not _constant(value, None):
+            case ast.Return(value=value) if value is not None and not _is_empty(value):
                 yield node, "return None"
             case ast.Raise():
                 yield node, "pass"
@@ -281,6 +281,11 @@ def _is_type(node: ast.expr) -> bool:
 def _is_text(node: ast.BinOp) -> bool:
     """Say whether texts are joined, or one is formatted."""
     return any(isinstance(each, ast.JoinedStr) or _constant(each, str) for each in (node.left, node.right))
+
+
+def _is_empty(value: ast.expr) -> bool:
+    """Say whether a value is as false as ``None``: then none may tell them apart."""
+    return isinstance(value, ast.Constant) and not value.value
 
 
 def _constant(node: ast.AST, kind: type | None) -> bool:

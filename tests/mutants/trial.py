@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -27,8 +28,10 @@ from mutants.mutate import Mutant
 LARGE = ("numpy", "torch", "hypothesis", "xdist", "rich.progress", "msgspec", "PIL.Image", "safetensors.numpy")
 KILLED, TIMED_OUT, SURVIVED, NOT_COVERED = "killed", "timeout", "survived", "not covered"
 UNSTARTED = 99  # exit status of a child in which pytest did not run
-START_S = 120.0
-"""Seconds that a child may take beside its tests, on cores that others use too."""
+START_S = 60
+"""Seconds of a processor that a child may take beside its tests."""
+PATIENCE = 10
+"""Times as many seconds it may take on cores that others use too."""
 
 
 @dataclass(kw_only=True)
@@ -132,11 +135,12 @@ class Place:
         for name in LARGE:
             import_module(name)
 
-    def begin(self, tests: Sequence[str], mutant: Mutant | None, *, first: bool = True) -> int:
+    def begin(self, tests: Sequence[str], seconds: int, mutant: Mutant | None, *, first: bool = True) -> int:
         """Start the tests in a child; return its process id.
 
         Args:
             tests: their ids, in their order.
+            seconds: of a processor that they may take.
             mutant: the fault, or ``None`` to run the tests on the source as it is.
             first: stop at the first failure.
         """
@@ -149,6 +153,7 @@ class Place:
         if pid:
             return pid
         try:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
             self._run(tests, first)
         except BaseException:  # noqa: BLE001 - a child must not go on as its parent
             traceback.print_exc()
@@ -187,7 +192,7 @@ class Place:
         if mutant is not None:
             (self.tree / mutant.path).write_bytes(self._whole)
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
-        if status is None:
+        if status is None or status == -signal.SIGXCPU:
             return TIMED_OUT, []
         failed = self.folder / "failed.json"
         assert status != UNSTARTED, (self.folder / "log").read_text()

@@ -105,6 +105,20 @@ def test_the_noise_that_decides_is_the_noise_that_rounding_makes():
     assert expected - expected_of_weights == pytest.approx(float(of_activation), rel=LIMITS["noise_within"])
 
 
+def test_large_weights_that_meet_zeros_change_no_scaling_of_channels_with_scales_of_their_own():
+    biases = []
+    for factor in (1.0, 64.0):
+        chain, shown = Chain(), IMAGES.copy()
+        shown[..., 2] = 0
+        chain.a.weight.data[:, 2] *= factor * torch.linspace(1, 8, 16).reshape(-1, 1, 1) ** (factor > 1)
+        graph = capture(chain.eval(), SHAPE, Metadata())
+        seen = calibrate(graph, [shown]).statistics
+        made = Equalization().apply(Work(graph=graph, recipe=recipe("fast"), statistics=seen)).graph
+        biases.append([made.constant(node.inputs[2]).value for node in made if node.weighted])
+    for small, large in zip(*biases, strict=True):
+        np.testing.assert_array_equal(small, large)
+
+
 def test_a_residual_stream_is_scaled_as_one():
     module, _ = random_weights(resolve("mobilenet_v2_0.35_96", 10), seed=4)
     groups = list(scalable(capture(module, (3, 96, 96), Metadata())))
