@@ -167,7 +167,7 @@ def module_networks(file: str) -> list[str]:
     return list(_module(file).NETS)
 
 
-def quantize(folder: Path, name: str, recipe: str, seed: int) -> Row:
+def quantize(folder: Path, name: str, recipe: str | edgecnn.Recipe, seed: int) -> Row:
     """Quantize by edgecnn and judge the .tflite file."""
     start, images = time.perf_counter(), np.load(folder / "images.npz")
     network = edgecnn.load(folder / f"{name}.edgecnn")
@@ -292,9 +292,9 @@ def _number(value: float | None, digits: int) -> str:
 # ---- the run
 
 
-def arguments() -> argparse.ArgumentParser:
+def arguments(description: str | None = __doc__) -> argparse.ArgumentParser:
     """Return the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="holds results and what they need")
     parser.add_argument("--recipes", default="fast:5,best:3", metavar="NAME:N,FILE:N", help="with seeds 0 to N-1")
     parser.add_argument("--networks", metavar="A,B", help="only these")

@@ -141,3 +141,43 @@ def test_the_zoo_measures_a_network_of_the_users_own_once(zoo, tmp_path, monkeyp
 def test_wrong_options_of_the_zoo_are_named(zoo, tmp_path, words, said):
     with pytest.raises(SystemExit, match=said):
         list(zoo.measured(zoo.arguments().parse_args(["--out", str(tmp_path), *words])))
+
+
+def test_an_ablation_leaves_out_one_step_at_a_time(zoo):
+    import ablation
+
+    from edgecnn.quant.recipe import recipe
+
+    whole = recipe("fast")
+    found = ablation.ablations(whole)
+    steps = ["input_quantization", "equalization", "ranges", "zero_point_placement", "adaptive_rounding"]
+    assert list(found) == steps
+    for step in {*steps} - {"ranges"}:
+        assert found[step].steps == whole.without(step).steps
+    assert found["ranges"].steps == whole.with_settings("ranges", method="minmax").steps
+    assert list(ablation.ablations(recipe("minmax"))) == ["zero_point_placement"]
+
+
+def test_the_ablation_table_has_the_median_of_the_differences(zoo):
+    import ablation
+
+    rows = [{**of_recipe(db, seed=seed), "step": ""} for seed, db in enumerate((20, 22, 30))]
+    rows += [{**of_recipe(db, seed=seed), "step": "ranges"} for seed, db in enumerate((19, 20, 31))]
+    rows += [{**of_recipe(18, network="b"), "step": ""}]
+    lines = ablation.table(rows).splitlines()
+    assert lines[0] == "| `fast`, dB | a | b |"
+    assert lines[2] == "| the whole recipe | 22.0 (seeds: 3) | 18.0 (seeds: 1) |"
+    assert lines[3] == "| ranges | +1.0 | - |"
+
+
+def test_an_ablation_is_resumed(zoo, tmp_path, monkeypatch):
+    import ablation
+
+    (tmp_path / "own.py").write_text(NET)
+    words = ["--out", str(tmp_path), "--zoo", str(tmp_path / "own.py"), "--networks", "stairs", "--recipes", "minmax:1"]
+    monkeypatch.setattr(ablation, "in_process", zoo.in_process)
+    options = zoo.arguments().parse_args(words)
+    first = list(ablation.measured(options))
+    assert [row["step"] for row in first] == ["", "zero_point_placement"]
+    monkeypatch.setattr(ablation, "quantize", None)
+    assert list(ablation.measured(options)) == first

@@ -93,7 +93,7 @@ def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple
     judge, kept = _Judge(work.graph, images, work.images), [step.plain() for step in steps]
     works = [work, *run(work, [step for step in kept if step is not None])]
     plain, harms = works[-1], list[Harm]()
-    errors = judge.errors(works, centred=True)
+    errors = plain_errors = judge.errors(works, centred=True)
     for at in sorted(range(len(steps)), key=lambda at: kept[at] is None):  # what is never left out comes first
         before = sum(step is not None for step in kept[:at])
         rest = [step for step in kept[at + 1 :] if step is not None]
@@ -104,8 +104,9 @@ def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple
             made = [*works[: before + 1], *run(works[before], [trial, *rest])]
             corrects = corrected or _corrects([trial])
             after = judge.errors(made, centred=not corrects)
-            beside = judge.errors(works, centred=False) if corrects and not corrected else errors
-            grown, uncertainty = grown_by(beside, after)
+            grown, uncertainty = grown_by(errors, after)
+            if _harmful(grown, uncertainty) and corrects and not corrected:  # beside what would be made without it
+                grown, uncertainty = grown_by(judge.errors(works, centred=False), after)
             if not _harmful(grown, uncertainty):
                 works, errors, kept[at] = made, after, trial
                 harm = harm and replace(harm, instead=trial, halved=True)
@@ -113,14 +114,17 @@ def guarded(work: Work, steps: Sequence[Step], images: Batch, run: Run) -> tuple
             if harm is None:
                 harm = Harm(full.name, grown, uncertainty, len(images), instead=kept[at])
         harms += [harm] if harm is not None else []
-    errors = judge.errors(works, centred=False)  # of what would be made, as it is
+    if not _corrects(kept):
+        errors = judge.errors(works, centred=False)  # of what would be made, as it is
     if harms:  # what harms alone may help together with what comes later
         made = run(work, steps)
         after = judge.errors(made, centred=False)
         grown, uncertainty = grown_by(errors, after)
         if grown <= LIKELY * uncertainty:
             works, errors, harms, kept = made, after, [], list(steps)
-    grown, uncertainty = grown_by(judge.errors([plain], centred=False), errors)
+    grown, uncertainty = grown_by(plain_errors, errors)
+    if _harmful(grown, uncertainty):
+        grown, uncertainty = grown_by(judge.errors([plain], centred=False), errors)
     if _harmful(grown, uncertainty):
         plainly = [each for step in steps if (each := step.plain()) is not None]
         return plain, plainly, [*harms, Harm(ALL, grown, uncertainty, len(images))]

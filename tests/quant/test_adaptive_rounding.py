@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,12 @@ from edgecnn.graph.contract import WEIGHT_LIMIT, check_integers
 from edgecnn.graph.interpreter import TorchGraph, laid_out
 from edgecnn.graph.ir import Metadata, QuantizedConstant
 from edgecnn.quant import rounding_solver as module
-from edgecnn.quant.executor import FakeQuantizedGraph, affordable
+from edgecnn.quant.executor import FakeQuantizedGraph, affordable, cost
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
 from edgecnn.quant.step import Work
+from edgecnn.quant.steps.adaptive_rounding import AdaptiveRounding
 
 GOLDEN = golden("quant")["adaptive_rounding"]
 NEAREST = recipe("fast").without("adaptive_rounding")
@@ -195,3 +198,12 @@ def test_a_layer_of_many_taps_keeps_its_integers_and_has_its_bias_corrected():
         for name in (*first.inputs[1:], *second.inputs[1:])
     ]
     assert same == [False, False, True, False]
+
+
+def test_no_more_images_are_kept_than_it_looks_at():
+    graph = random_graph(3, 5)
+    each = cost(graph) / 1e9
+    step = AdaptiveRounding(images=100)
+    assert step.images_needed(graph) == 100
+    assert replace(step, gmacs=40.5 * each).images_needed(graph) == 40
+    assert replace(step, gmacs=each).images_needed(graph) == 16

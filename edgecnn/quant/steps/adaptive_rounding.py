@@ -72,6 +72,10 @@ class AdaptiveRounding(Step):
         next(progress, None)
         return replace(work, graph=solved)
 
+    def images_needed(self, graph: Graph) -> int:
+        """Return how many images it looks at: no more than ``gmacs`` allows."""
+        return self._count(graph)
+
     @staticmethod
     def _taps(graph: Graph, node: Node) -> int:
         return math.prod(graph.tensors[node.inputs[1]].shape[1:])
