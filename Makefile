@@ -8,6 +8,7 @@
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
 # make chaos   exports that are killed, interrupted, started twice, on full disks: nothing is left half-written
 # make docs-assets  make the example report and the pictures in the docs anew; needs Chromium
+# make screens  FOLDER=screens  pictures of the terminal and of the report, to look at; needs Chromium
 # make wheel   build the wheel, install it in a clean environment, run edgecnn from outside the repository
 
 PYTHON ?= python3
@@ -16,12 +17,13 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 SEED ?= 0
+FOLDER ?= screens
 fuzz: COUNT ?= 20000
 graphs: COUNT ?= 10000
 mutants: COUNT ?= 150
 mutants: CACHE ?= $(HOME)/.cache/edgecnn-mutants
 
-.PHONY: demo test test-slow lint fuzz graphs mutants docs wheel audit chaos clean docs-assets
+.PHONY: demo test test-slow lint fuzz graphs mutants docs wheel audit chaos clean docs-assets screens
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -52,6 +54,9 @@ mutants: $(VENV)/.dev
 docs-assets: $(VENV)/.dev
 	$(BIN)/python docs/scripts/terminal.py
 	$(BIN)/python docs/scripts/assets.py
+
+screens: $(VENV)/.dev
+	$(BIN)/python docs/scripts/screens.py $(FOLDER)
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

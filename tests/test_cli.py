@@ -17,6 +17,7 @@ from golden_files import golden
 
 from edgecnn.artifact import read_manifest
 from edgecnn.cli import _parser, main
+from edgecnn.cli.config import leaves
 from edgecnn.data.synthetic import SyntheticImages
 from edgecnn.evaluation.references import float_logits
 from edgecnn.graph.serialize import load
@@ -362,11 +363,14 @@ def test_every_argument_and_option_has_help():
 def test_every_command_shows_two_examples_that_parse():
     parser, commands = _parser()
     for name in commands:
-        examples = import_module(f"edgecnn.cli.{name}").EXAMPLES
-        assert len(examples) >= 2
-        for example in examples:
+        module = import_module(f"edgecnn.cli.{name}")
+        for example in module.EXAMPLES:
             words = re.search(r"edgecnn ([^>)]*)", example)[1].split()
             assert parser.parse_args(words).command == name
+        for action, own in leaves(commands[name], name).items():
+            shown = own.epilog.splitlines()[1:]
+            assert len(shown) >= 2
+            assert all(f"edgecnn {action}" in example for example in shown)
 
 
 def test_quiet_prints_results_alone_and_verbose_everything(exported, capfd):

@@ -132,6 +132,11 @@ def _add_common(parser: argparse.ArgumentParser, *, configured: bool) -> None:
     parser.add_argument(TRACEBACK, action="store_true", help="show where an error came from, on stderr")
 
 
+def examples_of(module: Any, words: str) -> list[str]:
+    """Return the examples of a command or an action in its module."""
+    return [example for example in module.EXAMPLES if f"{example} ".startswith(f"edgecnn {words} ")]
+
+
 def _parser() -> tuple[Parser, dict[str, Parser]]:
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("edgecnn", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
@@ -139,10 +144,12 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"edgecnn.cli.{name}")
-        said = "\n  ".join(("examples:", *module.EXAMPLES))
+        said = "\n  ".join(("examples:", *module.EXAMPLES[:2]))
         own = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=said, formatter_class=raw)
         module.arguments(own)
-        for leaf in config.leaves(own, name).values():
+        for words, leaf in config.leaves(own, name).items():
+            if leaf is not own:
+                leaf.formatter_class, leaf.epilog = raw, "\n  ".join(("examples:", *examples_of(module, words)))
             _add_common(leaf, configured=name in (*config.COMMANDS, "run"))
     if COMPLETING in os.environ:
         import argcomplete

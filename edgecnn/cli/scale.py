@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 
 HELP = "compound scaling: depth, width and resolution together"
 EXAMPLES = (
-    "edgecnn scale show --family efficientnet --phi 1",
+    "edgecnn scale show --family efficientnet_b0 --phi 1",
     "edgecnn scale fit --family mobilenet_v2 --max-sram-kib 320 --device cortex-m7",
+    "edgecnn scale show --alpha 1.3 --beta 1 --gamma 1.1",
+    "edgecnn scale law",
+    "edgecnn scale law --family efficientnet_b0 -o law.svg",
+    "edgecnn scale fit --max-macs 3e8",
+    "edgecnn scale search --seeds 2 --epochs 3",
+    "edgecnn scale search --base resnet18_0.25_48 --step 0.2 -o search",
+    "edgecnn scale study --doublings 1 --epochs 3",
+    "edgecnn scale study --data images -o study",
 )
 BUDGETS = {
     "macs": "multiply-accumulates; needs no device",

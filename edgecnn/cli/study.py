@@ -14,6 +14,8 @@ HELP = "see what makes the networks work: each idea measured"
 EXAMPLES = (
     "edgecnn study blocks",
     "edgecnn study residual --depths 20,56",
+    "edgecnn study blocks --channels 32 --side 14 --device cortex-m4",
+    "edgecnn study residual --data images -o residual",
 )
 
 
