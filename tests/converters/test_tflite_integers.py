@@ -95,6 +95,11 @@ def _mean(f: TfliteFile) -> int:
     return f.op("MEAN", inputs, "ReducerOptionsT", version=2, made="int8", quant=grid(0.03, 1), keepDims=True)
 
 
+def _mean_of_one(f: TfliteFile) -> int:
+    inputs = [f.input((1, 1, 1, 4), dtype="int8", quant=grid(0.05, 3)), f.constant([1, 2])]
+    return f.op("MEAN", inputs, "ReducerOptionsT", version=2, made="int8", quant=grid(0.03, 1), keepDims=False)
+
+
 def _softmax(f: TfliteFile) -> int:
     flat = f.op("RESHAPE", [_input(f), f.constant([1, 144])], "ReshapeOptionsT", made="int8", quant=grid(0.05, 3))
     return f.op("SOFTMAX", [flat], "SoftmaxOptionsT", version=2, made="int8", quant=grid(1 / 256, -128), beta=1.0)
@@ -107,7 +112,7 @@ def _added(f: TfliteFile) -> int:
 
 TAKEN: Mapping[str, Callable[[TfliteFile], int]] = {
     "conv": _conv, "depthwise": _depthwise, "onto another grid": _regrid, "onto the same grid": _same_grid,
-    "mean": _mean, "softmax": _softmax, "add": _added,
+    "mean": _mean, "mean of one pixel": _mean_of_one, "softmax": _softmax, "add": _added,
 }  # fmt: skip
 
 

@@ -128,6 +128,7 @@ class Lines:
         without = [f"--ignore={tree / name}" for name in NO_TEST_OF_IT]
         given = [*words, f"--basetemp={folder / 'tmp'}", *without, *(files or ["tests"])]
         subprocess.run(given, cwd=tree, env={**os.environ, **environment(tree), **paths}, check=False)
+        shutil.rmtree(folder / "tmp", ignore_errors=True)
         (folder / "whole").touch()
         return Layer(folder)
 
