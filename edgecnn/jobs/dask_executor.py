@@ -30,6 +30,7 @@ INSTALL = "Dask is not installed: pip install 'edgecnn[dask]'"
 CONNECT_S = 10  # for a scheduler to answer
 AHEAD = 64  # tasks that are given at least, since a cluster may grow
 CACHE = "edgecnn-files"  # in the folder of a worker, which Dask removes with it
+CONTENT = "content"  # there, of a file or folder
 FETCH_S = 60  # for Dask to bring a file to a worker
 FETCHED = "edgecnn-fetched"  # topic of Dask's events: worker and digest of every file that was fetched
 _fetching = threading.Lock()  # of several threads of a worker, one fetches
@@ -89,7 +90,11 @@ def _fetched(file: FileInput) -> Path | None:
             except (TimeoutError, FutureCancelledError):
                 return None
             worker.log_event(FETCHED, [worker.address, file.digest])
-    return folder / file.path.name
+        named = folder / "named" / file.path.name  # the same content may be known by several names
+        if not named.exists():
+            named.parent.mkdir(exist_ok=True)
+            named.symlink_to(folder / CONTENT)
+    return named
 
 
 def _published(file: FileInput) -> str:
@@ -262,7 +267,7 @@ class DaskExecutor:
             if time.monotonic() - since > self._wait_s:
                 raise InputError(f"no worker of {self.address} takes {file.path}; start one, and run the same again")
             with suppress(OSError, TimeoutError):  # the scheduler or all workers have just gone
-                held = self.client.scatter(pack(file.path, file.path.name), hash=False, timeout=CONNECT_S)
+                held = self.client.scatter(pack(file.path, CONTENT), hash=False, timeout=CONNECT_S)
                 self.client.publish_dataset(held, name=_published(file), override=True)
                 self._published[_published(file)] = held
 

@@ -105,3 +105,8 @@ def reading(settings, before, folder):
     sys.stdout.write(f"{settings['name']} in {Path.cwd()}\n")
     time.sleep(settings.get("seconds", 0))
     return {"text": text, "seen": settings.get("seen") and Path(settings["seen"]).exists()}
+
+
+def names(paths):
+    """Return names and contents of files."""
+    return [(path.name, path.read_text()) for path in paths]

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import job_functions as functions
 import numpy as np
 import pytest
 from commands import DEMO
@@ -15,7 +16,7 @@ pytest.importorskip("distributed", reason="Dask is not installed: pip install 'e
 import edgecnn
 from edgecnn.data import demo
 from edgecnn.errors import InputError
-from edgecnn.jobs import LocalExecutor, Status
+from edgecnn.jobs import LocalExecutor, Status, Task
 from edgecnn.jobs.dask_executor import CACHE, FETCHED, Cluster, DaskExecutor
 from edgecnn.jobs.transfer import FileInput, digest_of_files, located, pack, unpack
 from edgecnn.models.shipped import shipped_weights
@@ -97,6 +98,19 @@ def test_weights_and_results_come_to_a_worker_once_by_their_digest(apart, driver
         assert {name: result.value["text"] for name, result in run(local, Path("here"), stages).items()} == {
             name: result.value["text"] for name, result in found.items()
         }
+
+
+@linux
+def test_files_of_the_same_content_and_other_names_come_once(apart, driver):
+    for name in ("one", "two"):
+        Path(name).write_text("the same")
+    before = len(apart.get_events(FETCHED))
+    with DaskExecutor(Cluster(scheduler=apart.scheduler.address, options={})) as executor:
+        inputs = [FileInput(HERE / name, digest_of_files(Path(name))) for name in ("one", "two")]
+        executor.submit(Task(key="names", call=functions.names, arguments=(tuple(inputs),)))
+        (outcome,) = executor.completed(120)
+    assert outcome.value == [("one", "the same"), ("two", "the same")]
+    assert len(apart.get_events(FETCHED)) == before + 1
 
 
 @linux
