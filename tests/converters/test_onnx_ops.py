@@ -2,87 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-import torch
-from int8_builder import Int8Builder, float_graph, random_images, weight_only_graph
-from runtimes import assert_integers_are_the_graphs
+from int8_builder import Int8Builder, random_images
+from onnx_held import FUNCTIONS, POSITIVE, close, ended, grid, held
 
-from edgecnn.graph.interpreter import TorchGraph
-from edgecnn.graph.ir import QParams
-from edgecnn.graph.oracle import run
-from edgecnn_converters.metadata import KEY
-from edgecnn_converters.onnx import convert, own, reader, unsupported
-from edgecnn_targets.runtimes.onnxruntime import OnnxRuntime, _ops, session_options
-
-
-def grid(scale, zero=0):
-    return QParams(scale=np.array([scale], np.float32), zero_point=np.array([zero]), dtype="int8")
-
-
-def session(data, folder, activations="uint8"):
-    """The file open in ONNX Runtime, and the ops that run; with int8 as Arm's, which has kernels of it."""
-    options = session_options(1, "exact")
-    options.add_session_config_entry("session.qdqisint8allowed", str(int(activations == "int8")))
-    made = folder / "made.onnx"
-    options.optimized_model_filepath = str(made)
-    opened = OnnxRuntime.library().InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return opened, _ops(onnx.load(str(made)))
-
-
-def recalled(data, graph):
-    """The graph that is read back out of a file."""
-    (record,) = [json.loads(p.value) for p in reader.read(data).metadata_props if p.key == KEY]
-    return own.recalled(record[own.RECORD], data, graph.metadata)
-
-
-def placed(array):
-    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
-
-
-def held(graph, folder, count=2, images=None, activations="uint8"):
-    """Kinds of the ops that run, after asserting that none is of float and that outputs are the oracle's."""
-    images = random_images(graph, count) if images is None else images
-    converted = convert(graph, precision="int8", io=activations, activations=activations)
-    opened, ops = session(converted.files[".onnx"], folder, activations)
-    assert not [str(op) for op in ops if op.is_float]
-    shift = 128 if activations == "uint8" else 0
-    (name,) = graph.outputs
-    for image in images:
-        fed = (placed(image[None]).astype(np.int16) + shift).astype(activations)
-        (made,) = opened.run(None, {graph.inputs[0]: fed})
-        want = placed(run(graph, image[None], arithmetic="onnxruntime")[name]).astype(np.int16) + shift
-        np.testing.assert_array_equal(made.astype(np.int16), want)
-    assert_integers_are_the_graphs(graph, "onnx", converted)
-    reader.layers(converted.files[".onnx"])
-    assert recalled(converted.files[".onnx"], graph).nodes == graph.nodes
-    return [op.kind for op in ops]
-
-
-def close(graph, folder, precision="fp32", rtol=1e-5, images=None):
-    """Kinds of the ops that run in float, after asserting that outputs are near those of torch."""
-    plain = float_graph(graph)
-    images = random_images(graph, 2) if images is None else images
-    images = graph.quant(graph.inputs[0]).dequantize(images)
-    opened, ops = session(convert(plain, precision=precision).files[".onnx"], folder)
-    for image in images:
-        (made,) = opened.run(None, {graph.inputs[0]: placed(image[None])})
-        want = placed(TorchGraph(plain)(torch.from_numpy(image[None])).numpy())
-        assert made.shape == want.shape
-        np.testing.assert_allclose(made, want, rtol=rtol, atol=rtol * np.abs(want).max())
-    return [op.kind for op in ops]
-
-
-def ended(b):
-    """The graph, flat at the end where it has other than 2 or 4 dimensions."""
-    shape = b.shape(b.nodes[-1].output)
-    if len(shape) not in (2, 4):
-        b.op("reshape", b.nodes[-1].output, shape=(1, int(np.prod(shape))))
-    return b.graph()
+from edgecnn_converters.onnx import unsupported
 
 
 def moved(*steps, shape=(1, 6, 4, 8)):
@@ -197,23 +124,6 @@ def test_resizing_to_twice_the_size_is_a_convolution(tmp_path):
     b = Int8Builder((1, 5, 7, 3))
     b.op("resize", b.input, size=(10, 14), mode="bilinear", half_pixel=True)
     assert {"Resize", "Pad", "QLinearConv"} <= set(held(ended(b), tmp_path, count=20))
-
-
-FUNCTIONS = {
-    "leaky_relu": [{"alpha": 0.01}, {"alpha": 0.1}, {"alpha": 0.25}, {"alpha": 1.5}, {"alpha": -0.2}],
-    "clamp": [{"low": -0.5, "high": 0.7}, {"low": -float("inf"), "high": 1.0}, {"low": 0.3, "high": float("inf")}],
-    "tanh": [{}],
-    "elu": [{"alpha": 1.0}, {"alpha": 0.3}],
-    "gelu": [{"approximate": False}, {"approximate": True}],
-    "softplus": [{}],
-    "mish": [{}],
-    "hard_sigmoid": [{"alpha": 1 / 6, "beta": 0.5}, {"alpha": 0.2, "beta": 0.5}],
-    "abs": [{}],
-    "exp": [{}],
-    "log": [{}],
-    "pow": [{"exponent": k} for k in (2.0, 0.5, -0.5, -1.0, 1.7)],
-}
-POSITIVE = ("log", "pow")
 
 
 def function_graph(op, attrs, seed, made=None, scale=None, shape=(1, 16, 16, 3)):
@@ -349,37 +259,6 @@ def test_broadcast_operands_round_ties_as_the_oracle_does(op, tmp_path):
             held(ended(b), tmp_path, count=3)
 
 
-def tokens(activation="none"):
-    """Linear layers on tokens, of rank 3, as convolutions of one pixel."""
-    b = Int8Builder((1, 4, 6, 8))
-    x = b.op("reshape", b.input, shape=(1, 24, 8))
-    for outputs in (16, 8):
-        image = b.op("reshape", x, shape=(1, 1, 24, b.shape(x)[2]))
-        made = b.weighted("conv2d", image, (outputs, 1, 1, b.shape(image)[3]), activation=activation)
-        x = b.op("reshape", made, shape=(1, 24, outputs))
-    return ended(b)
-
-
-@pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
-def test_linear_layers_on_tokens_are_products_of_matrices(activation, tmp_path):
-    kinds = close(tokens(activation), tmp_path)
-    assert not {"Conv", "FusedConv"} & set(kinds)
-    assert kinds.count("Transpose") == 1  # of the image
-    close(tokens(activation), tmp_path, precision="fp16", rtol=5e-3)
-    held(tokens(activation), tmp_path)
-
-
-def test_weights_of_8_bits_on_tokens_are_read_back_as_they_are(tmp_path):
-    graph = tokens()
-    converted = convert(weight_only_graph(graph), precision="w8")
-    assert_integers_are_the_graphs(weight_only_graph(graph), "onnx", converted)
-    opened, _ = session(converted.files[".onnx"], tmp_path)
-    image = graph.quant(graph.inputs[0]).dequantize(random_images(graph, 1))
-    (made,) = opened.run(None, {graph.inputs[0]: placed(image)})
-    want = TorchGraph(weight_only_graph(graph), integers=True)(torch.from_numpy(image)).numpy()
-    np.testing.assert_allclose(made, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
-
-
 @pytest.mark.parametrize("op", FUNCTIONS)
 def test_functions_in_float16_are_near_torchs(op, tmp_path):
     graph = function_graph(op, FUNCTIONS[op][0], 0, scale=0.02)
@@ -392,62 +271,3 @@ def test_resizing_in_float16_is_near_torchs(mode, tmp_path):
     b = Int8Builder((1, 6, 8, 3))
     b.op("resize", b.input, size=(12, 12), mode=mode, half_pixel=True)
     close(b.graph(), tmp_path, precision="fp16", rtol=2e-3)
-
-
-def chain(seed):
-    """Random ops of this file, one after the other, each on what the one before made."""
-    rng = np.random.default_rng(seed)
-    b = Int8Builder((1, 8, 6, 4), seed)
-    x = b.input
-    for _ in range(7):
-        shape = b.shape(x)
-        kinds = ["function", "move", "reshape", "product", "slice", "gather", "add", "relu"]
-        kinds += ["conv", "resize", "blocks", "pool"] if len(shape) == 4 else []
-        match str(rng.choice(kinds)):
-            case "function":
-                op = str(rng.choice([name for name in FUNCTIONS if name not in POSITIVE]))
-                x = b.op(op, x, out=b.grid(float(b.quant(x).scale[0])), **FUNCTIONS[op][0])
-            case "move":
-                order = (0, *(int(k) + 1 for k in rng.permutation(len(shape) - 1)))
-                x = b.op("transpose", x, perm=order)
-            case "reshape":
-                count = int(np.prod(shape))
-                small = next(k for k in (2, 3, 5, 1) if count % k == 0)
-                wanted = [(1, count), (1, small, count // small), (1, shape[-1], count // shape[-1], 1),
-                          (1, small, 1, count // small), (1, *shape[:0:-1])]  # fmt: skip
-                x = b.op("reshape", x, shape=wanted[int(rng.integers(len(wanted)))])
-            case "product" if len(shape) > 2:
-                x = b.op("batch_matmul", x, x, transpose_b=True, out=b.grid(float(b.quant(x).scale[0]) * 9))
-            case "slice":
-                end = tuple(max(1, d - int(rng.integers(2))) for d in shape[1:])
-                x = b.op("slice", x, begin=(0,) * len(end), end=end, step=(1,) * len(end))
-            case "gather":
-                axis = int(rng.integers(1, len(shape)))
-                x = b.op("gather", x, axis=axis, indices=tuple(int(k) for k in rng.permutation(shape[axis])))
-            case "add":
-                x = b.op("add", x, b.constant((1, *(d if rng.random() < 0.5 else 1 for d in shape[1:]))))
-            case "relu":
-                x = b.op("relu", x, out=b.quant(x))
-            case "conv":
-                x = b.weighted("conv2d", x, (int(rng.integers(1, 7)), 1, 1, shape[3]))
-            case "resize":
-                mode = str(rng.choice(["nearest", "bilinear"]))
-                size = tuple(int(k) for k in rng.integers(1, 14, 2))
-                x = b.op("resize", x, size=size, mode=mode, half_pixel=bool(rng.random() < 0.5))
-            case "blocks" if shape[3] % 4 == 0:
-                x = b.op("depth_to_space", x, block=2)
-            case "blocks" if shape[1] % 2 == shape[2] % 2 == 0:
-                x = b.op("space_to_depth", x, block=2)
-            case "pool" if min(shape[1:3]) > 1:
-                x = b.op("max_pool2d", x, kernel=(2, 2), stride=(1, 1))
-    if not b.nodes:
-        b.op("relu", x, out=b.quant(x))
-    return ended(b)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_random_chains_make_the_oracles_integers(seed, tmp_path):
-    graph = chain(seed)
-    held(graph, tmp_path)
-    if not {"exp", "pow"} & {node.op for node in graph}:  # which leave the range of float32
-        close(graph, tmp_path, rtol=1e-4)
