@@ -399,3 +399,11 @@ def test_lists_fit_the_terminal_and_have_no_colours_without_one(words, width, mo
     assert max(map(len, out.splitlines())) <= width
     assert "\x1b" not in out
     assert "…" not in out
+
+
+@pytest.mark.parametrize("command", ["recipes", "targets"])
+def test_every_list_is_a_table_of_any_width_or_json(command, capfd):
+    assert main([command, "--wide"]) == 0
+    assert capfd.readouterr().out.count("\n") > 2
+    assert main([command, "--json", "--wide"]) == 0
+    assert json.loads(capfd.readouterr().out)["entries"]

@@ -74,6 +74,14 @@ def test_class_folders_are_classes_by_name(classes):
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
+def test_images_are_named_below_their_folder_batch_by_batch(classes):
+    images = opened(classes)
+    names = [list(images.names) for _ in images.batches(SMALL, 5)]
+    assert [len(part) for part in names] == [5, 5, 2]
+    files = sorted(p.relative_to(classes).as_posix() for p in classes.rglob("[!.]*.png"))
+    assert [name for part in names for name in part] == files
+
+
 def test_folders_named_by_numbers_are_those_classes(tmp_path):
     for k in (0, 2, 10):
         picture(tmp_path / str(k) / "a.png", k)

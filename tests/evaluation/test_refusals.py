@@ -12,11 +12,13 @@ from int8_builder import Int8Builder, float_graph
 
 import edgecnn
 from edgecnn.errors import InputError, UnsupportedError
+from edgecnn.evaluation import references
 from edgecnn.evaluation.check import _require_another
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.metrics import Metric, MetricMeter
 from edgecnn.evaluation.subject import Checking
 from edgecnn.graph.serialize import save
+from edgecnn.report.record import BesideHost
 
 IMAGES = pixels(4, 6, 6)
 
@@ -121,3 +123,10 @@ def test_a_float_network_of_other_weights_is_no_reference(tmp_path):
     (finding,) = _beside_file(tmp_path / "none.tflite", None, made(1).metadata, "int8", False, Limits()).findings
     assert finding.code == "no_reference"
     assert _beside_file(tmp_path / "net.tflite", "none", made(1).metadata, "int8", False, Limits()).findings == ()
+
+
+def test_without_the_runtime_here_nothing_is_beside_the_host(tmp_path, monkeypatch):
+    assert references.beside_host(tmp_path / "net.x", "nothing", None, None) == BesideHost()
+    monkeypatch.setattr(references, "missing", lambda device, target: "pip install it")
+    monkeypatch.setattr(references, "device", lambda name: type("Host", (), {"targets": ("tflite",)}))
+    assert references.beside_host(tmp_path / "net.tflite", "tflite", None, None) == BesideHost()

@@ -109,6 +109,8 @@ def test_a_page_is_balanced_and_takes_nothing_from_a_network(tmp_path):
     charts = [a for t, a in page.elements if t == "svg"]
     assert len(charts) == 3  # size, latency, layers
     assert all(a["role"] == "img" and a["aria-label"] for a in charts)
+    kinds = [a.get("class") for _, a in page.elements]
+    assert (kinds.count("chart"), kinds.count("drawing")) == (3, 0)  # charts take the width that there is
     said = " ".join(page.text)
     for part in (
         "failed: 1 of 2 results",
