@@ -238,17 +238,17 @@ def judged(network: edgecnn.Network, artifact: Path, pixels: NDArray[np.uint8]) 
 
 
 def latency(file: Deployed, folder: Path) -> Row:
-    """Time fp32 of the import and of the file itself in the file's runtime, in turns, and count their ops."""
+    """Return CPU time of fp32 of the import and of the file itself in the file's runtime, in turns, and their ops."""
     with tempfile.TemporaryDirectory() as made:
         original = file.path
         if file.sizes is not None:
             original = fixed(file, Path(made))
         sessions = {
-            name: open_session(device("host"), path)
+            name: runtime_of(path).open_session(path, threads=1, kernels=None)  # in this process, whose time is taken
             for name, path in (("import", folder / f"float.{file.target}"), ("file", original))
         }
         load = os.getloadavg()[0]
-        turns = interleaved(sessions, RUNS)
+        turns = interleaved(sessions, RUNS, time.process_time_ns)
     medians = {name: round(float(np.median(found)), 3) for name, found in turns.items()}
     ops = {name: len(session.ops) for name, session in sessions.items()}
     return {"ms": medians, "ratio": ratio(turns["import"], turns["file"]), "ops": ops, "load": round(load, 1)}

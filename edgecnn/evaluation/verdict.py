@@ -116,9 +116,10 @@ def quantization_loss(
         said.append(f"agreement {agreement:.1f} %, below {MIN_AGREEMENT:g}")
     if said:
         excuse, severity = _excuse(metadata, allow_loss)
+        wider = " or --quantize int16x8 (tflite)" if precision == "int8" else ""
         text = (
             f"{precision} is far from fp32 on {n:,} images ({'; '.join(said)}): calibrate on 100 or more images like "
-            f"those of use, try --recipe best{excuse}"
+            f"those of use, try --recipe best{wider}{excuse}"
         )
         yield Finding(code="quantization_loss", text=text, severity=severity)
     elif differs:
