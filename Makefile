@@ -6,7 +6,7 @@
 # make mutants COUNT=150 SEED=0 small faults in a copy of the source: the share that the quick tests notice, per room
 # make docs    build the site into site/; a broken link or anchor fails
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
-# make chaos   exports that are killed, interrupted, started twice, on full disks: nothing is left half-written
+# make chaos   exports that are killed, interrupted, started twice, on full disks, and what breaks beside them: nothing is half-written
 # make docs-assets  make the example report and the pictures in the docs anew; needs Chromium
 # make screens  FOLDER=screens  pictures of the terminal and of the report, to look at; needs Chromium
 # make wheel   build the wheel, install it in a clean environment, run edgecnn from outside the repository

@@ -1,6 +1,7 @@
 """Exports that are killed, interrupted, started twice and put on full disks: what is left is whole, or nothing.
 
-    python benchmarks/chaos.py [--kills 200] [--interrupts 40] [--pairs 40] [--disks 20] [--emulators 5] [--seed 0]
+    python benchmarks/chaos.py [--kills 200] [--interrupts 40] [--pairs 40] [--disks 20] [--emulators 5]
+                               [--links 10] [--paths 40] [--seed 0]
 
 Every part starts `edgecnn export … --target all` anew; an undisturbed one says how long it takes and what it writes.
 
@@ -12,6 +13,10 @@ Every part starts `edgecnn export … --target all` anew; an undisturbed one say
 - disks: a disk (tmpfs) that is full after a random number of bytes, and one that cannot be written. Exit status 2, one
   line, no half file. Needs root; said when it is left out.
 - emulators: the emulator of a device is killed at a random moment. Exit status 1, and a finding that it broke.
+- links: the SSH connection to a board (this machine, by a client that is a stand-in) breaks after a random number of
+  bytes. Exit status 1, and a finding that it broke; the next run goes on to the figures of an undisturbed one.
+- paths: the folder that holds all that a command reads goes away at a random access, as one of the network may
+  (`vanishing.c`, compiled by `cc`). One line and exit status 2, or the check of a device that failed; no half file.
 
 Prints a line per fault and a table of counts; ends with 1 if there was a fault.
 """
@@ -20,9 +25,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -32,12 +39,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from edgecnn.data import demo
 from edgecnn_targets.cache import cache_dir
 
 EXPORT = ("export", "mobilenet_v2_0.35_96", "--target", "all", "--weights", "demo", "--calibration", "demo",
           "--calibration-images", "40", "-o")  # fmt: skip
 CHANGING = (".json",)  # manifests and reports hold seconds
 DEVICE = "cortex-a53"
+BOARD = "ssh://root@board"
+FAKE_SSH = Path(__file__).parents[1] / "tests" / "targets" / "fake_ssh.py"
 
 
 class Chaos:
@@ -221,6 +233,91 @@ def emulators(chaos: Chaos, number: int) -> None:
             chaos.fault("emulators", f"ends with {process.returncode}: {said[-300:]}")
 
 
+def links(chaos: Chaos, number: int) -> None:
+    """Break the connection to a board while it is checked, then check it again."""
+    programs = chaos.room / "bin"
+    programs.mkdir()
+    for name, words in (("ssh", f"{shlex.quote(sys.executable)} -S {shlex.quote(str(FAKE_SSH))}"),
+                        ("python3", shlex.quote(sys.executable))):  # fmt: skip
+        (programs / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (programs / name).chmod(0o755)
+    cache = chaos.room / "links"
+    usual = dict(chaos.environment)
+    chaos.environment |= {"PATH": f"{programs}:{usual['PATH']}", "EDGECNN_CACHE": str(cache),
+                          "FAKE_SSH_LOG": str(chaos.room / "calls")}  # fmt: skip
+
+    def checked(how: str) -> tuple[int, str, str]:
+        chaos.environment["FAKE_SSH"] = how
+        artifact = chaos.room / "whole" / "mobilenet_v2_0.35_96.tflite"
+        process = chaos.start("validate", artifact, "--device", BOARD, "--data", "demo", "--limit", "40", "--json")
+        return (*process.communicate(), process.returncode)[::-1]
+
+    status, said, out = checked("")
+    undisturbed = figures(out) if status in (0, 1) else {}
+    if not undisturbed:
+        chaos.count("links")
+        chaos.fault("links", f"undisturbed it ends with {status}: {said[-300:]}")
+    for _ in range(number if undisturbed else 0):
+        chaos.count("links")
+        shutil.rmtree(cache, ignore_errors=True)
+        after = int(2 ** chaos.random.uniform(0, 12))
+        status, said, out = checked(f"cut:{after}")
+        if status == 0 and figures(out) == undisturbed:
+            continue  # fewer bytes than that came back
+        if status != 1 or "Traceback" in said or "broke" not in out:
+            chaos.fault("links", f"cut after {after} bytes it ends with {status}: {said[-300:]} {out[-300:]}")
+        status, said, out = checked("")
+        if status not in (0, 1) or figures(out) != undisturbed:
+            chaos.fault("links", f"after a cut at {after} bytes the next run ends with {status}, or other figures")
+    chaos.environment = usual
+
+
+def paths(chaos: Chaos, number: int) -> None:
+    """Let the folder that commands read from go away at a random access."""
+    library, folder, out = chaos.room / "vanishing.so", chaos.room / "gone", chaos.room / "from"
+    source = Path(__file__).with_name("vanishing.c")
+    if not shutil.which("cc") or sys.platform != "linux":
+        print("paths: left out, there is no cc, or no Linux")
+        return
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    shutil.copytree(chaos.room / "whole", folder)
+    pixels, labels = demo.images("test", range(40))
+    np.savez(folder / "a.npz", x_test=pixels, y_test=labels)
+    net = folder / "mobilenet_v2_0.35_96"
+    commands = (
+        ("inspect", f"{net}.edgecnn"), ("inspect", f"{net}.onnx"), ("validate", f"{net}.tflite", "--data", "demo"),
+        ("validate", f"{net}.xml", "--data", f"{folder}/a.npz:test"),
+        ("export", f"{net}.edgecnn", "--target", "all", "-o", out),
+    )  # fmt: skip
+    usual, state = dict(chaos.environment), chaos.room / "accesses"
+    for words in commands:
+        chaos.environment = {**usual, "LD_PRELOAD": str(library), "VANISH": str(folder), "VANISH_STATE": str(state)}
+        state.unlink(missing_ok=True)
+        whole = chaos.start(*words)
+        whole.communicate()
+        accesses = state.stat().st_size
+        for _ in range(max(1, number // len(commands))):
+            chaos.count("paths")
+            state.unlink()
+            after, how = chaos.random.randrange(accesses), chaos.random.choice([errno.ESTALE, errno.EIO])
+            chaos.environment |= {"VANISH_AFTER": str(after), "VANISH_ERRNO": str(how)}
+            process = chaos.start(*words)
+            said = process.communicate()[1]
+            if process.returncode == 2:
+                chaos.one_line("paths", said)
+            elif process.returncode not in (1, whole.returncode) or "Traceback" in said:
+                chaos.fault("paths", f"{words[0]}, {after} accesses: ends with {process.returncode}: {said[-300:]}")
+            chaos.check("paths", out)
+            shutil.rmtree(out, ignore_errors=True)
+    chaos.environment = usual
+
+
+def figures(out: str) -> dict[str, object]:
+    """Return what an undisturbed run and one that was gone on with have in common: all but times."""
+    (entry,) = json.loads(out)["entries"]
+    return {name: entry[name] for name in ("accuracy", "parity", "size_bytes", "target", "device")}
+
+
 def emulator_of(command: int) -> list[int]:
     """Return the emulators that a command has started."""
     found = []
@@ -232,13 +329,21 @@ def emulator_of(command: int) -> list[int]:
     return found
 
 
-PARTS = {"kills": kills, "interrupts": interrupts, "pairs": pairs, "disks": disks, "emulators": emulators}
+PARTS = {
+    "kills": kills,
+    "interrupts": interrupts,
+    "pairs": pairs,
+    "disks": disks,
+    "emulators": emulators,
+    "links": links,
+}
 
 
 def main() -> int:
     """Run the parts; return 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, number in (("kills", 200), ("interrupts", 40), ("pairs", 40), ("disks", 20), ("emulators", 5)):
+    for name, number in (("kills", 200), ("interrupts", 40), ("pairs", 40), ("disks", 20), ("emulators", 5),
+                         ("links", 10), ("paths", 40)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
