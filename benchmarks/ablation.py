@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from zoo import Row, arguments, in_process, kept, machine, prepare, quantize, recipes_of, sources, sources_digest
+from rows import Row, in_process, kept, machine
+from zoo import arguments, prepare, quantize, recipes_of, sources, sources_digest
 
 import edgecnn
 

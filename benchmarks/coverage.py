@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zoo import Row, digest, kept, machine
+from rows import TARGETS, Row, code_digest, kept, machine
 
 import edgecnn
 from edgecnn.data import demo
@@ -37,7 +37,6 @@ from edgecnn.quant.recipe import recipe
 CALIBRATION = 32  # images
 LAYER_SCALE = 1e-3  # constant factors up to this are those with which training of residual branches begins
 SIDES = (96, 128, 160, 192, 224, 240, 256, 299, 331)  # that networks of a fixed size, or in windows, take
-TARGETS = ("tflite", "onnx", "openvino")
 UNMEASURED: Row = {"oracle": {}, "lsb": None, "agreement": None}
 LISTS = ("coverage", "hybrids")
 HEAVY = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "ai_edge_litert.interpreter")
@@ -78,15 +77,6 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, edgecnn {edgecnn.__version__}, {machine()}\n\n{table(rows)}")
     if any(row["state"] != "passed" for row in rows):
         raise SystemExit(1)
-
-
-def code_digest() -> str:
-    """Return the digest of all Python files of edgecnn and of its converters and runtimes."""
-    import edgecnn_converters
-    import edgecnn_targets
-
-    folders = [Path(str(package.__file__)).parent for package in (edgecnn, edgecnn_converters, edgecnn_targets)]
-    return digest(*(file.read_bytes() for folder in folders for file in sorted(folder.rglob("*.py"))))
 
 
 def table(rows: list[Row]) -> str:

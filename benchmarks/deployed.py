@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coverage import TARGETS, code_digest
 from numpy.typing import NDArray
 from peer_tools import PEERS, normalised
+from rows import TARGETS, Row, code_digest, digest, in_process, kept, machine
 from timing import interleaved, ratio
-from zoo import Row, digest, in_process, kept, machine
 
 import edgecnn
 from edgecnn.data import open_images

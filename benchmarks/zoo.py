@@ -10,10 +10,8 @@ other use is made of those that judge. int8 runs in LiteRT, each peer in its own
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -21,11 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +29,10 @@ import numpy as np
 from demo_networks import NETWORKS, train, weights_of
 from numpy.typing import NDArray
 from peer_tools import normalised, run_litert, run_onnxruntime
+from rows import Row, digest, in_process, kept, machine
 
 import edgecnn
 
-Row = dict[str, Any]
 PEERS = ("onnxruntime U8S8", "nncf mixed", "ai-edge-quantizer")  # of ``peer_tools``
 SHIPPED = ("mobilenet_v2_0.35_96",)  # models with demo weights
 PEER_TOOLS = Path(__file__).with_name("peer_tools.py")
@@ -69,14 +65,6 @@ class Source:
         return digest(repr(self).encode(), *files)
 
 
-def digest(*parts: bytes) -> str:
-    """Return the first 16 digits of the sha256."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "little") + part)
-    return whole.hexdigest()[:16]
-
-
 def sources_digest() -> str:
     """Return the digest of edgecnn's version and of its Python files that can change a quantized network."""
     import edgecnn_converters
@@ -85,25 +73,6 @@ def sources_digest() -> str:
     files = [file for file in root.rglob("*.py") if file.relative_to(root).parts[0] not in FAR_ROOMS]
     files += (converters / "tflite").rglob("*.py")
     return digest(edgecnn.__version__.encode(), *(file.read_bytes() for file in sorted(files)))
-
-
-def in_process(function: Callable[..., Row], *arguments: Any) -> Row:
-    """Run a function in a new process, which is not a fork of this one."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def kept(place: Path, key: Sequence[Any], job: Callable[[], Row]) -> Row:
-    """Return the row of a file whose key is this one; otherwise do the job and write its row there."""
-    wanted = json.loads(json.dumps(list(key)))
-    if place.exists() and (row := json.loads(place.read_text())).get("key") == wanted:
-        return dict(row)
-    row = {"key": wanted, **job()}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    half = place.with_suffix(".half")
-    half.write_text(json.dumps(row))
-    half.replace(place)
-    return row
 
 
 # ---- jobs, each in a process of its own
@@ -382,14 +351,6 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, edgecnn {edgecnn.__version__}, {machine()}\n\n{tables(rows)}")
     if any("error" in row for row in rows):
         raise SystemExit(1)
-
-
-def machine() -> str:
-    """Name the CPU, and whether it has VNNI where Linux says so."""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text().split() if info.exists() else []
-    vnni = "VNNI" if {"avx512_vnni", "avx_vnni"} & set(flags) else "no VNNI"
-    return f"{platform.machine()}, {os.cpu_count()} cores, {vnni}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -187,11 +187,6 @@ def test_the_host_says_the_time_of_each_op(target, exported, tmp_path):
     assert "features.1.depthwise.conv" in {cost.name for cost in found}
 
 
-def test_the_host_does_not_say_what_each_op_of_tflite_costs(tflite):
-    with pytest.raises(UnsupportedError, match="'host' does not say what each op"):
-        layers(device("host"), tflite("reshape", "linear", integer=True))
-
-
 def test_a_session_opens_by_device_with_its_threads_and_kernels(tflite):
     session = open_session(device("host"), tflite("reshape", "linear", integer=True), threads=2, kernels="reference")
     assert session.threads == 2
