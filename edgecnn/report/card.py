@@ -116,7 +116,8 @@ def following(entry: ReportEntry, command: str) -> str:
     artifact, codes = entry.artifact, {finding.code for finding in entry.findings}
     if not artifact:
         return ""
-    if entry.failures and "quantization_loss" in codes | {c.name for c in entry.checks if not c.passed} & set(OWN):
+    lost = "quantization_loss" in codes or any(c.name in OWN for c in entry.checks if not c.passed)
+    if entry.failures and lost and entry.precision != "fp32":
         return f"edgecnn export {entry.model} --target {entry.target} --recipe best …"
     if entry.failures:
         return ""
