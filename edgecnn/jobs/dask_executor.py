@@ -160,7 +160,7 @@ class DaskExecutor:
                 self._own.close()
             raise
         self.window = max(AHEAD, 2 * sum(self.client.nthreads().values()))
-        self._cancelled_error = distributed.client.FutureCancelledError
+        self._gone = (distributed.client.FutureCancelledError, distributed.comm.CommClosedError)  # with its worker
         self._resources: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
         self._tasks: dict[str, tuple[Task, int, Any]] = {}  # by key: the task, how often it was given, its future
@@ -284,7 +284,7 @@ class DaskExecutor:
             outcome: Outcome | tuple[FileInput, ...] = future.result()
         except JobLostError as error:
             outcome = replace(error.outcome, attempts=task.retries + 1)
-        except self._cancelled_error:
+        except self._gone:
             self._give(task, number + 1)
             return []
         except Exception as error:  # noqa: BLE001  # Dask's own: the worker died as often as Dask allows
