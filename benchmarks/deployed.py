@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +126,14 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
         made = [digest(file.path.read_bytes()), *asked]
         row: Row = {"network": file.name, "target": file.target}
         try:
-            fed = kept(folder / "network.json", [*made, code], lambda: in_process(prepare, file, folder, options))  # noqa: B023  # at once
+            fed = kept(folder / "network.json", [*made, code], partial(in_process, prepare, file, folder, options))
             for peer in ORT:
                 place = folder / f"{peer.replace(' ', '_')}.json"
-                row[peer] = kept(place, [fed["digest"]], lambda: in_process(quantize_by_peer, folder, peer))["outputs"]  # noqa: B023
+                row[peer] = kept(place, [fed["digest"]], partial(in_process, quantize_by_peer, folder, peer))["outputs"]
             place = folder / f"edgecnn_{Path(options.recipe).stem}.json"
-            row |= kept(place, [*made, code, steps], lambda: in_process(export, file, folder, options.recipe))  # noqa: B023
+            row |= kept(place, [*made, code, steps], partial(in_process, export, file, folder, options.recipe))
             if options.latency:
-                row |= kept(folder / "latency.json", [*made, code], lambda: in_process(latency, file, folder))  # noqa: B023
+                row |= kept(folder / "latency.json", [*made, code], partial(in_process, latency, file, folder))
         except Exception as error:  # noqa: BLE001  # a file that cannot be measured is a row of the table
             row["error"] = " ".join(str(error).split())[-300:]
         print(f"{file.name}: {row.get('error') or said(row)}", file=sys.stderr, flush=True)
