@@ -69,6 +69,11 @@ class Cells(list[Cell]):
         super().__init__(cells)
         self.report = report
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``benchmark.json`` holds and ``--json`` prints."""
+        date, host = self.report.date, dict(self.report.host)
+        return document("benchmark", {"date": date, "host": host, "entries": [asdict(cell) for cell in self]})
+
 
 def benchmark(
     models: Sequence[str],
@@ -148,10 +153,11 @@ def benchmark(
                     said = f"{cell.status} {cell.error}".strip()
                     say(f"{cell.model} {cell.target} {cell.precision} {cell.device}: {said}")
     found = [line for model in models for line in lines[model]]
-    cells = [cell for cell, _ in found]
-    write_json(folder / "benchmark.json", document("benchmark", {"entries": [asdict(cell) for cell in cells]}))
+    report = Report(command="benchmark", entries=tuple(entry for _, entry in found))
+    cells = Cells([cell for cell, _ in found], report)
+    write_json(folder / "benchmark.json", cells.to_dict())
     write_atomic(folder / "benchmark.csv", table([asdict(cell) for cell in cells]).encode())
-    return Cells(cells, Report(command="benchmark", entries=tuple(entry for _, entry in found)))
+    return cells
 
 
 def _executor(data: Any, calibration: Any, metric: Any) -> Executor:

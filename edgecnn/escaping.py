@@ -6,8 +6,9 @@ obeys. Each function here returns text that the place only shows.
 
 from __future__ import annotations
 
+import io
 import re
-from typing import Any
+from typing import Any, TextIO
 
 _CONTROLS = r"\x00-\x1f\x7f-\x9f"  # C0, DEL and C1, of which ESC and CSI begin commands of a terminal
 _UNSEEN = r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # without width, or change the direction
@@ -25,6 +26,12 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return text of several lines, each as ``printable`` returns it."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def escape_unencodable(stream: TextIO) -> None:
+    r"""Let a stream write ``\uNNNN`` for a character that its encoding lacks, where it would raise."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def csv_cell(value: Any) -> Any:

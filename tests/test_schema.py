@@ -82,7 +82,7 @@ def test_reports_are_as_the_schema_says(exported, tmp_path, capfd):
     printed(capfd, "compare", artifact, tmp_path / f"{DEMO}.onnx", "--data", "demo", "--limit", "5", "--layers")
     words = ["benchmark", source, "--targets", "tflite", "--precisions", "int8", "-o", tmp_path / "b"]
     found = printed(capfd, *words, "--data", "demo", "--limit", "20")
-    assert json.loads((tmp_path / "b" / "benchmark.json").read_text()) == {**found, "date": found["date"]}
+    assert json.loads((tmp_path / "b" / "benchmark.json").read_text()) == found
     (tmp_path / "c.toml").write_text(f"[[network]]\nmodel = '{source}'\n[[network]]\nmodel = 'nosuch'")
     printed(capfd, "run", "--config", tmp_path / "c.toml", "-o", tmp_path / "c", status=2)
     printed(capfd, "run", "--config", tmp_path / "c.toml", "--dry-run", status=2)

@@ -22,6 +22,7 @@ from edgecnn.cli.faults import interrupted, status_of, was_interrupted
 from edgecnn.cli.options import add_memory
 from edgecnn.cli.streams import flush
 from edgecnn.errors import InputError, unknown
+from edgecnn.escaping import escape_unencodable
 from edgecnn.progress import Talk, talk, talking
 
 COMMANDS = (
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000, 50, 50)  # importing torch makes millions of objects that live on: 0.6 s less of 8
     words = list(sys.argv[1:] if argv is None else argv)
     details = TRACEBACK in words
+    escape_unencodable(sys.stdout)
     try:
         wanted = next((TALK[word] for word in reversed(words) if word in TALK), "usual")
         with talking(Talk(wanted)):

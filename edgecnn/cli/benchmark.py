@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecnn.cli.options import add_checking, checking, save, taken
-from edgecnn.cli.printing import listed, shown
+from edgecnn.cli.printing import print_document, shown, table
 from edgecnn.progress import Terminal
 
 HELP = "measure models in every format, precision and device: one table"
@@ -44,8 +44,10 @@ def run(options: argparse.Namespace) -> int:
         **checking(options),
     )
     save(found.report, options)
-    cells = [asdict(cell) for cell in found]
-    rows = [{key: shown(value) for key, value in cell.items()} for cell in cells]
-    figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s", "instructions", "cycles")
-    failed = any(cell["status"] != "ok" for cell in cells)
-    return max(listed(cells, rows, options, right=figures), int(failed))
+    if options.json:
+        print_document(found.to_dict())
+    else:
+        rows = [{key: shown(value) for key, value in asdict(cell).items()} for cell in found]
+        figures = ("size_mb", "top1", "fp32_top1", "agreement", "median_ms", "images_per_s", "instructions", "cycles")
+        table(rows, right=figures, wide=options.wide)
+    return int(any(cell.status != "ok" for cell in found))

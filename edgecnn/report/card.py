@@ -118,7 +118,7 @@ def following(entry: ReportEntry, command: str) -> str:
         return ""
     lost = "quantization_loss" in codes or any(c.name in OWN for c in entry.checks if not c.passed)
     if entry.failures and lost and entry.precision != "fp32":
-        return f"edgecnn export {entry.model} --target {entry.target} --recipe best …"
+        return f"edgecnn export {entry.model} --target {entry.target} --recipe best ..."
     if entry.failures:
         return ""
     if not entry.accuracy.n:

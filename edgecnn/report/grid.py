@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.escaping import printable, printable_lines
+from edgecnn.escaping import escape_unencodable, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,6 +89,8 @@ def _fitting(
 def console(*, wide: bool = False, width: int | None = None, **more: Any) -> Console:
     """Return a console on stdout, or on ``file=``: as wide as the terminal, ``COLUMNS``, or 80; ``wide``: endless."""
     from rich.console import Console
+
+    escape_unencodable(sys.stdout)
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:

@@ -116,10 +116,10 @@ PASSED = Check.at_most("drop", 0.5, 1, "points")
     ("changes", "command", "says"),
     [
         ({"artifact": ""}, "export", ""),
-        ({"findings": (LOST,)}, "export", "edgecnn export net --target tflite --recipe best …"),
+        ({"findings": (LOST,)}, "export", "edgecnn export net --target tflite --recipe best ..."),
         ({"checks": (Check.at_most("latency", 9.0, 1, "ms"),)}, "export", ""),
         ({"checks": (Check.at_most("drop", 9.0, 1, "points"),)}, "export",
-         "edgecnn export net --target tflite --recipe best …"),
+         "edgecnn export net --target tflite --recipe best ..."),
         ({"checks": (Check.at_most("drop", 9.0, 1, "points"),), "precision": "fp32"}, "export", ""),
         ({"accuracy": Accuracy()}, "export", "edgecnn validate out/net.tflite --data DIR --max-drop 1"),
         ({}, "export", "edgecnn validate out/net.tflite --data DIR --max-drop 1"),

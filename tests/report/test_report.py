@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -235,6 +236,17 @@ def test_a_plain_terminal_encoding_can_show_it():
     environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
     assert b"drop  not measured  <= 1  FAILED" in done.stdout
+
+
+def test_a_terminal_without_a_character_shows_its_number():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for words in (
+        ["-c", "from edgecnn.report.grid import *; line(console(), 'caf\xe9')"],
+        ["-m", "edgecnn", "models", "show", "caf\xe9"],
+    ):
+        done = subprocess.run([sys.executable, *words], capture_output=True, env=environment, check=False)
+        assert b"caf\\xe9" in done.stdout + done.stderr
+        assert b"Traceback" not in done.stderr
 
 
 def test_the_report_itself_needs_no_rich():
