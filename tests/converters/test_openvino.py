@@ -11,8 +11,9 @@ from runtimes import WRITERS, held_by_openvino, opened
 from torch import nn
 
 import edgecnn
-from edgecnn.graph.ir import QParams, Quantized
+from edgecnn.graph.ir import Constant, QParams, Quantized
 from edgecnn_converters.openvino import reader
+from edgecnn_converters.openvino.convolution import unit_of
 from edgecnn_targets.registry import activations
 
 
@@ -195,6 +196,31 @@ def test_one_channel_in_and_one_of_several_pixels_out_is_refused(hold):
             ((node, reason),) = WRITERS["openvino"].unsupported(graph, "int8")
             assert node == graph.outputs[0]
             assert "a stride of 1" in reason
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
+def test_sums_that_float32_can_barely_tell_from_a_half(activation, hold):
+    """With this input scale no weight scale makes each sum a whole number of steps: the file's are three times it."""
+    scales = np.array([0.013403161, 0.0011981457, 0.014373025], np.float32)
+    steps = np.arange(250000) * float(scales[0]) * float(scales[1]) / float(scales[2])
+    nearest = np.argsort(np.abs(steps % 1 - 0.5))[:64]
+    b = Int8Builder((1, 1, 1, 1))
+    source, out = (
+        QParams(scale=scales[k : k + 1], zero_point=np.array([zero]), dtype="int8")
+        for k, zero in ((0, -128), (2, -124))
+    )
+    b.tensors["input"] = Quantized(name="input", shape=(1, 1, 1, 1), quant=source)
+    assert unit_of(source)[1] == 3
+    made = b.weighted("conv2d", b.input, (64, 1, 1, 1), out=out, activation=activation)
+    for name, shape, integers, scale in (
+        ("weight", (64, 1, 1, 1), np.full(64, 100), scales[1]),
+        ("bias", (64,), nearest - 100 * 100, scales[0] * scales[1]),
+    ):
+        quant = QParams(scale=np.array([scale]), zero_point=np.zeros(1, int), dtype="int8" if shape[1:] else "int32")
+        integers = integers.reshape(shape).astype(quant.dtype)
+        tensor = Constant(name=f"{made}.{name}", value=quant.dequantize(integers)).quantized(quant, integers)
+        b.tensors[tensor.name] = tensor
+    hold(b.graph(made), np.full((1, 1, 1, 1), 100 - 128, np.int8))
 
 
 class Grouped(nn.Module):

@@ -67,10 +67,15 @@ def whole_convolution(e: Emitter, node: Node) -> Any:
         value = ops.relu(value, name=part(name, "relu"))
     else:
         value = rounded(value, part(name, facts.WHOLE))
+    if count != 1:
+        # Times a multiplier divided by the count instead, float32 takes sums across halves that others leave there.
+        share = e.plain(1 / count, part(name, "share"))
+        value = ops.multiply(value, share, name=part(name, f"{facts.SCALED}_sums"))
+        value = rounded(value, part(name, f"{facts.ROUNDED}_sums"))
     scale = weight.scale[0] if weight.axis is None else weight.scale.reshape(per_channel)
     factors = (scale, part(held.name, facts.SCALE)), (source.scale[0], part(bias.name, facts.INPUT_SCALE))
     products = ops.multiply(*(e.plain(*factor) for factor in factors), name=part(bias.name, facts.SCALE))
-    steps = e.plain(made.scale[0] * count, part(name, "steps"))
+    steps = e.plain(made.scale[0], part(name, "steps"))
     multiplier = ops.divide(products, steps, name=part(name, "multiplier"))  # of constants: done when it is loaded
     value = in_steps(name, value, multiplier)
     return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
