@@ -20,6 +20,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -71,7 +72,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in chosen:
         place = options.out / f"{name.replace('/', '-')}.json"
-        row = kept(place, key, lambda: job(name, options.side, options.images, options.quick, targets))  # noqa: B023  # at once
+        row = kept(place, key, partial(job, name, options.side, options.images, options.quick, targets))
         print(f"{name}: {row['state']}", file=sys.stderr, flush=True)
         rows.append({"network": name, **row})
     print(f"{datetime.now(UTC):%Y-%m-%d}, edgecnn {edgecnn.__version__}, {machine()}\n\n{table(rows)}")

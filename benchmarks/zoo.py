@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,8 @@ def tables(rows: Iterable[Row]) -> str:
         else:
             ours.setdefault((row["tool"], row["network"]), []).append(row)
     lines = [
-        "| recipe | network | seeds | SQNR, dB | agreement, % | top-1 lost, points | CPU s | best peer, dB | worst - best peer, dB |",  # noqa: E501  # one row of a table
+        "| recipe | network | seeds | SQNR, dB | agreement, % | top-1 lost, points | CPU s "
+        "| best peer, dB | worst - best peer, dB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     margins: dict[str, list[float]] = {}
@@ -321,16 +323,15 @@ def measured(options: argparse.Namespace) -> Iterable[Row]:
         folder = options.out / source.name
         folder.mkdir(parents=True, exist_ok=True)
         made = [source.digest, code]
-        network = kept(folder / "network.json", made, lambda: in_process(prepare, source, folder))  # noqa: B023  # run at once
+        network = kept(folder / "network.json", made, partial(in_process, prepare, source, folder))
         jobs: list[tuple[str, int | None, list[Any], Callable[[], Row]]] = []
         for peer, versions in peers.items():
             key = [network["digest"], versions]
-            jobs.append((peer, None, key, lambda p=peer: quantize_by_peer(folder, p, options.peer)))  # type: ignore[misc]  # noqa: B023
+            jobs.append((peer, None, key, partial(quantize_by_peer, folder, peer, options.peer)))
         for text, recipe, seeds in recipes:
             for seed in range(seeds):
                 key = [network["digest"], code, recipe.to_json(), seed]
-                work = lambda t=text, s=seed: in_process(quantize, folder, source.name, t, s)  # noqa: B023, E731
-                jobs.append((recipe.name, seed, key, work))
+                jobs.append((recipe.name, seed, key, partial(in_process, quantize, folder, source.name, text, seed)))
         for tool, seed, key, work in jobs:
             file = f"{tool.replace(' ', '_')}{'' if seed is None else f'-{seed}'}.json"
             row: Row = {"network": source.name, "tool": tool, "seed": seed}

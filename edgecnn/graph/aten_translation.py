@@ -9,8 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgecnn.graph.builder import BATCH, Array, Builder, Operand, Value
+from edgecnn.graph.builder import Builder, Operand
 from edgecnn.graph.ir import Tensor
+from edgecnn.graph.node_builder import BATCH, Array, Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call, Trace, Traced
 

@@ -12,9 +12,9 @@ from edgecnn.errors import InputError, UnsupportedError, supported_ops
 from edgecnn.graph import passes
 from edgecnn.graph.aten import HINTS, handler, supported
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.replay import Replay
 from edgecnn.graph.signatures import argument_names
 from edgecnn.graph.trace import trace

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.builder import Array, Builder, Value
+from edgecnn.graph.builder import Builder
 from edgecnn.graph.ir import Constant, Node
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need
 
 Pair = tuple[int, int]

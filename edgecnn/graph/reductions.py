@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgecnn.graph.builder import BATCH, Array, Builder, Value
+from edgecnn.graph.builder import Builder
 from edgecnn.graph.layers import linear
+from edgecnn.graph.node_builder import BATCH, Array, Value
 from edgecnn.graph.ops import need
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgecnn.graph.builder import BATCH, Value
+from edgecnn.graph.node_builder import BATCH, Value
 from edgecnn.graph.signatures import named_results
 from edgecnn.graph.traced import Call, Trace, Traced
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from edgecnn.errors import InputError, unknown
 from edgecnn.graph import reductions
-from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.builder import Builder
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017, section 2

@@ -21,7 +21,7 @@ import numpy as np
 
 from edgecnn.budget import budget, require_members
 from edgecnn.errors import InputError, MissingDependencyError
-from edgecnn.graph.builder import Array
+from edgecnn.graph.node_builder import Array
 from edgecnn.hdf5 import probe
 
 WEIGHTS, CONFIG, METADATA = "model.weights.h5", "config.json", "metadata.json"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Array, Value
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.keras.translation import Step
 

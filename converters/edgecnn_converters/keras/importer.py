@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, UnsupportedError, supported_ops
-from edgecnn.graph.builder import Value
 from edgecnn.graph.importers import Imported
 from edgecnn.graph.ir import Metadata
+from edgecnn.graph.node_builder import Value
 from edgecnn.reading import is_fault
 from edgecnn_converters.keras.architecture import Layer, Model, is_operation, read_model
 from edgecnn_converters.keras.archive import DAMAGED, opened

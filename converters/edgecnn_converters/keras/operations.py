@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Builder, Value
+from edgecnn.graph.builder import Builder
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.keras import activations, plain
 from edgecnn_converters.keras.translation import Handler, Made, Step, operand

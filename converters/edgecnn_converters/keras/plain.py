@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Value
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.keras import activations
 from edgecnn_converters.keras.translation import Made, Step, pair

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import InputError
-from edgecnn.graph.builder import Array, Builder, Operand, Value
+from edgecnn.graph.builder import Builder, Operand
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need
 from edgecnn.reading import is_fault
 from edgecnn_converters.keras.architecture import Layer, Model, Ref, places

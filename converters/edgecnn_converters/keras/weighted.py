@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Array, Value
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need, same_padding
 from edgecnn_converters.keras.activations import activated
 from edgecnn_converters.keras.translation import Handler, Step, pair

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, UnsupportedError
-from edgecnn.graph.builder import Value
 from edgecnn.graph.contract import FIXED, check_integers
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import make_node, need
 from edgecnn_converters.layout import UINT8_OFFSET
 from edgecnn_converters.onnx.model_file import Call

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Array, Operand, Value
+from edgecnn.graph.builder import Operand
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need, same_padding
 from edgecnn_converters.onnx.model_file import Call
 from edgecnn_converters.onnx.translation import Known, Translation

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Value
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.onnx.import_layers import LAYERS, Handler
 from edgecnn_converters.onnx.model_file import Call

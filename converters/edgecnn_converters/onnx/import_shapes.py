@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.graph import layers
-from edgecnn.graph.builder import Value
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.onnx.import_layers import Handler
 from edgecnn_converters.onnx.import_ops import COMPUTING

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from edgecnn.errors import InputError, UnsupportedError, supported_ops
-from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.importers import Imported, Importer
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.node_builder import BATCH, Value
 from edgecnn.graph.passes import drop_dead
 from edgecnn_converters.metadata import KEY, described
 from edgecnn_converters.onnx import own

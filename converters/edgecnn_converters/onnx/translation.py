@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.graph.builder import Array, Builder, Operand, Value
+from edgecnn.graph.builder import Builder, Operand
 from edgecnn.graph.ir import Constant, Node, QParams
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.names import SEPARATOR
 from edgecnn_converters.onnx.model_file import Call

@@ -13,7 +13,8 @@ import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.graph import layers
-from edgecnn.graph.builder import Operand, Value
+from edgecnn.graph.builder import Operand
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.oracle.table_kernels import table as lookup_table
 from edgecnn_converters.tflite.format import read_function

@@ -13,7 +13,8 @@ import numpy as np
 
 from edgecnn.errors import InputError
 from edgecnn.graph import layers, reductions
-from edgecnn.graph.builder import Operand, Value
+from edgecnn.graph.builder import Operand
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need, same_padding
 from edgecnn_converters.names import part_of
 from edgecnn_converters.tflite.format import ABOVE, BELOW, FUNCTIONS, OHWI_TO_1HWO, read_function

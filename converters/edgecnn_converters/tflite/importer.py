@@ -8,9 +8,9 @@ from itertools import chain, count
 from pathlib import Path
 
 from edgecnn.errors import InputError, UnsupportedError, supported_ops
-from edgecnn.graph.builder import BATCH, Value
 from edgecnn.graph.importers import Imported, Importer
 from edgecnn.graph.ir import Graph, Metadata
+from edgecnn.graph.node_builder import BATCH, Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.metadata import described
 from edgecnn_converters.tflite.folding import fold, foldable

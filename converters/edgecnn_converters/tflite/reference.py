@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError, MissingDependencyError
-from edgecnn.graph.builder import BATCH
 from edgecnn.graph.importers import Values
 from edgecnn.graph.ir import Graph, Quantized
+from edgecnn.graph.node_builder import BATCH
 from edgecnn_converters.layout import UINT8_OFFSET
 from edgecnn_converters.tflite.reader import TfliteModel
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import InputError
-from edgecnn.graph.builder import Array, Builder, Operand, Value
+from edgecnn.graph.builder import Builder, Operand
 from edgecnn.graph.ir import QParams, Tensor
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need
 from edgecnn_converters.names import SEPARATOR
 from edgecnn_converters.tflite.format import load_schema

@@ -11,7 +11,7 @@ from functools import partial
 from edgecnn.graph.aten import arithmetic, reducing, shaping, windows
 from edgecnn.graph.aten.arguments import Handler
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Value
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import OPS
 from edgecnn.graph.traced import Call
 

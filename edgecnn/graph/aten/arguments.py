@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Value
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.traced import Call, Traced
 
 Made = Value | Sequence[Value]

@@ -9,7 +9,8 @@ import numpy as np
 from edgecnn.graph import layers
 from edgecnn.graph.aten.arguments import Handler, arguments
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Operand, Value
+from edgecnn.graph.builder import Operand
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgecnn.graph import reductions
 from edgecnn.graph.aten.arguments import Handler, arguments, dims_of
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Value
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call, Traced
 

@@ -11,8 +11,8 @@ import numpy as np
 from edgecnn.graph import layers
 from edgecnn.graph.aten.arguments import Handler, arguments, dims_of, shape_of
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Array, Value
 from edgecnn.graph.meta_kernels import pair, windows
+from edgecnn.graph.node_builder import Array, Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call, Traced
 

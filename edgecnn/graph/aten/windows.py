@@ -10,8 +10,8 @@ from edgecnn.graph import layers, reductions
 from edgecnn.graph.aten.arguments import Handler, arguments
 from edgecnn.graph.aten.reducing import product
 from edgecnn.graph.aten_translation import Translation
-from edgecnn.graph.builder import Value
 from edgecnn.graph.meta_kernels import pair, windows
+from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
 from edgecnn.graph.traced import Call
 
