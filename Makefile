@@ -5,6 +5,7 @@
 # make graphs  COUNT=10000 SEED=0 random networks in LiteRT's reference kernels beside the oracle; goes on where it was stopped
 # make mutants COUNT=150 SEED=0 small faults in a copy of the source: the share that the quick tests notice, per room
 # make docs    build the site into site/; a broken link or anchor fails
+# make lock    write requirements/: what CI installs, with the hashes of PyPI's files; needs uv (pip install uv)
 # make audit   compare the pinned libraries with the published vulnerabilities; what was not reached is listed as skipped
 # make chaos   exports that are killed, interrupted, started twice, on full disks, and what breaks beside them: nothing is half-written
 # make docs-assets  make the example report and the pictures in the docs anew; needs Chromium
@@ -23,7 +24,7 @@ graphs: COUNT ?= 10000
 mutants: COUNT ?= 150
 mutants: CACHE ?= $(HOME)/.cache/edgecnn-mutants
 
-.PHONY: demo test test-slow lint fuzz graphs mutants docs wheel audit chaos clean docs-assets screens
+.PHONY: lock demo test test-slow lint fuzz graphs mutants docs wheel audit chaos clean docs-assets screens
 
 demo: $(VENV)/.user
 	$(BIN)/edgecnn export mobilenet_v2_0.35_96 --target tflite --quantize int8 \
@@ -61,6 +62,15 @@ screens: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# torch is left out, and what only its builds for NVIDIA need. The site needs Python 3.11.5.
+LOCK = uv pip compile -q pyproject.toml -c constraints.txt --universal --generate-hashes --no-annotate --no-header \
+    --no-emit-package torch
+WITHOUT_CUDA = awk '/^[a-z]/ {kept = !/^(nvidia-|cuda-|triton=)/} kept'
+lock:
+	$(LOCK) --python-version 3.11 --extra dev | $(WITHOUT_CUDA) > requirements/dev.txt
+	$(LOCK) --python-version 3.11 --extra all -c requirements/dev.txt | $(WITHOUT_CUDA) > requirements/all.txt
+	$(LOCK) --python-version 3.11.5 --extra docs -c requirements/dev.txt | $(WITHOUT_CUDA) > requirements/docs.txt
+
 audit: $(VENV)/.audit
 	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 
@@ -77,12 +87,12 @@ $(VENV)/.user: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[tflite]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	touch $@
-
-$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+# Everything from files with hashes but torch: its wheel for processors alone is not PyPI's. `pip check` says what is missing.
+$(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/bin/python pyproject.toml constraints.txt requirements/%.txt
+	$(BIN)/python -m pip install -q --no-deps --require-hashes --only-binary :all: -r requirements/$*.txt
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
 	touch $@
 
 $(VENV)/.audit: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -6,10 +6,12 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 
-"$1" -m build --wheel --outdir "$room" "$repo" >"$room/build.log" 2>&1 || { cat "$room/build.log"; exit 1; }
+"$1" -m build --no-isolation --wheel --outdir "$room" "$repo" >"$room/build.log" 2>&1 || { cat "$room/build.log"; exit 1; }
 "$1" -m venv "$room/venv"
 wheel=$(ls "$room"/*.whl)
-"$room/venv/bin/python" -m pip install -q -c "$repo/constraints.txt" "$wheel[all]"
+pip() { "$room/venv/bin/python" -m pip install -q "$@"; }
+pip --no-deps --require-hashes --only-binary :all: -r "$repo/requirements/all.txt"
+pip -c "$repo/constraints.txt" "$wheel[all]" # torch alone is left, unless a requirement is not in the file
 
 cd "$room"
 unset PYTHONPATH
