@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 
 import pytest
-from mutants.__main__ import draw
+from mutants.__main__ import draw, equivalents, table
+from mutants.lines import REPOSITORY
 from mutants.mutate import mutants_of, room_of
+from mutants.trial import EQUIVALENT, KILLED, SURVIVED, Trial
 
 SOURCE = '''
 """Text of the file with 3 > 2."""
@@ -69,3 +71,24 @@ def test_a_sample_is_the_seeds_and_has_each_room(tree):
     names = [[mutant.key for mutant in draw(tree, 12, seed)] for seed in (1, 1, 2)]
     assert names[0] == names[1] != names[2]
     assert {room_of(name.partition(":")[0]) for name in names[0]} == {"core", "quant", "converters"}
+
+
+def test_a_fault_is_found_by_its_function_whatever_stands_above_it(tree):
+    before = {mutant.place for mutant in mutants_of(tree, "edgecnn/areas.py")}
+    assert ("edgecnn/areas.py", "area", "2 -> (3)") in before
+    (tree / "edgecnn/areas.py").write_text("# a comment\n" + SOURCE)
+    assert {mutant.place for mutant in mutants_of(tree, "edgecnn/areas.py")} == before
+
+
+def test_each_fault_that_is_said_to_change_nothing_is_one_of_the_source():
+    listed = equivalents()
+    found = {mutant.place for path in {path for path, _, _ in listed} for mutant in mutants_of(REPOSITORY, path)}
+    assert not listed - found
+
+
+def test_a_score_leaves_out_what_changes_nothing(tree):
+    made = mutants_of(tree, "edgecnn/areas.py")[:4]
+    states = (KILLED, KILLED, SURVIVED, EQUIVALENT)
+    rows = table([Trial(mutant=m, tests=[], how="", state=s) for m, s in zip(made, states, strict=True)]).splitlines()
+    assert rows[2].split() == ["all", "2", "0", "1", "0", "1", "67", "%"]
+    assert len(rows) == 5  # the head, the room, all, a blank line, and what survived

@@ -7,13 +7,26 @@ import json
 import random
 import sys
 import tempfile
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from mutants.lines import Lines
 from mutants.mutate import Mutant, files, mutants_of
-from mutants.trial import KILLED, NOT_COVERED, PATIENCE, START_S, SURVIVED, TIMED_OUT, Place, Trial, ordered, tests_of
+from mutants.trial import (
+    EQUIVALENT,
+    KILLED,
+    NOT_COVERED,
+    PATIENCE,
+    START_S,
+    SURVIVED,
+    TIMED_OUT,
+    Place,
+    Trial,
+    ordered,
+    tests_of,
+)
 
 LEAST = 6  # faults of each room
 
@@ -37,6 +50,7 @@ def main() -> int:
     options = parser.parse_args()
     lines = Lines(options.cache.resolve(), options.commit)
     lines.update()
+    harmless = equivalents()
     known = {}
     if options.keep and options.keep.exists():
         known = {key: tuple(rest) for key, *rest in map(json.loads, options.keep.read_text("utf-8").splitlines())}
@@ -49,6 +63,9 @@ def main() -> int:
         ]
         trials = list[Trial]()
         for number, mutant in enumerate(drawn, 1):
+            if mutant.place in harmless:
+                trials.append(Trial(mutant=mutant, tests=[], how="", state=EQUIVALENT))
+                continue
             found, how = tests_of(mutant, lines)
             trial = Trial(mutant=mutant, tests=ordered(found, mutant, lines, options.budget), how=how)
             trials.append(trial)
@@ -82,6 +99,12 @@ def draw(tree: Path, count: int, seed: int) -> list[Mutant]:
         dice = random.Random(f"{seed} {room}")
         drawn += [dice.choice(group) for group in dice.sample(rooms[room], min(share, len(rooms[room])))]
     return drawn
+
+
+def equivalents() -> set[tuple[str, str, str]]:
+    """Return the faults of ``equivalent.toml``: file, function, and text before and after."""
+    rows = tomllib.loads(Path(__file__).with_name("equivalent.toml").read_text("utf-8"))["fault"]
+    return {(row["file"], row["function"], row["what"]) for row in rows}
 
 
 def tried(place: Place, trial: Trial, lines: Lines) -> None:
@@ -119,7 +142,7 @@ def told(trial: Trial) -> str:
 
 def table(trials: list[Trial]) -> str:
     """Write the score of each room, and the faults that no test noticed."""
-    states = (KILLED, TIMED_OUT, SURVIVED, NOT_COVERED)
+    states = (KILLED, TIMED_OUT, SURVIVED, NOT_COVERED, EQUIVALENT)
     rooms: dict[str, Counter[str]] = defaultdict(Counter)
     for trial in trials:
         rooms[trial.mutant.room][trial.state] += 1
@@ -127,7 +150,7 @@ def table(trials: list[Trial]) -> str:
 
     def row(room: str) -> str:
         counts = rooms[room]
-        score = 100 * (counts[KILLED] + counts[TIMED_OUT]) / counts.total()
+        score = 100 * (counts[KILLED] + counts[TIMED_OUT]) / max(1, counts.total() - counts[EQUIVALENT])
         return f"{room:12}" + "".join(f"{counts[state]:>12}" for state in states) + f"{score:>9.0f} %"
 
     def rows() -> Iterator[str]:

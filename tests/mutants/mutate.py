@@ -52,6 +52,7 @@ class Mutant:
         what: the text before and after.
         lines: of the statement that it is in; of a constant of the file, also of its uses.
         scope: lines of the function, class or file around it.
+        function: the name of that function or class with those around it, as ``Class.method``; empty in a file.
         at_import: the statement runs when the file is imported.
         start: of the text that is replaced, in bytes.
         end: of it.
@@ -63,6 +64,7 @@ class Mutant:
     what: str
     lines: Sequence[int]
     scope: range
+    function: str
     at_import: bool
     start: int
     end: int
@@ -74,8 +76,13 @@ class Mutant:
         return room_of(self.path)
 
     @property
+    def place(self) -> tuple[str, str, str]:
+        """Name the fault without its line, which changes with the lines above."""
+        return self.path, self.function, self.what
+
+    @property
     def key(self) -> str:
-        """Name the fault."""
+        """Name the fault in a commit."""
         return f"{self.path}:{self.line} {self.what}"
 
     def text(self, tree: Path) -> str:
@@ -114,7 +121,7 @@ class _Finder(ast.NodeVisitor):
         for line in self._bytes.splitlines(keepends=True):
             starts.append(starts[-1] + len(line))
         self._starts = starts
-        self._scopes: list[ast.AST] = []
+        self._scopes: list[Function | ast.ClassDef] = []
         self._lines: Sequence[int] = ()
         self._at_import, self._last = True, source.count("\n") + 1
         self._uses: dict[str, list[int]] = defaultdict(list)
@@ -183,7 +190,7 @@ class _Finder(ast.NodeVisitor):
 
     visit_JoinedStr = visit_Assert = visit_Raise = visit_Import = visit_ImportFrom = _leave
 
-    def _within(self, scope: ast.AST, nodes: list[ast.AST], *, at_import: bool) -> None:
+    def _within(self, scope: Function | ast.ClassDef, nodes: list[ast.AST], *, at_import: bool) -> None:
         before, self._at_import = self._at_import, at_import
         self._scopes.append(scope)
         for node in nodes:
@@ -244,6 +251,7 @@ class _Finder(ast.NodeVisitor):
                 what=f"{before} -> {after}",
                 lines=self._lines,
                 scope=lines,
+                function=".".join(each.name for each in self._scopes),
                 at_import=self._at_import,
                 start=start,
                 end=end,

@@ -26,7 +26,7 @@ from mutants.lines import Lines, environment, unpack
 from mutants.mutate import Mutant
 
 LARGE = ("numpy", "torch", "hypothesis", "xdist", "rich.progress", "msgspec", "PIL.Image", "safetensors.numpy")
-KILLED, TIMED_OUT, SURVIVED, NOT_COVERED = "killed", "timeout", "survived", "not covered"
+KILLED, TIMED_OUT, SURVIVED, NOT_COVERED, EQUIVALENT = "killed", "timeout", "survived", "not covered", "equivalent"
 UNSTARTED = 99  # exit status of a child in which pytest did not run
 START_S = 60
 """Seconds of a processor that a child may take beside its tests."""
@@ -41,7 +41,7 @@ class Trial:
     Attributes:
         mutant: the fault.
         tests: the ids of the tests that were run, in their order; empty where none runs the line.
-        state: one of the four above.
+        state: one of the five above.
         killer: the test that failed first, or why the tests could not start.
         how: how the tests were found: ``line``, ``scope`` or ``room``.
     """
