@@ -48,13 +48,15 @@ class Importer:
 
     ``read`` makes a file a graph, NHWC, with the metadata that the file has. It raises ``InputError`` for a damaged
     file, and ``UnsupportedError`` that lists every op which no graph holds. Where ``sized``, it takes the shapes,
-    without the batch, of inputs whose size the file leaves open, by name; one under ``""`` is the first's.
+    without the batch, of inputs whose size the file leaves open, by name; one under ``""`` is the first's. ``beside``
+    returns the other files that ``read`` needs, all in the folder of the file that a path leads to or below it.
     """
 
     suffixes: tuple[str, ...]  # of its files, such as ``.onnx``
     read: Callable[..., Imported]
     ops: Callable[[], Iterable[str]] = tuple  # names of those that it reads, as the format has them
     sized: bool = False
+    beside: Callable[[Path], Sequence[Path]] = lambda path: ()
     native: str = (
         ""  # library in this process that the reference runs the file in; a child process runs it in its place
     )

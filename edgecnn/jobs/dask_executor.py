@@ -30,6 +30,7 @@ INSTALL = "Dask is not installed: pip install 'edgecnn[dask]'"
 CONNECT_S = 10  # for a scheduler to answer
 AHEAD = 64  # tasks that are given at least, since a cluster may grow
 CACHE = "edgecnn-files"  # in the folder of a worker, which Dask removes with it
+PUBLISHED = "edgecnn/"  # how the names of its datasets begin; the id of the driver's client and the digest follow
 CONTENT = "content"  # there, of a file or folder
 FETCH_S = 60  # for Dask to bring a file to a worker
 FETCHED = "edgecnn-fetched"  # topic of Dask's events: worker and digest of every file that was fetched
@@ -44,8 +45,8 @@ class JobLostError(Exception):
         self.outcome = outcome
 
 
-def run_task(task: Task) -> Outcome | tuple[FileInput, ...]:
-    """Run a task on a worker, in a process of its own.
+def run_task(task: Task, driver: str) -> Outcome | tuple[FileInput, ...]:
+    """Run a task, which a driver published files for, on a worker, in a process of its own.
 
     Returns:
         What came of it, or the files that it reads and this worker cannot get, until the executor publishes them.
@@ -53,7 +54,7 @@ def run_task(task: Task) -> Outcome | tuple[FileInput, ...]:
     Raises:
         JobLostError: its process died, or it exceeded a limit.
     """
-    places = {file: _fetched(file) for file in inputs_of(task.arguments)}
+    places = {file: _fetched(file, driver) for file in inputs_of(task.arguments)}
     missing = tuple(file for file, place in places.items() if place is None)
     if missing:
         return missing
@@ -70,7 +71,7 @@ def run_task(task: Task) -> Outcome | tuple[FileInput, ...]:
     return outcome
 
 
-def _fetched(file: FileInput) -> Path | None:
+def _fetched(file: FileInput, driver: str) -> Path | None:
     """Return where a file is on this worker: under its own path if that has the same content, else in the cache."""
     from distributed import get_client, get_worker
     from distributed.client import FutureCancelledError
@@ -82,7 +83,7 @@ def _fetched(file: FileInput) -> Path | None:
     with _fetching:
         if not folder.exists():
             client = get_client()
-            future = client.get_dataset(_published(file), default=None)
+            future = client.get_dataset(_published(file, driver), default=None)
             if future is None or not client.who_has([future])[future.key]:  # the worker that held it may have died
                 return None
             try:
@@ -90,6 +91,8 @@ def _fetched(file: FileInput) -> Path | None:
             except (TimeoutError, FutureCancelledError):
                 return None
             worker.log_event(FETCHED, [worker.address, file.digest])
+        if file.beside:
+            return folder / CONTENT / file.path.name
         named = folder / "named" / file.path.name  # the same content may be known by several names
         if not named.exists():
             named.parent.mkdir(exist_ok=True)
@@ -97,9 +100,14 @@ def _fetched(file: FileInput) -> Path | None:
     return named
 
 
-def _published(file: FileInput) -> str:
+def _published(file: FileInput, driver: str) -> str:
     """Return the name of a packed file among Dask's published datasets."""
-    return f"edgecnn-{file.digest}"
+    return f"{PUBLISHED}{driver}/{file.digest}"
+
+
+def _clients(dask_scheduler: Any) -> list[str]:
+    """Return the ids of the clients that are connected; ``Client.run_on_scheduler`` calls this."""
+    return list(dask_scheduler.clients)
 
 
 def _worker_memory_mib() -> int | None:
@@ -159,13 +167,19 @@ class DaskExecutor:
             if self._own is not None:
                 self._own.close()
             raise
-        self.window = max(AHEAD, 2 * sum(self.client.nthreads().values()))
+        self.window = max(AHEAD, 2 * self.at_once)
         self._gone = (distributed.client.FutureCancelledError, distributed.comm.CommClosedError)  # with its worker
         self._resources: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
         self._tasks: dict[str, tuple[Task, int, Any]] = {}  # by key: the task, how often it was given, its future
         self._workers_seen = time.monotonic()
         self._published: dict[str, Any] = {}  # by name: the future of a packed file
+        self._forget_the_dead()
+
+    @property
+    def at_once(self) -> int:
+        """See ``Executor``."""
+        return sum(self.client.nthreads().values())
 
     @property
     def address(self) -> str:
@@ -249,8 +263,9 @@ class DaskExecutor:
 
     def _give(self, task: Task, number: int) -> None:
         board = {task.resource: 1} if task.resource in self._resources else None
+        key = f"{task.name}-{task.key}-{number}"
         future = self.client.submit(
-            run_task, task, key=f"{task.name}-{task.key}-{number}", pure=False, retries=task.retries, resources=board
+            run_task, task, self.client.id, key=key, pure=False, retries=task.retries, resources=board
         )
         self._tasks[task.key] = task, number, future
         future.add_done_callback(lambda ended: self._ended.put((task.key, number, ended)))
@@ -261,15 +276,24 @@ class DaskExecutor:
         Raises:
             InputError: the scheduler or its workers do not come back.
         """
-        held, since = self._published.get(_published(file)), time.monotonic()
+        name = _published(file, self.client.id)
+        held, since = self._published.get(name), time.monotonic()
         while held is None or held.status != "finished":
             self._require_scheduler()
             if time.monotonic() - since > self._wait_s:
                 raise InputError(f"no worker of {self.address} takes {file.path}; start one, and run the same again")
             with suppress(OSError, TimeoutError):  # the scheduler or all workers have just gone
-                held = self.client.scatter(pack(file.path, CONTENT), hash=False, timeout=CONNECT_S)
-                self.client.publish_dataset(held, name=_published(file), override=True)
-                self._published[_published(file)] = held
+                held = self.client.scatter(pack(file.path, CONTENT, file.beside), hash=False, timeout=CONNECT_S)
+                self.client.publish_dataset(held, name=name, override=True)
+                self._published[name] = held
+
+    def _forget_the_dead(self) -> None:
+        """Remove the files of drivers that are connected no more, which could not do it themselves."""
+        with suppress(OSError, TimeoutError):  # the scheduler has just gone, and they with it
+            names = [name for name in self.client.list_datasets() if str(name).startswith(PUBLISHED)]
+            if names:
+                alive = self.client.run_on_scheduler(_clients)
+                self.client.unpublish_dataset([name for name in names if name.split("/")[1] not in alive])
 
     def _outcomes(self, key: str, number: int, future: Any) -> list[Outcome]:
         """Return the outcome of a future; none where it was another's, or the scheduler went and it is given again."""
@@ -353,18 +377,31 @@ def _client(distributed: Any, own: Any, scheduler: str | None) -> Any:
         ) from None
 
 
-def _made(cluster: Cluster) -> Any:
-    """Make a cluster of a class that a file names."""
-    module, _, name = str(cluster.kind).rpartition(".")
+def cluster_class(kind: str) -> Any:
+    """Return the class of a cluster that a file names.
+
+    Raises:
+        InputError: its module has no such class.
+        MissingDependencyError: Dask or its module is not installed.
+    """
+    module, _, name = kind.rpartition(".")
     try:
-        kind = getattr(import_module(module), name)
+        import_module("distributed")
+    except ImportError:
+        raise MissingDependencyError(INSTALL) from None
+    try:
+        return getattr(import_module(module), name)
     except (ImportError, ValueError):
         package = module.partition(".")[0].replace("_", "-")
-        raise MissingDependencyError(f"cluster {cluster.kind} cannot be imported: pip install {package}") from None
+        raise MissingDependencyError(f"cluster {kind} cannot be imported: pip install {package}") from None
     except AttributeError:
-        raise InputError(f"cluster {cluster.kind}: {module} has no {name}") from None
-    options = dict(cluster.options)
-    local = name == "LocalCluster"
+        raise InputError(f"cluster {kind}: {module} has no {name}") from None
+
+
+def _made(cluster: Cluster) -> Any:
+    """Make a cluster of a class that a file names."""
+    kind, options = cluster_class(str(cluster.kind)), dict(cluster.options)
+    local = kind.__name__ == "LocalCluster"
     if local:
         options = {"threads_per_worker": 1, "n_workers": cluster.workers, "dashboard_address": ":0", **options}
     try:

@@ -76,7 +76,7 @@ class LocalExecutor:
 
     def __init__(self, workers: int | None = None, memory_mib: int | None = None) -> None:
         free = free_mib()
-        self.workers = workers or cores()
+        self.at_once = workers or cores()
         self.memory_mib = memory_mib or (None if free is None else int(SHARE * free))
         self._server = server()
         self._waiting: deque[tuple[Task, int]] = deque()
@@ -87,7 +87,7 @@ class LocalExecutor:
     @property
     def window(self) -> int:
         """Return twice the number of workers."""
-        return 2 * self.workers
+        return 2 * self.at_once
 
     def submit(self, task: Task) -> None:
         """Take a task; it starts when there is room. One without a limit of memory has that of all jobs together."""
@@ -172,7 +172,7 @@ class LocalExecutor:
         now = [running.task for running in self._running.values()]
         if not now:
             return True
-        if len(now) >= self.workers or task.alone or any(other.alone for other in now):
+        if len(now) >= self.at_once or task.alone or any(other.alone for other in now):
             return False
         if task.board and task.resource in {other.resource for other in now}:
             return False
@@ -183,7 +183,7 @@ class LocalExecutor:
 class InProcess:
     """One job after another in this process, without limits: for arguments that cannot leave it."""
 
-    window = 1
+    window = at_once = 1
     shares_files = True
 
     def __init__(self) -> None:

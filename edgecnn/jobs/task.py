@@ -93,6 +93,10 @@ class Executor(Protocol):
         """Return how many tasks are worth giving ahead; more only take memory."""
 
     @property
+    def at_once(self) -> int:
+        """Return how many tasks run at once, as long as no worker comes or goes."""
+
+    @property
     def shares_files(self) -> bool:
         """Return whether jobs read and write the files of this machine."""
 

@@ -7,7 +7,7 @@ import io
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,23 +22,33 @@ class FileInput:
     Attributes:
         path: where it is on the machine that gives the task.
         digest: of its content, as ``digest_of_files`` returns it.
+        beside: files that go with a file, such as its external data, by their paths in its folder.
     """
 
     path: Path
     digest: str
+    beside: tuple[str, ...] = ()
 
 
-def digest_of_files(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of all files in a folder.
+def digest_of_files(path: Path, beside: Sequence[str] = ()) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder, or of those beside a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: one cannot be read.
     """
-    if not path.is_dir():
+    if beside:
+        named = _together(path, beside)
+    elif path.is_dir():
+        named = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    else:
         return _sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = (f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in files)
+    lines = (f"{name} {_sha256(file)}" for name, file in named.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _together(path: Path, beside: Sequence[str]) -> dict[str, Path]:
+    """Return a file and those beside it by name; of a link, they are in the folder of the file that it leads to."""
+    return {path.name: path, **{name: path.resolve().parent / name for name in beside}}
 
 
 def _sha256(file: Path) -> str:
@@ -52,11 +62,18 @@ def size_of_files(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def pack(path: Path, name: str) -> bytes:
-    """Return a file or folder as a tar archive, in which it has a name; links are followed."""
+def pack(path: Path, name: str, beside: Sequence[str] = ()) -> bytes:
+    """Return a file or folder as a tar archive, in which it has a name; links are followed.
+
+    With files beside it, the name is that of a folder which holds them and the file.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", dereference=True) as archive:
-        archive.add(path, arcname=name)
+        if beside:
+            for each, file in _together(path, beside).items():
+                archive.add(file, arcname=f"{name}/{each}")
+        else:
+            archive.add(path, arcname=name)
     return packed.getvalue()
 
 
@@ -78,7 +95,7 @@ def unpack(packed: bytes, folder: Path) -> None:
 def shared(given: FileInput) -> bool:
     """Return whether this machine sees the same content under the same path."""
     with suppress(OSError):
-        return digest_of_files(given.path) == given.digest
+        return digest_of_files(given.path, given.beside) == given.digest
     return False
 
 

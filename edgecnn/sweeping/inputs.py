@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgecnn.errors import InputError
 from edgecnn.files import sha256
+from edgecnn.graph.importers import importer_of
 from edgecnn.jobs import FileInput
 from edgecnn.jobs.transfer import digest_of_files
 from edgecnn.plugins import imported
@@ -48,8 +49,15 @@ def split_of(given: str) -> str:
 
 @cache
 def file_input(path: Path) -> FileInput:
-    """Return a file or folder with the digest of its content."""
-    return FileInput(path.absolute(), digest_of_files(path))
+    """Return a file or folder with the digest of its content; of a network, with the files that go with it.
+
+    Raises:
+        InputError: one of these is missing.
+    """
+    importer = importer_of(path) if path.is_file() else None
+    files = importer.beside(path) if importer is not None else ()
+    beside = tuple(file.relative_to(path.resolve().parent).as_posix() for file in files)
+    return FileInput(path.absolute(), digest_of_files(path, beside), beside)
 
 
 @cache

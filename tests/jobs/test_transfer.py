@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgecnn.jobs.transfer import FileInput, digest_of_files, located, pack, unp
 from edgecnn.models.shipped import shipped_weights
 from edgecnn.sweeping import cluster as sweep_cluster
 from edgecnn.sweeping.cluster import executor_of
-from edgecnn.sweeping.inputs import digest_of
+from edgecnn.sweeping.inputs import digest_of, file_input
 from edgecnn.sweeping.run import Loop
 from edgecnn.sweeping.spec import Engine
 from edgecnn.sweeping.stages import Stage, elsewhere
@@ -111,6 +112,68 @@ def test_files_of_the_same_content_and_other_names_come_once(apart, driver):
         (outcome,) = executor.completed(120)
     assert outcome.value == [("one", "the same"), ("two", "the same")]
     assert len(apart.get_events(FETCHED)) == before + 1
+
+
+def external_model(path, data):
+    """Write an ONNX file of one convolution whose weights are in another file."""
+    onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install 'edgecnn[onnx]'")
+    weights = onnx.numpy_helper.from_array(np.arange(108, dtype=np.float32).reshape(4, 3, 3, 3), "w")
+    ends = [onnx.helper.make_tensor_value_info(n, 1, [1, c, 8, 8]) for n, c in (("x", 3), ("y", 4))]
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path, save_as_external_data=True, location=data, size_threshold=0)
+
+
+@linux
+def test_external_data_goes_with_its_model(apart, driver):
+    Path("nets").mkdir()
+    external_model("nets/net.onnx", "net.data")
+    Path("link.onnx").symlink_to("nets/net.onnx")
+    stages = []
+    for name in ("nets/net.onnx", "link.onnx"):
+        path = str(HERE / name)
+        settings = {"model": path, "preprocess": None, "label_offset": None}
+        stages.append(Stage("capture", name, settings, {"model": digest_of(path)}))
+    with DaskExecutor(Cluster(scheduler=apart.scheduler.address, options={})) as executor:
+        away = run(executor, HERE / "away", stages)
+    with LocalExecutor(1) as local:
+        run(local, Path("here"), stages)
+    assert [(result.status, result.text) for result in away.values()] == [(Status.OK, "")] * 2
+    for stage, name in zip(stages, ("net", "link"), strict=True):
+        made = Path("files", stage.digest, f"{name}.edgecnn")
+        assert ("away" / made).read_bytes() == ("here" / made).read_bytes()
+
+
+def test_the_digest_of_a_model_is_of_its_external_data_too(driver, tmp_path):
+    external_model("a.onnx", "a.data")
+    first = file_input(tmp_path / "a.onnx")
+    assert first.beside == ("a.data",)
+    file_input.cache_clear()
+    data = Path("a.data").read_bytes()
+    Path("a.data").write_bytes(data[::-1])
+    assert file_input(tmp_path / "a.onnx").digest != first.digest
+    file_input.cache_clear()
+    Path("a.data").unlink()
+    with pytest.raises(InputError, match=r"a.onnx: its external data 'a.data' is missing: put it beside the model"):
+        file_input(tmp_path / "a.onnx")
+
+
+def test_the_files_of_a_driver_that_was_killed_are_removed_by_the_next_one(apart, driver, tmp_path):
+    code = (
+        "import sys, os, signal\nfrom pathlib import Path\n"
+        "from edgecnn.jobs.dask_executor import Cluster, DaskExecutor\nfrom edgecnn.jobs.transfer import FileInput\n"
+        "given = DaskExecutor(Cluster(scheduler=sys.argv[1], options={}))\n"
+        "given._publish(FileInput(Path('weights').absolute(), 'd'))\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    address = apart.scheduler.address
+    with DaskExecutor(Cluster(scheduler=address, options={})) as other:
+        other._publish(FileInput(tmp_path / "weights", "e"))
+        subprocess.run([sys.executable, "-c", code, address], check=False)
+        assert len(apart.list_datasets()) == 2
+        with DaskExecutor(Cluster(scheduler=address, options={})):
+            assert [name.split("/")[-1] for name in apart.list_datasets()] == ["e"]  # of a driver that lives
+    assert not apart.list_datasets()
 
 
 @linux

@@ -23,7 +23,7 @@ from edgecnn_converters.onnx import own
 from edgecnn_converters.onnx.folding import evaluate
 from edgecnn_converters.onnx.import_integers import INTEGER_HANDLERS, note_constant, quantized
 from edgecnn_converters.onnx.import_shapes import HANDLERS
-from edgecnn_converters.onnx.model_file import Call, calls_of, open_model, opset_of, ordered
+from edgecnn_converters.onnx.model_file import Call, calls_of, external_files, open_model, opset_of, ordered
 from edgecnn_converters.onnx.reader import NOTED
 from edgecnn_converters.onnx.running import run
 from edgecnn_converters.onnx.translation import Translation, graph_name
@@ -61,7 +61,9 @@ def read(path: Path, input_shapes: Shapes | None = None) -> Imported:
     return Imported(graph=graph, reference=lambda values: run(model, graph, origin, values))
 
 
-IMPORTER = Importer(suffixes=(".onnx",), read=read, ops=lambda: ROWS, sized=True, native="ONNX Runtime")
+IMPORTER = Importer(
+    suffixes=(".onnx",), read=read, ops=lambda: ROWS, sized=True, beside=external_files, native="ONNX Runtime"
+)
 
 
 @dataclass(kw_only=True)

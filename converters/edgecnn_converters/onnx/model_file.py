@@ -5,6 +5,7 @@ float16 becomes float32. Nodes are sorted, and those that no output depends on a
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 from edgecnn.budget import budget
 from edgecnn.errors import InputError, UnsupportedError
-from edgecnn_converters.onnx.reader import library
+from edgecnn_converters.onnx.reader import library, parsed
 
 OPSETS = (7, 24)  # first and last that are read
 DOMAINS = ("", "ai.onnx")
@@ -113,6 +114,33 @@ def _bounded(model: Any, path: Path) -> None:
     nodes = sum(len(graph.node) for graph in graphs_of(model.graph)) + sum(len(f.node) for f in model.functions)
     budget().require_count(nodes, f"nodes in {path}")
     budget().require_count(sum(1 for _ in _tensors(model)), f"tensors in {path}")
+
+
+def external_files(path: Path) -> list[Path]:
+    """Return the files in the model's folder that hold its external data; none of a damaged model.
+
+    Raises:
+        InputError: one is missing.
+        MissingDependencyError: onnx is not installed.
+    """
+    data = path.read_bytes()
+    if b"location" not in data:  # the key of each entry of external data
+        return []
+    try:
+        tensors = list(_tensors(parsed(data)))
+    except InputError:
+        return []
+    folder, found = path.resolve().parent, set[Path]()  # of a link, the folder of the file it leads to
+    for location in {e.value for tensor in tensors for e in tensor.external_data if e.key == "location"}:
+        file = folder / os.path.normpath(location)
+        if not file.resolve().is_relative_to(folder) or not file.is_relative_to(folder):
+            continue  # ``load_external`` refuses it
+        if not file.is_file():
+            raise InputError(
+                f"{path}: its external data {location!r} is missing: put it beside the model, into {folder}"
+            )
+        found.add(file)
+    return sorted(found)
 
 
 def load_external(model: Any, path: Path) -> None:
