@@ -24,15 +24,17 @@ from edgecnn.exporting import export
 from edgecnn.files import require_writable
 from edgecnn.loading import is_file, load, name_of
 from edgecnn.network import Network
+from edgecnn.quant.recipe import Recipe
 from edgecnn.quantizing import open_calibration, recipe_of
 from edgecnn.report.document import significant
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import select
+from edgecnn_targets.interface import Kind
 from edgecnn_targets.registry import kind_of, require, runtime_of
 
 LOADING = "weights input_shape preprocess label_offset padding convention name"
 CALIBRATE, QUANTIZE, COMPARE = 4.0, 15.0, 2.0
-"""Float inferences that take as long as one image does in each stage; fitted to measurements, see ``_inference``."""
+"""Float inferences that take as long as one image does in each stage; fitted to measurements."""
 
 SEARCHES = 4  # times as long with sensitivity-weighted ranges
 
@@ -62,12 +64,13 @@ class Plan:
     """Hold what a command would do.
 
     Attributes:
-        does: the command, ``export`` or ``validate``.
-        name: of the network or the artifact.
+        does: the command: ``export``, ``validate``, ``sweep``.
+        name: of the network, the artifact or the sweep.
         stages: in order.
         files: that would be written.
         missing: what it lacks or what is wrong; with any, the command would end with an error.
         untimed: devices whose time is in no estimate.
+        left_out: why combinations of a sweep are left out, each with how many.
     """
 
     does: str
@@ -76,6 +79,7 @@ class Plan:
     files: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
     untimed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -94,18 +98,19 @@ class Plan:
 
 
 @dataclass
-class _Faults:
+class Faults:
     """Collect the errors of checks that do not depend on each other."""
 
     found: dict[str, Missing] = field(default_factory=dict)
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Keep the error of the body, each text once."""
+    def collected(self, status: int | None = None) -> Iterator[None]:
+        """Keep the error of the body, each text once; the command ends with a status, or with that of the error."""
         try:
             yield
         except EdgecnnError as error:
-            self.found.setdefault(str(error), Missing(text=str(error), status=error.exit_status))
+            made = Missing(text=str(error), status=error.exit_status if status is None else status)
+            self.found.setdefault(str(error), made)
 
 
 def plan_export(model: str, **given: Any) -> Plan:
@@ -113,7 +118,7 @@ def plan_export(model: str, **given: Any) -> Plan:
 
     Loads the network, to see that its weights fit and how large it is, and opens the data; runs and writes nothing.
     """
-    asked, faults = _bound(export, (model,), given), _Faults()
+    asked, faults = _bound(export, (model,), given), Faults()
     precision, folder, targets = PRECISIONS[asked.quantize], Path(asked.output), list[str]()
     for name in asked.target.split(","):
         with faults.collected():
@@ -148,16 +153,15 @@ def plan_export(model: str, **given: Any) -> Plan:
         network = load(model, labels=asked.class_names, seed=asked.seed, **{k: given.get(k) for k in LOADING.split()})
     loading = None if network is None else significant(time.perf_counter() - start, 2)
     name = network.name if network is not None else asked.name or name_of(model)
-    once = _inference(network)
+    once = inference_seconds(network)
     checked = _validation(asked, targets, precision, network, once, faults)
     stages = [Stage(name="capture", does=name if network is None else _size(network), seconds=loading)]
     if ranging is not None and recipe is not None:
         count, steps = len(ranging), ", ".join(step.name for step in recipe.steps)
         does = f"{count} images of {asked.calibration}"
-        stages.append(Stage(name="calibrate", does=does, seconds=_seconds("calibrate", once, CALIBRATE * count)))
+        stages.append(Stage(name="calibrate", does=does, seconds=calibration_seconds(once, count)))
         does = f"{precision}, recipe {recipe.name}: {steps}"
-        slow = SEARCHES if recipe.setting("ranges", "sensitivity") == "everywhere" else 1
-        stages.append(Stage(name="quantize", does=does, seconds=_seconds("quantize", once, QUANTIZE * slow * count)))
+        stages.append(Stage(name="quantize", does=does, seconds=quantization_seconds(once, recipe, count)))
     stages.append(Stage(name="convert", does=", ".join(targets), seconds=FIXED["convert"] * len(targets)))
     return Plan(
         does="export",
@@ -165,13 +169,13 @@ def plan_export(model: str, **given: Any) -> Plan:
         stages=(*stages, *checked),
         files=tuple(map(str, _files(folder, name, targets))),
         missing=tuple(faults.found.values()),
-        untimed=_untimed(asked.devices) if checked else (),
+        untimed=untimed_devices(asked.devices) if checked else (),
     )
 
 
 def plan_validation(artifact: str | Path, **given: Any) -> Plan:
     """Return what ``edgecnn.validate`` would do with these arguments; runs nothing."""
-    asked, faults, path = _bound(validate, (artifact,), given), _Faults(), Path(artifact)
+    asked, faults, path = _bound(validate, (artifact,), given), Faults(), Path(artifact)
     targets, precision, network = list[str](), "int8", None
     with faults.collected():
         targets.append(runtime_of(path).target)
@@ -181,19 +185,19 @@ def plan_validation(artifact: str | Path, **given: Any) -> Plan:
         beside = graph_path(path)
         if beside.is_file():
             network = load(beside)
-    stages = _validation(asked, targets, precision, network, _inference(network), faults)
+    stages = _validation(asked, targets, precision, network, inference_seconds(network), faults)
     return Plan(
         does="validate",
         name=str(path),
         stages=tuple(stages),
         missing=tuple(faults.found.values()),
-        untimed=_untimed(asked.devices),
+        untimed=untimed_devices(asked.devices),
     )
 
 
 def plan_again(name: str, target: str, **given: Any) -> Plan:
     """Return what a validation of artifacts that an export is to write would do: its devices and its data."""
-    asked, faults, targets = _bound(validate, (name,), given), _Faults(), list[str]()
+    asked, faults, targets = _bound(validate, (name,), given), Faults(), list[str]()
     with faults.collected():
         takes = {target for device in select(asked.devices) for target in device.targets}
         targets = [each for each in formats(target) if each in takes]
@@ -201,7 +205,9 @@ def plan_again(name: str, target: str, **given: Any) -> Plan:
             raise InputError(f"device {','.join(asked.devices)} takes none of {target}; add one of {sorted(takes)}")
     stages = _validation(asked, targets, "int8", None, None, faults)
     missing = tuple(faults.found.values())
-    return Plan(does="validate", name=name, stages=tuple(stages), missing=missing, untimed=_untimed(asked.devices))
+    return Plan(
+        does="validate", name=name, stages=tuple(stages), missing=missing, untimed=untimed_devices(asked.devices)
+    )
 
 
 def _bound(function: Any, first: tuple[Any, ...], given: Mapping[str, Any]) -> SimpleNamespace:
@@ -220,7 +226,7 @@ def _validation(
     precision: str,
     network: Network | None,
     once: float | None,
-    faults: _Faults,
+    faults: Faults,
 ) -> list[Stage]:
     """Return the stage of a validation, if there is one; what is missing for it goes to the faults."""
     images: Images | None = None
@@ -253,12 +259,10 @@ def _validation(
     figures = ", ".join(f"{row.option} {value:g}" for row, value in checking.limits.given) or "no limits"
     does = f"{count or 'no'} images on {', '.join(place.name for place in places)}; {figures}"
     kinds = [kind_of(place) for place in places for target in targets if target in place.targets]
-    starts, slowdown = sum(kind.start_s or 0 for kind in kinds), sum(kind.slowdown for kind in kinds)
-    seconds = _seconds("validate", once, (COMPARE + slowdown) * count, starts)
-    return [Stage(name="validate", does=does, seconds=seconds)]
+    return [Stage(name="validate", does=does, seconds=validation_seconds(once, kinds, count))]
 
 
-def _untimed(devices: Sequence[str]) -> tuple[str, ...]:
+def untimed_devices(devices: Sequence[str]) -> tuple[str, ...]:
     """Return the devices whose kind does not say how long they take."""
     try:
         return tuple(device.name for device in select(devices) if kind_of(device).start_s is None)
@@ -285,7 +289,7 @@ def _size(network: Network) -> str:
     return f"{len(network.graph.nodes)} ops, {macs / 1e6:,.1f} M MACs, {size / 1e6:.2f} MB of weights"
 
 
-def _inference(network: Network | None) -> float | None:
+def inference_seconds(network: Network | None) -> float | None:
     """Return the seconds that the float network takes for one sample here and now, the unit of every estimate."""
     if network is None:
         return None
@@ -303,7 +307,24 @@ def _inference(network: Network | None) -> float | None:
         start = time.perf_counter()
         run(sample)
         spans.append(time.perf_counter() - start)
-    return sorted(spans)[1] / 4
+    return min(spans) / 4  # of a busy machine, what disturbed it least
+
+
+def calibration_seconds(once: float | None, count: int) -> float | None:
+    """Return the seconds of reading ranges from so many images, an inference taking ``once``."""
+    return _seconds("calibrate", once, CALIBRATE * count)
+
+
+def quantization_seconds(once: float | None, recipe: Recipe, count: int) -> float | None:
+    """Return the seconds of the steps of a recipe."""
+    slow = SEARCHES if recipe.setting("ranges", "sensitivity") == "everywhere" else 1
+    return _seconds("quantize", once, QUANTIZE * slow * count)
+
+
+def validation_seconds(once: float | None, kinds: Sequence[Kind], count: int) -> float | None:
+    """Return the seconds of a validation on devices of these kinds."""
+    starts, slowdown = sum(kind.start_s or 0 for kind in kinds), sum(kind.slowdown for kind in kinds)
+    return _seconds("validate", once, (COMPARE + slowdown) * count, starts)
 
 
 def _seconds(stage: str, once: float | None, inferences: float, more: float = 0.0) -> float | None:

@@ -55,7 +55,7 @@ def test_a_plan_says_stages_and_time(capfd):
 
 
 def test_more_images_take_longer(monkeypatch):
-    monkeypatch.setattr("edgecnn.planning._inference", lambda network: 0.01)
+    monkeypatch.setattr("edgecnn.planning.inference_seconds", lambda network: 0.01)
     few, many = (plan_export(DEMO, weights="demo", calibration="demo", calibration_images=n) for n in (10, 100))
     seconds = [{stage.name: stage.seconds for stage in plan.stages} for plan in (few, many)]
     assert seconds[0]["calibrate"] < seconds[1]["calibrate"]

@@ -98,7 +98,7 @@ def documents() -> dict[str, type | tuple[type, ...] | None]:
 
     return {
         **dict.fromkeys(("export", "validate", "run"), (ReportEntry,)), "compare": Comparison, "benchmark": (Cell,),
-        **{f"{command} --dry-run": (Plan,) for command in ("export", "validate", "run")},
+        **{f"{command} --dry-run": (Plan,) for command in ("export", "validate", "run", "sweep")},
         "inspect": (Layer, LayerCost, Sensitivity), "train": Trained, "models": (ModelRow,),
         "models show": (ModelRow,), "models ops": (OpRow,),
         "targets": (TargetRow,), "targets show": (TargetRow,),

@@ -41,17 +41,18 @@ def _lines(plan: Plan) -> Iterator[str]:
 
     yield printable(f"{plan.does} {plan.name}")
     rows = [(stage.name, f"{stage.does}{_about(stage.seconds)}") for stage in plan.stages]
+    rows += [("left out", reason) for reason in plan.left_out]
     rows += [("files", file) for file in plan.files]
     rows += [("missing", missing.text) for missing in plan.missing]
     if plan.stages:
-        total = "not known" if plan.seconds is None else _about(plan.seconds).strip(" ()")
+        total = "not known" if plan.seconds is None else _about(plan.seconds).strip(" ()") or "none"
         besides = f", and what {', '.join(plan.untimed)} takes" if plan.untimed else ""
         rows.append(("time", f"{total}{besides}"))
     yield from headed(iter(rows))
 
 
 def _about(seconds: float | None) -> str:
-    if seconds is None:
+    if not seconds:
         return ""
     if seconds < 90:
         return f" (about {max(1, round(seconds))} s)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgecnn.cli.dry_run import add_dry_run, planned
 from edgecnn.cli.options import add_json, positive
 from edgecnn.cli.printing import print_json, table
 from edgecnn.errors import InputError
@@ -31,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--scheduler", metavar="ADDRESS", help="of Dask, tcp://HOST:8786, or a scheduler file FILE.json")
     add("--jobs", type=positive, metavar="N", help="combinations at most")
     add("--minutes", type=float, metavar="X", help="after which no job is started")
-    add("--dry-run", action="store_true", help="check the file, count the combinations and stages; run nothing")
+    add_dry_run(parser)
     add_json(parser)
 
 
@@ -47,35 +48,19 @@ def run(options: argparse.Namespace) -> int:
         return _reported(report, options)
     if len(options.file) != 1:
         raise InputError(f"give one FILE.toml, or {REPORT} DIR; got {' '.join(options.file)}")
-    from edgecnn.sweeping.api import planned, sweep
+    file = Path(options.file[0])
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("workers", "scheduler", "jobs", "minutes")}
+    given["output"] = options.output or file.stem
+    if options.dry_run:
+        from edgecnn.sweeping.estimate import plan_sweep
+
+        return planned([plan_sweep(file, **given)], options)
+    from edgecnn.sweeping.api import sweep
     from edgecnn.sweeping.live import table as live
 
-    file = Path(options.file[0])
-    if options.dry_run:
-        return _planned(*planned(file, jobs=options.jobs, minutes=options.minutes), options)
     with live() as (seen, progress):
-        report = sweep(
-            file,
-            output=options.output or file.stem,
-            workers=options.workers,
-            scheduler=options.scheduler,
-            jobs=options.jobs,
-            minutes=options.minutes,
-            progress=progress,
-            seen=seen,
-        )
+        report = sweep(file, **given, progress=progress, seen=seen)
     return _reported(report, options)
-
-
-def _planned(counts: dict[str, int], left_out: dict[str, int], options: argparse.Namespace) -> int:
-    if options.json:
-        print_json(options, {"stages": counts, "left_out": left_out})
-        return 0
-    for name, count in counts.items():
-        sys.stdout.write(f"{count:6d}  {name}\n")
-    for reason, count in left_out.items():
-        sys.stdout.write(f"{count:6d}  left out: {reason}\n")
-    return 0
 
 
 def _reported(report: SweepReport, options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -131,6 +132,16 @@ def recorded(given: Mapping[str, Any]) -> Recipe:
         InputError: it has a step or a setting that is not known here.
     """
     return Recipe(name=str(given["name"]), about="", steps=tuple(map(_step, given["steps"])))
+
+
+def parsed_recipe(text: str) -> Recipe:
+    """Return the recipe of which ``Recipe.to_toml`` made a text.
+
+    Raises:
+        InputError: as ``recorded``.
+    """
+    given = tomllib.loads(text)
+    return Recipe(name=given["name"], about=given["about"], steps=tuple(map(_step, given["step"])))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ from edgecnn.progress import say, use
 from edgecnn.sweeping.cluster import executor_of
 from edgecnn.sweeping.command import reproducing
 from edgecnn.sweeping.figures import Figures, better, figures_of
-from edgecnn.sweeping.inputs import file_of
 from edgecnn.sweeping.plan import Planner, Row
 from edgecnn.sweeping.report import PLAN, Plan, PlannedRow, SweepReport, read_report
 from edgecnn.sweeping.run import Ended, Loop, Progress
@@ -69,37 +68,16 @@ def sweep(
         >>> edgecnn.sweep({"axes": {"model": ["mobilenet_v2_0.35_96"], "recipe": ["fast", "minmax"]}}, output="small")
     """
     with use(progress):
-        spec = _overridden(read_sweep(given), workers, scheduler, jobs, minutes)
+        spec = overridden(read_sweep(given), workers, scheduler, jobs, minutes)
         folder = Path(output).absolute()
         local = spec.engine.scheduler is None and spec.engine.cluster is None
         planner = Planner(spec, here=local)
         rows = None if spec.sampler.name in LEARNING else list(sampled(spec, planner))
         if rows is not None and not rows:
             raise InputError(f"no combination is left to run: {planner.why_left_out()}")
-        images = {path for given in (spec.data, spec.calibration) if (path := file_of(given)) is not None}
         require_writable(folder)
-        with _alone(folder), executor_of(spec.engine, planner.places(), images) as executor:
+        with _alone(folder), executor_of(spec.engine, planner.places(), planner.images()) as executor:
             return _run(spec, planner, rows, Store(folder), executor, seen)
-
-
-def planned(
-    given: str | Path | Mapping[str, Any] | Sweep, *, jobs: int | None = None, minutes: float | None = None
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Return how many combinations and how many of each stage a sweep has, and reason to how many are left out.
-
-    Raises:
-        InputError: as ``sweep``; also of a sampler that learns from results, which has no plan.
-    """
-    spec = _overridden(read_sweep(given), None, None, jobs, minutes)
-    if spec.sampler.name in LEARNING:
-        raise InputError(f"sampler {spec.sampler.name} plans from results; only grid and random can be counted")
-    planner = Planner(spec, here=False)
-    stages: dict[str, set[str]] = {"combinations": set()}
-    for row in sampled(spec, planner):
-        stages["combinations"].add(row.stage.digest)
-        for stage in chain(row.stage):
-            stages.setdefault(stage.kind, set()).add(stage.digest)
-    return {name: len(found) for name, found in stages.items()}, dict(planner.left_out)
 
 
 def _run(
@@ -193,9 +171,10 @@ class _Book:
         return {digest: found.get(digest, (None, 0)) for digest in of.values()}
 
 
-def _overridden(
+def overridden(
     spec: Sweep, workers: int | None, scheduler: str | None, jobs: int | None, minutes: float | None
 ) -> Sweep:
+    """Return a sweep with arguments of a call in place of what the file says."""
     engine, budget = spec.engine, spec.budget
     if scheduler is not None:
         engine = replace(engine, scheduler=scheduler, cluster=None, options={})

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from edgecnn.artifact import INTEGER_PRECISIONS, PRECISIONS
 from edgecnn.converting import require_io
 from edgecnn.errors import InputError, MissingDependencyError, unknown
 from edgecnn.evaluation.subject import executes
+from edgecnn.export_job import require_library
 from edgecnn.loading import is_factory, is_file
 from edgecnn.models import families, resolve
 from edgecnn.models.count import size_of
@@ -23,7 +26,7 @@ from edgecnn.quant import DEFAULT
 from edgecnn.quant.recipe import Recipe, recipe
 from edgecnn.quantizing import QUANTIZED
 from edgecnn.sweeping.cluster import Place
-from edgecnn.sweeping.inputs import NAMED, digest_of, digest_of_code
+from edgecnn.sweeping.inputs import NAMED, digest_of, digest_of_code, file_of
 from edgecnn.sweeping.spec import Sweep, flat
 from edgecnn.sweeping.stages import Stage
 from edgecnn_converters.registry import converter
@@ -31,6 +34,7 @@ from edgecnn_targets.devices import device
 from edgecnn_targets.registry import kind_of, missing
 
 WITNESS = "host"
+Checking = Callable[[], AbstractContextManager[Any]]
 Point = Mapping[str, Any]
 """Axis to value; an axis that does not matter to the combination is ``None``."""
 
@@ -59,35 +63,34 @@ class Planner:
 
     Args:
         sweep: as its file says.
-        here: whether devices must be ready on this machine; on a cluster, workers are asked.
+        here: whether formats and devices must be ready on this machine; on a cluster, workers are asked.
+        checking: makes the context of each check; one that keeps errors finds them all.
 
     Raises:
         InputError: a model, recipe, setting, precision, target, device or file that is not there, or that do not fit.
         MissingDependencyError: a device or a format lacks a library here.
     """
 
-    def __init__(self, sweep: Sweep, *, here: bool = True) -> None:
-        self.sweep, self._here = sweep, here
+    def __init__(self, sweep: Sweep, *, here: bool = True, checking: Checking = nullcontext) -> None:
+        self.sweep, self._here, self._checking = sweep, here, checking
         self.left_out: Counter[str] = Counter()
+        self._settings = [axis for axis in sweep.axes if "." in axis]
         for key, given in (("data", sweep.data), ("calibration", sweep.calibration)):
-            if given == "random" or (key == "data" and given == "none"):
-                raise InputError(f"{key} is {given!r}; give a folder, FILE.npz:SPLIT or demo")
-            digest_of(given)
-        axes = sweep.axes
-        self._settings = [axis for axis in axes if "." in axis]
-        for name in axes.get("precision", ()):
-            if name not in PRECISIONS:
-                raise InputError(f"axis precision: {unknown('precision', name, PRECISIONS)}")
-        for name in axes.get("target", ()):
-            converter(name)
-        for name in axes.get("device", ()):
-            device(name)
-        for seed in axes.get("seed", ()):
-            if not isinstance(seed, int) or isinstance(seed, bool):
-                raise InputError(f"axis seed: {seed!r} is no whole number")
-        recipes = [_recipe(name) for name in axes.get("recipe", (DEFAULT,))]
+            with checking():
+                if given == "random" or (key == "data" and given == "none"):
+                    raise InputError(f"{key} is {given!r}; give a folder, FILE.npz:SPLIT or demo")
+                digest_of(given)
+        checks: dict[str, Callable[[Any], Any]] = {
+            "model": self._network, "recipe": _recipe, "precision": _precision, "target": converter, "device": device,
+            "seed": _seed,
+        }  # fmt: skip
+        for axis, check in checks.items():
+            for value in sweep.axes.get(axis, ()):
+                with checking():
+                    check(value)
         for axis in self._settings:
-            self._check_setting(axis, recipes)
+            with checking():
+                self._check_setting(axis, [_recipe(name) for name in sweep.axes.get("recipe", (DEFAULT,))])
         self._check_values()
 
     def rows(self) -> Iterator[Row]:
@@ -106,11 +109,12 @@ class Planner:
 
     def row(self, point: Point) -> Row | None:
         """Return the combination of a value for every axis, or ``None`` where it is left out."""
-        try:
-            return self._row(point)
-        except LeftOutError as reason:
-            self.left_out[str(reason)] += 1
-            return None
+        with self._checking():
+            try:
+                return self._row(point)
+            except LeftOutError as reason:
+                self.left_out[str(reason)] += 1
+        return None
 
     def places(self) -> set[Place]:
         """Return the devices, and the targets on them, that the sweep has jobs for."""
@@ -123,6 +127,11 @@ class Planner:
                 if target in _device(name).targets:
                     found.add(Place(name, target, kind.elsewhere, timed))
         return found
+
+    def images(self) -> set[Path]:
+        """Return the files and folders of images that jobs read."""
+        given = (self.sweep.data, self.sweep.calibration)
+        return {path for each in given if (path := file_of(each)) is not None}
 
     def at_most(self, row: Row, images: int) -> Stage:
         """Return a row's last stage on fewer images, which a sampler prunes by."""
@@ -143,6 +152,11 @@ class Planner:
         for axis, values in self.sweep.axes.items():
             for value in values:
                 self.row({**first, axis: value})
+
+    def _network(self, name: Any) -> None:
+        """Check a model, and that its weights are there."""
+        _, model = _model({**{axis: values[0] for axis, values in self.sweep.axes.items()}, "model": name})
+        self._captured(model, 0)
 
     def _check_setting(self, axis: str, recipes: list[Recipe]) -> None:
         step, _, key = axis.partition(".")
@@ -204,7 +218,10 @@ class Planner:
         if precision not in converter(target).precisions:
             raise LeftOutError(f"{target} is not written in {precision}")
         require_io(self.sweep.io if precision in INTEGER_PRECISIONS else None, precision, (target,))
-        command = _missing(place, target) if self._here else None
+        if not self._here:
+            return
+        require_library(target)
+        command = _missing(place, target)
         if command is not None:
             raise MissingDependencyError(f"{found.name} cannot run {target} here; install what it needs: {command}")
 
@@ -270,6 +287,16 @@ class Planner:
         return Stage(
             "validate", name, settings, inputs, before, before.target, alone=timed, device=place, board=kind.elsewhere
         )
+
+
+def _precision(name: Any) -> None:
+    if name not in PRECISIONS:
+        raise InputError(f"axis precision: {unknown('precision', name, PRECISIONS)}")
+
+
+def _seed(seed: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InputError(f"axis seed: {seed!r} is no whole number")
 
 
 def _model(point: Point) -> tuple[ModelSpec | None, str]:

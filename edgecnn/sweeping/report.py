@@ -17,6 +17,7 @@ from edgecnn.sweeping.spec import FIGURES, direction
 from edgecnn.sweeping.store import Result, Store
 
 PLAN = "sweep.json"
+REPORTS = ("report.json", "report.csv", "report.md", "report.html")
 TIMES = ("time_ms", "cycles", "instructions")  # figures of time; of a device, the first that it has
 SHOWN = tuple(FIGURES)  # the columns of figures, in this order; those that no row has are left out
 
@@ -244,8 +245,8 @@ class SweepReport:
         from edgecnn.sweeping.pages import forms
 
         made = forms(self)
-        for ending in (".json", ".csv", ".md", ".html"):
-            made.save(self.folder / f"report{ending}")
+        for name in REPORTS:
+            made.save(self.folder / name)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())

@@ -49,7 +49,7 @@ def learned(sweep: Sweep, planner: Planner, evaluate: Evaluate) -> Iterator[tupl
     Raises:
         MissingDependencyError: Optuna is not installed.
     """
-    study, most = _study(sweep), sweep.budget.jobs
+    study, most = new_study(sweep), sweep.budget.jobs
     assert most is not None
     known: dict[str, Score] = {}
     proposed = 0
@@ -84,7 +84,12 @@ def _pruned(sweep: Sweep, trials: list[Any], rows: Mapping[str, Row], evaluate: 
     return found
 
 
-def _study(sweep: Sweep) -> Any:
+def new_study(sweep: Sweep) -> Any:
+    """Return a study of Optuna's.
+
+    Raises:
+        MissingDependencyError: Optuna is not installed.
+    """
     try:
         import optuna
     except ImportError:

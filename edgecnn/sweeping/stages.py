@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.evaluation.limits import Limits
-from edgecnn.files import scratch, sha256
+from edgecnn.files import sha256
 from edgecnn.jobs import FileInput
 from edgecnn.plugins import imported
 from edgecnn.records import read_record
@@ -126,14 +126,11 @@ def capture(settings: Mapping[str, Any], before: Made | None, folder: Path) -> d
 def quantize(settings: Mapping[str, Any], before: Made | None, folder: Path) -> dict[str, Any]:
     """Quantize the network of the stage before; ``recipe`` is the text of a recipe file."""
     from edgecnn.loading import load
-    from edgecnn.quant.recipe import recipe
+    from edgecnn.quant.recipe import parsed_recipe
     from edgecnn.quantizing import quantize
 
     settings = dict(settings)
-    with scratch() as place:
-        text = place / "recipe.toml"
-        text.write_text(settings.pop("recipe"))
-        steps = recipe(str(text))
+    steps = parsed_recipe(settings.pop("recipe"))
     made = quantize(load(_network(before)), settings.pop("calibration"), recipe=steps, **settings)
     made.save(folder)
     return {"network": made.name, "findings": [str(finding) for finding in made.findings]}

@@ -91,13 +91,3 @@ def test_two_sweeps_do_not_run_in_one_folder(tmp_path, capfd):
     with _alone(tmp_path / "out"):
         assert main(["sweep", str(tmp_path / "sweep.toml"), "-o", str(tmp_path / "out")]) == 2
     assert "another sweep runs in" in capfd.readouterr().err
-
-
-def test_a_dry_run_counts_stages(tmp_path, capfd):
-    (tmp_path / "sweep.toml").write_text(
-        f"[axes]\nmodel = ['{DEMO}']\nseed = [0, 1]\ndevice = ['host', 'cortex-m4']\ntarget = ['tflite', 'c']\n"
-    )
-    assert main(["sweep", str(tmp_path / "sweep.toml"), "--dry-run", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert found["stages"] == {"combinations": 6, "capture": 1, "quantize": 2, "convert": 4, "validate": 6}
-    assert found["left_out"] == {"cortex-m4 does not run tflite": 2}
