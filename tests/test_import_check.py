@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from edgecnn.cli import main
 from edgecnn.errors import InputError
+from edgecnn.graph import capture
 from edgecnn.graph.builder import Builder
 from edgecnn.graph.importers import Imported
-from edgecnn.graph.ir import Metadata
+from edgecnn.graph.ir import Constant, Metadata
 from edgecnn.import_check import check_import
 
 
@@ -68,3 +73,21 @@ def test_a_network_that_amplifies_rounding_is_checked_op_by_op(monkeypatch):
     assert max(checked.differences.values()) > 0.1
     with pytest.raises(InputError, match="differs from the original runtime by"):
         check_import(chaotic(wrong=0.9999), chaotic().graph)
+
+
+def test_a_graph_that_simplifying_changed_is_a_fault_of_ours(tmp_path, monkeypatch, capfd):
+    def halved(graph):
+        name, value = next((n, t.value) for n, t in graph.tensors.items() if n.endswith(".weight"))
+        return replace(graph, tensors={**graph.tensors, name: Constant(name=name, value=value / 2)})
+
+    (tmp_path / "plain_code.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(3, 4, 3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(capture, "simplified", halved)
+    words = ["export", "plain_code:net", "--preprocess", "resize=8x8,mean=0,std=1", "--quantize", "none"]
+    assert main(words) == 70
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("edgecnn: internal error: AssertionError: simplifying the graph changed output 'conv2d' by")
+    assert "Traceback" in Path(line.split("report it with ")[1]).read_text()
+    assert not (tmp_path / "out").exists()
