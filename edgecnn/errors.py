@@ -48,16 +48,26 @@ class DeviceFault(EdgecnnError):
 MANY, NEAR = 16, 5  # names: so many are all listed; of more, these nearest ones
 
 
+def misspelt(kind: str, got: str, allowed: Iterable[str]) -> str:
+    """Return what an unknown name was, and the nearest allowed one where one is near."""
+    near = _near(got, sorted(set(allowed)))
+    return f"unknown {kind} {got!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
 def unknown(kind: str, got: str, allowed: Iterable[str]) -> str:
-    """One line for an unknown name: what was got, the nearest allowed name, and the allowed names, or near ones."""
+    """Return ``misspelt``, and the allowed names; of more than ``MANY``, how many there are and some near ones."""
     names = sorted(set(allowed))
+    said = misspelt(kind, got, names)
+    if len(names) <= MANY:
+        return f"{said}; allowed: {', '.join(names)}"
+    near = _near(got, names) or difflib.get_close_matches(got, names, n=NEAR, cutoff=0) or names
+    return f"{said}; {len(names)} are allowed, such as {', '.join(near[:NEAR])}"
+
+
+def _near(got: str, names: Collection[str]) -> list[str]:
+    """Return the names that begin so, and those that are spelt nearly so, the nearest first."""
     begun = [name for name in names if got and name.startswith(got)]
-    near = begun or difflib.get_close_matches(got, names, n=NEAR)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    if len(names) > MANY:
-        shown = dict.fromkeys([*near, *difflib.get_close_matches(got, names, n=NEAR, cutoff=0), *names])
-        return f"unknown {kind} {got!r}{hint}; {len(names)} are allowed, such as {', '.join(list(shown)[:NEAR])}"
-    return f"unknown {kind} {got!r}{hint}; allowed: {', '.join(names)}"
+    return list(dict.fromkeys([*begun, *difflib.get_close_matches(got, names, n=NEAR)]))
 
 
 def supported_ops(kind: str, got: Iterable[str], allowed: Collection[str]) -> str:

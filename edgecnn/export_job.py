@@ -14,7 +14,7 @@ from edgecnn.errors import EdgecnnError, InputError, MissingDependencyError
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.subject import Checking
 from edgecnn.files import require_writable
-from edgecnn.loading import is_file
+from edgecnn.loading import is_factory, is_file
 from edgecnn.network import Network, QuantizedNetwork
 from edgecnn.progress import say
 from edgecnn.quant.recipe import Recipe
@@ -79,6 +79,10 @@ def required(job: Job, quantize: str) -> Job:
     if isinstance(model, Network) and any(value is not None for _, value in given):
         raise InputError(f"{' and '.join(k for k, v in given if v is not None)} are for load, not for a Network")
     held = isinstance(model, QuantizedNetwork) or (isinstance(model, str | Path) and is_file(str(model)))
+    if isinstance(model, str | Path) and not held and not is_factory(str(model)):
+        from edgecnn.models import resolve
+
+        resolve(str(model))
     job.refused.update(_missing(job.asked, precision))
     require_io(job.io, precision, job.asked)
     if any("activations" in converter(name).options for name in job.targets):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgecnn.errors import InputError
 from edgecnn.escaping import printable, printable_lines
+from edgecnn.folding import folded, terminal_width
 
 if TYPE_CHECKING:
     import rich.progress
@@ -54,7 +55,8 @@ class Terminal(Progress):
     def say(self, line: str) -> None:
         """Write one line for the person at the terminal."""
         if self._lines and _talk.get() is not Talk.QUIET:
-            sys.stderr.write(f"{printable_lines(line.rstrip())}\n")
+            for each in printable_lines(line.rstrip()).split("\n"):
+                sys.stderr.write(f"{folded(each, terminal_width(sys.stderr))}\n")
 
 
 class Talk(Enum):

@@ -119,6 +119,7 @@ def test_version_and_typos():
         ("export net --limit 0", r"'0' is not a whole number above 0"),
         ("export mobilenet_v2 --target onnx -o out/x.tflite", r"a file of tflite, but --target is onnx"),
         ("export mobilnet_v2 --calibration none", r"unknown model 'mobilnet_v2' \(did you mean"),
+        ("export mobilnet_v2", r"unknown model 'mobilnet_v2' \(did you mean"),
     ],
 )
 def test_a_usage_error_is_one_line_that_points_to_the_help(words, said, capfd):

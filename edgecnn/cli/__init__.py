@@ -21,7 +21,7 @@ from edgecnn.cli import config
 from edgecnn.cli.faults import interrupted, status_of, was_interrupted
 from edgecnn.cli.options import add_memory
 from edgecnn.cli.streams import flush
-from edgecnn.errors import InputError, unknown
+from edgecnn.errors import InputError, misspelt
 from edgecnn.escaping import escape_unencodable
 from edgecnn.progress import Talk, talk, talking
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     parser, commands = _parser()
     if words and not words[0].startswith("-") and words[0] not in commands:
-        raise InputError(f"{unknown('command', words[0], commands)}; see `edgecnn --help`")
+        raise InputError(f"{misspelt('command', words[0], commands)}; see `edgecnn --help`")
     given = words
     if words and words[0] in config.COMMANDS:
         words = [words[0], *config.configure(commands[words[0]], words[0], words[1:])]
@@ -121,7 +121,7 @@ def _known_options(words: Sequence[str], parser: argparse.ArgumentParser) -> Non
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--") and name != "--" and not any(option.startswith(name) for option in options):
-            raise InputError(f"{unknown('option', name, options)}; see `{parser.prog} --help`")
+            raise InputError(f"{misspelt('option', name, options)}; see `{parser.prog} --help`")
 
 
 def _add_common(parser: argparse.ArgumentParser, *, configured: bool) -> None:

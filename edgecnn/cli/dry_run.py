@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edgecnn.cli.printing import print_json
-from edgecnn.cli.streams import until_closed
+from edgecnn.cli.streams import until_closed, write_result
 
 if TYPE_CHECKING:
     from edgecnn.planning import Plan
@@ -30,8 +30,9 @@ def planned(plans: Sequence[Plan], options: argparse.Namespace) -> int:
             print_json(options, {"entries": [plan.to_json() for plan in plans]})
         else:
             for plan in plans:
-                sys.stdout.write("".join(f"{line}\n" for line in _lines(plan)))
-            sys.stdout.write("nothing was run or written\n")
+                for line in _lines(plan):
+                    write_result(line)
+            write_result("nothing was run or written")
     return max(plan.exit_status for plan in plans)
 
 

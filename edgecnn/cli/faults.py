@@ -12,7 +12,7 @@ from pathlib import Path
 from edgecnn import __version__
 from edgecnn.cli.streams import write_error
 from edgecnn.errors import EdgecnnError, InputError
-from edgecnn.escaping import printable, printable_lines
+from edgecnn.escaping import printable
 from edgecnn.own_code import own_place, said
 from edgecnn.reading import require_answer
 
@@ -31,7 +31,8 @@ def status_of(error: Exception, words: list[str], *, details: bool) -> int:
         details: whether the traceback comes first, on stderr.
     """
     if details:
-        write_error(printable_lines("".join(traceback.format_exception(error)).rstrip()))
+        for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+            write_error(printable(line))
     line, status = _meaning(error, words)
     write_error(f"edgecnn: {printable(line)}")
     return status

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecnn.cli.config import FILE, OF_THE_REPORT, check, checking_parser, key_of, one, parser_of, settable, toml_type
+from edgecnn.cli.streams import write_result
 from edgecnn.errors import InputError
 
 HELP = "write a commented edgecnn.toml, which `edgecnn run` reads"
@@ -64,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
     text = "\n".join(_lines(options))
     check(text, path)
     write_atomic(path, text.encode())
-    sys.stdout.write(f"{path}\nnext: edgecnn run --dry-run{'' if path == FILE else f' --config {path}'}\n")
+    write_result(str(path))
+    named = [] if path == FILE else ["--config", str(path)]
+    write_result(f"next: {shlex.join(['edgecnn', 'run', '--dry-run', *named])}", command=True)
     return 0
 
 

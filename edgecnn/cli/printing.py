@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgecnn.cli.streams import write_result
 from edgecnn.escaping import printable
 
 Row = Mapping[str, Any]
@@ -48,9 +49,9 @@ def details(rows: Sequence[Row], shown: Sequence[Row], options: argparse.Namespa
 
     for row in shown:
         (_, name), *others = row.items()
-        sys.stdout.write(f"{printable(str(name))}\n")
+        write_result(printable(str(name)))
         for line in headed((key.replace("_", " "), str(value)) for key, value in others):
-            sys.stdout.write(f"{line}\n")
+            write_result(line)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.printing import command, listed, print_document, print_json, table
+from edgecnn.cli.streams import write_result
 
 if TYPE_CHECKING:
     from edgecnn.lab.accuracy import Plan, Scored
@@ -146,8 +146,8 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print_json(options, {**asdict(rule), "cost": rule.cost, "scaled": one, "published": members})
         return 0
-    sys.stdout.write(
-        f"alpha {rule.alpha:g}, beta {rule.beta:g}, gamma {rule.gamma:g}; alpha * beta^2 * gamma^2 = {rule.cost:.4f}\n"
+    write_result(
+        f"alpha {rule.alpha:g}, beta {rule.beta:g}, gamma {rule.gamma:g}; alpha * beta^2 * gamma^2 = {rule.cost:.4f}"
     )
     parts = {
         f"the rule on {options.family} at phi {options.phi or 0:g}:": [one] if one else [],
@@ -155,11 +155,11 @@ def _show(options: argparse.Namespace) -> int:
     }
     for said, rows in parts.items():
         if rows:
-            sys.stdout.write(said + "\n")
+            write_result(said)
             table([{k: _figure(k, v) for k, v in row.items()} for row in rows], right=list(rows[0])[1:])
     if beside:
         most = max(member.off for member in beside)
-        sys.stdout.write(f"their authors rounded by hand: no multiplier is farther than {most:.1%} from the rule\n")
+        write_result(f"their authors rounded by hand: no multiplier is farther than {most:.1%} from the rule")
     return 0
 
 
@@ -208,8 +208,9 @@ def _fit(options: argparse.Namespace) -> int:
     ]
     table(rows, right=("phi", "M MACs", figure))
     if found.largest:
-        sys.stdout.write("the family's largest fits: the budget leaves room\n")
-    sys.stdout.write(f"chosen: {found.chosen.model}\n{command}\n")
+        write_result("the family's largest fits: the budget leaves room")
+    write_result(f"chosen: {found.chosen.model}")
+    write_result(command, command=True)
     return 0
 
 
@@ -278,7 +279,8 @@ def _kept(
         return 0
     shown = [{k: _figure(k, v) for k, v in row.items()} for row in rows]
     table(shown, right=[k for k in rows[0] if k not in ("model", "grows", "runs")])
-    sys.stdout.write("\n".join([*content["verdict"], f"{options.output / options.action}.svg"]) + "\n")
+    for line in (*content["verdict"], f"{options.output / options.action}.svg"):
+        write_result(line)
     return 0
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from edgecnn.folding import folded, terminal_width
+
 
 @contextmanager
 def until_closed(stream: TextIO) -> Iterator[None]:
@@ -22,7 +24,16 @@ def until_closed(stream: TextIO) -> Iterator[None]:
 def write_error(line: str) -> None:
     """Write one line to stderr."""
     with until_closed(sys.stderr):
-        sys.stderr.write(f"{line}\n")
+        _write(sys.stderr, line)
+
+
+def write_result(line: str, *, command: bool = False) -> None:
+    """Write one line to stdout; ``command``: a person may run it."""
+    _write(sys.stdout, line, command=command)
+
+
+def _write(stream: TextIO, line: str, *, command: bool = False) -> None:
+    stream.write(f"{folded(line, terminal_width(stream), command=command)}\n")
 
 
 def flush() -> None:

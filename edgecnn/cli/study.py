@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.printing import command, listed, print_document, table
+from edgecnn.cli.streams import write_result
 
 HELP = "see what makes the networks work: each idea measured"
 EXAMPLES = (
@@ -123,7 +123,7 @@ def _residual(options: argparse.Namespace) -> int:
     ]
     table(more, right=list(more[0])[1:])
     for claim in found.claims:
-        sys.stdout.write(f"{'shown' if claim.shown else 'NOT shown'}: {claim.says}: {claim.figures}\n")
+        write_result(f"{'shown' if claim.shown else 'NOT shown'}: {claim.says}: {claim.figures}")
     return 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.dry_run import add_dry_run, planned
 from edgecnn.cli.options import add_json, positive
 from edgecnn.cli.printing import print_json, table
+from edgecnn.cli.streams import write_result
 from edgecnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +72,6 @@ def _reported(report: SweepReport, options: argparse.Namespace) -> int:
         rows = shown(report)
         table(rows, right=[name for name in rows[0] if name not in ("status", "pareto", "text")], wide=options.wide)
         counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
-        sys.stdout.write(f"{len(report.rows)} combinations: {counts}\n")
-        sys.stdout.write(f"{report.folder}/report.html, report.md, report.csv, report.json\n")
+        write_result(f"{len(report.rows)} combinations: {counts}")
+        write_result(f"{report.folder}/report.html, report.md, report.csv, report.json")
     return int(not report.passed)

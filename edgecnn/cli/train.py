@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import shlex
 from pathlib import Path
 
 from edgecnn.cli.documents import Trained
 from edgecnn.cli.options import add_json, add_numbers, positive
 from edgecnn.cli.printing import print_json
+from edgecnn.cli.streams import write_result
 
 HELP = "train a model on an image folder or on the demo data, in float or (--qat) with its quantization"
 EXAMPLES = (
@@ -102,11 +103,12 @@ def run(options: argparse.Namespace) -> int:
         made = Trained(weights=str(result.weights), val_top1=result.val_top1, seconds=round(result.seconds, 1))
         print_json(options, asdict(made))
         return 0
-    sys.stderr.write(f"{result.weights}: {result.val_top1:.2f} % on held-out images, {result.seconds:.0f} s\n")
+    write_result(f"{result.weights}: {result.val_top1:.2f} % on held-out images, {result.seconds:.0f} s")
     training, held_out = training_parts(options.data)
+    words = ["edgecnn", "export"]
     if options.qat:
-        sys.stderr.write(f"next: edgecnn export {result.weights} --target all --data {held_out}\n")
+        words += [str(result.weights), "--target", "all"]
     else:
-        sys.stderr.write(f"next: edgecnn export {options.model} --target tflite --weights {result.weights} ")
-        sys.stderr.write(f"--calibration {training} --data {held_out}\n")
+        words += [options.model, "--target", "tflite", "--weights", str(result.weights), "--calibration", training]
+    write_result(f"next: {shlex.join([*words, '--data', held_out])}", command=True)
     return 0

@@ -201,8 +201,8 @@ def resolve(name: str, num_classes: int | None = None) -> ModelSpec:
             return named(family.name, width, depth, int(match[3] or family.resolution), num_classes)
     listed = [n for f in families().values() for n in (f.name, *f.listed)]
     raise InputError(
-        unknown("model", name, listed)
-        + "; any FAMILY_WIDTH_RESOLUTION or FAMILY_WIDTHxDEPTH_RESOLUTION, or package.module:factory for your own"
+        f"{unknown('model', name, listed)}; `edgecnn models` lists all; FAMILY_WIDTH_RESOLUTION "
+        "and package.module:factory serve too"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from edgecnn.report.record import SQNR_CEILING_DB, Check, ReportEntry
@@ -113,12 +114,12 @@ def _figure(check: Check) -> str:
 
 def following(entry: ReportEntry, command: str) -> str:
     """Return the command that makes sense after this result."""
-    artifact, codes = entry.artifact, {finding.code for finding in entry.findings}
-    if not artifact:
+    artifact, codes = shlex.quote(entry.artifact or ""), {finding.code for finding in entry.findings}
+    if not entry.artifact:
         return ""
     lost = "quantization_loss" in codes or any(c.name in OWN for c in entry.checks if not c.passed)
     if entry.failures and lost and entry.precision != "fp32":
-        return f"edgecnn export {entry.model} --target {entry.target} --recipe best ..."
+        return f"edgecnn export {shlex.quote(entry.model)} --target {entry.target} --recipe best ..."
     if entry.failures:
         return ""
     if not entry.accuracy.n:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.escaping import escape_unencodable, printable, printable_lines
+from edgecnn.folding import folded, terminal_width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,11 +101,13 @@ def console(*, wide: bool = False, width: int | None = None, **more: Any) -> Con
     return Plain(width=ALL if wide else width, highlight=False, markup=False, emoji=False, **more)
 
 
-def line(console: Console, text: str, style: str = "") -> None:
-    """Print one line; only in a text of a given width it is wrapped."""
+def line(console: Console, text: str, style: str = "", *, command: bool = False) -> None:
+    """Print one line; on a terminal, and in a text of a given width, it is folded; see ``edgecnn.folding.folded``."""
     from rich.text import Text
 
-    console.print(Text(printable(text), style=style), soft_wrap=not isinstance(console.file, io.StringIO))
+    on = console.file
+    width = console.width if isinstance(on, io.StringIO) else terminal_width(on)
+    console.print(Text(folded(printable(text), width, command=command), style=style), soft_wrap=True)
 
 
 def headed(lines: Iterator[tuple[str, str]], indent: int = 2, least: int = 0) -> Iterator[str]:

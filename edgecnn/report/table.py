@@ -92,7 +92,7 @@ def _card(entry: ReportEntry, on: Console, command: str, more: tuple[tuple[str, 
         for finding in (f for f in entry.findings if f.severity == severity):
             line(on, f"  {severity:{LABEL}}  {finding}", style)
     if following := card.following(entry, command):
-        line(on, f"  {'next':{LABEL}}  {following}")
+        line(on, f"  {'next':{LABEL}}  {following}", command=True)
 
 
 def _notes(entries: Sequence[ReportEntry]) -> Iterator[str]:

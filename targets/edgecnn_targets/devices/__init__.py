@@ -85,7 +85,7 @@ def device(name: str) -> Device:
     if name not in _names():
         said = unknown("device", name, [*_names(), *(f"{scheme}:…" for scheme in addressed), f"FILE{SUFFIX}"])
         meant = [row.name for row in devices() if name and name.lower() in row.description.lower()]
-        raise InputError(f"{said}; of {name!r} are: {', '.join(meant)}" if meant else said)
+        raise InputError(f"{said}; {name!r} is in the description of: {', '.join(meant)}" if meant else said)
     return _shipped(name)
 
 
