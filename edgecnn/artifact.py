@@ -222,7 +222,7 @@ def write_artifact(
         inputs=model.inputs,
         outputs=model.outputs,
         metadata=metadata,
-        versions=library_versions(libraries),
+        versions=library_versions(tuple(libraries)),
         sbom=bill_of_materials(tuple(libraries)),
     )
     write_json(record, manifest.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -13,7 +13,8 @@ LIBRARIES = ("edgecnn", "numpy", "torch", "pillow", "ai-edge-litert", "onnx", "o
 """Those that make artifacts."""
 
 
-def library_versions(libraries: Sequence[str] = LIBRARIES) -> Mapping[str, str]:
+@cache
+def library_versions(libraries: tuple[str, ...] = LIBRARIES) -> Mapping[str, str]:
     """Return the versions of libraries, those that are installed."""
     found = {name: _distribution(name) for name in libraries}
     return {name: package.version for name, package in found.items() if package is not None}
