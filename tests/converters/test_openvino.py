@@ -12,6 +12,8 @@ from torch import nn
 
 import edgecnn
 from edgecnn.graph.ir import Constant, QParams, Quantized
+from edgecnn.graph.rounding import BEYOND, EVEN
+from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino import reader
 from edgecnn_converters.openvino.convolution import unit_of
 from edgecnn_targets.registry import activations
@@ -198,29 +200,56 @@ def test_one_channel_in_and_one_of_several_pixels_out_is_refused(hold):
             assert "a stride of 1" in reason
 
 
+def with_integers(b, name, integers, scale):
+    """Give a weight or a bias other integers."""
+    old = b.tensors[name]
+    dtype, axis = old.quant.dtype, 0 if np.size(scale) > 1 else None
+    quant = QParams(scale=np.atleast_1d(scale), zero_point=np.zeros(np.size(scale), int), dtype=dtype, axis=axis)
+    integers = np.reshape(integers, old.shape).astype(dtype)
+    b.tensors[name] = Constant(name=name, value=quant.dequantize(integers)).quantized(quant, integers)
+
+
+def one_scale(scale, zero_point):
+    return QParams(scale=np.atleast_1d(np.float32(scale)), zero_point=np.array([zero_point]), dtype="int8")
+
+
 @pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
 def test_sums_that_float32_can_barely_tell_from_a_half(activation, hold):
     """With this input scale no weight scale makes each sum a whole number of steps: the file's are three times it."""
-    scales = np.array([0.013403161, 0.0011981457, 0.014373025], np.float32)
-    steps = np.arange(250000) * float(scales[0]) * float(scales[1]) / float(scales[2])
+    source, weight, out = np.array([0.013403161, 0.0011981457, 0.014373025], np.float32)
+    steps = np.arange(250000) * float(source) * float(weight) / float(out)
     nearest = np.argsort(np.abs(steps % 1 - 0.5))[:64]
     b = Int8Builder((1, 1, 1, 1))
-    source, out = (
-        QParams(scale=scales[k : k + 1], zero_point=np.array([zero]), dtype="int8")
-        for k, zero in ((0, -128), (2, -124))
-    )
-    b.tensors["input"] = Quantized(name="input", shape=(1, 1, 1, 1), quant=source)
-    assert unit_of(source)[1] == 3
-    made = b.weighted("conv2d", b.input, (64, 1, 1, 1), out=out, activation=activation)
-    for name, shape, integers, scale in (
-        ("weight", (64, 1, 1, 1), np.full(64, 100), scales[1]),
-        ("bias", (64,), nearest - 100 * 100, scales[0] * scales[1]),
-    ):
-        quant = QParams(scale=np.array([scale]), zero_point=np.zeros(1, int), dtype="int8" if shape[1:] else "int32")
-        integers = integers.reshape(shape).astype(quant.dtype)
-        tensor = Constant(name=f"{made}.{name}", value=quant.dequantize(integers)).quantized(quant, integers)
-        b.tensors[tensor.name] = tensor
+    b.tensors["input"] = Quantized(name="input", shape=(1, 1, 1, 1), quant=one_scale(source, -128))
+    assert unit_of(b.quant("input"))[1] == 3
+    made = b.weighted("conv2d", b.input, (64, 1, 1, 1), out=one_scale(out, -124), activation=activation)
+    with_integers(b, f"{made}.weight", np.full(64, 100), weight)
+    with_integers(b, f"{made}.bias", nearest - 100 * 100, source * weight)
     hold(b.graph(made), np.full((1, 1, 1, 1), 100 - 128, np.int8))
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
+@pytest.mark.parametrize("zero_point", [-128, -100, 3, 127])
+@pytest.mark.parametrize("least", [200, 600, 1100])
+def test_sums_next_to_every_half_behind_rounding_safe_scales(least, zero_point, activation, hold):
+    """They go away from zero on both sides, whatever cancels."""
+    places = np.searchsorted(EVEN, np.linspace(least, 1.4 * least, 256))
+    wanted, even = (1 + BEYOND[places]) / EVEN[places], EVEN[places]
+    source, out = np.float32(0.0131), np.float32(0.0243)
+    scales = (wanted * out / source).astype(np.float32)
+    b = Int8Builder((1, 16, 16, 2))
+    b.tensors["input"] = Quantized(name="input", shape=(1, 16, 16, 2), quant=one_scale(source, -128))
+    made = b.weighted("conv2d", b.input, (256, 1, 1, 2), out=one_scale(out, zero_point), activation=activation)
+    other = np.arange(256) % 255 - 127
+    with_integers(b, f"{made}.weight", np.stack([np.ones(256), other], axis=1), scales)
+    halves = even * (np.arange(256) - 128 - zero_point) + even // 2
+    with_integers(b, f"{made}.bias", halves - 128 - 255 * other, scales * source)
+    image = np.full((1, 16, 16, 2), 127, np.int8)
+    image[..., 0] = np.arange(-128, 128).reshape(1, 16, 16)
+    graph = b.graph(made)
+    assert facts.in_steps(graph, graph.nodes[0]) == (abs(zero_point) < 127)
+    assert (facts.parts_of_a_step(graph, graph.nodes[0]) is None) == (least > 1000)
+    hold(graph, image)
 
 
 class Grouped(nn.Module):

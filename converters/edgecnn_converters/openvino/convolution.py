@@ -3,9 +3,10 @@
 The plugin of 2026.4 makes one kernel of a convolution and what follows it, and computes all that follows in float32:
 the sum's scale, the bias, the zero point. Each loses up to 1e-5 of a step, and sums lie as near to halves, beyond them
 (``edgecnn.graph.rounding``). Where all integers of the output lie on one side of its zero point, beyond is one
-direction, and a quarter of a sum's step, added to the bias, keeps sums on that side. Everywhere else weights and bias
-have a scale with which each sum is a whole number; the multiplier comes after the bias, and the zero point after a
-rounding.
+direction, and a quarter of a sum's step, added to the bias, keeps sums on that side. Where they lie on both sides, sums
+are rounded to parts of a step first: those next to halves then are halves, which go away from zero. Everywhere else
+weights and bias have a scale with which each sum is a whole number; the multiplier comes after the bias, and the zero
+point after a rounding.
 """
 
 from __future__ import annotations
@@ -30,16 +31,38 @@ LEAST = -(2.0**31)  # below every sum
 
 def convolution(e: Emitter, node: Node) -> Any:
     """Return a convolution with its bias, in real values."""
-    count = e.graph.tensors[node.inputs[1]].shape[0]
-    made = _sums(e, node, lambda shape: e.constant(node.inputs[1], shape, OHWI_TO_OIHW))
     lead = 0.0
     if facts.is_narrow(e.graph, node):
         lead = QUARTER * facts.SIDES.get(int(e.graph.quant(node.output).zero_point[0]), 0)
+    return _real(e, node, lead)
+
+
+def _real(e: Emitter, node: Node, lead: float) -> Any:
+    count = e.graph.tensors[node.inputs[1]].shape[0]
+    made = _sums(e, node, lambda shape: e.constant(node.inputs[1], shape, OHWI_TO_OIHW))
     return ops.add(made, e.bias(node, (1, count, 1, 1), lead), name=part(node.output, facts.WITH_BIAS))
 
 
-def whole_convolution(e: Emitter, node: Node) -> Any:
+def convolution_in_steps(e: Emitter, node: Node) -> Any:
     """Return a convolution of integers on the grid of its output, its activation included."""
+    parts, activation, name = facts.parts_of_a_step(e.graph, node), layout.needed_activation(e.graph, node), node.output
+    value = _whole(e, node) if parts is None else _rounded_twice(e, node, parts)
+    if activation == "relu" and parts is not None:
+        value = ops.relu(value, name=part(name, "relu"))
+    return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
+
+
+def _rounded_twice(e: Emitter, node: Node, parts: float) -> Any:
+    """Return the sums in whole steps: rounded to parts of one, in which halves are exact; these go away from zero."""
+    name = node.output
+    in_parts = e.plain(np.float32(parts) / e.graph.quant(name).scale[0], part(name, "parts"))
+    value = ops.multiply(_real(e, node, 0), in_parts, name=part(name, f"{facts.SCALED}_parts"))
+    away = e.plain(np.float32((1 + facts.AWAY) / parts), part(name, "part"))
+    return in_steps(name, rounded(value, part(name, facts.WHOLE)), away)
+
+
+def _whole(e: Emitter, node: Node) -> Any:
+    """Return the sums in whole steps: a whole number, its ReLU included, and one multiplication."""
     source, weight, made = (e.graph.quant(name) for name in (*node.inputs[:2], node.output))
     held, bias = e.graph.constant(node.inputs[1]), e.graph.constant(node.inputs[2])
     assert isinstance(held, QuantizedConstant)
@@ -77,8 +100,7 @@ def whole_convolution(e: Emitter, node: Node) -> Any:
     products = ops.multiply(*(e.plain(*factor) for factor in factors), name=part(bias.name, facts.SCALE))
     steps = e.plain(made.scale[0], part(name, "steps"))
     multiplier = ops.divide(products, steps, name=part(name, "multiplier"))  # of constants: done when it is loaded
-    value = in_steps(name, value, multiplier)
-    return e.on_grid(name, e.at_most_six(node, value) if activation == "relu6" else value, in_steps=True)
+    return in_steps(name, value, multiplier)
 
 
 def unit_of(source: QParams) -> tuple[np.float32, np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgecnn.graph.ir import Graph, Quantized
-from edgecnn_converters.openvino.format import WIDEST, is_narrow, is_whole, stride_over
+from edgecnn_converters.openvino.format import WIDEST, in_steps, is_narrow, stride_over
 from edgecnn_converters.preconditions import Fault, KernelLimits, beyond_float16, beyond_kernels
 
 LIMITS = KernelLimits(
@@ -58,7 +58,7 @@ def _beyond_float32(graph: Graph) -> list[Fault]:
     lost = (
         "float32 loses {:.3g} steps of the output where a bias of {:.3g} steps cancels; give the output a larger scale"
     )
-    for node in (n for n in graph if n.weighted and not is_whole(graph, n) and {n.inputs[0], n.output} <= set(grids)):
+    for node in (n for n in graph if n.weighted and not in_steps(graph, n) and {n.inputs[0], n.output} <= set(grids)):
         bias = graph.constant(node.inputs[2]).value
         steps = float(np.abs(bias).max(initial=0) / grids[node.output].scale[0])
         if steps * FLOAT32_STEP > MOST_LOST:

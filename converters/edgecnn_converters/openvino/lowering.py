@@ -21,7 +21,7 @@ from edgecnn_converters.layout import nchw, pads
 from edgecnn_converters.names import part
 from edgecnn_converters.openvino import format as facts
 from edgecnn_converters.openvino import functions, moves, products
-from edgecnn_converters.openvino.convolution import convolution, whole_convolution
+from edgecnn_converters.openvino.convolution import convolution, convolution_in_steps
 from edgecnn_converters.openvino.emitter import Emitter, channels_first, gathered, repeated
 from edgecnn_converters.openvino.resizing import resize
 
@@ -52,7 +52,7 @@ def model(graph: Graph, precision: str) -> Any:
 
 def _on_grid(graph: Graph, node: Node) -> bool:
     """Tell whether the row of a node returns its output on the output's grid."""
-    if node.op == "resize" or moves.is_move(node) or facts.is_whole(graph, node):
+    if node.op == "resize" or moves.is_move(node) or facts.in_steps(graph, node):
         return True
     return node.op in ("mul", "batch_matmul") and products.of_activations(graph, node)
 
@@ -124,7 +124,7 @@ def _mean(e: Emitter, node: Node) -> Any:
 LOWERINGS: Mapping[str, Row] = {
     **moves.MOVES,
     **dict.fromkeys(functions.FUNCTIONS, functions.function),
-    "conv2d": lambda e, node: (whole_convolution if facts.is_whole(e.graph, node) else convolution)(e, node),
+    "conv2d": lambda e, node: (convolution_in_steps if facts.in_steps(e.graph, node) else convolution)(e, node),
     "fully_connected": _fully_connected,
     "add": products.add,
     "mul": products.mul,
