@@ -134,7 +134,9 @@ class Feed:
             if how is not None and not how.as_given:
                 takes = f"the network takes images of {wanted} (height, width, channels)"
                 raise InputError(f"{takes}, the preprocessing makes {made.shape[1:]}")
-            raise InputError(f"samples of {name!r} are {made.shape[1:]}; the network takes {wanted}")
+            turned = len(wanted) == 3 and made.shape[1:] == (wanted[2], *wanted[:2])
+            hint = ", channels last: array.transpose(0, 2, 3, 1)" if turned else ""
+            raise InputError(f"samples of {name!r} are {made.shape[1:]}; the network takes {wanted}{hint}")
         return made
 
     def _numbers(self, name: str, array: NDArray[Any]) -> NDArray[Any]:

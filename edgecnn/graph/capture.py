@@ -25,6 +25,7 @@ Shapes = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 FAILURES: tuple[type[Exception], ...] = (
     RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, torch.jit.Error,
 )  # fmt: skip
+RECURRENT = ("RNN", "LSTM", "GRU")  # torch's layers
 LARGEST = 5  # dimensions of an input, with the batch
 
 
@@ -137,8 +138,11 @@ def _walk(builder: Translation, traced: Trace) -> dict[str, Value]:
             else:
                 values = [made] if isinstance(made, Value) else made
                 for traced_output, value in zip(call.outputs, values, strict=False):
-                    assert builder.shape(value) == traced_output.shape, (call, value, builder.shape(value))
-                    builder.values[traced_output] = value
+                    if builder.shape(value) == traced_output.shape:
+                        builder.values[traced_output] = value
+                        continue
+                    assert faults, (call, value, builder.shape(value))  # what it reads had its shape changed in place
+                    builder.stand_for(traced_output)
                 continue
         faults.append(_where(call, why))
         for output in call.outputs:
@@ -171,6 +175,9 @@ def _results(builder: Translation, traced: Trace, faults: list[str]) -> dict[str
 
 def _where(call: Call, why: str) -> str:
     """Name the op, what is wrong with it, the module path, the user's source line, and what helps."""
-    what = f"{call.name}: {why}" if why else call.name
+    name = call.name
+    if call.layer in RECURRENT:
+        name, why = call.layer, "a recurrent layer; convolutions over time are supported"
+    what = f"{name}: {why}" if why else name
     hint = "" if why or call.name not in HINTS else f" ({HINTS[call.name]})"
     return f"{what} in {call.path or '(the module itself)'}" + (f" at {call.line}" if call.line else "") + hint

@@ -74,6 +74,16 @@ def fuse_padding(d: Draft, first: Node) -> bool:
     return True
 
 
+def whole_pool_to_mean(d: Draft, first: Node) -> bool:
+    """Make an average pool over the whole image a mean, whose output has a scale of its own: it is far below a maximum."""
+    if first.op != "avg_pool2d" or first.attrs["kernel"] != d.shape(first.inputs[0])[1:3]:
+        return False
+    if first.attrs["padding"] != NO_PADDING:
+        return False
+    d.put("mean", first.inputs, first.output, first, keepdims=True)
+    return True
+
+
 def flatten_mean(d: Draft, first: Node) -> bool:
     """Merge global average pooling and a flatten, or what undoes it, into a mean that keeps the dimensions or not."""
     second = d.only_reader(first.output)
@@ -348,7 +358,14 @@ def _has_constant(d: Draft, node: Node) -> bool:
     return any(d.value(i) is not None for i in node.inputs)
 
 
-SHAPES: tuple[Rule, ...] = (lift_pointwise, flatten_mean, pointwise_to_linear, fuse_padding, fold_transposes)
+SHAPES: tuple[Rule, ...] = (
+    lift_pointwise,
+    whole_pool_to_mean,
+    flatten_mean,
+    pointwise_to_linear,
+    fuse_padding,
+    fold_transposes,
+)
 FOLDS: tuple[Rule, ...] = (
     fuse_activations,
     fold_constants,

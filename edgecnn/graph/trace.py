@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -96,7 +97,7 @@ def trace(module: nn.Module, input_shapes: Mapping[str, Sequence[int]]) -> Trace
         for part in parts:
             for kind in ("_parameters", "_buffers"):
                 vars(part)[kind] = {k: tracer.stand_in(t) for k, t in vars(part)[kind].items()}
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), _without_fused_attention(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on its own kernels; what matters is raised
             return tracer.run({k: torch.empty(1, *shape, device="meta") for k, shape in input_shapes.items()})
     finally:
@@ -172,6 +173,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         slots = [*zip(schema, args, strict=False), *((s, kwargs[s.name]) for s in schema if s.name in kwargs)]
         written = list(leaves([v for slot, v in slots if slot.alias_info and slot.alias_info.is_write], torch.Tensor))
         random = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in _name(func)  # has its dropout
+        if _name(func).startswith("rrelu_with_noise") and not dict(zip((s.name for s in schema), args)).get("training"):
+            random, written = False, [t for t in written if t is args[0]]  # noise is for training alone
         if not random and _asks_for_a_shape(_name(func)):  # of values that it does not look at
             args, kwargs = each(lambda t: torch.empty(t.shape, dtype=t.dtype), (args, kwargs))
             made = func(*args, **kwargs)
@@ -335,6 +338,18 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 torchs = type(module).__module__.startswith("torch.nn.modules.")
                 layer = type(module).__name__ if torchs else ""
         return path, layer
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """Let torch's attention layers run by ops that are known, not by one fused kernel for inference."""
+    mha: Any = torch.backends.mha
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(before)
 
 
 def _asks_for_a_shape(name: str) -> bool:

@@ -84,6 +84,10 @@ BAD = {  # module, what its one line must say
         Unsupported,
         r"sin in .*bad_modules.py.*cumsum.*a product with a triangular.*sort.*ops are supported.*models ops torch",
     ),
+    "recurrent": (
+        lambda: Function(lambda m, x: m.r(x.mean(2).mT)[0][:, -1], r=nn.GRU(3, 4, batch_first=True)),
+        "GRU: a recurrent layer; convolutions over time are supported in r at .*bad_modules.py:",
+    ),
     "passed_on": (lambda: Function(lambda m, x: (x, x + 1)), "returns its input 'input' as it came"),
     "one_output_twice": (lambda: Function(lambda m, x: {"a": x + 1, "b": 2}), "b is no tensor"),
     "zeros_added": (lambda: Function(lambda m, x: x + torch.zeros_like(x)), "returns its input 'input' as it came"),

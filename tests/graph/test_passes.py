@@ -73,6 +73,14 @@ FOLDED = {
 }
 FOLDED |= {
     "pooling and a flatten": (lambda m, x: pooled(m, x).flatten(1), ["conv2d", "mean"]),
+    "an average pool over the whole image": (
+        lambda m, x: m.linear(F.avg_pool2d(m.first(x), (7, 6)).flatten(1)),
+        ["conv2d", "mean", "fully_connected"],
+    ),
+    "one over a part of it, and one with a border": (
+        lambda m, x: F.avg_pool2d(F.avg_pool2d(m.first(x), (7, 5)), (1, 2), padding=(0, 1), count_include_pad=False),
+        ["conv2d", "avg_pool2d", "avg_pool2d"],
+    ),
     "pooling and what undoes a flatten": (lambda m, x: m.first(x).mean((2, 3))[:, :, None, None], ["conv2d", "mean"]),
     "a normalised input": (lambda m, x: m.first((x - m.mean) / m.std), ["conv2d"]),
     "the scale of an input before zeros around it": (

@@ -110,7 +110,7 @@ SQUARE = {"w": nn.Parameter(torch.randn(3, 9)), "b": nn.Parameter(torch.randn(15
 ACTIVATIONS = {
     **{name.lower(): layer(getattr(nn, name)) for name in (
         "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "Tanh", "GELU", "Softplus", "Mish", "Hardswish", "Hardsigmoid",
-        "SiLU", "LogSigmoid", "Softsign", "Hardtanh", "Softshrink", "Tanhshrink",
+        "SiLU", "LogSigmoid", "Softsign", "Hardtanh", "Softshrink", "Tanhshrink", "RReLU",
     )},
     "celu_2": layer(lambda: nn.CELU(2.0)),
     "elu_2": layer(lambda: nn.ELU(0.5)),
@@ -207,6 +207,11 @@ LAYERS = {
     "products": of(lambda m, x: (x @ x.transpose(2, 3)) @ m.k + torch.matmul(m.k, x)[..., :1], k=torch.randn(12, 12)),
     "einsum": of(einsums, k=torch.randn(3, 3)),
     "baddbmm": of(lambda m, x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2, :10], beta=0.5, alpha=2)),
+    "attention_layer": of(
+        lambda m, x: m.a(t := tokens(x), t, t)[0] + m.a(t, t, t, need_weights=False)[0],
+        a=nn.MultiheadAttention(3, 3, batch_first=True),
+    ),
+    "encoder_layer": of(lambda m, x: m.e(tokens(x)), e=nn.TransformerEncoderLayer(3, 3, 8, batch_first=True)),
     "attention": of(heads, qkv=nn.Linear(3, 9), out=nn.Linear(3, 3)),
     "multi_head": of(lambda m, x: m.a(*[tokens(x)] * 3)[0], a=nn.MultiheadAttention(3, 3, batch_first=True)),
     "windows": of(windows, **SQUARE),

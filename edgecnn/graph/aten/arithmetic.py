@@ -150,6 +150,12 @@ def _log_sigmoid(t: Translation, call: Call) -> Value:
     return t.binary("mul", t.unary("softplus", t.binary("mul", t.value(call.args[0]), -1.0)), -1.0)
 
 
+def _random_leaky_relu(t: Translation, call: Call) -> Value:
+    """Return what RReLU is at inference: the mean of its slopes. Source: torch's documentation, ``RReLU``."""
+    x, _, lower, upper, _ = arguments(call, self=None, noise=None, lower=1 / 8, upper=1 / 3, training=False)
+    return t.unary("leaky_relu", t.value(x), alpha=(lower + upper) / 2)
+
+
 def _threshold(t: Translation, call: Call) -> Value:
     x, limit, value = call.args
     need(limit == value == 0, f"threshold({limit}, {value}); (0, 0), which is relu, is supported")
@@ -188,6 +194,7 @@ HANDLERS: dict[str, Handler] = {
     "hardsigmoid": _hard_sigmoid,
     "silu": _silu,
     "leaky_relu": _leaky_relu,
+    "rrelu_with_noise": _random_leaky_relu,
     "prelu": _prelu,
     "celu": _celu,
     "elu": _elu,
