@@ -81,8 +81,8 @@ def beside_host(artifact: Path, target: str, inputs: Batch, session: Session) ->
 def compare_with_oracle(session: Session, oracle: Graph, inputs: Batch) -> dict[str, Parity]:
     """How far each output of an int8 artifact is from the integer oracle's, on the same input integers.
 
-    The oracle rounds as the session's kernels do. An input in float is fed the values of its integers: another value may
-    lie so near to a half that runtimes, which divide by the scale in float32, round it to either side.
+    The oracle rounds as the session's kernels do. An input in float is fed the values of its integers: another value
+    may lie so near to a half that runtimes, which divide by the scale in float32, round it to either side.
     """
     from edgecnn.graph.oracle import run
 

@@ -64,6 +64,33 @@ class Builder(NodeBuilder):
         alike = [first, *(self._like(v, first) for v in others)]
         return self.add("concat", *alike, axes=first.axes, axis=first.axes.index(dim))
 
+    def side_by_side(self, parts: Sequence[Operand], dim: int) -> Value:
+        """Return values and constants side by side; constants are added where they stand, to the zeros of a pad.
+
+        A constant belongs to the value before it; at the beginning, to the first one.
+        """
+        groups: list[tuple[list[Array], list[Value], list[Array]]] = [([], [], [])]
+        for part in parts:
+            before, values, behind = groups[-1]
+            if not isinstance(part, Value):
+                (behind if values else before).append(np.asarray(part, np.float32))
+            elif values:
+                groups.append(([], [part], []))
+            else:
+                values.append(part)
+        made = [self._filled(before, values[0], behind, dim) for before, values, behind in groups]
+        return made[0] if len(made) == 1 else self.concat(made, dim)
+
+    def _filled(self, before: list[Array], value: Value, behind: list[Array], dim: int) -> Value:
+        """Return a value with the constants before and behind it."""
+        if not before and not behind:
+            return value
+        shape = self.shape(value)
+        widths = [(0, 0)] * len(shape)
+        widths[dim] = sum(p.shape[dim] for p in before), sum(p.shape[dim] for p in behind)
+        added = np.concatenate([*before, np.zeros(shape, np.float32), *behind], dim)
+        return self.binary("add", self.pad(value, widths), added)
+
     def _like(self, x: Value, other: Value) -> Value:
         if x.axes[0] != other.axes[0]:
             x = self.unbatched(x) if other.axes[0] == BATCH else self.batched(x)

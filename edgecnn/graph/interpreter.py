@@ -198,6 +198,8 @@ def _batch_matmul(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _concat(a: Mapping[str, Any], x: list[torch.Tensor]) -> torch.Tensor:
+    n = max(len(v) for v in x)  # a constant's is 1
+    x = [v.expand(n, *v.shape[1:]) for v in x]
     return torch.cat(x, dim={1: 2, 2: 3, 3: 1}[a["axis"]] if x[0].ndim == 4 else a["axis"])
 
 

@@ -15,6 +15,7 @@ from edgecnn.graph.rewriting import Draft, Rule
 
 Places = NDArray[np.int64]
 PERMUTING = ("reshape", "transpose")
+POINTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
 MOST = 6  # dimensions that few kernels of a slice take
 LARGEST = 1 << 20  # elements of a tensor whose moves are followed one by one
 
@@ -82,6 +83,59 @@ MERGED: dict[str, Any] = {
     "gather": _gathers,
     "pad": _pads,
 }
+
+
+def fold_moved_constants(d: Draft, node: Node) -> bool:
+    """Make a constant of what moves the elements of one."""
+    value = d.value(node.inputs[0]) if node.op in ("reshape", "transpose", "slice") else None
+    if value is None:
+        return False
+    a: Any = node.attrs
+    if node.op == "reshape":
+        value = value.reshape(a["shape"])
+    elif node.op == "transpose":
+        value = value.transpose(a["perm"])
+    else:
+        bounds = zip(a["begin"], a["end"], a["step"], strict=True)
+        value = value[(slice(None), *(slice(*each) for each in bounds))]
+    return d.bypass(node.output, d.constant(value, node.output))
+
+
+def functions_first(d: Draft, node: Node) -> bool:
+    """Let a function of one number come before the reshapes and transposes that it alone reads.
+
+    Behind a layer it is fused, as the ReLU of a convolution over time, and moves that undo each other meet.
+    """
+    if len(node.inputs) != 1 or not (node.op in POINTWISE or node.spec.function):
+        return False
+    move = d.producer(node.inputs[0])
+    if move is None or move.op not in PERMUTING or d.only_reader(move.output) is None:
+        return False
+    made = d.add(node.op, move.inputs, node, **node.attrs)
+    d.put(move.op, [made], node.output, move, **move.attrs)
+    return True
+
+
+def pad_vectors_last(d: Draft, node: Node) -> bool:
+    """Let a vector be padded behind the reshape that lays it along another dimension: a layer there has the padding.
+
+    The samples of a sound of one channel, which a convolution over time reads, are laid so.
+    """
+    first = d.producer(node.inputs[0], "pad") if node.op == "reshape" else None
+    if first is None or d.only_reader(first.output) is None:
+        return False
+    source, padded, made = (d.shape(name) for name in (first.inputs[0], first.output, node.output))
+    before, after = ([k for k, size in enumerate(shape) if size > 1] for shape in (padded, made))
+    if len(made) != 4 or len(before) != 1 or len(after) != 1 or before == after:
+        return False
+    a: Any = first.attrs
+    widths = [(0, 0), a["padding"][:2], a["padding"][2:], a["channels"]]
+    moved = [(0, 0)] * 4
+    moved[after[0]] = widths[before[0]]
+    shape = tuple(source[before[0]] if k in after else 1 for k in range(4))
+    laid = d.add("reshape", first.inputs, node, shape=shape)
+    d.put("pad", [laid], node.output, first, padding=(*moved[1], *moved[2]), channels=moved[3])
+    return True
 
 
 def drop_broadcasts(d: Draft, node: Node) -> bool:
@@ -250,6 +304,9 @@ def _equal(d: Draft, a: str, b: str) -> bool:
 RULES: tuple[Rule, ...] = (
     drop_nothing,
     merge_moves,
+    fold_moved_constants,
+    functions_first,
+    pad_vectors_last,
     drop_broadcasts,
     recognize_permutation,
     flatten_slices,

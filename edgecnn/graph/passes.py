@@ -75,7 +75,7 @@ def fuse_padding(d: Draft, first: Node) -> bool:
 
 
 def whole_pool_to_mean(d: Draft, first: Node) -> bool:
-    """Make an average pool over the whole image a mean, whose output has a scale of its own: it is far below a maximum."""
+    """Make an average pool over the whole image a mean, whose output has a scale of its own, far below its input's."""
     if first.op != "avg_pool2d" or first.attrs["kernel"] != d.shape(first.inputs[0])[1:3]:
         return False
     if first.attrs["padding"] != NO_PADDING:
@@ -135,16 +135,13 @@ def lift_pointwise(d: Draft, first: Node) -> bool:
     return d.bypass(after.output, first.output)
 
 
-ELEMENTWISE = ("relu", "relu6", "hard_swish", "sigmoid")
-
-
 def fold_transposes(d: Draft, first: Node) -> bool:
     """Fold a transpose before a flattening into the columns of the linear layer that alone reads it."""
     second = d.only_reader(first.output)
     if first.op != "transpose" or second is None or second.op != "reshape" or len(d.shape(second.output)) != 2:
         return False
     last = d.only_reader(second.output)
-    while last is not None and (last.op in ELEMENTWISE or last.spec.function):
+    while last is not None and (last.op in move_rules.POINTWISE or last.spec.function):
         last = d.only_reader(last.output)
     if last is None or last.op != "fully_connected" or not d.alone(last.inputs[1]):
         return False

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgecnn.graph.builder import Builder
-from edgecnn.graph.layers import linear
+from edgecnn.graph.layers import conv, linear
 from edgecnn.graph.node_builder import BATCH, Array, Value
 from edgecnn.graph.ops import need
 
@@ -202,3 +202,17 @@ def l2_normalize(b: Builder, x: Value, dims: Sequence[int], eps: float) -> Value
     square = total(b, b.binary("mul", x, x), dims, keepdims=True)
     held = b.clamp(square, max(eps, 1e-12) ** 2, float("inf"))
     return b.binary("mul", x, b.unary("pow", held, exponent=-0.5))
+
+
+def local_response_norm(b: Builder, x: Value, size: int, alpha: float, beta: float, bias: float) -> Value:
+    """Return ``x / (bias + alpha s / size) ** beta``; ``s`` sums squares of ``size`` neighbouring channels of an image.
+
+    Sources: Krizhevsky et al. 2012, "ImageNet Classification", section 3.3; ONNX, "LRN", for the window, which begins
+    ``(size - 1) // 2`` channels before. The sum is a 1x1 convolution.
+    """
+    channels = b.shape(x)[-1 if b.channels_last else 1]
+    apart = np.arange(channels)[None] - np.arange(channels)[:, None]  # of the channel read from the one made
+    inside = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
+    weight = np.where(inside, alpha / size, 0).astype(np.float32)[:, None, None]
+    total = conv(b, b.binary("mul", x, x), weight, np.full(channels, bias, np.float32))
+    return b.binary("mul", x, b.unary("pow", total, exponent=-beta))

@@ -173,7 +173,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         slots = [*zip(schema, args, strict=False), *((s, kwargs[s.name]) for s in schema if s.name in kwargs)]
         written = list(leaves([v for slot, v in slots if slot.alias_info and slot.alias_info.is_write], torch.Tensor))
         random = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in _name(func)  # has its dropout
-        if _name(func).startswith("rrelu_with_noise") and not dict(zip((s.name for s in schema), args)).get("training"):
+        named_slots = {slot.name: value for slot, value in slots}
+        if _name(func).startswith("rrelu_with_noise") and not named_slots.get("training"):
             random, written = False, [t for t in written if t is args[0]]  # noise is for training alone
         if not random and _asks_for_a_shape(_name(func)):  # of values that it does not look at
             args, kwargs = each(lambda t: torch.empty(t.shape, dtype=t.dtype), (args, kwargs))

@@ -276,6 +276,8 @@ OPS = [
     op("ReduceMean", id="ReduceMean-all"), op("ReduceMean", shape=ROW, axes=[-1]), op("ReduceSum", ints(1, 2)),
     op("ReduceSum", axes=[3], keepdims=0, opset=11), op("ReduceMax", axes=[2, 3]), op("ReduceMin", axes=[1]),
     op("ReduceL2", axes=[1]), op("ReduceL1", axes=[2]), op("ReduceSumSquare", axes=[3]), op("ReduceMax", axes=[1, 3]),
+    op("LRN", size=5, alpha=0.3, beta=0.75, bias=2.0), op("LRN", size=3), op("ReduceLogSumExp", axes=[1]),
+    Op("ReduceLogSum", lambda f: (f.add("Exp"), f.add("ReduceLogSum", axes=[2]))),
     op("ReduceSum", noop_with_empty_axes=1), op("GlobalAveragePool"), op("GlobalMaxPool"),
     op("GlobalAveragePool", shape=ROW), op("GlobalMaxPool", shape=ROW),
     op("MaxPool", kernel_shape=[3, 2], strides=[2, 2]), op("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),

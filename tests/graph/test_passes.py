@@ -77,6 +77,14 @@ FOLDED |= {
         lambda m, x: m.linear(F.avg_pool2d(m.first(x), (7, 6)).flatten(1)),
         ["conv2d", "mean", "fully_connected"],
     ),
+    "a convolution over time and its ReLU": (
+        lambda m, x: F.relu(F.conv1d(F.relu(F.conv1d(x[:, :, 0], m.first.weight[:, :, 0])), m.second.weight[:, :, 0])),
+        ["slice", "conv2d", "conv2d", "reshape", "transpose"],
+    ),
+    "one of a sound of one channel, padded before": (
+        lambda m, x: F.conv1d(F.pad(x[:, 0, 0][:, None], (2, 0)), m.wide[:, :1, 0]),
+        ["slice", "reshape", "slice", "reshape", "conv2d", "reshape", "transpose"],
+    ),
     "one over a part of it, and one with a border": (
         lambda m, x: F.avg_pool2d(F.avg_pool2d(m.first(x), (7, 5)), (1, 2), padding=(0, 1), count_include_pad=False),
         ["conv2d", "avg_pool2d", "avg_pool2d"],

@@ -179,6 +179,7 @@ LAYERS = {
     "up_bicubic": of(lambda m, x: F.interpolate(x, (18, 15), mode="bicubic")),
     "down_antialias": of(lambda m, x: F.interpolate(x, (6, 5), mode="bilinear", antialias=True)),
     "transposed": layer(lambda: nn.ConvTranspose2d(3, 4, 3, 2, 1, 1), lambda: nn.ConvTranspose2d(4, 6, 4, 2, groups=2)),
+    "response_norm": layer(lambda: nn.LocalResponseNorm(2, 0.5, 0.75, 2.0), lambda: nn.LocalResponseNorm(3, 0.1)),
     "batch_of_windows": of(
         lambda m, x: torch.cat([m.d(x.reshape(3, 2, 6, 10)), m.d(x.view(3, 2, 6, 10))], 0).reshape(1, -1),
         d=nn.Conv2d(2, 4, 3, stride=2, padding=1),

@@ -197,6 +197,17 @@ def _dims(t: Translation, call: Call, rank: int) -> list[int] | None:
     return sorted({int(a) % rank for a in axes})
 
 
+ADDENDS: Mapping[str, Callable[[Translation, Value], Value]] = {
+    "sum": lambda t, x: x,
+    "l1": lambda t, x: t.unary("abs", x),
+    "l2": lambda t, x: t.binary("mul", x, x),
+    "square": lambda t, x: t.binary("mul", x, x),
+    "log of a sum": lambda t, x: x,
+    "log of a sum of exponentials": lambda t, x: t.unary("exp", x),
+}
+"""What a reduction adds."""
+
+
 def _reduce(how: str, t: Translation, call: Call) -> Value:
     x = t.value(call)
     dims, keep = _dims(t, call, len(t.shape(x))), bool(call.attrs.get("keepdims", 1))
@@ -204,10 +215,9 @@ def _reduce(how: str, t: Translation, call: Call) -> Value:
         return x
     if how == "mean":
         return reductions.mean(t, x, dims, keepdims=keep)
-    if how in ("sum", "l1", "l2", "square"):
-        each = t.unary("abs", x) if how == "l1" else t.binary("mul", x, x) if how != "sum" else x
-        made = reductions.total(t, each, dims, keepdims=keep)
-        return t.unary("pow", made, exponent=0.5) if how == "l2" else made
+    if each := ADDENDS.get(how):
+        made = reductions.total(t, each(t, x), dims, keepdims=keep)
+        return t.unary("log", made) if "log" in how else t.unary("pow", made, exponent=0.5) if how == "l2" else made
     if how == "max":
         return reductions.largest(t, x, dims, keepdims=keep)
     below = t.binary("mul", x, -1.0)
@@ -217,6 +227,13 @@ def _reduce(how: str, t: Translation, call: Call) -> Value:
 def _global_pool(how: Callable[..., Value], t: Translation, call: Call) -> Value:
     x = t.value(call)
     return how(t, x, list(range(2, len(t.shape(x)))), keepdims=True)
+
+
+def _local_response_norm(t: Translation, call: Call) -> Value:
+    numbers = (float(call.attrs.get(key, usual)) for key, usual in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    x, size = t.value(call), int(call.attrs["size"])
+    need(len(t.shape(x)) == 4, f"an input of {len(t.shape(x))} dimensions; images are supported")
+    return reductions.local_response_norm(t, x, size, *numbers)
 
 
 COMPUTING: Mapping[str, Handler] = {
@@ -270,6 +287,9 @@ COMPUTING: Mapping[str, Handler] = {
     "ReduceL1": partial(_reduce, "l1"),
     "ReduceL2": partial(_reduce, "l2"),
     "ReduceSumSquare": partial(_reduce, "square"),
+    "ReduceLogSum": partial(_reduce, "log of a sum"),
+    "ReduceLogSumExp": partial(_reduce, "log of a sum of exponentials"),
+    "LRN": _local_response_norm,
     "GlobalAveragePool": partial(_global_pool, reductions.mean),
     "GlobalMaxPool": partial(_global_pool, reductions.largest),
 }

@@ -49,8 +49,9 @@ def _dropout(t: Translation, call: Call) -> Value:
 
 
 def _concat(t: Translation, call: Call) -> Value:
-    values = [t.value(call, k) for k in range(len(call.inputs))]
-    return t.concat(values, _axis(call, len(t.shape(values[0])), 1))
+    parts = [t.operand(call, k) for k in range(len(call.inputs))]
+    rank = next(len(t.shape(part)) for part in parts if isinstance(part, Value))
+    return t.side_by_side(parts, _axis(call, rank, 1))
 
 
 def _split(t: Translation, call: Call) -> list[Value]:

@@ -189,7 +189,7 @@ def _reverse(t: Translation, op: TfliteOp) -> Value:
 def _concat(t: Translation, op: TfliteOp) -> Value:
     first, parts = len(t.nodes), [t.operand(op, k) for k in range(len(op.inputs))]
     shape = _shape(t, parts[0])
-    return t.activated(joined(t, parts, _axis(int(op.options.get("axis", 0)), len(shape), shape)), op, first)
+    return t.activated(t.side_by_side(parts, _axis(int(op.options.get("axis", 0)), len(shape), shape)), op, first)
 
 
 def _pack(t: Translation, op: TfliteOp) -> Value:
@@ -197,28 +197,11 @@ def _pack(t: Translation, op: TfliteOp) -> Value:
     shape = _shape(t, parts[0])
     dim = _axis(int(op.options.get("axis", 0)), len(shape) + 1, shape)
     wide = (*shape[:dim], 1, *shape[dim:])
-    return joined(t, [t.reshape(p, wide) if isinstance(p, Value) else np.reshape(p, wide) for p in parts], dim)
+    return t.side_by_side([t.reshape(p, wide) if isinstance(p, Value) else np.reshape(p, wide) for p in parts], dim)
 
 
 def _shape(t: Translation, x: Operand) -> tuple[int, ...]:
     return t.shape(x) if isinstance(x, Value) else np.shape(x)
-
-
-def joined(t: Translation, given: Sequence[Operand], dim: int) -> Value:
-    """Return activations and constants side by side; a constant is padded and added to what is beside it."""
-    parts: list[Any] = list(given)
-    while (at := next((k for k, p in enumerate(parts) if not isinstance(p, Value)), None)) is not None:
-        beside = at - 1 if at else next(k for k, p in enumerate(parts) if isinstance(p, Value))
-        low, high = min(at, beside), max(at, beside)
-        fixed = np.concatenate([np.asarray(p) for p in parts[low : high + 1] if not isinstance(p, Value)], axis=dim)
-        value = parts[beside]
-        widths = [(0, 0)] * fixed.ndim
-        widths[dim] = (0, fixed.shape[dim]) if beside == low else (fixed.shape[dim], 0)
-        size, filler = t.shape(value)[dim], [(0, 0)] * fixed.ndim
-        filler[dim] = (size, 0) if beside == low else (0, size)
-        parts[low : high + 1] = [t.binary("add", t.pad(value, widths), np.pad(fixed, filler))]
-    made: Value = parts[0] if len(parts) == 1 else t.concat(parts, dim)
-    return made
 
 
 def _tile(t: Translation, op: TfliteOp) -> Value:

@@ -89,33 +89,12 @@ def _concat(t: Translation, call: Call) -> Value:
     dim %= rank
     if call.name == "stack":
         shape = (*call.output.shape[:dim], 1, *call.output.shape[dim + 1 :])
-        return _side_by_side(t, [_reshaped(t, p, shape) for p in parts], dim)
-    return _side_by_side(t, [t.array(p) if p.constant is not None else t.value(p) for p in parts], dim)
+        return t.side_by_side([_reshaped(t, p, shape) for p in parts], dim)
+    return t.side_by_side([t.array(p) if p.constant is not None else t.value(p) for p in parts], dim)
 
 
 def _reshaped(t: Translation, part: Traced, shape: tuple[int, ...]) -> Value | Array:
     return t.array(part).reshape(shape) if part.constant is not None else t.reshape(t.value(part), shape)
-
-
-def _side_by_side(t: Translation, parts: list[Value | Array], dim: int) -> Value:
-    values = [p for p in parts if isinstance(p, Value)]
-    if len(values) == len(parts):
-        return t.concat(values, dim) if len(values) > 1 else values[0]
-    sizes = [(t.shape(p) if isinstance(p, Value) else p.shape)[dim] for p in parts]
-    ends = np.cumsum(sizes)
-    shapes = [t.shape(p) if isinstance(p, Value) else p.shape for p in parts]
-    whole = (*shapes[0][:dim], int(ends[-1]), *shapes[0][dim + 1 :])
-    added = np.zeros(whole, np.float32)
-    total: Value | None = None
-    for part, size, end in zip(parts, sizes, ends, strict=True):
-        before, after = int(end) - size, int(ends[-1] - end)
-        if isinstance(part, Value):
-            here = t.pad(part, [(before, after) if k == dim else (0, 0) for k in range(len(whole))])
-            total = here if total is None else t.binary("add", total, here)
-        else:
-            added[(*[slice(None)] * dim, slice(before, int(end)))] = part
-    assert total is not None
-    return t.binary("add", total, added)
 
 
 def _pad(t: Translation, call: Call) -> Value:

@@ -122,6 +122,25 @@ def _avg_pool(t: Translation, call: Call) -> Value:
     return layers.avg_pool(t, t.value(x), **window, outside_counts=bool(counted))
 
 
+def _avg_pool_of_planes(t: Translation, call: Call) -> Value:
+    """A mean over neighbouring planes alone, a step at a time, as ``local_response_norm`` has it: a 1x1 convolution."""
+    x, kernel, stride, *others = arguments(
+        call, input=None, kernel_size=1, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor=None
+    )
+    (size, *flat), shape = (tuple(kernel) * 3)[:3], tuple(x.shape)
+    steps, pads = (
+        (list(stride or kernel) * 3)[:3],
+        list(others[0]) if isinstance(others[0], tuple | list) else [others[0]],
+    )
+    plain = flat == [1, 1] and steps == [1, 1, 1] and not any(pads) and others[3] is None
+    need(plain and shape[:-3] in ((1,), (1, 1)), "average pooling over three dimensions; over two it is supported")
+    planes = shape[-3]
+    rows = np.stack([np.roll(np.repeat((1.0, 0.0), (size, planes - size)), k) for k in range(planes - size + 1)])
+    weight = (rows / size).astype(np.float32)[:, None, None]
+    made = layers.conv(t, t.reshape(t.value(x), (1, *shape[-3:])), weight, None)
+    return t.reshape(made, call.output.shape)
+
+
 def _adaptive_pool(t: Translation, call: Call) -> Value:
     """Average to a size other than (1, 1), which torch makes a mean."""
     largest = "max" in call.name
@@ -184,6 +203,7 @@ HANDLERS: dict[str, Handler] = {
     "batch_norm": _batch_norm,
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,
+    "avg_pool3d": _avg_pool_of_planes,
     **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), _adaptive_pool),
     **dict.fromkeys(
         (

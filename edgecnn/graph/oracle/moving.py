@@ -20,7 +20,8 @@ FRACTION = 10  # bits of a place between two pixels
 
 def concat(c: Call) -> Integers:
     """The integers side by side: all on one grid."""
-    return np.concatenate(c.values, axis=c.attrs["axis"])
+    n = max(len(v) for v in c.values)  # a constant's is 1
+    return np.concatenate([np.broadcast_to(v, (n, *v.shape[1:])) for v in c.values], axis=c.attrs["axis"])
 
 
 def pad(c: Call) -> Integers:
