@@ -3,7 +3,8 @@
 
 `FAKE_SSH` says how: `changed`, `unknown`, `denied`, `refused`, `nopython`, `hang`, `meet` (it goes on when two are
 called at the same time), or `cut:N`: the connection breaks when N bytes have come back after the first line. What it
-was called with is appended to `FAKE_SSH_LOG`, a line of JSON per call.
+was called with is appended to `FAKE_SSH_LOG`, a line of JSON per call. `FAKE_SSH_BYTES` names a file for the number of
+bytes that came back after the first line.
 """
 
 import json
@@ -50,6 +51,8 @@ def main() -> int:
             sys.stderr.write("client_loop: send disconnect: Broken pipe\n")
             return 255
         passed = 0 if passed is None else passed + len(chunk)
+        if place := os.environ.get("FAKE_SSH_BYTES"):
+            Path(place).write_text(str(passed))
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
     return there.wait()
