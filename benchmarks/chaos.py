@@ -8,7 +8,8 @@ Every part starts `edgecnn export … --target all` anew; an undisturbed one say
 - kills: SIGKILL at a random moment. Each file of the folder must be that of the undisturbed export, or not be there.
   Every tenth time the export then runs to its end: the folder must be equal, and nothing left over
   there or in the temporary folder.
-- interrupts: SIGINT at a random moment. Exit status 130, one line, no traceback, no half file.
+- interrupts: SIGINT at a random moment. Exit status 130, one line, no traceback, no half file. Before any code of
+  edgecnn runs, Python ends in its own way; how often is said.
 - pairs: two exports of one folder at the same time. Both end with 0, and the folder is equal.
 - disks: a disk (tmpfs) that is full after a random number of bytes, and one that cannot be written. Exit status 2, one
   line, no half file. Needs root; said when it is left out.
@@ -42,12 +43,14 @@ from pathlib import Path
 
 import numpy as np
 
+import edgecnn
 from edgecnn.data import demo
 from edgecnn_targets.cache import cache_dir
 
 EXPORT = ("export", "mobilenet_v2_0.35_96", "--target", "all", "--weights", "demo", "--calibration", "demo",
           "--calibration-images", "40", "-o")  # fmt: skip
 CHANGING = (".json",)  # manifests and reports hold seconds
+OWN = str(Path(edgecnn.__file__).parent)  # in the frames of a traceback: code of edgecnn's ran
 DEVICE = "cortex-a53"
 BOARD = "ssh://root@board"
 FAKE_SSH = Path(__file__).parents[1] / "tests" / "targets" / "fake_ssh.py"
@@ -154,8 +157,10 @@ def interrupts(chaos: Chaos, number: int) -> None:
         said = chaos.disturb(process, signal.SIGINT)
         if process.returncode == 130:
             chaos.one_line("interrupts", said)
+        elif process.returncode == -signal.SIGINT or (said.rstrip().endswith("KeyboardInterrupt") and OWN not in said):
+            chaos.count("interrupts while Python starts")
         elif process.returncode:
-            chaos.fault("interrupts", f"ends with {process.returncode}: {said[-300:]}")
+            chaos.fault("interrupts", f"ends with {process.returncode}: {said[-3000:]}")
         chaos.check("interrupts", folder)
 
 
@@ -355,6 +360,8 @@ def main() -> int:
         for name, part in PARTS.items():
             part(chaos, getattr(options, name))
             print(f"{name}: {chaos.tried.get(name, 0)} tried, {len(chaos.faults)} faults so far", flush=True)
+        early = chaos.tried.get("interrupts while Python starts", 0)
+        print(f"{early} interrupts while Python started, before any code of edgecnn")
     return 1 if chaos.faults else 0
 
 

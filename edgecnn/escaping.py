@@ -7,6 +7,7 @@ obeys. Each function here returns text that the place only shows.
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any, TextIO
 
@@ -32,6 +33,11 @@ def escape_unencodable(stream: TextIO) -> None:
     r"""Let a stream write ``\uNNNN`` for a character that its encoding lacks, where it would raise."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
+
+
+def toml_value(value: Any) -> str:
+    """Return a value as TOML writes it: as JSON does, with DEL escaped and other characters as they are."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def csv_cell(value: Any) -> Any:

@@ -59,6 +59,8 @@ def folder_of(path, count=3):
         (["inspect", "no.tflite"], "cannot read no.tflite"),
         (["train", "mobilenet_v2_0.35_96", "--data", "demo", "-o", "w.pt"], "written as .safetensors"),
         (["train", "mobilenet_v2_0.35_96", "--data", "none", "-o", "w.safetensors"], "none is not a folder"),
+        (["recipes", "show"], r"recipes show needs a name \(fast, .*\) or a .toml file"),
+        (["sweep", "a.toml", "b.toml"], "give one FILE.toml, or report DIR; got a.toml b.toml"),
     ],
 )  # fmt: skip
 def test_bad_words_are_one_line_and_leave_nothing(words, message, tmp_path, monkeypatch, capfd):

@@ -272,6 +272,18 @@ def test_init_elsewhere_writes_paths_from_there(here):
     assert config.read(Path("ci/edgecnn.toml")).commands["export"]["data"] == "ci/../val"
 
 
+@pytest.mark.parametrize("name", ["caf\u00e9 \U0001f600.onnx", 'a "b"\\c.onnx', "a\x7fb.onnx", "a\tb.onnx"])
+def test_init_writes_any_name_as_toml_holds_it(name):
+    assert main(["init", name]) == 0
+    (network,) = config.read(FILE).networks
+    assert network.values["model"] == name
+
+
+def test_init_refuses_a_name_that_is_no_text(capfd):
+    assert "'\\udcff', which is no UTF-8" in error_of(capfd, "init", "a\udcff.onnx")
+    assert not FILE.exists()
+
+
 def test_init_refuses_what_the_reader_would(capfd):
     assert "unknown" in error_of(capfd, "init", DEMO, "--max-dorp", "1")
     assert not FILE.exists()

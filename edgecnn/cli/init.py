@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from edgecnn.cli.config import FILE, OF_THE_REPORT, check, checking_parser, key_of, one, parser_of, settable, toml_type
 from edgecnn.cli.streams import write_result
 from edgecnn.errors import InputError
+from edgecnn.escaping import toml_value
 
 HELP = "write a commented edgecnn.toml, which `edgecnn run` reads"
 EXAMPLES = (
@@ -63,8 +63,13 @@ def run(options: argparse.Namespace) -> int:
     if path.exists() and not options.force:
         raise InputError(f"{path} is there already; --force replaces it, -o FILE writes another")
     text = "\n".join(_lines(options))
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        given = text[error.start : error.end]
+        raise InputError(f"a name holds {given!r}, which is no UTF-8 and so not for a TOML file; rename it") from None
     check(text, path)
-    write_atomic(path, text.encode())
+    write_atomic(path, content)
     write_result(str(path))
     named = [] if path == FILE else ["--config", str(path)]
     write_result(f"next: {shlex.join(['edgecnn', 'run', '--dry-run', *named])}", command=True)
@@ -93,7 +98,7 @@ def _table(heading: str, actions: Iterator[argparse.Action], given: Mapping[str,
         value = given.get(action.dest)
         said = " ".join((action.help or "").split())
         shown = _example(action) if value is None else _placed(action, value, here)
-        yield f"{'# ' if value is None else ''}{key_of(action)} = {json.dumps(shown, ensure_ascii=False)}  # {said}"
+        yield f"{'# ' if value is None else ''}{key_of(action)} = {toml_value(shown)}  # {said}"
     yield ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError, unknown
+from edgecnn.escaping import toml_value
 from edgecnn.quant import DEFAULT
 from edgecnn.quant.step import Step, check_order, steps
 from edgecnn.records import read_file
@@ -97,10 +97,10 @@ class Recipe:
 
     def to_toml(self) -> str:
         """Return a file that ``recipe`` reads back, every setting with what it means."""
-        lines = [f"name = {json.dumps(self.name)}", f"about = {json.dumps(self.about)}"]
+        lines = [f"name = {toml_value(self.name)}", f"about = {toml_value(self.about)}"]
         for step in self.steps:
-            lines += ["", f"# {step.says}", "[[step]]", f"name = {json.dumps(step.name)}"]
-            lines += [f"{key} = {json.dumps(value)}  # {says}" for key, (value, says) in step.settings().items()]
+            lines += ["", f"# {step.says}", "[[step]]", f"name = {toml_value(step.name)}"]
+            lines += [f"{key} = {toml_value(value)}  # {says}" for key, (value, says) in step.settings().items()]
         return "\n".join(lines) + "\n"
 
 

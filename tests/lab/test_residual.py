@@ -249,3 +249,11 @@ def test_studies_that_cannot_be(words, said, tmp_path, capfd):
     (line,) = capfd.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_the_networks_of_the_study_are_as_deep_as_their_names_say(kind):
+    study = Setup()
+    made = study.model(kind, 20)
+    assert (made.depth, made.width, made.resolution) == (1.0, study.width, study.resolution)
+    assert study.model(kind, 20, 0.5).depth == 0.5

@@ -121,3 +121,9 @@ def test_a_suffix_belongs_to_one_format(install):
     install("same_suffix", "mine", CONVERTER, "converters")
     with pytest.raises(InputError, match=r"m.tflite may be tflite or mine, by its suffix; uninstall the plugin of one"):
         runtime_of(Path("m.tflite"))
+
+
+def test_an_edgecnn_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    with pytest.raises(InputError, match="no device_kinds of edgecnn's own are registered: install it"):
+        plugins.registry("device_kinds", Kind)

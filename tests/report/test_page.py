@@ -19,11 +19,14 @@ from edgecnn.cli import main
 from edgecnn.errors import InputError
 from edgecnn.evaluation.collector import Collector, thumbnail
 from edgecnn.graph.ir import Metadata
+from edgecnn.graph.summary import Layer
+from edgecnn.report.blocks import Cell, Prose
 from edgecnn.report.charts import pareto_front
 from edgecnn.report.drawing import HEIGHT, WIDTH, Box, drawing
 from edgecnn.report.evidence import ClassChange, Disagreement, Evidence, LayerCost, LayerError
 from edgecnn.report.markup import EMPTY
-from edgecnn.report.network_page import NetworkView, _modules
+from edgecnn.report.network_page import NetworkView, _modules, _table
+from edgecnn.report.page import _block, _cell
 from edgecnn.report.record import Accuracy, Check, Finding, Latency, Report, ReportEntry
 from edgecnn_converters.registry import converter
 
@@ -278,3 +281,24 @@ def test_a_browser_shows_the_page_light_dark_and_on_paper(tmp_path):
 
 def test_a_view_without_figures_is_coloured_by_bits():
     assert NetworkView(title="n", facts=(), layers=(), reads={}).colours == ("bits",)
+
+
+def test_a_cell_has_a_bar_as_long_as_its_share_or_none():
+    assert "--share: 25.0%" in str(_cell(Cell(text="a", share=0.25), right=True))
+    assert "--share: 100.0%" in str(_cell(Cell(text="a", share=3.0), right=True))
+    for plain in (Cell(text="a"), "a"):
+        assert "style" not in str(_cell(plain, right=True))
+        assert "bar" not in str(_cell(plain, right=True))
+
+
+def test_prose_is_a_paragraph_of_its_text():
+    assert str(_block(Prose(text="1 < 2"))) == "<p>1 &lt; 2</p>"
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("ms", "0.1250"), ("cycles", "1,250")])
+def test_times_have_four_decimals_and_counts_none(unit, shown):
+    layer = Layer(name="a", op="conv2d", output=(1, 2), dtype="int8", scale=0.1, zero_point=0)
+    figures = {"a": 0.125 if unit == "ms" else 1250.0}
+    view = NetworkView(title="n", facts=(), layers=(layer,), reads={"a": ()}, costs=figures, unit=unit)
+    (row,) = _table(view, ["a"], {"a": layer}).rows
+    assert shown in row

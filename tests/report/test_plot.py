@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from edgecnn.errors import InputError
-from edgecnn.report.plot import HEIGHT, ROW, WIDTH, Panel, Series, line_chart
+from edgecnn.report.plot import HEIGHT, ROW, WIDTH, Panel, Series, _Axis, _legend_columns, _legend_rows, line_chart
 
 EACH = HEIGHT + ROW  # a panel with a legend of one row
 SVG = "{http://www.w3.org/2000/svg}"
@@ -86,3 +86,20 @@ def test_odd_ranges_have_axes(points):
 def test_what_cannot_be_drawn(points, fields, message):
     with pytest.raises(InputError, match=message):
         Panel(title="t", x="x", y="y", series=(Series(name="s", points=tuple(points)),), **fields)
+
+
+@pytest.mark.parametrize("reach", [0.7, 1.0, 2.3, 9.0, 17.0, 26.0, 43.0, 240.0, 9000.0])
+def test_ticks_are_one_two_or_five_times_a_power_of_ten_apart(reach):
+    ticks = _Axis([0.5, 0.5 + reach], 0, 100, False).ticks()
+    step = ticks[1] - ticks[0]
+    assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 6) in (1, 2, 5)
+    assert 3 <= len(ticks) <= 7
+    assert all(0 <= _Axis([0.5, 0.5 + reach], 0, 100, False)(tick) <= 100 for tick in ticks)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_a_legend_has_rows_for_all_its_names(count):
+    series = tuple(Series(name=f"a long name of series {k}", points=((0.0, 1.0), (1.0, 2.0))) for k in range(count))
+    many = Panel(title="t", x="x", y="y", series=series)
+    rows, columns = _legend_rows(many), _legend_columns(many)
+    assert rows * columns >= count > (rows - 1) * columns

@@ -6,7 +6,9 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,16 +17,18 @@ from torch.nn.functional import cross_entropy
 
 from edgecnn.cli import main
 from edgecnn.data import demo
+from edgecnn.data.training import open_training
 from edgecnn.errors import InputError
 from edgecnn.models import resolve
 from edgecnn.models.checkpoint import load_weights
 from edgecnn.models.classifier import AUXILIARY
 from edgecnn.models.modules import DropConnect
+from edgecnn.preprocess import Preprocess
 from edgecnn.train import QatConfig, TrainConfig, train
 from edgecnn.train.loop import _Run
 from edgecnn.train.schedule import learning_rate
 from edgecnn.train.state import SUFFIX
-from edgecnn.train.trainable import open_trainable
+from edgecnn.train.trainable import class_table, open_trainable
 
 TINY = {"model": "mobilenet_v2_0.35_32", "data": "demo", "images": 48, "val_images": 16, "batch": 16, "lr": 1e-3}
 
@@ -265,3 +269,18 @@ def test_help_states_the_defaults_that_hold():
             if name in kind.__dataclass_fields__:
                 default = kind.__dataclass_fields__[name].default
                 assert said == default if isinstance(default, str) else float(said) == default, name
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_class_is_the_logit_of_its_name_behind_the_background(offset):
+    images = SimpleNamespace(classes=("cat", "dog"))
+    assert class_table(images, ("ant", "cat", "dog"), 3 + offset, offset, "data").tolist() == [1 + offset, 2 + offset]
+
+
+def test_an_archive_of_other_arrays_than_images_is_refused(tmp_path):
+    for split in ("train", "test"):
+        np.savez(tmp_path / "a.npz", **{f"x_{split}": np.zeros((4, 9), np.float32), f"y_{split}": np.arange(4) % 2})
+        with pytest.raises(
+            InputError, match=r"holds other arrays than images; training takes uint8 \(N, height, width, 3\)"
+        ):
+            open_training(f"{tmp_path / 'a.npz'}:{split}", Preprocess(resize=(32, 32)), seed=0, drawn=(4, 4))
