@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from edgecnn.graph.ir import Metadata
 from edgecnn_converters.registry import converter
 from edgecnn_targets.devices import device
 from edgecnn_targets.interface import Description
+from edgecnn_targets.kinds import foreign
 from edgecnn_targets.kinds.foreign import ForeignSession
 from edgecnn_targets.registry import kind_of, open_session, runtime
 
@@ -111,6 +113,20 @@ def test_what_others_wrote_runs_in_a_child_and_computes_the_same(target, tmp_pat
         np.testing.assert_array_equal(session.run(fed)[name], expected)
     assert kind_of(device("host")).measure(device("host"), session).latency.runs == 100
     session.close()
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx", "openvino"])
+def test_ops_of_what_others_wrote_are_timed_in_a_child(target, tmp_path):
+    path = write_artifact(tmp_path, "net", converter(target).convert(GRAPH, precision="int8"), Metadata(), {})
+    for file in converter(target).files(path):
+        os.utime(file, (1, 1))
+
+    def here(path, threads):
+        raise AssertionError("it is opened in this process")
+
+    costs = foreign.profile(replace(runtime(target), profile=here), path)
+    assert len(costs) >= 4
+    assert all(cost.ms >= 0 and cost.name and cost.place == "CPU" for cost in costs)
 
 
 def test_an_artifact_without_inputs_or_outputs_is_refused():

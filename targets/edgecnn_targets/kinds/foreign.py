@@ -11,6 +11,7 @@ import numpy as np
 from edgecnn.artifact import Port, was_written_here
 from edgecnn.child import Child
 from edgecnn.errors import DeviceFault
+from edgecnn.report.evidence import LayerCost
 from edgecnn.report.record import Latency
 from edgecnn_targets.interface import (
     Activations,
@@ -24,7 +25,7 @@ from edgecnn_targets.interface import (
     bytes_of,
 )
 
-OPEN_S, INFERENCE_S = 120.0, 20.0  # of a processor that others use too
+OPEN_S, INFERENCE_S, PROFILE_S = 120.0, 20.0, 600.0  # of a processor that others use too
 SERVED = "edgecnn_targets.runtimes.served"
 PER_BYTE = 8  # bytes of memory for each of a file, beside what the budget allows
 
@@ -88,6 +89,21 @@ def activations(
     try:
         _, made = child.call(f"{SERVED}:activations", given, sample, within_s=OPEN_S)
         return {name: np.array(array) for name, array in made.items()}
+    finally:
+        child.close()
+
+
+def profile(runtime: Runtime, path: Path) -> list[LayerCost]:
+    """Return the time of each op on this machine, from a child where the artifact has not been written here."""
+    assert runtime.profile is not None
+    if was_written_here(path):
+        return runtime.profile(path, 1)
+    child = _child(runtime, path)
+    try:
+        said, _ = child.call(
+            f"{SERVED}:profile", {"target": runtime.target, "path": str(path.absolute())}, within_s=OPEN_S + PROFILE_S
+        )
+        return [LayerCost(**each) for each in said["costs"]]
     finally:
         child.close()
 

@@ -37,7 +37,7 @@ def layers(device: Device, runtime: Runtime, artifact: Path) -> list[LayerCost]:
             f"device {device.name!r} does not say what each op of {artifact} costs: {runtime.target} has no profile, "
             "tflite, onnx and openvino do"
         )
-    return runtime.profile(artifact, 1)
+    return foreign.profile(runtime, artifact)
 
 
 KIND = Kind(

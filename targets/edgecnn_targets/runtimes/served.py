@@ -47,5 +47,13 @@ def activations(state: State, given: Mapping[str, Any], arrays: Arrays) -> Answe
     return {}, tell(Path(given["path"]), arrays, parameters, given["kernels"])
 
 
+def profile(state: State, given: Mapping[str, Any], arrays: Arrays) -> Answer:
+    """Return the time of each op of an artifact."""
+    tell = _runtime(given).profile
+    assert tell is not None
+    limit(state["memory"])
+    return {"costs": [asdict(cost) for cost in tell(Path(given["path"]), 1)]}, {}
+
+
 def _runtime(given: Mapping[str, Any]) -> Runtime:
     return registry("runtimes", Runtime)[given["target"]]
