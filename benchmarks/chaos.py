@@ -241,6 +241,8 @@ def emulators(chaos: Chaos, number: int) -> None:
 
 def links(chaos: Chaos, number: int) -> None:
     """Break the connection to a board while it is checked, then check it again."""
+    if not number:
+        return
     programs = chaos.room / "bin"
     programs.mkdir()
     for name, words in (("ssh", f"{shlex.quote(sys.executable)} -S {shlex.quote(str(FAKE_SSH))}"),
@@ -282,6 +284,8 @@ def paths(chaos: Chaos, number: int) -> None:
     """Let the folder that commands read from go away at a random access."""
     library, folder, out = chaos.room / "vanishing.so", chaos.room / "gone", chaos.room / "from"
     source = Path(__file__).with_name("vanishing.c")
+    if not number:
+        return
     if not shutil.which("cc") or sys.platform != "linux":
         print("paths: left out, there is no cc, or no Linux")
         return
@@ -302,7 +306,7 @@ def paths(chaos: Chaos, number: int) -> None:
         whole = chaos.start(*words)
         whole.communicate()
         accesses = state.stat().st_size
-        for _ in range(max(1, number // len(commands))):
+        for _ in range(-(-number // len(commands))):
             chaos.count("paths")
             state.unlink()
             after, how = chaos.random.randrange(accesses), chaos.random.choice([errno.ESTALE, errno.EIO])

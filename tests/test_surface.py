@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
+import edgecnn
 from edgecnn.cli import _parser
 from edgecnn.report.record import ReportEntry
 from edgecnn_converters.registry import converters, targets_of_all
@@ -96,3 +98,12 @@ def test_targets_and_devices():
     assert list(converters()) == [*targets_of_all(), "c"]
     assert list(targets_of_all()) == ["tflite", "onnx", "openvino"]
     assert [d.name for d in devices()] == DEVICES.split()
+
+
+def test_no_bad_image_is_left_out_unless_that_is_asked_for():
+    """Whoever forgets it must not measure on fewer images than were given."""
+    functions = {name: made for name in edgecnn.__all__ if inspect.isfunction(made := getattr(edgecnn, name))}
+    given = {name: inspect.signature(made).parameters.get("skip_bad_images") for name, made in functions.items()}
+    assert {name: each.default for name, each in given.items() if each is not None} == dict.fromkeys(
+        ("compare", "export", "quantize", "validate"), False
+    )

@@ -23,6 +23,7 @@ from edgecnn.graph.ir import Graph, QuantizedConstant
 from edgecnn.import_check import check_import, evaluate, random_inputs
 from edgecnn_converters import onnx as to_onnx
 from edgecnn_converters.onnx.importer import read
+from edgecnn_converters.onnx.model_file import open_model
 
 
 def loaded(file: File, folder: Path, outputs: Sequence[str] = (), **how: Any) -> edgecnn.Network:
@@ -389,3 +390,9 @@ def test_ops_on_integers_are_refused_with_what_to_do(tmp_path):
     file.add("DequantizeLinear", "s", "z")
     with pytest.raises(UnsupportedError, match=r"DynamicQuantizeLinear 'node_0': an op on integers; .*QuantFormat.QDQ"):
         edgecnn.load(file.save(tmp_path))
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "net.onnx").mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*net.onnx: Is a directory"):
+        open_model(tmp_path / "net.onnx")

@@ -14,11 +14,13 @@ import edgecnn
 from edgecnn.errors import InputError, UnsupportedError
 from edgecnn.evaluation import references
 from edgecnn.evaluation.check import _require_another
+from edgecnn.evaluation.collector import op_costs
 from edgecnn.evaluation.limits import Limits
 from edgecnn.evaluation.metrics import Metric, MetricMeter
 from edgecnn.evaluation.subject import Checking
 from edgecnn.graph.serialize import save
 from edgecnn.report.record import BesideHost
+from edgecnn_targets.devices import device
 
 IMAGES = pixels(4, 6, 6)
 
@@ -130,3 +132,8 @@ def test_without_the_runtime_here_nothing_is_beside_the_host(tmp_path, monkeypat
     monkeypatch.setattr(references, "missing", lambda device, target: "pip install it")
     monkeypatch.setattr(references, "device", lambda name: type("Host", (), {"targets": ("tflite",)}))
     assert references.beside_host(tmp_path / "net.tflite", "tflite", None, None) == BesideHost()
+
+
+def test_a_device_that_does_not_say_what_ops_cost_gives_no_costs(tmp_path):
+    assert op_costs(device("mcu-tflm"), "tflite", tmp_path / "net.tflite") == ()
+    assert op_costs(device("cortex-m4"), "onnx", tmp_path / "net.onnx") == (), "it runs no such files"

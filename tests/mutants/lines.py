@@ -31,7 +31,7 @@ patch = _exit
 disable_warnings = module-not-imported, no-data-collected, already-imported, module-not-measured, no-ctracer
 """
 CHILDS = re.compile(r" \((setup|call|teardown)\)$")  # what pytest's variable adds to a test's id
-NO_TEST_OF_IT = ("tests/test_docs.py", "tests/plugin/", "tests/test_benchmarks.py")
+NO_TEST_OF_IT = ("tests/test_docs.py", "tests/plugin/test_plugin.py", "tests/test_benchmarks.py")
 """Tests of packages, pages and scripts: they install, build or run for minutes."""
 
 

@@ -144,3 +144,11 @@ def test_a_batch_holds_as_many_samples_of_each_input():
     both = Batch({"a": np.arange(3), "b": np.arange(3)})
     assert [len(part) for part in both.chunks(2)] == [2, 1]
     np.testing.assert_array_equal(Batch.joined(both).arrays["a"], np.arange(3))
+
+
+def test_an_item_of_as_many_samples_of_each_input_or_one_line():
+    network = NETWORKS["detector"]()
+    given = samples(network)
+    rows = [{"image": given["image"][:3], "meta": given["meta"][:2]}]
+    with pytest.raises(InputError, match="3 of 'image', 2 of 'meta' in one item; give as many samples of each input"):
+        edgecnn.quantize(network, rows, progress=QUIET)
