@@ -284,6 +284,12 @@ def test_init_refuses_a_name_that_is_no_text(capfd):
     assert not FILE.exists()
 
 
+def test_init_writes_nothing_that_run_would_refuse(capfd, monkeypatch):
+    monkeypatch.setattr("edgecnn.cli.init._lines", lambda options: iter(["[check]", "max_dorp = 1"]))
+    assert "unknown key 'max_dorp'" in error_of(capfd, "init", DEMO)
+    assert not FILE.exists()
+
+
 def test_init_refuses_what_the_reader_would(capfd):
     assert "unknown" in error_of(capfd, "init", DEMO, "--max-dorp", "1")
     assert not FILE.exists()

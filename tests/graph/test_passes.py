@@ -159,6 +159,12 @@ KEPT = {
         lambda m, x: F.conv2d(pooled(m, x), m.second.weight[:, :2, :1, :1], m.second.bias, groups=2).flatten(1),
         ["conv2d", "mean", "conv2d", "reshape"],
     ),
+    "columns in another order": (lambda m, x: m.first(x).flip(3), ["conv2d", "gather"]),
+    "channels in another order, kept": (lambda m, x: m.first(x).flip(1), ["conv2d", "gather"]),
+    "a channel twice before a pixel shuffle": (
+        lambda m, x: F.pixel_shuffle(m.first(x)[:, [0, 1, 2, 2]], 2),
+        ["conv2d", "gather", "depth_to_space"],
+    ),
     "weights that two layers share": (lambda m, x: m.second(m.second(m.first(x)) * 2), ["conv2d", "conv2d", "conv2d"]),
 }
 

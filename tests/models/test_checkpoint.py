@@ -25,7 +25,8 @@ from edgecnn.models.checkpoint import (
     save_weights,
 )
 from edgecnn.models.classifier import build
-from edgecnn.models.key_maps import KEY_MAPS
+from edgecnn.models.key_maps import KEY_MAPS, preprocessing
+from edgecnn.preprocess import MEAN
 
 KEYS = golden("weights")["names"]
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -257,3 +258,23 @@ def test_demo_weights_exist_for_one_model_and_say_which():
     assert sum(p.numel() for p in module.parameters()) < 1_000_000
     with pytest.raises(InputError, match=r"needs --weights FILE.*mobilenet_v2_0.35_96"):
         demo_weights(resolve("mobilenet_v1"))
+
+
+@pytest.mark.parametrize(
+    ("how", "resize", "crop"),
+    [
+        (preprocessing.scaled, (240, 240), None),
+        (preprocessing.imagenet, (274,), (240, 240)),  # the centre 87.5 %
+        (preprocessing.efficientnet, (256,), (240, 240)),  # torchvision's EfficientNet-B1
+        (preprocessing.bordered, (272,), (240, 240)),
+        (preprocessing.shorter_side, (240,), (240, 240)),
+        (preprocessing.bordered_scaled, (272,), (240, 240)),
+        (preprocessing.centred, (274,), (240, 240)),
+    ],
+)
+def test_images_are_cut_as_each_library_does_it(how, resize, crop):
+    made = how(240, {})
+    assert (made.resize, made.crop) == (resize, crop)
+    assert (made.mean == MEAN) == (
+        how in (preprocessing.imagenet, preprocessing.efficientnet, preprocessing.bordered, preprocessing.shorter_side)
+    )
