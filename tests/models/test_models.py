@@ -24,6 +24,7 @@ from edgecnn.models.count import Size, size_of
 from edgecnn.models.modules import DropConnect, PadShortcut
 from edgecnn.models.rows import make_divisible
 from edgecnn.models.scaling import COMPOUND, EFFICIENTNET, Multipliers
+from edgecnn.models.spec import ModelSpec
 
 GOLDEN = golden("models")
 
@@ -304,3 +305,8 @@ def test_the_padded_shortcut_takes_every_second_pixel_and_adds_zeros():
 def test_a_bottlenecks_stride_is_where_the_spec_says(place):
     block = build(replace(resolve("resnet50_0.25_64"), stride_in=place)).features[5]
     assert [b.conv.stride[0] for b in block.branch] == ([1, 2, 1] if place == "3x3" else [2, 1, 1])
+
+
+def test_a_spec_made_by_hand_is_the_registered_one():
+    made = ModelSpec(name="mobilenet_v2_1.0_224", family="mobilenet_v2", width=1.0, resolution=224)
+    assert made == resolve("mobilenet_v2_1.0_224")
