@@ -364,6 +364,10 @@ class DaskExecutor:
 
 
 def _client(distributed: Any, own: Any, scheduler: str | None) -> Any:
+    if scheduler is not None and scheduler.endswith(".json") and not Path(scheduler).is_file():
+        raise InputError(  # Dask waits for it without end
+            f"there is no scheduler file {scheduler}; start one with `dask scheduler --scheduler-file {scheduler}`"
+        )
     try:
         if own is not None:
             return distributed.Client(own)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from edgecnn.errors import EdgecnnError
+from edgecnn.errors import DeviceFault, EdgecnnError
 
 
 class Status(StrEnum):
@@ -17,7 +17,7 @@ class Status(StrEnum):
 
     OK = "ok"
     ERROR = "error"  # an error that the function raised on purpose
-    FAULT = "fault"  # any other exception
+    FAULT = "fault"  # the device broke, or any other exception
     LOST = "lost"  # its process died
     TIMEOUT = "timeout"
     MEMORY = "memory"
@@ -122,6 +122,8 @@ def attempt(task_call: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
     """Call a function; return the status, its result, and a line about the error. A traceback goes to stderr."""
     try:
         return Status.OK, task_call(*arguments), ""
+    except DeviceFault as error:
+        return Status.FAULT, None, one_line(error)
     except EdgecnnError as error:
         return Status.ERROR, None, one_line(error)
     except MemoryError:

@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from edgecnn.errors import DeviceFault
 from edgecnn.evaluation.limits import Limits
 from edgecnn.files import sha256
 from edgecnn.jobs import FileInput
@@ -151,6 +152,9 @@ def validate(settings: Mapping[str, Any], before: Made | None, folder: Path) -> 
     """Run the artifact of the stage before on a device; return the entry of the report.
 
     Where the device executes nothing, as an NPU's compiler, its accuracy is that of the same artifact on ``witness``.
+
+    Raises:
+        DeviceFault: a device broke, which says nothing of the artifact: a resumed sweep asks it again.
     """
     from edgecnn.evaluation.validate import validate
 
@@ -167,6 +171,9 @@ def validate(settings: Mapping[str, Any], before: Made | None, folder: Path) -> 
         checks = (*entry.checks, *seen.checks)
         findings = (*entry.findings, *(finding for finding in seen.findings if finding not in entry.findings))
         entry = replace(entry, accuracy=seen.accuracy, checks=checks, findings=findings)
+    broken = [finding.text for finding in entry.findings if finding.code == "device_fault"]
+    if broken:
+        raise DeviceFault("; ".join(broken))
     made = entry.to_json() | {"artifact": f"files/{before.folder.name}/{before.value['artifact']}"}
     return {"entry": {k: v for k, v in made.items() if k != "seconds"}, "failures": list(entry.failures)}
 

@@ -135,6 +135,7 @@ def test_workers_of_another_version(executor, monkeypatch):
     ("engine", "said"),
     [
         ("scheduler = 'tcp://127.0.0.1:9'", "no Dask scheduler answers at tcp://127.0.0.1:9"),
+        ("scheduler = 'no.json'", "there is no scheduler file no.json; start one with `dask scheduler"),
         (
             "cluster = 'dask_nowhere.Cluster'",
             "dask_nowhere.Cluster cannot be imported: pip install dask-nowhere",

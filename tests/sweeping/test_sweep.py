@@ -50,6 +50,22 @@ def test_figures_are_those_of_the_command_and_of_another_engine(tmp_path, monkey
     assert made.read_bytes() == (tmp_path / "out-2" / made.name).read_bytes()
 
 
+def test_a_device_that_breaks_is_asked_again_by_the_next_sweep(tmp_path, monkeypatch):
+    from edgecnn.jobs.task import Status, attempt
+    from edgecnn.sweeping import stages
+    from edgecnn.sweeping.store import FINAL
+
+    monkeypatch.chdir(tmp_path)
+    edgecnn.sweep(HALF, output="out", workers=1, progress=edgecnn.Progress())
+    row = json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"][0]
+    made = json.loads((tmp_path / "out" / "results" / f"{row['stages'][2]}.json").read_text())["value"]
+    settings = {"data": "demo", "devices": ["ssh://nobody@nowhere.invalid"], "witness": None, "limits": {}, "limit": 4}
+    before = stages.Made(tmp_path / "out" / "files" / row["stages"][2], made)
+    status, _, text = attempt(stages.validate, (settings, before, tmp_path))
+    assert (status, status in FINAL) == (Status.FAULT, False)
+    assert text.startswith("the device broke: ssh://nobody@nowhere.invalid")
+
+
 @pytest.mark.slow
 def test_one_bad_network_ends_no_other(tmp_path):
     bad = tmp_path / "bad.onnx"
