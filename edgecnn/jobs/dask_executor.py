@@ -13,6 +13,7 @@ import logging
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -161,7 +162,9 @@ class DaskExecutor:
         self._wait_s = cluster.wait_s
         self._own = _made(cluster) if cluster.kind is not None else None
         try:
-            self.client = _client(distributed, self._own, cluster.scheduler)
+            with warnings.catch_warnings():  # of versions, which are checked by ``on_workers``
+                warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
+                self.client = _client(distributed, self._own, cluster.scheduler)
             self._wait_for_workers(distributed, cluster)
         except BaseException:
             if self._own is not None:
@@ -357,9 +360,10 @@ class DaskExecutor:
         try:
             self.client.wait_for_workers(1, timeout=cluster.wait_s if self._own is not None else CONNECT_S)
         except (TimeoutError, distributed.TimeoutError):
+            address = self.address
             self.client.close()
             raise InputError(
-                f"the scheduler {self.address} has no workers; start some with `dask worker {self.address}`"
+                f"the scheduler {address} has no workers; start some with `dask worker {address}`"
             ) from None
 
 

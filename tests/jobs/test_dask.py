@@ -185,6 +185,17 @@ def test_a_cluster_is_made_of_the_class_and_options_that_the_file_names(name, ex
     assert seen == {"options": {"queue": "cpu", "walltime": "02:00:00"}, "workers": 3, "closed": True}
 
 
+def test_a_scheduler_without_workers_is_one_line(tmp_path, monkeypatch, capfd):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("edgecnn.jobs.dask_executor.CONNECT_S", 1)
+    (tmp_path / "sweep.toml").write_text(f"[axes]\nmodel = ['{DEMO}']\n")
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as made:
+        words = ("sweep", tmp_path / "sweep.toml", "-o", tmp_path / "out", "--scheduler", made.scheduler_address)
+        said = error_of(capfd, *words)
+        assert f"the scheduler {made.scheduler_address} has no workers; start some with `dask worker" in said
+
+
 def test_workers_that_are_all_gone_are_one_line():
     from distributed import LocalCluster
 
