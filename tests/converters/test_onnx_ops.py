@@ -196,7 +196,7 @@ def test_products_of_activations_are_of_integers(shape, transposed, activations,
         close(ended(b), tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(1, 40), (1, 5, 16), (1, 5, 4, 8), (1, 2, 4, 2, 10)])
+@pytest.mark.parametrize("shape", [(1, 40), (1, 5, 16), (1, 5, 4, 8), (1, 2, 4, 2, 10), (1, 7, 1)])
 def test_softmax_is_over_the_graphs_last_dimension(shape, tmp_path):
     for seed in range(3):
         b = Int8Builder((1, 1, 1, int(np.prod(shape))), seed)

@@ -215,8 +215,9 @@ def softmax(c: Call) -> Integers:
     table = np.exp((np.arange(256) - 255 + room) * scale).astype(np.float32)
     powers = table[255 - x.max(axis=-1, keepdims=True) + x]
     total = np.add.accumulate(powers, axis=-1)[..., -1:]
-    share = np.rint(powers * np.float32(256) / total).astype(np.int64)
-    made: Integers = (np.minimum(share, 255) - OFFSET).astype(c.dtype)
+    with np.errstate(over="ignore"):  # a power that is alone: the runtime's product is infinite too
+        share = np.rint(np.minimum(powers * np.float32(256) / total, 255)).astype(np.int64)
+    made: Integers = (share - OFFSET).astype(c.dtype)
     return made
 
 
