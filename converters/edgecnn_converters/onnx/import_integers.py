@@ -18,11 +18,13 @@ from edgecnn.graph.contract import FIXED, check_integers
 from edgecnn.graph.ir import Constant, Graph, Node, QParams, Quantized, QuantizedConstant, Tensor
 from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import make_node, need
+from edgecnn.graph.oracle import mlas
 from edgecnn_converters.layout import UINT8_OFFSET
 from edgecnn_converters.onnx.model_file import Call
 from edgecnn_converters.onnx.translation import Stored, Translation
 
 ACTIVATED = ("relu", "relu6")
+MOST_NUDGED = float(mlas.NUDGES[-1]) + 2.0**-23
 
 
 def quantize_linear(t: Translation, call: Call) -> Value:
@@ -39,8 +41,22 @@ def dequantize_linear(t: Translation, call: Call) -> Value:
     return x
 
 
+def real_ends(t: Translation, call: Call, x: Value, ends: tuple[float, float]) -> tuple[float, float]:
+    """Return the real values that a Clip of integers ends at: infinite where the type ends there too."""
+    bounds = [np.asarray(t.values[call.inputs[k]]) for k in (1, 2) if t.given(call, k)]
+    if not bounds or bounds[0].dtype not in (np.int8, np.uint8) or x.name not in t.grids:
+        return ends
+    info, quant = np.iinfo(bounds[0].dtype), t.grids[x.name]
+    zero = quant.zero_point[0] + (UINT8_OFFSET if bounds[0].dtype == np.uint8 else 0)
+    low, high = (float((end - zero) * quant.scale[0]) for end in np.clip(ends, info.min, info.max))
+    return -np.inf if ends[0] <= info.min else low, np.inf if ends[1] >= info.max else high
+
+
 def _put(t: Translation, x: Value, call: Call, quant: QParams) -> None:
     held = t.grids.setdefault(x.name, quant)
+    if call.op == "DequantizeLinear" and held.zero_point[0] == quant.zero_point[0]:
+        nudge = abs(float(held.scale[0]) / float(quant.scale[0]) - 1)  # of a product: ``mlas.product_scale``
+        held = t.grids[x.name] = quant if nudge <= MOST_NUDGED else held
     need(
         held.same_as(quant),
         f"{call.inputs[0]!r} is quantized by scale {quant.scale[0]:.6g}, zero point {quant.zero_point[0]}, and "

@@ -12,6 +12,7 @@ import numpy as np
 from edgecnn.graph import layers, reductions
 from edgecnn.graph.node_builder import Value
 from edgecnn.graph.ops import need
+from edgecnn_converters.onnx.import_integers import real_ends
 from edgecnn_converters.onnx.import_layers import LAYERS, Handler
 from edgecnn_converters.onnx.model_file import Call
 from edgecnn_converters.onnx.translation import Translation
@@ -33,7 +34,8 @@ def _clip(t: Translation, call: Call) -> Value:
         low, high = t.number(call, 1, "the lower bound", -np.inf), t.number(call, 2, "the upper bound", np.inf)
     limit = float(np.finfo(np.float32).max)
     low, high = (-np.inf if low <= -limit else float(low)), (np.inf if high >= limit else float(high))
-    return t.clamp(t.value(call), low, high)
+    x = t.value(call)
+    return t.clamp(x, *real_ends(t, call, x, (low, high)))
 
 
 def _prelu(t: Translation, call: Call) -> Value:
