@@ -90,6 +90,15 @@ def test_a_product_with_constants_of_both_signs(after, hold):
     hold(b.graph(b.op("mul", x, b.constant((1, 1, 1, 8), b.grid(0.02, 0)))))
 
 
+@pytest.mark.parametrize("op", ["sigmoid", "tanh", "hard_swish", "relu6"])
+def test_a_function_of_a_max_pool_times_constants_is_no_float_op(op, hold):
+    b = Int8Builder((1, 6, 6, 8))
+    x = b.op("max_pool2d", conv(b, b.input, 8), kernel=(2, 2), stride=(1, 1), padding=(0, 0, 0, 0))
+    x = b.op("mul", x, b.constant((1, 1, 1, 8), b.grid(0.02, -128)))
+    x = b.op(op, x, out=None if op == "sigmoid" else b.grid(0.03))
+    hold(b.graph(b.op("add", x, b.constant((1,)), activation="relu6")))
+
+
 @pytest.mark.parametrize("fused", ["relu6", "conv2d", "add", "mul"])
 @pytest.mark.parametrize("high", [5.5, 6.5, 9, 30, 180])
 def test_a_relu6(fused, high, hold):

@@ -93,16 +93,19 @@ class Emitter:
         - A linear layer that another reads: both become one op of snippets, which computes in float.
         - A product with constants of which some are negative, and a sum with constants: they are folded into a
           FakeQuantize before it, whose zero point is then rounded again.
+        - A product with constants behind a max-pool: both become a FakeQuantize that makes floats, and so does what
+          reads it.
         """
         made = self.graph.tensors[node.output]
         if not isinstance(made, Quantized) or made.quant.dtype != "int8":
             return value
         consumers = [n.op for n in self.graph.consumers(node.output)]
+        pooled = any(made is not None and made.op == "max_pool2d" for made in map(self.graph.producer, node.inputs))
         constants = [t.value for t in map(self.graph.tensors.get, node.inputs) if isinstance(t, Constant)]
         fused = {
             "conv2d": len(consumers) == 1 and consumers[0] in ELEMENTWISE and node.output not in self.graph.outputs,
             "fully_connected": "fully_connected" in consumers,
-            "mul": any(bool(np.any(constant < 0)) for constant in constants),
+            "mul": any(pooled or bool(np.any(constant < 0)) for constant in constants),
             "add": bool(constants),
         }
         return self.identity(node, value) if fused.get(node.op) else value
