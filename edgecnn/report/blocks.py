@@ -95,11 +95,17 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Blocks that are shown on request; ``anchor``: what a link in the page leads to, or empty."""
+    """Blocks that are shown on request.
+
+    Attributes:
+        anchor: what a link in the page leads to, or empty.
+        printed: whether paper has the blocks too; else it has the title, and that the page shows more.
+    """
 
     title: str
     blocks: tuple[Block, ...]
     anchor: str = ""
+    printed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,7 @@ def _cards(report: Report, shared: tuple[Finding, ...]) -> Iterator[Block]:
         return
     failed = [card for card in made if card.state == "failed"]
     yield from failed[:MANY_CARDS]
-    yield Fold(title=f"All {len(made)} results", blocks=made)
+    yield Fold(title=f"All {len(made)} results", blocks=made, printed=False)
 
 
 def _card(entry: ReportEntry, command: str, shared: tuple[Finding, ...]) -> Card:

@@ -26,13 +26,14 @@ def layers(entries: Entries) -> Iterator[Block]:
         worst = sorted((e for e in errors if e.sqnr_db is not None), key=lambda e: e.sqnr_db or 0.0)[:WORST]
         yield _errors(worst, errors, f"{about}: the {len(worst)} worst")
         if len(errors) > len(worst):
-            yield Fold(title=f"All {len(errors)} layers", blocks=(_errors(errors, errors, about),))
+            yield Fold(title=f"All {len(errors)} layers", blocks=(_errors(errors, errors, about),), printed=False)
     for names, costs in _distinct(entries, lambda evidence: evidence.costs, lambda e: e.place):
         unit = unit_of(costs)
         most = sorted(costs, key=lambda c: -(getattr(c, unit) or 0))[:WORST]
         yield _costs(most, costs, unit, f"{names[0]}: the {len(most)} ops that cost most, in {unit}")
         if len(costs) > len(most):
-            yield Fold(title=f"All {len(costs)} ops", blocks=(_costs(costs, costs, unit, f"Ops of {names[0]}"),))
+            whole = _costs(costs, costs, unit, f"Ops of {names[0]}")
+            yield Fold(title=f"All {len(costs)} ops", blocks=(whole,), printed=False)
 
 
 def classes(entries: Entries) -> Iterator[Block]:
@@ -50,7 +51,7 @@ def classes(entries: Entries) -> Iterator[Block]:
         yield table
         if len(rows) > PAIRS:
             whole = Table(headings=headings, rows=tuple(rows), right=headings[2:], caption=", ".join(names))
-            yield Fold(title=f"All {len(rows)} pairs of classes", blocks=(whole,))
+            yield Fold(title=f"All {len(rows)} pairs of classes", blocks=(whole,), printed=False)
 
 
 def images(entries: Entries) -> Iterator[Block]:

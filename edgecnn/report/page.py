@@ -145,7 +145,8 @@ def _picture(picture: Picture) -> Html:
 
 @_block.register
 def _(block: Fold) -> Html:
-    return tag("details", tag("summary", block.title), tag("div", *_blocks(block.blocks), id=block.anchor or None))
+    inside = tag("div", *_blocks(block.blocks), id=block.anchor or None)
+    return tag("details", tag("summary", block.title), inside, class_=None if block.printed else "unprinted")
 
 
 @_block.register

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -92,6 +94,14 @@ def report(*entries, **changes) -> Report:
 def saved(made, tmp_path, suffix) -> str:
     made.save(tmp_path / f"report{suffix}")
     return (tmp_path / f"report{suffix}").read_text("utf-8")
+
+
+def test_paper_has_what_is_said_nowhere_else(tmp_path):
+    text = saved(report(entry(evidence=evidence())), tmp_path, ".html")
+    folds = re.findall(r"<details( class=\"unprinted\")?><summary>([^<]*)", text)
+    assert {title: bool(unprinted) for unprinted, title in folds} == {
+        "All 12 layers": True, "Recipe of net int8": False, "Machine and versions": False
+    }  # fmt: skip
 
 
 def test_a_page_is_balanced_and_takes_nothing_from_a_network(tmp_path):
@@ -258,7 +268,8 @@ def test_a_network_is_a_page_and_node_data_is_keyed_by_the_tensors_of_the_file(e
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_a_browser_shows_the_page_light_dark_and_on_paper(tmp_path):
-    made = report(entry(evidence=evidence()), entry(target="onnx", top1=80.0, ms=0.5))
+    layers = tuple(LayerError(name=f"layer {k}", op="conv2d", sqnr_db=20.0 + k) for k in range(500))
+    made = report(entry(evidence=replace(evidence(), errors=layers)), entry(target="onnx", top1=80.0, ms=0.5))
     made.save(tmp_path / "page.html")
     base = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=900,1200"]
     shots = {}
@@ -276,7 +287,9 @@ def test_a_browser_shows_the_page_light_dark_and_on_paper(tmp_path):
     assert shots["dark"].std() > 10
     words = [*base, f"--print-to-pdf={tmp_path / 'page.pdf'}", (tmp_path / "page.html").as_uri()]
     subprocess.run(words, check=True, capture_output=True, timeout=600)
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    paper = (tmp_path / "page.pdf").read_bytes()
+    assert paper.startswith(b"%PDF")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 8, "the 500 layers stay in the page"
 
 
 def test_a_view_without_figures_is_coloured_by_bits():
