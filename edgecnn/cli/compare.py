@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecnn.cli.options import add_exact_kernels, add_json, add_report, positive, shows_evidence, taken
 from edgecnn.cli.printing import print_json, shown, table
 from edgecnn.progress import Terminal
+
+if TYPE_CHECKING:
+    from edgecnn.evaluation.compare import Comparison
 
 HELP = "say whether two artifacts hold the same integers, and how far apart they compute"
 EXAMPLES = (
@@ -48,10 +52,19 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(options, figures)
     else:
-        layers, outputs, _ = (figures.pop(name) for name in ("layers", "outputs", "evidence"))
-        table([{"figure": k.replace("_", " "), "value": shown(v)} for k, v in figures.items()])
-        if len(outputs) > 1:
-            table([{k: shown(v) for k, v in output.items()} for output in outputs])
-        if layers:
-            table([{k: shown(v) for k, v in layer.items()} for layer in layers])
+        _print(found)
+        for rows in (figures["outputs"] if len(found.outputs) > 1 else [], figures["layers"]):
+            if rows:
+                table([{key: shown(value) for key, value in row.items()} for row in rows], wide=options.wide)
     return 1 if found.same_integers is False else 0
+
+
+def _print(found: Comparison) -> None:
+    """Print a card: the verdict, the figures, and what to know about them."""
+    from edgecnn.evaluation.comparison_forms import lines, verdict
+    from edgecnn.report.grid import console, headed, line
+
+    on, style = console(), {True: "green", False: "bold red", None: "bold"}[found.same_integers]
+    line(on, verdict(found), style)
+    for figure in headed(lines(found)):
+        line(on, figure)

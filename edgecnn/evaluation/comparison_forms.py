@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgecnn.evaluation.compare import Comparison
 from edgecnn.report.blocks import (
@@ -75,6 +75,18 @@ def _document(found: Comparison, said: str, invocation: str | None) -> Document:
     return Document(title=title, kicker="edgecnn compare", state=state, verdict=said, facts=facts, sections=sections)
 
 
+def lines(found: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield label and text of what a person reads on a terminal."""
+    yield "A", found.a
+    yield "B", found.b
+    yield from _facts(found)
+    if found.differing:
+        yield "differing", _names(found.differing)
+    if found.layers:
+        yield "parts at", _first(found)
+    yield from (("info", finding) for finding in found.findings)
+
+
 def _facts(found: Comparison) -> Iterator[tuple[str, str]]:
     yield "images", f"{found.n:,}"
     if found.agreement is not None:
@@ -92,15 +104,23 @@ def _outputs(found: Comparison) -> Iterator[Block]:
 
 def _differing(found: Comparison) -> Iterator[Block]:
     if found.differing:
-        names = ", ".join(found.differing[:SHOWN])
-        yield Prose(text=names if len(found.differing) <= SHOWN else f"{names} and {len(found.differing) - SHOWN} more")
+        yield Prose(text=_names(found.differing))
+
+
+def _names(of: Sequence[str]) -> str:
+    names = ", ".join(of[:SHOWN])
+    return names if len(of) <= SHOWN else f"{names} and {len(of) - SHOWN} more"
+
+
+def _first(found: Comparison) -> str:
+    """Return the first layer that differs, or ``none``."""
+    return next((layer.name for layer in found.layers if layer.max_lsb), "none")
 
 
 def _layers(found: Comparison) -> Iterator[Block]:
     if not found.layers:
         return
-    first = next((layer.name for layer in found.layers if layer.max_lsb), None)
-    yield Prose(text=f"The first layer that differs, on one image: {'none' if first is None else first}.")
+    yield Prose(text=f"The first layer that differs, on one image: {_first(found)}.")
     most = max(layer.max_lsb for layer in found.layers) or 1
     rows = tuple(
         (layer.name, Cell(text=str(layer.max_lsb), share=layer.max_lsb / most), f"{layer.mean_lsb:.4f}")

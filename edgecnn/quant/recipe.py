@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from edgecnn.quant import DEFAULT
 from edgecnn.quant.step import Step, check_order, steps
 from edgecnn.records import read_file
 
+WIDTH = 80  # columns of a file that ``to_toml`` makes
 SHIPPED = Path(__file__).parent / "recipes"
 ENOUGH = 300  # calibration images that ranges are worth
 
@@ -96,12 +98,19 @@ class Recipe:
         return {"name": self.name, "steps": rows}
 
     def to_toml(self) -> str:
-        """Return a file that ``recipe`` reads back, every setting with what it means."""
+        """Return a file that ``recipe`` reads back, every setting with what it means; comments fit 80 columns."""
         lines = [f"name = {toml_value(self.name)}", f"about = {toml_value(self.about)}"]
         for step in self.steps:
-            lines += ["", f"# {step.says}", "[[step]]", f"name = {toml_value(step.name)}"]
-            lines += [f"{key} = {toml_value(value)}  # {says}" for key, (value, says) in step.settings().items()]
+            lines += ["", *_comment(step.says), "[[step]]", f"name = {toml_value(step.name)}"]
+            for key, (value, says) in step.settings().items():
+                setting = f"{key} = {toml_value(value)}"
+                beside = f"{setting}  # {says}"
+                lines += [beside] if len(beside) <= WIDTH else [*_comment(says), setting]
         return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 @cache

@@ -325,3 +325,14 @@ def test_inspect_shows_every_format(exported, suffix, capfd):
     assert sum(r["macs"] > 0 for r in artifact) == 53
     assert main(["inspect", str(exported / f"{DEMO}.{suffix}")]) == 0
     assert "MACs" in capfd.readouterr().out
+
+
+def test_a_person_reads_a_card(exported, capfd):
+    pair = [str(exported / f"{DEMO}.{suffix}") for suffix in ("tflite", "onnx")]
+    capfd.readouterr()
+    assert main(["compare", *pair, *ON[: ON.index("--json")]]) == 0
+    verdict, *figures = capfd.readouterr().out.splitlines()
+    assert verdict == "the same integers"
+    assert figures[0].split() == ["A", pair[0]]
+    assert figures[1].split() == ["B", pair[1]]
+    assert re.search(r"agreement +100\.00 % of the images get the same class", "\n".join(figures))
