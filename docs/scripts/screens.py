@@ -6,7 +6,6 @@ python docs/scripts/screens.py FOLDER [REPORT.html]
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI, TerminalTheme
 from rich.text import Text
+from terminal import on_terminal
 
 REPORT = Path(__file__).parents[1] / "assets" / "report.html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -38,12 +38,7 @@ COMMANDS = {
 
 def printed(words: str, columns: int, folder: str) -> Text:
     """Return a command with what it prints on a terminal of so many columns."""
-    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(columns)}
-    done = subprocess.run(
-        [sys.executable, "-m", "edgecnn", *words.split()],
-        cwd=folder, env=environment, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    return Text.assemble(("$ ", "green"), f"edgecnn {words}\n", Text.from_ansi(done.stdout.rstrip()), "\n")
+    return Text.assemble(("$ ", "green"), f"edgecnn {words}\n", on_terminal(words, columns, folder), "\n")
 
 
 def shot(page: Path, picture: Path, width: int, height: int, *options: str) -> None:

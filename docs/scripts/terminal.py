@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import re
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
+from fcntl import ioctl
 from pathlib import Path
+from struct import pack
+from termios import TIOCSWINSZ
 
 from rich.console import Console
 from rich.text import Text
@@ -19,20 +24,33 @@ from rich.text import Text
 WORDS = (
     "export mobilenet_v2_0.35_96 --target all --weights demo --calibration demo --data demo --max-drop 1 --reduce-range"
 )
-COLUMNS = "100"
+COLUMNS = 100
 PICTURE = Path(__file__).parents[1] / "terminal.svg"
+
+
+def on_terminal(words: str, columns: int, folder: str) -> Text:
+    """Return what a command of ours writes, without bars, to a terminal of so many columns."""
+    screen, terminal = pty.openpty()
+    ioctl(terminal, TIOCSWINSZ, pack("HHHH", 50, columns, 0, 0))
+    environment = {**os.environ, "CI": "1", "FORCE_COLOR": "1", "COLUMNS": str(columns)}
+    parts: list[bytes] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgecnn", *words.split()], cwd=folder, env=environment,
+        stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
+    ):  # fmt: skip
+        os.close(terminal)
+        with suppress(OSError):  # the command has ended
+            while part := os.read(screen, 1 << 16):
+                parts.append(part)
+    os.close(screen)
+    return Text.from_ansi(b"".join(parts).decode().replace("\r\n", "\n").rstrip())
 
 
 def main() -> None:
     """Run the command in a folder of its own and draw what it printed."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgecnn", *WORDS.split()],
-            cwd=folder, env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": COLUMNS}, text=True, check=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    printed = Text.from_ansi(done.stdout.rstrip())
-    width = min(max(len(line) for line in printed.plain.splitlines()), int(COLUMNS))
+        printed = on_terminal(WORDS, COLUMNS, folder)
+    width = min(max(len(line) for line in printed.plain.splitlines()), COLUMNS)
     console = Console(record=True, width=width, file=io.StringIO())
     console.print(Text.assemble(("$ ", "green"), f"edgecnn {WORDS}"))
     console.print(printed)

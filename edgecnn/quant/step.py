@@ -224,14 +224,13 @@ def check_order(sequence: Sequence[Step]) -> None:
     """
     stage, last = Stage.LOADED, ""
     for step in sequence:
-        if step.before > stage:
-            for between in range(stage + 1, step.before + 1):
-                if between not in BY_ITSELF:
-                    makers = [name for name, kind in steps().items() if kind.before < kind.after == between]
-                    raise InputError(
-                        f"step {step.name!r} needs {step.before}: put {' or '.join(map(repr, makers))} before it"
-                    )
-        elif step.before < stage:
+        if missing := [between for between in range(stage + 1, step.before + 1) if between not in BY_ITSELF]:
+            makers = (
+                " or ".join(repr(name) for name, kind in steps().items() if kind.before < kind.after == between)
+                for between in missing
+            )
+            raise InputError(f"step {step.name!r} needs {step.before}: put {', then '.join(makers)} before it")
+        if step.before < stage:
             raise InputError(
                 f"step {step.name!r} needs {step.before}, and {last!r} before it leaves {stage}: "
                 f"put {step.name!r} first, or leave it out"

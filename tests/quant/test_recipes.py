@@ -73,6 +73,11 @@ BIAS, EQUAL = row("bias_correction"), row("equalization")
             "'weights' needs activation scales that are final: put 'rounding_safe_scales' before it",
         ),
         (
+            f"{BIAS}{RANGES}{SAFE}{WEIGHTS}",
+            "'bias_correction' needs integer weights and biases: put 'ranges', then 'rounding_safe_scales', then "
+            "'weights' before it",
+        ),
+        (
             f"{RANGES}{EQUAL}{SAFE}{WEIGHTS}",
             "'equalization' needs a float network whose activation statistics are known, and 'ranges' be",
         ),
