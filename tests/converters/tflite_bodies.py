@@ -254,6 +254,9 @@ BODIES: Mapping[str, Body] = {
     "transpose, conv": lambda f, x: _pointwise()(f, f.op("TRANSPOSE", [x, f.constant([0, 2, 1, 3])])),
     "slice": lambda f, x: f.op("SLICE", [x, f.constant([0, 1, 2, 0]), f.constant([1, 3, -1, 2])], "SliceOptionsT"),
     "strided slice": _strided([0, 1, 0, 0], [1, 6, 6, 4], [1, 2, 3, 1]),
+    "strided slice, no options": lambda f, x: f.op(
+        "STRIDED_SLICE", [x, f.constant([0, 1, 0, 0]), f.constant([1, 6, 6, 4]), f.constant([1, 2, 3, 1])]
+    ),
     "strided slice, masks": _strided([0, 1, -3], [0, 9, 0], [1, 2, 1], endMask=5, beginMask=1),
     "strided slice, backwards": _strided([0, 5, 0, 3], [1, 0, 0, 0], [1, -1, 1, -1], endMask=5 + 8, beginMask=1 + 8),
     "strided slice, one row": _strided([0, 2], [0, 0], [1, 1], shrinkAxisMask=2, beginMask=1, endMask=1),

@@ -12,9 +12,9 @@ from drawn import int8
 from edgecnn.child import Command
 from edgecnn.errors import DeviceFault, InputError, UnsupportedError
 from edgecnn_targets import cache
-from edgecnn_targets.kinds.remote import RemoteSession
+from edgecnn_targets.kinds.remote import RemoteSession, _described
 from edgecnn_targets.results import ResultCache
-from edgecnn_targets.runtimes import runner
+from edgecnn_targets.runtimes import onnxruntime, runner
 from edgecnn_targets.runtimes.litert import LiteRtSession
 
 NETWORK = ("reshape", "linear")
@@ -160,3 +160,21 @@ def test_a_device_that_breaks_in_the_middle_is_a_fault(remote, how, message):
     session = remote([sys.executable, "-c", script], image_s=0.5 if "sleep" in how else 300)
     with pytest.raises(DeviceFault, match=message):
         session.run(int8(SAMPLE, 2))
+
+
+def test_ops_are_those_of_the_graph_that_the_other_end_made(tmp_path):
+    helper = pytest.importorskip("onnx", reason="onnx is not installed; edgecnn[onnx] has it").helper
+    ends = [helper.make_tensor_value_info(name, 1, (1, 4)) for name in ("x", "y")]
+    here, there = (
+        helper.make_model(
+            helper.make_graph([helper.make_node(op, ["x"], ["y"])], "g", ends[:1], ends[1:]),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        for op in ("Relu", "Abs")
+    )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(here.SerializeToString())
+    details = runner.onnx_details(onnxruntime.open_file(path, 1, "fast")[0])
+    for graph, kind in ((there.SerializeToString(), "Abs"), (b"", "Relu")):  # none: it cannot be shown there
+        assert [op.kind for op in _described(path, "onnx", None, details, graph, vnni=True).ops] == [kind]
