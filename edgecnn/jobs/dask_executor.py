@@ -411,7 +411,8 @@ def _made(cluster: Cluster) -> Any:
     kind, options = cluster_class(str(cluster.kind)), dict(cluster.options)
     local = kind.__name__ == "LocalCluster"
     if local:
-        options = {"threads_per_worker": 1, "n_workers": cluster.workers, "dashboard_address": ":0", **options}
+        own = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+        options = {"threads_per_worker": 1, "n_workers": cluster.workers, **own, **options}
     try:
         made = kind(**options)
         if cluster.workers is not None and not local:
@@ -419,5 +420,8 @@ def _made(cluster: Cluster) -> Any:
     except EdgecnnError:
         raise
     except Exception as error:  # noqa: BLE001  # of the cluster's class: it may raise anything
-        raise InputError(f"cluster {cluster.kind}: {type(error).__name__}: {one_line(error)}") from None
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InputError(f"cluster {cluster.kind}: {type(cause).__name__}: {one_line(cause)}") from None
     return made

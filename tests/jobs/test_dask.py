@@ -141,6 +141,7 @@ def test_workers_of_another_version(executor, monkeypatch):
             "dask_nowhere.Cluster cannot be imported: pip install dask-nowhere",
         ),
         ("cluster = 'dask.distributed.Nothing'", "dask.distributed has no Nothing"),
+        (f"cluster = '{LOCAL}'\noptions = {{ nonsense = 1 }}\nworkers = 1", "unexpected keyword argument 'nonsense'"),
         (f"cluster = '{LOCAL}'\nscheduler = 'tcp://a:1'", "scheduler is one that runs, cluster makes one"),
         ("options = {a = 1}", "options are of a cluster"),
     ],
