@@ -170,7 +170,12 @@ def _labels(series: Sequence[Series], x: _Axis, y: _Axis) -> list[str]:
             placed.append((*place, [label]))
         else:
             near[2].append(label)
-    return [_text(a + 8, b - 5, ", ".join(labels), "start") for a, b, labels in placed]
+    texts = [(a, b, ", ".join(labels)) for a, b, labels in placed]
+    ends = ["end" if a + 8 + LETTER * len(text) > WIDTH else "start" for a, _, text in texts]
+    return [
+        _text(a + 8 if end == "start" else a - 8, b - 5, text, end)
+        for (a, b, text), end in zip(texts, ends, strict=True)
+    ]
 
 
 def _legend(panel: Panel) -> list[str]:
@@ -206,5 +211,6 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
 
 def _number(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
+        digits, power = f"{value:.3e}".split("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value:.6g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -65,6 +66,22 @@ def test_labels_of_points_in_one_place_are_one_text():
     marked = [Series(name=str(k), points=((1.0, 1.0), (k, 9.0)), labels=(f"{k}a", f"{k}b")) for k in (2, 3)]
     drawn = line_chart(Panel(title="t", x="x", y="y", series=tuple(marked)))
     assert [text for text in ("2a, 3a", "2b", "3b") if f">{text}<" not in drawn] == []
+
+
+def drawn(points, labels=()):
+    """Draw one series."""
+    series = Series(name="s", points=tuple(points), labels=labels)
+    return line_chart(Panel(title="t", x="x", y="y", series=(series,)))
+
+
+def test_a_label_at_the_right_edge_stands_before_its_point():
+    chart = drawn([(0.0, 0.0), (9.0, 0.0)], ("left", "11, 12, 13"))
+    assert 'text-anchor="start">left<' in chart
+    assert 'text-anchor="end">11, 12, 13<' in chart
+
+
+def test_ticks_of_large_numbers_differ():
+    assert re.findall(r">([0-9.]+e6)<", drawn([(1e6, 0.0), (3e6, 1.0)])) == ["1e6", "1.5e6", "2e6", "2.5e6", "3e6"]
 
 
 @pytest.mark.parametrize("points", [[(1.0, 5.0)], [(0.0, 0.0), (0.0, 0.0)], [(1.0, 3.0), (2.0, 3.0)], [(1e-9, 1e12)]])
