@@ -18,7 +18,7 @@ from edgecnn.quant.observers.clipping import mse_range
 from edgecnn.quant.observers.histogram import calibrate
 from edgecnn.quant.pipeline import quantize
 from edgecnn.quant.recipe import recipe
-from edgecnn.quant.scales.consumers import around_swishes, saturating_consumer, visible
+from edgecnn.quant.scales.consumers import around_swishes, positions_summed, saturating_consumer, visible
 from edgecnn.quant.scales.qparams import activation_qparams
 
 X = torch.linspace(-9, 9, 37)
@@ -153,3 +153,29 @@ def test_what_is_read_twice_is_seen_whole():
     nodes = (*graph.nodes, make_node("relu", (near,), "again"))
     twice = replace(graph, nodes=nodes, tensors={**graph.tensors, **again})
     assert visible(twice, near, ranges) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("behind", "positions"),
+    [
+        (nn.Conv2d(4, 4, 1), 1),
+        (nn.Conv2d(4, 4, 3), 9),
+        (nn.Conv2d(4, 4, 5, groups=4), 25),
+        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)), 9),
+        (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(4, 4, 3)), 4),
+        (nn.AdaptiveAvgPool2d(1), 64),
+        (nn.ReLU6(), 1),
+    ],
+    ids=["1x1", "3x3", "depthwise", "through_a_pool", "average", "mean", "none"],
+)
+def test_how_many_positions_are_summed(behind, positions):
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), behind)
+    graph = capture(module.eval(), (3, 8, 8), Metadata(model="behind"))
+    assert positions_summed(graph, {graph.nodes[0].output}) == positions
+
+
+def test_a_clipped_value_counts_more_where_sums_add_it_up():
+    samples = np.random.default_rng(0).laplace(0, 1, 200_000).astype(np.float32)
+    once, nine = (mse_range(range_of(samples), clipped=times) for times in (1.0, 9.0))
+    assert np.abs(samples).max() > nine[1] > 1.1 * once[1]
+    assert nine[0] < 1.1 * once[0]

@@ -16,7 +16,7 @@ POINTS = (np.arange(16) + 0.5) / 16  # at which a bin's values are taken where a
 Reals = NDArray[np.float64]
 
 
-def mse_range(seen: Range, consumer: Nonlinearity | None = None) -> tuple[float, float]:
+def mse_range(seen: Range, consumer: Nonlinearity | None = None, *, clipped: float = 1.0) -> tuple[float, float]:
     """Return the sub-range whose 8-bit grid has the least squared error on what was seen.
 
     First both ends shrink together, then each alone. Source: the MSE criterion of Krishnamoorthi 2018 and of
@@ -26,6 +26,7 @@ def mse_range(seen: Range, consumer: Nonlinearity | None = None) -> tuple[float,
         seen: of the activation.
         consumer: the error is counted after this function, and only ends where it saturates are clipped; also what a
             swish lets through, where the counts tell which channels matter.
+        clipped: what the squared error of a value beyond the grid counts, without a consumer; of a rounded one it is 1.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if high <= low:
@@ -33,7 +34,7 @@ def mse_range(seen: Range, consumer: Nonlinearity | None = None) -> tuple[float,
 
     def best(lows: Reals, highs: Reals) -> tuple[float, float]:
         if consumer is None:
-            errors = _squared_errors(seen, lows, highs)
+            errors = _squared_errors(seen, lows, highs, clipped)
         else:
             errors = np.array([_error_after(seen, a, b, consumer) for a, b in zip(lows, highs, strict=True)])
         k = int(np.argmin(errors))
@@ -62,11 +63,11 @@ def percentile_range(seen: Range, percentile: float) -> tuple[float, float]:
     return max(float(low), seen.low), min(float(high), seen.high)
 
 
-def _squared_errors(seen: Range, lows: Reals, highs: Reals) -> Reals:
+def _squared_errors(seen: Range, lows: Reals, highs: Reals, clipped: float) -> Reals:
     """Return the squared error on each of several grids, integrated over the bins: ``(grids,)``.
 
     The integral of ``(t - round(t))**2`` from 0 to ``t`` is ``n / 12 + (t - n)**3 / 3`` with ``n = round(t)``; beyond
-    the ends of the grid the integrand is the square of the distance from them.
+    the ends of the grid the integrand is ``clipped`` times the square of the distance from them.
     """
     width = np.maximum(seen.upper - seen.lower, NARROW * (max(seen.high, 0.0) - min(seen.low, 0.0)))
     scale = np.maximum((highs - lows) / 255, 1e-30)[:, None]
@@ -76,7 +77,8 @@ def _squared_errors(seen: Range, lows: Reals, highs: Reals) -> Reals:
         steps = x / scale
         inside = np.clip(steps, -128 - zero, 127 - zero)
         whole = np.rint(inside)
-        return np.asarray(scale**3 * (whole / 12 + (inside - whole) ** 3 / 3 + (steps - inside) ** 3 / 3))
+        beyond = clipped * (steps - inside) ** 3 / 3
+        return np.asarray(scale**3 * (whole / 12 + (inside - whole) ** 3 / 3 + beyond))
 
     inside_bins = primitive(seen.lower + width) - primitive(seen.lower)
     return np.asarray((inside_bins * (seen.counts / width)).sum(axis=1), np.float64)

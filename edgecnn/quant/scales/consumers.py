@@ -86,3 +86,29 @@ def around_swishes(graph: Graph) -> set[str]:
             made = (n.output for n in graph.consumers(tensor.name) if n.op in ("hard_swish", "gelu", "mish", "mul"))
             found |= {tensor.name, *made}
     return found
+
+
+def positions_summed(graph: Graph, names: set[str]) -> int:
+    """Return how many positions of a map one sum adds up: of the layers and means that read some activations.
+
+    Through operations without weights, such as additions, the readers behind them count. 1 where none sums positions.
+
+    Args:
+        graph: float.
+        names: of activations.
+    """
+    most, pending, seen = 1, sorted(names), set(names)
+    while pending:
+        name = pending.pop()
+        for node in graph.consumers(name):
+            attrs: Mapping[str, Any] = node.attrs
+            if node.weighted:
+                most = max(most, math.prod(graph.tensors[node.inputs[1]].shape[1:-1]))
+            elif node.op == "mean":
+                most = max(most, math.prod(graph.tensors[name].shape[1:-1]))
+            elif node.op == "avg_pool2d":
+                most = max(most, math.prod(attrs["kernel"]))
+            elif node.output not in seen:
+                seen.add(node.output)
+                pending.append(node.output)
+    return most

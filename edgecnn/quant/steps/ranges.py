@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgecnn.quant.observers.histogram import ActivationStatistics, Range
 
 SECOND_MARGIN = 1.1  # beyond the second largest logit of any image, above which two of another image could tie
+NEIGHBOURS = 4  # positions at most over which the errors of clipped values have one sign, and add up in a sum
 INPUT_MARGIN = 256 / 255  # of the input's range: pixels in 256 levels do not fall half way between two integers then
 
 
@@ -31,8 +32,9 @@ class Ranges(Step):
     """Choose the range of every activation; those that must share a scale get the same.
 
     Inputs are never clipped, and logits only by ``logits``. Where a swish or a sigmoid alone reads an activation,
-    ``mse`` counts the error after that function. It does not cover what a sum with a ReLU cannot show. Limited to
-    layers, what other layers make gets ``minmax``.
+    ``mse`` counts the error after that function. It does not cover what a sum with a ReLU cannot show. Clipped values
+    count as often as sums behind them add up positions, whose clipping errors have one sign. Limited to layers, what
+    other layers make gets ``minmax``.
 
     Sources: Krishnamoorthi 2018 and Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1
     (``mse``); Wu et al. 2020, "Integer Quantization for Deep Learning Inference", section 3.2 (``percentile``).
@@ -123,7 +125,7 @@ class Ranges(Step):
     ) -> QParams:
         from edgecnn.quant.observers.clipping import mse_range, percentile_range
         from edgecnn.quant.observers.histogram import union
-        from edgecnn.quant.scales.consumers import saturating_consumer, visible
+        from edgecnn.quant.scales.consumers import positions_summed, saturating_consumer, visible
 
         seen = union([ranges[name] for name in sorted(group)])
         outputs = group & set(graph.outputs)
@@ -139,8 +141,9 @@ class Ranges(Step):
             return activation_qparams(seen.low * margin, seen.high * margin)
         if self.method == "percentile":
             return activation_qparams(*percentile_range(seen, self.percentile))
+        clipped = 1.0 if seen.weighted else float(min(positions_summed(graph, group), NEIGHBOURS))
         if len(group) > 1:
-            return activation_qparams(*mse_range(seen))
+            return activation_qparams(*mse_range(seen, clipped=clipped))
         (name,) = group
         seen = seen.within(*visible(graph, name, ranges))
-        return activation_qparams(*mse_range(seen, saturating_consumer(graph, name)))
+        return activation_qparams(*mse_range(seen, saturating_consumer(graph, name), clipped=clipped))
