@@ -207,7 +207,7 @@ ADDENDS: Mapping[str, Callable[[Translation, Value], Value]] = {
     "log of a sum": lambda t, x: x,
     "log of a sum of exponentials": lambda t, x: t.unary("exp", x),
 }
-"""What a reduction adds."""
+"""Kind of reduction to the function of each number that it adds."""
 
 
 def _reduce(how: str, t: Translation, call: Call) -> Value:

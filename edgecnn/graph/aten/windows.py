@@ -123,21 +123,17 @@ def _avg_pool(t: Translation, call: Call) -> Value:
 
 
 def _avg_pool_of_planes(t: Translation, call: Call) -> Value:
-    """A mean over neighbouring planes alone, a step at a time, as ``local_response_norm`` has it: a 1x1 convolution."""
-    x, kernel, stride, *others = arguments(
+    """Average neighbouring planes alone, a step at a time, as ``local_response_norm`` does: a 1x1 convolution."""
+    x, kernel, stride, padding, _, _, divisor = arguments(
         call, input=None, kernel_size=1, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor=None
     )
-    (size, *flat), shape = (tuple(kernel) * 3)[:3], tuple(x.shape)
-    steps, pads = (
-        (list(stride or kernel) * 3)[:3],
-        list(others[0]) if isinstance(others[0], tuple | list) else [others[0]],
-    )
-    plain = flat == [1, 1] and steps == [1, 1, 1] and not any(pads) and others[3] is None
-    need(plain and shape[:-3] in ((1,), (1, 1)), "average pooling over three dimensions; over two it is supported")
-    planes = shape[-3]
-    rows = np.stack([np.roll(np.repeat((1.0, 0.0), (size, planes - size)), k) for k in range(planes - size + 1)])
-    weight = (rows / size).astype(np.float32)[:, None, None]
-    made = layers.conv(t, t.reshape(t.value(x), (1, *shape[-3:])), weight, None)
+    (size, *flat), steps = ((list(given) * 3)[:3] for given in (kernel, stride or kernel))
+    plain = flat == [1, 1] and steps == [1, 1, 1] and not np.any(padding) and divisor is None
+    *batch, planes, height, width = x.shape
+    need(plain and batch in ([1], [1, 1]), "average pooling over three dimensions; over two it is supported")
+    read = np.arange(planes) - np.arange(planes - size + 1)[:, None]  # the place in its window of each plane
+    weight = np.where((read >= 0) & (read < size), 1 / size, 0).astype(np.float32)[:, None, None]
+    made = layers.conv(t, t.reshape(t.value(x), (1, planes, height, width)), weight, None)
     return t.reshape(made, call.output.shape)
 
 
